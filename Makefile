@@ -1,0 +1,38 @@
+# `make run` and `make test` need Python 3.10 or later and nothing else: each makes the virtual environment it uses.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TESTS ?= tests
+
+.PHONY: help run test lint bench clean
+
+help:
+	@echo "make run    the example services on the embedded broker, and what to type to call them"
+	@echo "make test   the whole suite (TESTS=tests.test_rpc for a part)"
+	@echo "make lint   ruff, and mypy --strict on txservices/"
+	@echo "make bench  the benchmarks"
+	@echo "make clean  take away the virtual environment and everything made"
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or later is needed, $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' || { echo "$(PYTHON) has no venv: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(VENV)/installed
+	cd examples && ../$(BIN)/txservices run rpc events event_broadcast http advanced_http
+
+test: $(VENV)/installed
+	$(BIN)/python -m twisted.trial $(TESTS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) _trial_temp* .mypy_cache .ruff_cache dist build

@@ -1,0 +1,7 @@
+"""Where twistd finds `txservices`. It imports this file whatever it runs, so nothing else is imported here."""
+
+from twisted.application.service import ServiceMaker
+
+txservices = ServiceMaker(
+    "txservices", "txservices.tap", "Run service classes: RPC, events, HTTP and timers.", "txservices"
+)
