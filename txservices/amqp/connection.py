@@ -1,0 +1,323 @@
+"""A broker kept connected: reconnection is a room of its own, the channels below never know of it.
+
+``Connection`` is one connection to the first address that answers, made again whenever it is lost (Twisted's
+``ClientService``, with the cause and the next attempt in the log). ``Connections`` is the process's pair: one consumes,
+one publishes, however many services run in it. A broker under memory alarm stops reading those who publish; acks, on
+the other connection, must still flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import uniform
+from typing import Any
+
+from twisted.application.internet import ClientService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, TimeoutError as DeferredTimeout, gatherResults
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txservices import constants
+from txservices.amqp.address import Address, parse_addresses
+from txservices.amqp.consumer import Consumer
+from txservices.amqp.endpoints import endpoint_for
+from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol
+from txservices.amqp.publisher import Publisher
+from txservices.amqp.spec import ReplyCode
+from txservices.exceptions import (
+    AmqpError,
+    BrokerRefused,
+    ConfigurationError,
+    ConnectionClosedByBroker,
+    ConnectionLost,
+)
+
+log = Logger()
+
+HANDSHAKE_TIMEOUT = 20.0  # seconds from the socket to the open connection; a link of 2 s latency needs 12
+RETRY_FIRST = 0.2  # seconds before the first attempt after a loss, on average
+RETRY_GROWTH = 1.6  # by which the wait grows with each attempt
+RETRY_MAX = 1.4  # seconds; consumers are to be back within 2 s of a reachable broker
+RETRY_JITTER = 0.5  # the wait is spread by half, so that 200 services don't come back in one moment
+REFUSED_RETRY = 30.0  # seconds between attempts while the broker refuses our credentials or virtual host
+
+REFUSALS = frozenset((ReplyCode.ACCESS_REFUSED, ReplyCode.NOT_ALLOWED, ReplyCode.INVALID_PATH))
+
+
+class QuietFactory(Factory):
+    """Builds protocols without a log line for each: the attempts are logged here, with their cause."""
+
+    noisy = False
+
+
+@implementer(IStreamClientEndpoint)
+class Turns:
+    """An endpoint of several addresses: each attempt goes to the next one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def connect(self, factory: Factory) -> Deferred[Any]:
+        connection = self.connection
+        connection.address = address = connection.addresses[connection.attempts % len(connection.addresses)]
+        connection.attempts += 1
+        connecting = endpoint_for(address, connection.tls, connection.clock).connect(factory)
+        connecting.addErrback(connection.note_failure)
+        return connecting
+
+
+class Connection(Service):
+    """One connection to a broker, for as long as the service runs.
+
+    Attributes:
+        protocol: the open connection, or None while there is none.
+        on_connected: called with each new ``Protocol`` before anyone else may use it; may give a Deferred to wait for.
+    """
+
+    def __init__(
+        self,
+        addresses: tuple[Address, ...],
+        name: str,
+        clock: Any,
+        heartbeat: int = constants.DEFAULT_HEARTBEAT,
+        mechanism: str = "PLAIN",
+        tls: Mapping[str, Any] | bool | None = None,
+    ) -> None:
+        self.addresses = addresses
+        self.address = addresses[0]
+        self.connection_name = name
+        self.clock = clock
+        self.heartbeat = heartbeat
+        self.mechanism = mechanism
+        self.tls = tls
+        self.attempts = 0
+        self.failure: Exception | None = None  # of the last attempt
+        self.protocol: Protocol | None = None
+        self.on_connected: list[Callable[[Protocol], Any]] = []
+        self.waiting: list[Deferred[Protocol]] = []
+        self.was_connected = False
+        self.client = ClientService(
+            Turns(self), QuietFactory.forProtocol(self.build), self.retry_after, clock, self.prepare
+        )
+
+    def build(self) -> Protocol:
+        return Protocol(self.address, self.heartbeat, self.mechanism, self.connection_name, self.clock)
+
+    def startService(self) -> None:
+        super().startService()
+        self.client.startService()
+
+    async def stop(self) -> None:
+        """Close politely, if there is somebody to be polite to, and stop trying otherwise."""
+        protocol, self.protocol = self.protocol, None
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            waiter.errback(ConnectionLost("the service is stopping"))
+        if protocol is not None and not protocol.closed:
+            closing: Deferred[Any] = protocol.channels[0].connection_close(
+                reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done"
+            )
+            try:
+                await closing.addTimeout(CLOSE_TIMEOUT, self.clock)
+            except (AmqpError, DeferredTimeout):
+                protocol.abort()
+            protocol.do_close(ConnectionLost("the connection was closed here"))
+        stopping: Deferred[Any] | None = self.client.stopService()
+        if stopping is not None:
+            await stopping
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self.stop())
+
+    def when_connected(self) -> Deferred[Protocol]:
+        """Fires with the open connection, now or when there is one.
+
+        Fails with ``BrokerRefused`` if the broker refuses our credentials or virtual host before it ever took them,
+        and with ``ConnectionLost`` when this stops.
+        """
+        waiter: Deferred[Protocol] = Deferred(lambda cancelled: self.waiting.remove(cancelled))
+        if self.protocol is not None:
+            waiter.callback(self.protocol)
+        else:
+            self.waiting.append(waiter)
+        return waiter
+
+    # One attempt
+
+    async def open(self, protocol: Protocol) -> None:
+        try:
+            await protocol.opened.addTimeout(HANDSHAKE_TIMEOUT, self.clock)
+            protocol.disconnected.wait().addCallback(lambda _: self.lost(protocol))
+            for restore in self.on_connected:
+                restored = restore(protocol)
+                if restored is not None:
+                    await restored
+        except Exception as error:
+            self.failure = error
+            protocol.abort()
+            raise
+        if protocol.closed:
+            raise protocol.error or ConnectionLost("the connection was lost while it was being opened")
+        log.info("connected to the broker at {address} ({name})", address=self.address, name=self.connection_name)
+        self.protocol = protocol
+        self.was_connected = True
+        self.failure = None
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            waiter.callback(protocol)
+
+    def prepare(self, protocol: Protocol) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.open(protocol))
+
+    def lost(self, protocol: Protocol) -> None:
+        if self.protocol is protocol:
+            self.protocol = None
+            self.failure = protocol.error
+
+    def note_failure(self, failure: Any) -> Any:
+        self.failure = failure.value
+        return failure
+
+    def retry_after(self, failed: int) -> float:
+        """Seconds to the next attempt, after that many failures in a row; says why, and when."""
+        error = self.failure
+        refused = isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS
+        if refused and not self.was_connected:
+            self.refuse(error)
+        if refused or isinstance(error, ConfigurationError):
+            delay = REFUSED_RETRY
+        else:
+            delay = min(RETRY_FIRST * RETRY_GROWTH ** min(max(failed - 1, 0), 20), RETRY_MAX)
+            delay = uniform(delay * (1 - RETRY_JITTER), delay)
+        log.warn(
+            "no connection to the broker at {address} ({name}): {cause}. Trying again in {delay:.1f} s",
+            address=self.address,
+            name=self.connection_name,
+            cause=describe(error),
+            delay=delay,
+        )
+        return delay
+
+    def refuse(self, error: Exception | None) -> None:
+        """Who waits for a first connection is told that there won't be one: that is the user's to mend."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            waiter.errback(
+                BrokerRefused(
+                    f"the broker at {self.address} refuses us ({describe(error)}): check user, password and virtual host"
+                    " of AMQP_URI, and the user's permissions on the broker"
+                )
+            )
+
+
+def describe(error: Exception | None) -> str:
+    """A cause in a few words; many of Twisted's errors have none of their own beyond their class."""
+    if error is None:
+        return "the connection was lost"
+    if isinstance(error, DeferredTimeout):
+        return f"no answer to the handshake within {HANDSHAKE_TIMEOUT:.0f} s"
+    return str(error) or type(error).__name__
+
+
+class Connections(MultiService):
+    """The pair of connections that a process has, each made when it is first needed."""
+
+    def __init__(
+        self,
+        addresses: tuple[Address, ...],
+        clock: Any,
+        heartbeat: int = constants.DEFAULT_HEARTBEAT,
+        mechanism: str = "PLAIN",
+        tls: Mapping[str, Any] | bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.addresses = addresses
+        self.clock = clock
+        self.options: dict[str, Any] = {"heartbeat": heartbeat, "mechanism": mechanism, "tls": tls}
+        self._consuming: Connection | None = None
+        self._publisher: Publisher | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], clock: Any = None) -> Connections:
+        """As AMQP_URI, HEARTBEAT, LOGIN_METHOD and AMQP_SSL say. ``ConfigurationError`` for values that can't be."""
+        if clock is None:
+            from twisted.internet import reactor as clock
+        uri = config.get(constants.AMQP_URI_CONFIG_KEY)
+        if not uri:
+            raise ConfigurationError("AMQP_URI is not configured: give the broker's address, amqp://user:password@host/")
+        return cls(
+            parse_addresses(uri),
+            clock,
+            heartbeat=int(config.get(constants.HEARTBEAT_CONFIG_KEY, constants.DEFAULT_HEARTBEAT) or 0),
+            mechanism=config.get(constants.LOGIN_METHOD_CONFIG_KEY) or "PLAIN",
+            tls=config.get(constants.AMQP_SSL_CONFIG_KEY),
+        )
+
+    @property
+    def consuming(self) -> Connection:
+        """The connection that messages come in on."""
+        if self._consuming is None:
+            self._consuming = Connection(self.addresses, "txservices: consumes", self.clock, **self.options)
+            self._consuming.setServiceParent(self)
+        return self._consuming
+
+    @property
+    def publisher(self) -> Publisher:
+        """What publishes, on the connection that messages go out on."""
+        if self._publisher is None:
+            connection = Connection(self.addresses, "txservices: publishes", self.clock, **self.options)
+            self._publisher = Publisher(connection, self.clock)
+            connection.setServiceParent(self)
+        return self._publisher
+
+    @property
+    def connected(self) -> bool:
+        """Whether every connection in use is open now."""
+        in_use = [self._consuming, self._publisher and self._publisher.connection]
+        return all(connection.protocol is not None for connection in in_use if connection is not None)
+
+    def consume(
+        self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int, exclusive: bool = False
+    ) -> Consumer:
+        """Declare the queue and have its messages delivered to ``receive``, now and after every reconnect."""
+        return Consumer(self.consuming, queue, receive, prefetch_count, exclusive)
+
+    def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
+        """See ``Publisher.declare``."""
+        return self.publisher.declare(*entities)
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: dict[str, Any],
+        mandatory: bool = False,
+        timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT,
+    ) -> Deferred[None]:
+        """See ``Publisher.publish``."""
+        return self.publisher.publish(exchange, routing_key, body, properties, mandatory, timeout)
+
+    def publish_then(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: dict[str, Any],
+        mandatory: bool,
+        done: Callable[[Exception | None], None],
+        timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT,
+    ) -> None:
+        """See ``Publisher.publish_then``."""
+        self.publisher.publish_then(exchange, routing_key, body, properties, mandatory, done, timeout)
+
+    def stopService(self) -> Deferred[Any]:
+        """What is published is confirmed first, as far as there is a broker to do it; then both close."""
+        publisher = self._publisher
+        flushed: Deferred[Any] = publisher.flush() if publisher is not None else gatherResults([])
+        return flushed.addCallback(lambda _: MultiService.stopService(self))

@@ -1,0 +1,60 @@
+"""An address to a Twisted endpoint: TCP, TLS with the certificate checked, or the embedded broker in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from txservices.amqp.address import Address
+from txservices.exceptions import ConfigurationError
+
+CONNECT_TIMEOUT = 5.0  # seconds for a TCP connection to come about
+TLS_OPTIONS = ("ca_certs", "certfile", "keyfile")
+
+# The broker stands above this row: its endpoint is found by name, and loaded only for those who ask for it.
+MEMORY_ENDPOINT = "txservices.broker.memory:endpoint"
+
+
+def endpoint_for(address: Address, tls: Mapping[str, Any] | bool | None, clock: Any) -> IStreamClientEndpoint:
+    """What connects to that address. ``tls`` is the ``AMQP_SSL`` of the configuration."""
+    if address.scheme == "memory":
+        module, _, name = MEMORY_ENDPOINT.partition(":")
+        make: Callable[[str], IStreamClientEndpoint] = getattr(import_module(module), name)
+        return make(address.host)
+    tcp = HostnameEndpoint(clock, address.host.encode("idna"), address.port, timeout=CONNECT_TIMEOUT)
+    if not (address.tls or tls):
+        return tcp
+    return wrapClientTLS(tls_options(address.host, tls if isinstance(tls, Mapping) else {}), tcp)
+
+
+def tls_options(host: str, options: Mapping[str, Any]) -> Any:
+    """How to check the broker's certificate, and which one to show. Unknown options are refused, not passed over."""
+    from twisted.internet import ssl  # loads OpenSSL: only who talks TLS pays for it
+
+    unknown = options.keys() - set(TLS_OPTIONS)
+    if unknown:
+        raise ConfigurationError(
+            f"AMQP_SSL: {', '.join(sorted(unknown))} is not known, {', '.join(TLS_OPTIONS)} are; certificates are always"
+            " checked, so a private authority goes into ca_certs"
+        )
+    try:
+        trust = None
+        if "ca_certs" in options:
+            chain = Path(options["ca_certs"]).read_bytes().split(b"-----BEGIN CERTIFICATE-----")[1:]
+            trust = ssl.trustRootFromCertificates(
+                [ssl.Certificate.loadPEM(b"-----BEGIN CERTIFICATE-----" + one) for one in chain]
+            )
+        own = None
+        if "certfile" in options:
+            key = Path(options.get("keyfile", options["certfile"])).read_bytes()
+            own = ssl.PrivateCertificate.loadPEM(Path(options["certfile"]).read_bytes() + b"\n" + key)
+    except OSError as error:
+        raise ConfigurationError(f"AMQP_SSL: {error.filename} can't be read: {error.strerror}") from error
+    except ssl.SSL.Error as error:
+        raise ConfigurationError(f"AMQP_SSL: a certificate or key can't be read as PEM: {error}") from error
+    return ssl.optionsForClientTLS(host, trustRoot=trust, clientCertificate=own)

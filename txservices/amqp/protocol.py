@@ -1,0 +1,295 @@
+"""One connection to a broker: bytes to its channels, the handshake, heartbeats, the close.
+
+``Protocol`` is txamqp's ``AMQClient``. Kept: its channels, its ``Delegate`` (what the server says first), its events,
+``authenticate`` and ``close``. Replaced, and why (txamqp 0.8.2, of 2018):
+
+- framing: its buffer is joined and cut once a frame, which is quadratic; ``frames.FrameReader`` is not;
+- its codec: no arrays, signed numbers or nested tables, strings counted before they are encoded, bodies guessed to be
+  text; ``codec`` has every type both ways, from one table;
+- its ``outgoing`` and ``work`` queues: a frame out is a write, a frame in is a call;
+- the opening ``AMQP 1 1 0 9``: ``AMQP 0 0 9 1`` is the standard's;
+- client properties: it sends none, and a broker tells nothing (cancelled consumers, a blocked connection) to who didn't
+  say that it understands;
+- heartbeats and limits: it echoes its own; here they are negotiated, and a peer that is silent for two intervals is cut.
+"""
+
+from __future__ import annotations
+
+from platform import python_version
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from txamqp.client import TwistedDelegate
+from txamqp.message import Message as TxMessage
+from txamqp.protocol import AMQClient
+from txamqp.spec import Spec
+
+from txservices import __version__
+from txservices.amqp.channel import Channel, closed_error
+from txservices.amqp.codec import encode_method, encode_table
+from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
+from txservices.amqp.spec import FRAME_HEARTBEAT, FRAME_METHOD, FRAME_MIN_SIZE, PROTOCOL_HEADER, ReplyCode, txamqp_spec
+from txservices.exceptions import AmqpError, ConfigurationError, FrameError
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from txservices.amqp.address import Address
+
+log = Logger()
+
+CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
+CLOSE_TIMEOUT = 2.0  # seconds to wait for the broker's close-ok before the socket is closed anyway
+SILENT_INTERVALS = 2  # heartbeat intervals without a byte after which a peer is dead (AMQP 0-9-1, 4.2.7)
+MECHANISMS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
+
+CAPABILITIES = {
+    "publisher_confirms": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "basic.nack": True,
+    "exchange_exchange_bindings": True,
+    "authentication_failure_close": True,
+}
+
+_spec: Spec | None = None
+
+
+def shared_spec() -> Spec:
+    """txamqp's view of the table, made once a process: it takes some 9 ms."""
+    global _spec
+    if _spec is None:
+        _spec = txamqp_spec()
+    return _spec
+
+
+def credentials(mechanism: str, username: str, password: str) -> bytes:
+    """What ``start-ok`` answers for a login method; ``ConfigurationError`` for one that we don't have."""
+    if mechanism == "PLAIN":
+        return b"\0%b\0%b" % (username.encode(), password.encode())
+    if mechanism == "AMQPLAIN":
+        return encode_table({"LOGIN": username, "PASSWORD": password})[4:]
+    if mechanism == "EXTERNAL":
+        return b""
+    raise ConfigurationError(f"LOGIN_METHOD {mechanism!r} is none of {', '.join(MECHANISMS)}")
+
+
+class Delegate(TwistedDelegate):  # type: ignore[misc]  # txamqp is untyped
+    """What a broker says without being asked."""
+
+    client: Protocol
+
+    def connection_start(self, channel: Channel, start: TxMessage) -> None:
+        client = self.client
+        client.server_properties = start.server_properties
+        channel.connection_start_ok(
+            client_properties=client.client_properties,
+            mechanism=client.mechanism,
+            response=client.response,
+            locale=client.locale,
+        )
+
+    def connection_tune(self, channel: Channel, tune: TxMessage) -> None:
+        """Take the smaller of both wishes; zero is "no wish" for limits, and "none" for heartbeats."""
+        client = self.client
+        client.channel_max = min(tune.channel_max or CHANNEL_MAX, CHANNEL_MAX)
+        client.frame_max = max(min(tune.frame_max or FRAME_MAX, FRAME_MAX), FRAME_MIN_SIZE)
+        client.reader.frame_max = client.frame_max
+        heartbeat = min(tune.heartbeat, client.heartbeat) if tune.heartbeat and client.heartbeat else 0
+        channel.connection_tune_ok(channel_max=client.channel_max, frame_max=client.frame_max, heartbeat=heartbeat)
+        client.start_heartbeat(heartbeat)
+        client.started.fire()
+
+    def connection_blocked(self, channel: Channel, blocked: TxMessage) -> None:
+        self.client.blocked = blocked.reason
+        log.warn(
+            "the broker at {address} takes no messages ({reason}): publishes wait, up to their deadlines",
+            address=self.client.address,
+            reason=blocked.reason,
+        )
+
+    def connection_unblocked(self, channel: Channel, unblocked: TxMessage) -> None:
+        self.client.blocked = None
+        log.info("the broker at {address} takes messages again", address=self.client.address)
+
+    def basic_cancel(self, channel: Channel, cancel: TxMessage) -> None:
+        channel.consumers.pop(cancel.consumer_tag, None)
+        if channel.on_cancelled is not None:
+            channel.on_cancelled(cancel.consumer_tag)
+
+    def channel_close(self, channel: Channel, close: TxMessage) -> None:
+        super().channel_close(channel, close)
+        self.client.channels.pop(channel.id, None)
+
+    def close(self, reason: Any) -> None:
+        self.client.failed(closed_error(reason))
+        super().close(reason)
+
+
+class Protocol(AMQClient):  # type: ignore[misc]  # txamqp is untyped
+    """A connection, from its first byte to its last. ``opened`` fires with it when it can be used.
+
+    Args:
+        address: where it goes; gives the virtual host and the credentials.
+        heartbeat: seconds wished for; the smaller of both sides' wishes is taken, 0 for none.
+        mechanism: PLAIN, AMQPLAIN or EXTERNAL.
+        name: what the broker's management shows for this connection.
+    """
+
+    channelClass = Channel
+    address: Address
+
+    def __init__(self, address: Address, heartbeat: int, mechanism: str, name: str, clock: IReactorTime) -> None:
+        # The heartbeat stays ours: txamqp's reschedules two timers a frame.
+        super().__init__(Delegate(), address.vhost, shared_spec(), heartbeat=0, clock=clock)
+        self.address = address
+        self.heartbeat = heartbeat
+        self.mechanism = mechanism
+        self.response = credentials(mechanism, address.username, address.password)
+        self.locale = "en_US"
+        self.client_properties = {
+            "product": "txservices",
+            "version": __version__,
+            "platform": f"Python {python_version()}",
+            "connection_name": name,
+            "capabilities": CAPABILITIES,
+        }
+        self.server_properties: dict[str, Any] = {}
+        self.channel_max = CHANNEL_MAX
+        self.frame_max = FRAME_MAX
+        self.blocked: str | None = None  # the broker's reason while it takes no publishes
+        self.reader = FrameReader(self.frame_received)
+        self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())
+        self.error: AmqpError | None = None
+        self.beat = LoopingCall(self.heartbeat_due)
+        self.beat.clock = clock
+        self.wrote = self.read = False
+        self.silent_beats = 0
+
+    # Bytes
+
+    def connectionMade(self) -> None:
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        if hasattr(self.transport, "setTcpKeepAlive"):
+            self.transport.setTcpKeepAlive(True)
+        self.channels[0] = self.channelFactory(0, self.outgoing, self)
+        self.transport.write(PROTOCOL_HEADER)
+        opening: Deferred[Any] = self.start(self.response, self.mechanism)
+        opening.addCallbacks(lambda _: self.opening_done(), self.opening_failed)
+        opening.addErrback(lambda failure: log.failure("while opening a connection", failure))
+
+    def opening_done(self) -> None:
+        if not self.opened.called:
+            self.opened.callback(self)
+
+    def opening_failed(self, failure: Any) -> None:
+        if not self.opened.called:
+            self.opened.errback(self.error or closed_error(failure))
+
+    def dataReceived(self, data: bytes) -> None:
+        self.read = True
+        if self.closed:
+            return
+        try:
+            self.reader.feed(data)
+        except FrameError as error:
+            self.give_up(error)
+
+    def frame_received(self, kind: int, number: int, payload: bytes) -> None:
+        """One frame to its channel."""
+        channel = self.channels.get(number)
+        if kind == FRAME_HEARTBEAT:
+            return  # that bytes came is all it says
+        if channel is None:
+            raise FrameError(ReplyCode.CHANNEL_ERROR, f"a frame for channel {number}, which is not open")
+        channel.frame(kind, payload)
+
+    def write(self, data: bytes) -> None:
+        """Send frames. The transport joins what one turn of the reactor writes into one send."""
+        self.wrote = True
+        self.transport.write(data)
+
+    def give_up(self, error: FrameError) -> None:
+        """The broker sent what it mustn't: tell it, and close. What waits fails with the error."""
+        log.error("closing the connection to {address}: {error}", address=self.address, error=error)
+        text = str(error)[:200]
+        self.write(
+            frame(FRAME_METHOD, 0, encode_method("connection.close", reply_code=int(error.code), reply_text=text))
+        )
+        self.do_close(error)
+
+    # Channels
+
+    def open_channel(self) -> Deferred[Channel]:
+        """Fires with a channel of its own, open; fails as ``Channel.invoke`` does."""
+        number = next((n for n in range(1, self.channel_max + 1) if n not in self.channels), None)
+        if number is None:
+            raise AmqpError(ReplyCode.RESOURCE_ERROR, f"all {self.channel_max} channels are in use", "channel.open")
+        channel = self.channels[number] = self.channelFactory(number, self.outgoing, self)
+        opening: Deferred[Channel] = channel.channel_open()
+        return opening.addCallback(lambda _: channel)
+
+    def close_channel(self, channel: Channel) -> Deferred[None]:
+        """Close a channel of ours. Unsettled deliveries go back to their queues. Fires when the broker agrees."""
+        if channel.closed:
+            return Deferred.fromCoroutine(nothing())
+        channel.flush_acks()
+        channel.consumers.clear()
+        closing: Deferred[Any] = channel.channel_close(reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done")
+
+        def closed(_: Any) -> None:
+            self.channels.pop(channel.id, None)
+            channel.close(AmqpError(ReplyCode.REPLY_SUCCESS, "the channel was closed here", "channel.close"))
+
+        return closing.addBoth(closed)
+
+    def do_close(self, reason: Any) -> None:
+        super().do_close(reason)
+        self.channels.clear()
+
+    # The end
+
+    def abort(self) -> None:
+        """Drop the connection without a word: the other side is not listening."""
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def failed(self, error: AmqpError) -> None:
+        """Remember why this connection ended: the first reason is the true one."""
+        if self.error is None:
+            self.error = error
+
+    def connectionLost(self, reason: Any) -> None:
+        if self.beat.running:
+            self.beat.stop()
+        super().connectionLost(reason)
+        if not self.opened.called:
+            self.opened.errback(self.error or closed_error(reason))
+
+    # Heartbeats
+
+    def start_heartbeat(self, seconds: int) -> None:
+        """Two beats an interval: one is sent where nothing was written, and one is missed where nothing came."""
+        if seconds:
+            self.beat.start(seconds / 2, now=False)
+
+    def heartbeat_due(self) -> None:
+        if not self.wrote:
+            self.transport.write(HEARTBEAT_FRAME)
+        self.silent_beats = 0 if self.read else self.silent_beats + 1
+        self.wrote = self.read = False
+        if self.silent_beats >= SILENT_INTERVALS * 2:
+            log.error(
+                "the broker at {address} was silent for {seconds} s: connection dropped",
+                address=self.address,
+                seconds=self.beat.interval * self.silent_beats,
+            )
+            self.beat.stop()
+            self.abort()
+
+
+async def nothing() -> None:
+    """An answer that is there already."""

@@ -1,0 +1,84 @@
+"""Exchanges and queues declared on an open connection, each on a channel that a refusal may cost."""
+
+from __future__ import annotations
+
+from txservices.amqp.channel import Channel
+from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.protocol import Protocol
+from txservices.amqp.spec import ReplyCode
+from txservices.exceptions import ChannelClosedByBroker, DeclarationMismatch
+
+
+async def declare(protocol: Protocol, *entities: Exchange | Queue) -> None:
+    """Declare them in that order, on a channel of their own. Errors: those of ``declare_on``."""
+    channel = await protocol.open_channel()
+    try:
+        for entity in entities:
+            await declare_on(channel, entity)
+    finally:
+        await protocol.close_channel(channel)
+
+
+async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
+    """Declare one, with what it needs, and give its name (the broker's choice for a queue without one).
+
+    Raises ``DeclarationMismatch`` for one that exists otherwise, and ``ChannelClosedByBroker`` for any other refusal.
+    """
+    try:
+        if isinstance(entity, Exchange):
+            await declare_exchange(channel, entity)
+            return entity.name
+        return await declare_queue(channel, entity)
+    except ChannelClosedByBroker as error:
+        if error.code == ReplyCode.PRECONDITION_FAILED:
+            kind = type(entity).__name__.lower()
+            raise DeclarationMismatch(
+                f"{kind} {entity.name!r} exists with other properties ({error.text}): delete it on the broker, or"
+                " declare it as it is there"
+            ) from error
+        raise
+
+
+async def declare_exchange(channel: Channel, exchange: Exchange) -> None:
+    if not exchange.name:
+        return  # the default exchange is there, and may not be declared
+    await channel.exchange_declare(
+        exchange=exchange.name,
+        type=exchange.type,
+        passive=exchange.passive,
+        durable=exchange.durable,
+        auto_delete=exchange.auto_delete,
+        internal=exchange.internal,
+        arguments=dict(exchange.arguments),
+    )
+
+
+async def declare_queue(channel: Channel, queue: Queue) -> str:
+    if queue.exchange is not None:
+        await declare_exchange(channel, queue.exchange)
+    declared = await channel.queue_declare(
+        queue=queue.name,
+        passive=queue.passive,
+        durable=queue.durable,
+        exclusive=queue.exclusive,
+        auto_delete=queue.auto_delete,
+        arguments=dict(queue.arguments),
+    )
+    name: str = declared.queue
+    if queue.exchange is not None and queue.exchange.name and not queue.passive:
+        await channel.queue_bind(queue=name, exchange=queue.exchange.name, routing_key=queue.routing_key)
+    return name
+
+
+async def queue_exists(protocol: Protocol, name: str) -> bool:
+    """Whether the broker has a queue of that name now."""
+    channel = await protocol.open_channel()
+    try:
+        await channel.queue_declare(queue=name, passive=True)
+    except ChannelClosedByBroker as error:
+        if error.code == ReplyCode.NOT_FOUND:
+            return False
+        raise
+    finally:
+        await protocol.close_channel(channel)
+    return True
