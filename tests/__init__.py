@@ -1,0 +1,1 @@
+"""The suite: it mirrors txservices/ file by file. `make test`, or `python -m twisted.trial tests`."""

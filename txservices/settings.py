@@ -1,0 +1,125 @@
+"""A YAML file to the config: plain data, with the environment put in where the file asks for it.
+
+    AMQP_URI: amqp://${USER:guest}:${PASSWORD:guest}@${HOST:localhost}     # several in one value
+    max_workers: ${WORKERS:10}                                            # 10, the number
+    SERIALIZERS: !env_var "${SERIALIZERS:{}}"                             # quoted: only where tagged
+    password: !raw_env_var "${PASSWORD}"                                  # stays text, whatever it looks like
+
+A value is expanded as text, then read once more as YAML. What came out of the environment is never expanded again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from txservices.exceptions import ConfigurationError
+
+VARIABLE = re.compile(r"\$\{(?P<name>[^}:{\s]+)(?P<end>[:}])")
+HAS_VARIABLE = re.compile(r".*\$\{.*\}.*", re.DOTALL)
+
+
+def expand(text: str, environ: Mapping[str, str]) -> str:
+    """`text` with each `${NAME}` and `${NAME:default}` replaced; a default may hold further ones.
+
+    A name that is set wins even when it is empty. A `${` that no brace closes stays as it is.
+    """
+    done: list[str] = []
+    position = 0
+    while (found := VARIABLE.search(text, position)) is not None:
+        end = found.end() if found["end"] == "}" else closing_brace(text, found.end())
+        if end is None:
+            break
+        done.append(text[position : found.start()])
+        value = environ.get(found["name"])
+        done.append(expand(text[found.end() : end - 1], environ) if value is None else value)
+        position = end
+    return "".join([*done, text[position:]])
+
+
+def closing_brace(text: str, position: int) -> int | None:
+    """Where the brace that was opened before `position` ends, past those opened and closed in between."""
+    depth = 1
+    for place in range(position, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return place + 1
+    return None
+
+
+class Loader(yaml.SafeLoader):
+    """A safe loader that knows the environment."""
+
+    def __init__(self, text: str, environ: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.environ = environ
+
+
+def read_value(loader: Loader, node: yaml.ScalarNode) -> Any:
+    """The scalar expanded, then read as YAML: `5` is a number, nothing at all is None."""
+    text = expand(loader.construct_scalar(node), loader.environ)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        # the text may be a secret: it is not repeated
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"{node.value} is not YAML once expanded (!raw_env_var keeps it text)",
+            node.start_mark,
+        ) from None
+
+
+def read_text(loader: Loader, node: yaml.ScalarNode) -> str:
+    """The scalar expanded and left as text."""
+    return expand(loader.construct_scalar(node), loader.environ)
+
+
+Loader.add_implicit_resolver("!env_var", HAS_VARIABLE, None)
+Loader.add_constructor("!env_var", read_value)
+Loader.add_constructor("!raw_env_var", read_text)
+
+
+def parse(text: str, source: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The config that `text` holds; `source` names it in errors."""
+    try:
+        config = Loader(text, environ).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        raise ConfigurationError(f"{source}{where(error)}: {what(error)}: correct the YAML there") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{source} is not YAML: {error}") from error
+    if config is None:
+        return {}
+    if not isinstance(config, dict):
+        kind = type(config).__name__
+        raise ConfigurationError(
+            f"{source} holds a {kind}: write keys with values, such as `max_workers: 10`"
+        )
+    return config
+
+
+def where(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return "" if mark is None else f", line {mark.line + 1}"
+
+
+def what(error: yaml.MarkedYAMLError) -> str:
+    return " ".join(part for part in (error.context, error.problem) if part)
+
+
+def load(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The config in the file at `path`; ConfigurationError says which file, which line, and what to do."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the config file {path}: {error.strerror}: give the path of a YAML file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    return parse(text, path, environ)
