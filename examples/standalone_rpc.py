@@ -1,4 +1,4 @@
-"""A program that is no service calls one. Run `txservices run rpc`, then `python standalone_rpc.py` beside it.
+"""A program that is no service calls one: `txservices run rpc` here, `python standalone_rpc.py` beside it.
 
 `python standalone_rpc.py amqp://user:password@host/` calls through a broker of your choice.
 """

@@ -108,7 +108,7 @@ class Mistakes(TestCase):
         self.assertIn("config.yaml, line 1: could not determine a constructor", message)
 
     def test_bad_after_expansion(self) -> None:
-        """A value from the environment that is no YAML is not repeated in the error, for it may be a secret."""
+        """A value from the environment that is no YAML is not repeated: it may be a secret."""
         message = str(
             self.assertRaises(
                 ConfigurationError, settings.parse, "a: 1\npassword: ${PW}\n", "c.yaml", {"PW": "@sec: [ret"}

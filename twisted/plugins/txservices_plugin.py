@@ -1,4 +1,4 @@
-"""Where twistd finds `txservices`. It imports this file whatever it runs, so nothing else is imported here."""
+"""Where twistd finds `txservices`. Imported whatever it runs, so nothing else is imported here."""
 
 from twisted.application.service import ServiceMaker
 
