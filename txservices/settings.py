@@ -5,7 +5,7 @@
     SERIALIZERS: !env_var "${SERIALIZERS:{}}"                             # quoted: only where tagged
     password: !raw_env_var "${PASSWORD}"                                  # stays text, whatever it looks like
 
-A value is expanded as text, then read once more as YAML. What came from the environment is not expanded again.
+A value is expanded as text, then read once more as YAML. What came from the environment is not expanded.
 """
 
 from __future__ import annotations
