@@ -76,9 +76,7 @@ class Values(TestCase):
     def test_keys_and_items(self) -> None:
         """Variables stand in keys, in lists and in mappings too."""
         text = "a:\n  - ${FIVE}\n  - {b: '${FIVE}'}\n${HOST}: 1\n"
-        self.assertEqual(
-            settings.parse(text, "c", ENVIRON), {"a": [5, {"b": "${FIVE}"}], "broker.example": 1}
-        )
+        self.assertEqual(settings.parse(text, "c", ENVIRON), {"a": [5, {"b": "${FIVE}"}], "broker.example": 1})
 
     def test_nothing_is_an_empty_config(self) -> None:
         """An empty file is a config with nothing in it."""
@@ -94,9 +92,7 @@ class Mistakes(TestCase):
 
     def test_malformed(self) -> None:
         """Broken YAML names its line."""
-        self.assertRegex(
-            self.mistake("a: 1\nb: [1,\nc: 2\n"), r"^config.yaml, line [34]: .*flow sequence.*correct"
-        )
+        self.assertRegex(self.mistake("a: 1\nb: [1,\nc: 2\n"), r"^config.yaml, line [34]: .*flow sequence.*correct")
 
     def test_not_a_mapping(self) -> None:
         """A list at the top is refused."""

@@ -96,9 +96,7 @@ def parse(text: str, source: str, environ: Mapping[str, str] = os.environ) -> di
         return {}
     if not isinstance(config, dict):
         kind = type(config).__name__
-        raise ConfigurationError(
-            f"{source} holds a {kind}: write keys with values, such as `max_workers: 10`"
-        )
+        raise ConfigurationError(f"{source} holds a {kind}: write keys with values, such as `max_workers: 10`")
     return config
 
 
