@@ -1,8 +1,8 @@
 """A value to the bytes of a message and back: name -> (content type, encode, decode).
 
-JSON is kombu's dialect, since that is what nameko's services speak: text in ASCII, and what JSON hasn't (times, decimals,
-UUIDs, bytes) wrapped as ``{"__type__": …, "__value__": …}``. Only what ``ACCEPT`` names is decoded (the configured
-serializer alone, unless told otherwise): a pickle from a stranger is a program.
+JSON is kombu's dialect, since that is what nameko's services speak: text in ASCII, and what JSON hasn't (times,
+decimals, UUIDs, bytes) wrapped as ``{"__type__": …, "__value__": …}``. Only what ``ACCEPT`` names is decoded (the
+configured serializer alone, unless told otherwise): a pickle from a stranger is a program.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ FORMATS: dict[str, Format] = {
 TEXT_TYPES = ("application/data", "application/text")
 
 
-# Compression -----------------------------------------------------------------------------------------------------------
+# Compression ---------------------------------------------------------------------------------------------------------
 
 
 def inflate(make: Callable[[], Any]) -> Callable[[bytes], bytes]:
@@ -152,7 +152,7 @@ def compress(name: str, body: bytes) -> tuple[str, bytes]:
     return header, shrink(body)
 
 
-# What the rest of the house uses ---------------------------------------------------------------------------------------
+# What the rest of the house uses -------------------------------------------------------------------------------------
 
 
 class Serializers:
@@ -195,7 +195,11 @@ class Serializers:
         return form.content_type, form.content_encoding, body if isinstance(body, bytes) else body.encode()
 
     def decode(
-        self, content_type: str | None, content_encoding: str | None, body: bytes, headers: Mapping[str, Any] | None
+        self,
+        content_type: str | None,
+        content_encoding: str | None,
+        body: bytes,
+        headers: Mapping[str, Any] | None,
     ) -> Any:
         """The value of a body. ``DecodeError`` says why it can't be had: not accepted, or not readable."""
         compression = headers.get("compression") if headers else None

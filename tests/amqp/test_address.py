@@ -38,7 +38,14 @@ class AddressTests(SynchronousTestCase):
 
     def test_bad_ones_say_how_to_write_them(self) -> None:
         """What can't be an address is refused with an example, and never with its password."""
-        for uri in ["", ";", "localhost:5672", "http://h", "amqp://u:s3cret@h:port/", "amqp://u:s3cret@h/v?x=1"]:
+        for uri in [
+            "",
+            ";",
+            "localhost:5672",
+            "http://h",
+            "amqp://u:s3cret@h:port/",
+            "amqp://u:s3cret@h/v?x=1",
+        ]:
             text = str(self.assertRaises(ConfigurationError, parse_addresses, uri))
             self.assertNotIn("s3cret", text)
             self.assertIn("AMQP_URI", text)

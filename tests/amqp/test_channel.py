@@ -10,7 +10,12 @@ from tests.amqp.peer import Peer
 from txservices.amqp.channel import Publishing
 from txservices.amqp.codec import encode_properties
 from txservices.amqp.entities import Message
-from txservices.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, PublishNacked, UndeliverableMessage
+from txservices.exceptions import (
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    PublishNacked,
+    UndeliverableMessage,
+)
 
 
 class ChannelTestCase(SynchronousTestCase):
@@ -84,7 +89,14 @@ class DeliveryTests(ChannelTestCase):
 
     def deliver(self, tag: int, body: bytes = b"{}", **properties: Any) -> None:
         self.peer.content(
-            1, "basic.deliver", properties, body, consumer_tag="tag", delivery_tag=tag, exchange="x", routing_key="k"
+            1,
+            "basic.deliver",
+            properties,
+            body,
+            consumer_tag="tag",
+            delivery_tag=tag,
+            exchange="x",
+            routing_key="k",
         )
 
     def test_delivered_once_whole(self) -> None:
@@ -184,7 +196,8 @@ class PublishTests(ChannelTestCase):
     def test_one_is_three_frames(self) -> None:
         """A publish is its method, header and body."""
         self.publish("a", mandatory=True)
-        ((_, content),) = [self.peer.contents for _ in [self.peer.sent()]][0]
+        self.peer.sent()
+        ((_, content),) = self.peer.contents
         self.assertEqual(content.args["mandatory"], True)
         self.assertEqual((content.body, content.properties), (b"body", {"message_id": "a"}))
 

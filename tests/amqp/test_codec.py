@@ -100,8 +100,8 @@ class MethodTests(SynchronousTestCase):
     def test_every_method_goes_both_ways(self) -> None:
         """Each method of the table, with arguments of its types, is read as it was written."""
         samples = {
-            "bit": True, "octet": 7, "short": 700, "long": 70_000, "longlong": 2**40, "shortstr": "ø", "longstr": b"\xff",
-            "table": {"a": [1, None]}, "timestamp": datetime(2026, 1, 1, tzinfo=timezone.utc),
+            "bit": True, "octet": 7, "short": 700, "long": 70_000, "longlong": 2**40, "shortstr": "ø",
+            "longstr": b"\xff", "table": {"a": [1, None]}, "timestamp": datetime(2026, 1, 1, tzinfo=timezone.utc),
         }  # fmt: skip
         for method in METHODS.values():
             arguments = {name: samples[kind] for name, kind in method.fields}
@@ -141,7 +141,7 @@ class PropertyTests(SynchronousTestCase):
     """Properties of messages."""
 
     ALL = {
-        "content_type": "application/json", "content_encoding": "utf-8", "headers": {"nameko.call_id_stack": ["a", "b"]},
+        "content_type": "application/json", "content_encoding": "utf-8", "headers": {"nameko.stack": ["a", "b"]},
         "delivery_mode": 2, "priority": 0, "correlation_id": "c", "reply_to": "r", "expiration": "60000",
         "message_id": "m", "timestamp": datetime(2026, 1, 1, tzinfo=timezone.utc), "type": "t", "user_id": "guest",
         "app_id": "a", "cluster_id": "",

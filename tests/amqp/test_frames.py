@@ -115,7 +115,9 @@ class AssemblerTests(SynchronousTestCase):
             assembler = frames.Assembler(lambda _: None)
             for kind, payload in sequence[:-1]:
                 assembler.frame(kind, payload)
-            self.assertEqual(self.assertRaises(FrameError, assembler.frame, *sequence[-1]).code, ReplyCode.UNEXPECTED_FRAME)
+            self.assertEqual(
+                self.assertRaises(FrameError, assembler.frame, *sequence[-1]).code, ReplyCode.UNEXPECTED_FRAME
+            )
 
     def test_body_limits(self) -> None:
         """A body longer than its header said, or than is taken here, is refused before it fills the memory."""
@@ -126,4 +128,6 @@ class AssemblerTests(SynchronousTestCase):
         )
         self.assertEqual(error.code, ReplyCode.PRECONDITION_FAILED)
         assembler.frame(FRAME_HEADER, frames.HEADER.pack(60, 0, 4) + PROPERTIES)
-        self.assertEqual(self.assertRaises(FrameError, assembler.frame, FRAME_BODY, b"12345").code, ReplyCode.FRAME_ERROR)
+        self.assertEqual(
+            self.assertRaises(FrameError, assembler.frame, FRAME_BODY, b"12345").code, ReplyCode.FRAME_ERROR
+        )

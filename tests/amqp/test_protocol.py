@@ -22,7 +22,9 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(peer.transport.value(), PROTOCOL_HEADER)
         peer.method(0, "connection.start", mechanisms=b"PLAIN", locales=b"en_US")
         ((_, name, args),) = peer.sent()
-        self.assertEqual((name, args["mechanism"], args["response"]), ("connection.start-ok", "PLAIN", b"\0user\0s3cret"))
+        self.assertEqual(
+            (name, args["mechanism"], args["response"]), ("connection.start-ok", "PLAIN", b"\0user\0s3cret")
+        )
         self.assertEqual(args["client_properties"]["capabilities"], CAPABILITIES)
         peer.method(0, "connection.tune", channel_max=100, frame_max=8192, heartbeat=20)
         (_, tune, args), (_, opened, open_args) = peer.sent()

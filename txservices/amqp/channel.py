@@ -80,7 +80,7 @@ class Publishing:
         self.returned: UndeliverableMessage | None = None
 
 
-class Channel(AMQChannel):  # type: ignore[misc]  # txamqp is untyped
+class Channel(AMQChannel):
     """One channel of an open connection. See the module for what passes through it.
 
     Attributes:
@@ -126,7 +126,7 @@ class Channel(AMQChannel):  # type: ignore[misc]  # txamqp is untyped
         if self.closed:
             return fail(closed_error(self.reason))
         ours = METHODS_BY_ID[method.klass.id << 16 | method.id]
-        arguments = {name: value for (name, _), value in zip(ours.fields, args)}
+        arguments = {name: value for (name, _), value in zip(ours.fields, args, strict=True)}
         self.client.write(frame(FRAME_METHOD, self.id, encode_method(ours, **arguments)))
         if not ours.responses or arguments.get("nowait"):
             return succeed(None)
@@ -195,7 +195,11 @@ class Channel(AMQChannel):  # type: ignore[misc]  # txamqp is untyped
                 self.settle,
             )
         except FrameError as error:  # RabbitMQ hands headers on unread
-            log.error("{queue}: properties that can't be read, rejected: {error}", queue=args["routing_key"], error=error)
+            log.error(
+                "{queue}: properties that can't be read, rejected: {error}",
+                queue=args["routing_key"],
+                error=error,
+            )
             message = Message(b"", {}, "", "", False, args["delivery_tag"], "", self.settle)
             message.reject()
             return

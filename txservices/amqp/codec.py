@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
-from struct import Struct, error as StructError
+from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 from txservices.amqp.spec import METHODS, METHODS_BY_ID, PROPERTIES, Method, ReplyCode
@@ -127,7 +128,7 @@ def decode_table(buffer: bytes, offset: int = 0) -> tuple[dict[str, Any], int]:
     return with_errors
 
 
-# Fields of a table -----------------------------------------------------------------------------------------------------
+# Fields of a table ---------------------------------------------------------------------------------------------------
 
 
 def read_text(buffer: bytes, offset: int, depth: int) -> tuple[str | bytes, int]:
@@ -209,6 +210,7 @@ FIELD_READERS: dict[int, Reader] = {
     ord("V"): lambda buffer, offset, depth: (None, offset),
 }
 
+
 def encode_text(value: str, depth: int) -> bytes:
     data = value.encode("utf-8", "surrogatepass")
     return b"S" + LONG.pack(len(data)) + data
@@ -245,7 +247,7 @@ def encode_field(value: Any, depth: int) -> bytes:
     raise TypeError(f"{value!r} is a {type(value).__name__}, which an AMQP table can't carry")
 
 
-# Methods ---------------------------------------------------------------------------------------------------------------
+# Methods -------------------------------------------------------------------------------------------------------------
 
 ARGUMENT_READERS: dict[str, Reader] = {
     "octet": lambda buffer, offset, depth: (buffer[offset], offset + 1),
@@ -352,7 +354,7 @@ def read_arguments(payload: bytes, method: Method) -> dict[str, Any]:
     return arguments
 
 
-# Properties ------------------------------------------------------------------------------------------------------------
+# Properties ----------------------------------------------------------------------------------------------------------
 
 PROPERTY_FLAGS = tuple(
     (name, 0x8000 >> index, kind == "shortstr", ARGUMENT_READERS[kind], ARGUMENT_WRITERS[kind])

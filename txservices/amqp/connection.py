@@ -14,7 +14,8 @@ from typing import Any
 
 from twisted.application.internet import ClientService
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred, TimeoutError as DeferredTimeout, gatherResults
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -61,7 +62,7 @@ class Turns:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
-    def connect(self, factory: Factory) -> Deferred[Any]:
+    def connect(self, factory: Any) -> Deferred[Any]:
         connection = self.connection
         connection.address = address = connection.addresses[connection.attempts % len(connection.addresses)]
         connection.attempts += 1
@@ -171,7 +172,7 @@ class Connection(Service):
         for waiter in waiting:
             waiter.callback(protocol)
 
-    def prepare(self, protocol: Protocol) -> Deferred[None]:
+    def prepare(self, protocol: Any) -> Deferred[None]:
         return Deferred.fromCoroutine(self.open(protocol))
 
     def lost(self, protocol: Protocol) -> None:
@@ -209,8 +210,8 @@ class Connection(Service):
         for waiter in waiting:
             waiter.errback(
                 BrokerRefused(
-                    f"the broker at {self.address} refuses us ({describe(error)}): check user, password and virtual host"
-                    " of AMQP_URI, and the user's permissions on the broker"
+                    f"the broker at {self.address} refuses us ({describe(error)}): check user, password and virtual"
+                    " host of AMQP_URI, and the user's permissions on the broker"
                 )
             )
 
@@ -249,7 +250,9 @@ class Connections(MultiService):
             from twisted.internet import reactor as clock
         uri = config.get(constants.AMQP_URI_CONFIG_KEY)
         if not uri:
-            raise ConfigurationError("AMQP_URI is not configured: give the broker's address, amqp://user:password@host/")
+            raise ConfigurationError(
+                "AMQP_URI is not configured: give the broker's address, amqp://user:password@host/"
+            )
         return cls(
             parse_addresses(uri),
             clock,
@@ -278,7 +281,7 @@ class Connections(MultiService):
     @property
     def connected(self) -> bool:
         """Whether every connection in use is open now."""
-        in_use = [self._consuming, self._publisher and self._publisher.connection]
+        in_use = [self._consuming] + ([self._publisher.connection] if self._publisher else [])
         return all(connection.protocol is not None for connection in in_use if connection is not None)
 
     def consume(
@@ -318,6 +321,9 @@ class Connections(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """What is published is confirmed first, as far as there is a broker to do it; then both close."""
-        publisher = self._publisher
-        flushed: Deferred[Any] = publisher.flush() if publisher is not None else gatherResults([])
-        return flushed.addCallback(lambda _: MultiService.stopService(self))
+        return Deferred.fromCoroutine(self.stop())
+
+    async def stop(self) -> None:
+        if self._publisher is not None:
+            await self._publisher.flush()
+        await MultiService.stopService(self)

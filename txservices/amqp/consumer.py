@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Message, Queue
@@ -25,6 +26,11 @@ log = Logger()
 
 CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection that still lives
 MISMATCH_RETRY = 10.0  # seconds, when the queue has come to exist with other properties meanwhile
+
+
+def gone(failure: Failure) -> None:
+    """Errback of a goodbye: that the channel or connection is gone is what it was to bring about."""
+    failure.trap(AmqpError)
 
 
 class Consumer:
@@ -158,7 +164,7 @@ class Consumer:
         if channel is None or protocol is None or not self.open:
             return
         channel.on_closed = None
-        protocol.close_channel(channel).addErrback(lambda failure: failure.trap(AmqpError))
+        protocol.close_channel(channel).addErrback(gone)
         for call in self.on_lost:
             call()
         self.attach(protocol)
@@ -172,7 +178,7 @@ class Consumer:
         if channel is None or channel.closed or self.tag not in channel.consumers:
             return succeed(None)
         cancelling: Deferred[Any] = channel.basic_cancel(consumer_tag=self.tag)
-        return cancelling.addErrback(lambda failure: failure.trap(AmqpError) and None)
+        return cancelling.addErrback(gone)
 
     def drained(self) -> Deferred[None]:
         """Fires when every message taken is settled, or can't be any more since the channel is gone."""
@@ -197,7 +203,7 @@ class Consumer:
         channel.on_closed = None
         self.drain()
         closing: Deferred[Any] = channel.client.close_channel(channel)
-        return closing.addErrback(lambda failure: failure.trap(AmqpError) and None)
+        return closing.addErrback(gone)
 
     def forget(self) -> None:
         self.open = False

@@ -34,13 +34,14 @@ def endpoint_for(address: Address, tls: Mapping[str, Any] | bool | None, clock: 
 
 def tls_options(host: str, options: Mapping[str, Any]) -> Any:
     """How to check the broker's certificate, and which one to show. Unknown options are refused, not passed over."""
-    from twisted.internet import ssl  # loads OpenSSL: only who talks TLS pays for it
+    from OpenSSL.SSL import Error as OpenSSLError  # only who talks TLS pays for loading OpenSSL
+    from twisted.internet import ssl
 
     unknown = options.keys() - set(TLS_OPTIONS)
     if unknown:
         raise ConfigurationError(
-            f"AMQP_SSL: {', '.join(sorted(unknown))} is not known, {', '.join(TLS_OPTIONS)} are; certificates are always"
-            " checked, so a private authority goes into ca_certs"
+            f"AMQP_SSL: {', '.join(sorted(unknown))} is not known, {', '.join(TLS_OPTIONS)} are; certificates are"
+            " always checked, so a private authority goes into ca_certs"
         )
     try:
         trust = None
@@ -55,6 +56,6 @@ def tls_options(host: str, options: Mapping[str, Any]) -> Any:
             own = ssl.PrivateCertificate.loadPEM(Path(options["certfile"]).read_bytes() + b"\n" + key)
     except OSError as error:
         raise ConfigurationError(f"AMQP_SSL: {error.filename} can't be read: {error.strerror}") from error
-    except ssl.SSL.Error as error:
+    except OpenSSLError as error:
         raise ConfigurationError(f"AMQP_SSL: a certificate or key can't be read as PEM: {error}") from error
     return ssl.optionsForClientTLS(host, trustRoot=trust, clientCertificate=own)

@@ -42,7 +42,7 @@ HEARTBEAT_FRAME = FRAME.pack(FRAME_HEARTBEAT, 0, 0) + END
 class FrameReader:
     """Cuts a stream of bytes into frames. After a ``FrameError`` it must not be fed again."""
 
-    __slots__ = ("frame_max", "rest", "missing", "chunks", "receive")
+    __slots__ = ("chunks", "frame_max", "missing", "receive", "rest")
 
     def __init__(self, receive: Callable[[int, int, bytes], None], frame_max: int = FRAME_MAX) -> None:
         self.receive = receive
@@ -128,7 +128,7 @@ class Content:
     ``header`` is the header's flags and values as they came; ``properties`` reads them when asked.
     """
 
-    __slots__ = ("method", "args", "header", "body")
+    __slots__ = ("args", "body", "header", "method")
 
     def __init__(self, method: Method, args: dict[str, Any], header: bytes = b"", body: bytes = b"") -> None:
         self.method = method
@@ -148,7 +148,7 @@ class Assembler:
     ``receive`` gets a ``Content`` as soon as one is whole. A frame out of turn is a ``FrameError`` (505).
     """
 
-    __slots__ = ("body_max", "content", "receive", "step", "parts", "missing")
+    __slots__ = ("body_max", "content", "missing", "parts", "receive", "step")
 
     def __init__(self, receive: Callable[[Content], None], body_max: int = BODY_MAX) -> None:
         self.receive = receive
@@ -182,7 +182,8 @@ class Assembler:
             raise FrameError(ReplyCode.UNEXPECTED_FRAME, f"a header of class {class_id}, weight {weight}")
         if size > self.body_max:
             raise FrameError(
-                ReplyCode.PRECONDITION_FAILED, f"a body of {size} bytes is over the {self.body_max} taken here"
+                ReplyCode.PRECONDITION_FAILED,
+                f"a body of {size} bytes is over the {self.body_max} taken here",
             )
         self.content.header = payload[HEADER.size :]
         self.missing = size

@@ -8,9 +8,9 @@
   text; ``codec`` has every type both ways, from one table;
 - its ``outgoing`` and ``work`` queues: a frame out is a write, a frame in is a call;
 - the opening ``AMQP 1 1 0 9``: ``AMQP 0 0 9 1`` is the standard's;
-- client properties: it sends none, and a broker tells nothing (cancelled consumers, a blocked connection) to who didn't
-  say that it understands;
-- heartbeats and limits: it echoes its own; here they are negotiated, and a peer that is silent for two intervals is cut.
+- client properties: it sends none, and a broker tells nothing (cancelled consumers, a blocked connection) to who
+  didn't say that it understands;
+- heartbeats and limits: it echoes its own; here they are negotiated, and a peer silent for two intervals is cut.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error
 from txservices.amqp.codec import encode_method, encode_table
 from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
-from txservices.amqp.spec import FRAME_HEARTBEAT, FRAME_METHOD, FRAME_MIN_SIZE, PROTOCOL_HEADER, ReplyCode, txamqp_spec
+from txservices.amqp.spec import (
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    FRAME_MIN_SIZE,
+    PROTOCOL_HEADER,
+    ReplyCode,
+    txamqp_spec,
+)
 from txservices.exceptions import AmqpError, ConfigurationError, FrameError
 
 if TYPE_CHECKING:
@@ -76,7 +83,7 @@ def credentials(mechanism: str, username: str, password: str) -> bytes:
     raise ConfigurationError(f"LOGIN_METHOD {mechanism!r} is none of {', '.join(MECHANISMS)}")
 
 
-class Delegate(TwistedDelegate):  # type: ignore[misc]  # txamqp is untyped
+class Delegate(TwistedDelegate):
     """What a broker says without being asked."""
 
     client: Protocol
@@ -128,7 +135,7 @@ class Delegate(TwistedDelegate):  # type: ignore[misc]  # txamqp is untyped
         super().close(reason)
 
 
-class Protocol(AMQClient):  # type: ignore[misc]  # txamqp is untyped
+class Protocol(AMQClient):
     """A connection, from its first byte to its last. ``opened`` fires with it when it can be used.
 
     Args:
@@ -217,7 +224,11 @@ class Protocol(AMQClient):  # type: ignore[misc]  # txamqp is untyped
         log.error("closing the connection to {address}: {error}", address=self.address, error=error)
         text = str(error)[:200]
         self.write(
-            frame(FRAME_METHOD, 0, encode_method("connection.close", reply_code=int(error.code), reply_text=text))
+            frame(
+                FRAME_METHOD,
+                0,
+                encode_method("connection.close", reply_code=int(error.code), reply_text=text),
+            )
         )
         self.do_close(error)
 
@@ -283,9 +294,9 @@ class Protocol(AMQClient):  # type: ignore[misc]  # txamqp is untyped
         self.wrote = self.read = False
         if self.silent_beats >= SILENT_INTERVALS * 2:
             log.error(
-                "the broker at {address} was silent for {seconds} s: connection dropped",
+                "the broker at {address} was silent for {intervals} heartbeat intervals: connection dropped",
                 address=self.address,
-                seconds=self.beat.interval * self.silent_beats,
+                intervals=SILENT_INTERVALS,
             )
             self.beat.stop()
             self.abort()

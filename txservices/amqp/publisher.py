@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, TimeoutError as DeferredTimeout
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txservices import constants
 from txservices.amqp.channel import Channel, Publishing
@@ -41,6 +43,11 @@ UNCONFIRMED_MAX = 200_000  # messages published and not yet confirmed
 UNCONFIRMED_BYTES_MAX = 268_435_456  # bytes of their bodies, 256 MiB
 FLUSH_TIMEOUT = 5.0  # seconds that a stop waits for the last confirms
 FOREVER = float("inf")
+
+
+def overdue(failure: Failure) -> None:
+    """Errback of a wait that has had its time."""
+    failure.trap(DeferredTimeout)
 
 
 class Publisher:
@@ -148,7 +155,11 @@ class Publisher:
         try:
             publishing.done(error)
         except Exception:
-            log.failure("after the publish of {key} to {exchange}", key=publishing.routing_key, exchange=publishing.exchange)
+            log.failure(
+                "after the publish of {key} to {exchange}",
+                key=publishing.routing_key,
+                exchange=publishing.exchange,
+            )
         if self.flushing and not self.unconfirmed:
             flushing, self.flushing = self.flushing, []
             for flushed in flushing:
@@ -245,7 +256,7 @@ class Publisher:
         else:
             self.flushing.append(flushed)
             flushed.addTimeout(FLUSH_TIMEOUT, self.clock)
-            flushed.addErrback(lambda failure: failure.trap(DeferredTimeout) and None)
+            flushed.addErrback(overdue)
         return flushed.addCallback(self.give_up)
 
     def give_up(self, _: Any) -> None:
