@@ -1,0 +1,211 @@
+"""Real processes under trial: start `txservices` or `twistd`, wait for a line, end them by their pid.
+
+    service = processes.txservices(self, "run", "rpc", cwd=EXAMPLES)
+    await service.line("services: service_y")
+    await service.end()
+
+Each is ended when its test is over, whatever the test did.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+EXAMPLES = os.path.join(ROOT, "examples")
+SCRIPTS = os.path.dirname(sys.executable)
+DEADLINE = 30  # seconds for whatever is waited for; a healthy machine needs two
+
+
+class Process(ProcessProtocol):
+    """One process and what it has written so far."""
+
+    def __init__(self, argv: list[str], cwd: str, environ: dict[str, str]) -> None:
+        self.argv = argv
+        self.outputs = {1: b"", 2: b""}
+        self.waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
+        self.status: int | None = None
+        self.ended: Deferred[int] = Deferred()
+        self.process = reactor.spawnProcess(
+            self, argv[0], argv, env={**os.environ, "PYTHONUNBUFFERED": "1", **environ}, path=cwd
+        )
+        self.pid = self.process.pid
+
+    @property
+    def stdout(self) -> str:
+        return self.outputs[1].decode(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return self.outputs[2].decode(errors="replace")
+
+    def line(self, pattern: str, deadline: float = DEADLINE) -> Deferred[re.Match[str]]:
+        """Fires with the first match of `pattern` in what was or will be written, on stdout or stderr."""
+        compiled = re.compile(pattern, re.MULTILINE)
+        found: Deferred[re.Match[str]] = Deferred()
+        self.waiting.append((compiled, found))
+        self.look()
+        return found.addTimeout(deadline, reactor, self.too_late(f"no line {pattern!r}"))
+
+    def exit(self, deadline: float = DEADLINE) -> Deferred[int]:
+        """Fires with the exit status, negative for the signal that killed it, once it has ended."""
+        answer: Deferred[int] = Deferred()
+        self.ended.addCallback(lambda status: (answer.called or answer.callback(status), status)[1])
+        return answer.addTimeout(deadline, reactor, self.too_late("has not ended"))
+
+    def signal(self, name: str) -> None:
+        """Send TERM, INT, KILL, … to this process, by its pid."""
+        if self.status is None:
+            self.process.signalProcess(name)
+
+    def end(self, name: str = "TERM") -> Deferred[int]:
+        """Signal it, and fire with its exit status."""
+        self.signal(name)
+        return self.exit()
+
+    async def clean_up(self) -> None:
+        """Nothing of it is left: killed if asking does not help."""
+        if self.status is None:
+            self.signal("KILL")
+            await self.exit()
+
+    def too_late(self, what: str) -> Any:
+        def fail(result: object, seconds: float) -> None:
+            raise AssertionError(f"{what} after {seconds} s: {self}")
+
+        return fail
+
+    def look(self) -> None:
+        text = self.stdout + "\n" + self.stderr
+        for entry in list(self.waiting):
+            pattern, found = entry
+            if found.called:
+                self.waiting.remove(entry)
+            elif match := pattern.search(text):
+                self.waiting.remove(entry)
+                found.callback(match)
+            elif self.status is not None:
+                self.waiting.remove(entry)
+                found.errback(AssertionError(f"ended without a line {pattern.pattern!r}: {self}"))
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self.outputs[childFD] += data
+        self.look()
+
+    def processEnded(self, reason: Failure) -> None:
+        ended = reason.value
+        self.status = -ended.signal if ended.signal else (ended.exitCode or 0)
+        self.look()
+        self.ended.callback(self.status)
+
+    def __str__(self) -> str:
+        parts = [
+            " ".join(self.argv),
+            f"status {self.status}",
+            "-- stdout",
+            self.stdout,
+            "-- stderr",
+            self.stderr,
+        ]
+        return "\n".join(parts)
+
+
+def start(test: TestCase, argv: list[str], cwd: str | None = None, **environ: str) -> Process:
+    """Start `argv`; it ends with the test."""
+    process = Process(argv, cwd or ROOT, environ)
+    test.addCleanup(lambda: Deferred.fromCoroutine(process.clean_up()))
+    return process
+
+
+def script(name: str) -> str:
+    """A console script of the environment that the tests run in."""
+    path = os.path.join(SCRIPTS, name)
+    if not os.path.exists(path):
+        raise AssertionError(f"no {path}: install the package first (pip install -e '.[test]'), as `make test` does")
+    return path
+
+
+def txservices(test: TestCase, *arguments: str, cwd: str | None = None, **environ: str) -> Process:
+    return start(test, [script("txservices"), *arguments], cwd, **environ)
+
+
+def twistd(test: TestCase, *arguments: str, cwd: str | None = None, **environ: str) -> Process:
+    """`twistd -n txservices …`, with no pid file left in the folder."""
+    return start(test, [script("twistd"), "-n", "--pidfile=", "txservices", *arguments], cwd, **environ)
+
+
+def python(test: TestCase, *arguments: str, cwd: str | None = None, **environ: str) -> Process:
+    return start(test, [sys.executable, *arguments], cwd, **environ)
+
+
+class ByTwistd:
+    """Modules are run by `twistd -n txservices`."""
+
+    def face(self, modules: Iterable[str], folder: str, *options: str) -> Process:
+        return twistd(self, *options, *(f"--module={module}" for module in modules), cwd=folder)
+
+
+class ByRun:
+    """Modules are run by `txservices run`."""
+
+    def face(self, modules: Iterable[str], folder: str, *options: str) -> Process:
+        return txservices(self, "run", *options, *modules, cwd=folder)
+
+
+async def succeed(process: Process) -> str:
+    """What the process printed, once it has ended with 0."""
+    status = await process.exit()
+    if status != 0:
+        raise AssertionError(str(process))
+    return process.stdout
+
+
+async def stopped(*running: Process) -> None:
+    """They stop when asked to, one after the other, with 0 and without a traceback."""
+    for process in running:
+        status = await process.end()
+        if status != 0 or "Traceback" in process.stdout + process.stderr:
+            raise AssertionError(str(process))
+
+
+def config_file(test: TestCase, **config: Any) -> str:
+    """A config file for a process: HTTP and the embedded broker on free ports, and `config`."""
+    ports = {
+        "WEB_SERVER_ADDRESS": f"127.0.0.1:{free_port()}",
+        "EMBEDDED_BROKER_ADDRESS": f"127.0.0.1:{free_port()}",
+    }
+    path = os.path.abspath(test.mktemp()) + ".yaml"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump({**ports, **config}, file)
+    return path
+
+
+def read_config(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        return dict(yaml.safe_load(file))
+
+
+def broker_uri(path: str) -> str:
+    """Where the services that run with the config at `path` have their broker."""
+    config = read_config(path)
+    return str(config.get("AMQP_URI") or f"amqp://guest:guest@{config['EMBEDDED_BROKER_ADDRESS']}/")
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
