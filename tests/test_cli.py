@@ -1,0 +1,153 @@
+"""`txservices` as it is typed: what each command prints, and the status it ends with."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import yaml
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+
+SERVICE = """
+from txservices.events import event_handler
+from txservices.rpc import rpc
+
+class Odd:
+    name = "odd"
+
+    @rpc
+    def add(self, first: int, second: int, third=0): return first + second + third
+
+    @rpc
+    def fail(self): raise ValueError("not today")
+
+    @rpc
+    def nothing(self): pass
+
+    @event_handler("shop", "sold")
+    def sold(self, payload): print("sold:", payload)
+"""
+
+
+class Commands(TestCase):
+    """Each command against one process of services on its embedded broker."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        self.config = processes.config_file(self)
+
+    async def services(self) -> processes.Process:
+        with open(os.path.join(self.folder, "app.py"), "w") as file:
+            file.write(SERVICE)
+        running = processes.txservices(self, "run", "--config", self.config, "app", cwd=self.folder)
+        await running.line("services: odd")
+        return running
+
+    async def ends(self, *arguments: str) -> tuple[int, str, str]:
+        """Status, stdout and stderr of `txservices ARGUMENTS`."""
+        done = processes.txservices(self, *arguments, cwd=self.folder)
+        return await done.exit(), done.stdout, done.stderr
+
+    async def call(self, *arguments: str) -> tuple[int, str, str]:
+        return await self.ends("call", "--config", self.config, *arguments)
+
+    async def test_call(self) -> None:
+        """An array holds positional arguments, an object keyword ones, and the result is JSON on stdout."""
+        running = await self.services()
+        self.assertEqual(await self.call("odd.add", "[1, 2]"), (0, "3\n", ""))
+        self.assertEqual(await self.call("odd.add", '{"first": 1, "second": 2, "third": 3}'), (0, "6\n", ""))
+        self.assertEqual(await self.call("odd.nothing"), (0, "null\n", ""))
+        await processes.stopped(running)
+
+    async def test_remote_errors(self) -> None:
+        """What the other side answers in place of a result is one line on stderr, with status 1."""
+        running = await self.services()
+        for target, expected in [
+            ("odd.fail", "RemoteError: ValueError not today\n"),
+            ("odd.absent", "MethodNotFound: absent\n"),
+            ("odd.add", "IncorrectSignature: "),
+            ("nobody.add", "UnknownService: Unknown service `nobody`\n"),
+        ]:
+            status, stdout, stderr = await self.call(target)
+            self.assertEqual((status, stdout), (1, ""), target)
+            self.assertTrue(stderr.startswith(expected), stderr)
+            self.assertEqual(len(stderr.splitlines()), 1, stderr)
+        await processes.stopped(running)
+
+    async def test_dispatch(self) -> None:
+        """An event goes to whoever handles it; one that nobody handles is no mistake."""
+        running = await self.services()
+        dispatch = ("dispatch", "--config", self.config, "shop")
+        self.assertEqual(await self.ends(*dispatch, "nothing_heard", '{"a": 1}'), (0, "", ""))
+        self.assertEqual(await self.ends(*dispatch, "sold", '{"a": 1}'), (0, "", ""))
+        await running.line("sold: {'a': 1}$")
+        await processes.stopped(running)
+
+    async def test_what_to_type(self) -> None:
+        """The lines that `run` prints work as they stand."""
+        running = await self.services()
+        await running.line("to try:")
+        lines = re.findall("^  (txservices .*)$", running.stdout, re.MULTILINE)
+        self.assertEqual(len(lines), 4, running.stdout)
+        path = f"{processes.SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+        for line in lines:
+            done = processes.start(self, ["/bin/sh", "-c", line], self.folder, PATH=path)
+            status = await done.exit()
+            self.assertEqual(status, 1 if "odd.fail" in line else 0, str(done))
+        await running.line("sold: payload")
+        await processes.stopped(running)
+
+    async def test_broker(self) -> None:
+        """The embedded broker by itself serves services and calls of other processes."""
+        port = str(processes.free_port())
+        broker = processes.txservices(self, "broker", "--port", port)
+        await broker.line(f"broker: amqp://guest:guest@127.0.0.1:{port}/")
+        self.config = processes.config_file(self, AMQP_URI=f"amqp://guest:guest@127.0.0.1:{port}/")
+        running = await self.services()
+        self.assertEqual(await self.call("odd.add", "[1, 2]"), (0, "3\n", ""))
+        await processes.stopped(running, broker)
+
+    async def test_broker_port_taken(self) -> None:
+        """A second broker on one port says so, and ends with 2."""
+        port = str(processes.free_port())
+        broker = processes.txservices(self, "broker", "--port", port)
+        await broker.line("broker: ")
+        status, _, stderr = await self.ends("broker", "--port", port)
+        self.assertEqual(status, 2)
+        self.assertRegex(stderr, f"^Error: .*127.0.0.1:{port}.*in use.*\n$")
+        await processes.stopped(broker)
+
+    async def test_mistakes(self) -> None:
+        """What is typed wrong is told in one line, with status 2."""
+        for arguments, pattern in [
+            (("call", "odd.add", "[1, 2"), r"\[1, 2 is not JSON"),
+            (("call", "odd.add", "hello"), "hello is not JSON.*'\"hello\"'"),
+            (("call", "odd.add", "1"), r"arguments 1: write an array, as in '\[1\]', or an object"),
+            (("call", "odd"), "'odd' names no method: write service.method"),
+            (("dispatch", "shop", "sold", "{"), "{ is not JSON"),
+            (("call", "--broker", "ftp://host/", "odd.add"), "AMQP_URI"),
+            (("show-config",), "cannot read the config file config.yaml"),
+            (("call", "--config", self.config, "odd.add"), "no broker on 127.0.0.1:.*txservices run"),
+        ]:
+            status, stdout, stderr = await self.ends(*arguments)
+            self.assertEqual((status, stdout), (2, ""), stderr)
+            self.assertRegex(stderr, f"^Error: .*{pattern}.*\n$")
+
+    async def test_show_config(self) -> None:
+        """The config is printed as services get it, the environment in it, passwords in addresses hidden."""
+        path = os.path.join(self.folder, "config.yaml")
+        with open(path, "w") as file:
+            file.write("AMQP_URI: amqp://me:${PW:s3cret}@host/\nmax_workers: ${WORKERS:7}\n")
+        status, stdout, _ = await self.ends("show-config")
+        self.assertEqual(status, 0)
+        self.assertEqual(yaml.safe_load(stdout), {"AMQP_URI": "amqp://me:********@host/", "max_workers": 7})
+
+    async def test_help(self) -> None:
+        """The help names every command; the version is that of the package."""
+        _, stdout, _ = await self.ends("--help")
+        for name in ("run", "call", "dispatch", "broker", "show-config"):
+            self.assertRegex(stdout, f"\n  {name} ")
+        self.assertRegex((await self.ends("--version"))[1], r"txservices, version \d")

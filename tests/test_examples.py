@@ -1,0 +1,196 @@
+"""Every example as its reader runs it: by twistd and `txservices run`, on the embedded broker and RabbitMQ.
+
+All in real processes. The results are those of nameko's documentation.
+"""
+
+from __future__ import annotations
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from tests import processes, rabbitmq
+
+TEXT = "Content-Type: text/plain; charset=utf-8"
+# method, path, body -> status line, headers, body, as the documentation shows them
+RESPONSES = [
+    ("GET", "/get/42", "", "200 OK", [TEXT, "Content-Length: 13"], '{"value": 42}'),
+    ("POST", "/post", "post body", "200 OK", [TEXT, "Content-Length: 19"], "received: post body"),
+    ("GET", "/privileged", "", "403 FORBIDDEN", [TEXT, "Content-Length: 9"], "Forbidden"),
+    (
+        "GET",
+        "/headers",
+        "",
+        "201 CREATED",
+        [TEXT, "Content-Length: 0", "Location: https://www.example.com/widget/1"],
+        "",
+    ),
+    ("GET", "/custom", "", "200 OK", [TEXT, "Content-Length: 7"], "payload"),
+]
+INVALID_ARGUMENTS = (
+    "400 BAD REQUEST",
+    ["Content-Type: application/json", "Content-Length: 72"],
+    '{"error": "INVALID_ARGUMENTS", "message": "Argument `foo` is required."}',
+)
+HOP = ("Date", "Server", "Connection")  # headers that say nothing about the service
+
+
+class Conversation(Protocol):
+    """Sends bytes and keeps all that comes back until the other side closes."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.received = b""
+        self.closed: Deferred[str] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.request)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed.callback(self.received.decode())
+
+
+async def curl(address: str, method: str, path: str, body: str = "") -> tuple[str, list[str], str]:
+    """What `curl -i` shows: the status line, the headers in their order of name, and the body."""
+    host, port = address.split(":")
+    head = [f"{method} {path} HTTP/1.1", f"Host: {address}", "Connection: close"]
+    if body:
+        head += [f"Content-Length: {len(body)}", "Content-Type: application/x-www-form-urlencoded"]
+    talk = Conversation("\r\n".join([*head, "", body]).encode())
+    await connectProtocol(TCP4ClientEndpoint(reactor, host, int(port)), talk)
+    response = await talk.closed.addTimeout(processes.DEADLINE, reactor)
+    top, _, content = response.partition("\r\n\r\n")
+    status, *headers = top.split("\r\n")
+    kept = [header for header in headers if header.partition(":")[0] not in HOP]
+    return status.removeprefix("HTTP/1.1 "), sorted(kept), content
+
+
+class Examples:
+    """The examples that need a broker, for one face and one broker."""
+
+    def setUp(self) -> None:
+        self.config = processes.config_file(self, **self.broker())
+
+    def broker(self) -> dict[str, str]:
+        """What the config says about the broker: nothing, for the embedded one."""
+        return {}
+
+    def services(self, *modules: str) -> processes.Process:
+        return self.face(modules, processes.EXAMPLES, "--config", self.config)
+
+    async def command(self, name: str, *arguments: str) -> str:
+        """What `txservices NAME …` prints, beside the services."""
+        return await processes.succeed(processes.txservices(self, name, "--config", self.config, *arguments))
+
+    async def test_rpc(self) -> None:
+        """service_x calls service_y and the caller, `call` or a standalone proxy, gets what came of it."""
+        running = self.services("rpc")
+        await running.line("services: service_y, service_x")
+        called = await self.command("call", "service_x.remote_method", '["hellø"]')
+        self.assertEqual(called, '"hellø-x-y"\n')
+        named = await self.command("call", "service_y.append_identifier", '{"value": "hellø"}')
+        self.assertEqual(named, '"hellø-y"\n')
+        uri = processes.broker_uri(self.config)
+        self.assertEqual(await self.example("standalone_rpc.py", uri), "hellø-x-y\n")
+        self.assertEqual(await self.example("async_rpc.py", uri), "hello-x-y\nworld-x-y\n")
+        await processes.stopped(running)
+
+    async def example(self, *arguments: str) -> str:
+        """What an example that is a program prints."""
+        return await processes.succeed(processes.python(self, *arguments, cwd=processes.EXAMPLES))
+
+    async def test_events(self) -> None:
+        """service_b hears what service_a tells, and what `dispatch` tells in service_a's name."""
+        running = self.services("events")
+        await running.line("services: service_a, service_b")
+        self.assertEqual(await self.command("call", "service_a.dispatching_method", '["one"]'), "null\n")
+        await running.line("service b received: one$")
+        self.assertEqual(await self.command("dispatch", "service_a", "event_type", '{"two": 2}'), "")
+        await running.line("service b received: {'two': 2}$")
+        await processes.stopped(running)
+
+    async def test_event_broadcast(self) -> None:
+        """Every instance hears: two processes, that found each other, answer one event."""
+        first = self.services("event_broadcast")
+        await first.line("services: listener")
+        second = self.services("event_broadcast")
+        await second.line("services: listener")
+        await self.command("dispatch", "monitor", "ping")
+        await first.line("pong from listener")
+        await second.line("pong from listener")
+        await processes.stopped(second, first)
+
+
+class ExamplesUnderTwistd(Examples, processes.ByTwistd, TestCase):
+    """twistd, and the embedded broker."""
+
+
+class ExamplesByRun(Examples, processes.ByRun, TestCase):
+    """`txservices run`, and the embedded broker."""
+
+
+class OnRabbitMQ(Examples):
+    """The same on a private RabbitMQ, in a virtual host of its own."""
+
+    skip = rabbitmq.skip
+
+    def broker(self) -> dict[str, str]:
+        node = rabbitmq.node()
+        return {"AMQP_URI": node.uri(node.new_vhost())}
+
+
+class ExamplesOnRabbitMQUnderTwistd(OnRabbitMQ, processes.ByTwistd, TestCase):
+    """twistd, and RabbitMQ."""
+
+
+class ExamplesOnRabbitMQByRun(OnRabbitMQ, processes.ByRun, TestCase):
+    """`txservices run`, and RabbitMQ."""
+
+
+class WithoutBroker:
+    """The examples that need none."""
+
+    def setUp(self) -> None:
+        self.config = processes.config_file(self)
+        self.address = processes.read_config(self.config)["WEB_SERVER_ADDRESS"]
+
+    async def test_http(self) -> None:
+        """Both HTTP services of a process share the port, and answer as the documentation shows."""
+        running = self.face(["http", "advanced_http"], processes.EXAMPLES, "--config", self.config)
+        await running.line("services: http_service, advanced_http_service")
+        await running.line(f"http: http://{self.address}$")
+        for method, path, body, status, headers, content in RESPONSES:
+            got = await curl(self.address, method, path, body)
+            self.assertEqual(got, (status, sorted(headers), content), path)
+        await processes.stopped(running)
+
+    async def test_http_exceptions(self) -> None:
+        """A subclass of the entrypoint answers errors in a shape of its own."""
+        running = self.face(["http_exceptions"], processes.EXAMPLES, "--config", self.config)
+        await running.line("services: http_service")
+        status, headers, content = INVALID_ARGUMENTS
+        got = await curl(self.address, "GET", "/custom_exception")
+        self.assertEqual(got, (status, sorted(headers), content))
+        await processes.stopped(running)
+
+    async def test_timer(self) -> None:
+        """The timer ticks, and goes on."""
+        running = self.face(["timer"], processes.EXAMPLES, "--config", self.config)
+        await running.line("services: service")
+        await running.line(r"pong[\s\S]*pong")
+        self.assertNotIn("broker", running.stdout)
+        await processes.stopped(running)
+
+
+class WithoutBrokerUnderTwistd(WithoutBroker, processes.ByTwistd, TestCase):
+    """twistd."""
+
+
+class WithoutBrokerByRun(WithoutBroker, processes.ByRun, TestCase):
+    """`txservices run`."""

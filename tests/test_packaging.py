@@ -1,0 +1,67 @@
+"""What is delivered: a wheel, in an environment of its own, gives twistd its `txservices`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import zipfile
+
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "_trial_temp*", ".*_cache", "__pycache__", "dropin.cache")
+PATIENCE = 200  # seconds: pip fetches a score of packages
+
+
+class Packaging(TestCase):
+    """One environment, and the package in it in three ways."""
+
+    timeout = 300
+
+    async def run_ok(self, *argv: str, **environ: str) -> str:
+        """What `argv` writes; it must end with 0."""
+        done = processes.start(self, list(argv), self.folder, **environ)
+        status = await done.exit(PATIENCE)
+        self.assertEqual(status, 0, str(done))
+        return done.stdout
+
+    async def test_wheel_checkout_and_editable(self) -> None:
+        """twistd lists and explains `txservices` from a wheel, a checkout, and an editable install."""
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        source = os.path.join(self.folder, "source")
+        shutil.copytree(processes.ROOT, source, ignore=NOT_COPIED)
+        await self.run_ok(sys.executable, "-m", "build", "--wheel", "--outdir", self.folder, source)
+        [wheel] = [name for name in os.listdir(self.folder) if name.endswith(".whl")]
+        self.check_contents(os.path.join(self.folder, wheel))
+
+        await self.run_ok(sys.executable, "-m", "venv", "empty")
+        python, twistd = (os.path.join(self.folder, "empty", "bin", name) for name in ("python", "twistd"))
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        await self.run_ok(*pip, "install", wheel)
+        await self.explained(twistd)
+        help_text = await self.run_ok(os.path.join(self.folder, "empty", "bin", "txservices"), "--help")
+        self.assertIn("show-config", help_text)
+
+        await self.run_ok(*pip, "uninstall", "--yes", "txservices")
+        self.assertNotIn("txservices", await self.run_ok(twistd, "--help"))
+        await self.explained(twistd, PYTHONPATH=source)
+
+        await self.run_ok(*pip, "install", "--no-deps", "--editable", source)
+        await self.explained(twistd)
+
+    async def explained(self, twistd: str, **environ: str) -> None:
+        self.assertRegex(await self.run_ok(twistd, "--help", **environ), r"txservices +Run service classes")
+        self.assertIn("--module", await self.run_ok(twistd, "txservices", "--help", **environ))
+
+    def check_contents(self, wheel: str) -> None:
+        """The plugin, the types' mark, and no package that is not ours."""
+        names = zipfile.ZipFile(wheel).namelist()
+        self.assertIn("twisted/plugins/txservices_plugin.py", names)
+        self.assertIn("txservices/py.typed", names)
+        self.assertNotIn("twisted/__init__.py", names)
+        self.assertNotIn("twisted/plugins/__init__.py", names)
+        rooms = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+        self.assertEqual(rooms, {"txservices", "twisted"})

@@ -1,0 +1,175 @@
+"""`txservices`: run services, call them, tell them something, be their broker, show their config.
+
+Exit status: 0 done, 1 a remote error or a crash, 2 a user's mistake. What a command answers goes to stdout,
+what went wrong to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+import yaml
+from twisted.internet import task
+
+from txservices import logs, process, tap
+from txservices.constants import AMQP_URI_CONFIG_KEY
+from txservices.exceptions import ConfigurationError
+from txservices.utils import sanitize_url
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    help="A YAML file; ${NAME:default} in it comes from the environment.",
+)
+broker_option = click.option(
+    "-b", "--broker", metavar="URI", help="amqp://user:password@host:port/vhost; goes before the file's."
+)
+
+
+def main() -> None:
+    """The command, with mistakes told in one line."""
+    try:
+        commands.main(standalone_mode=True)
+    except ConfigurationError as error:
+        process.tell(error)
+        sys.exit(process.MISTAKE)
+
+
+@click.group(name="txservices", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="txservices")
+def commands() -> None:
+    """Services on Twisted that call, tell, serve and tick."""
+
+
+@commands.command()
+@click.argument("modules", nargs=-1, required=True, metavar="MODULE[:CLASS]...")
+@config_option
+@broker_option
+def run(modules: tuple[str, ...], path: str | None, broker: str | None) -> None:
+    """Run every service in the modules, until SIGTERM or Ctrl-C.
+
+    With no broker configured the embedded one is used, on 127.0.0.1:5672.
+    """
+    from twisted.internet import reactor
+
+    config = tap.read_config(path, broker)
+    ending = process.Ending(reactor)
+    logs.begin(config)
+    tree = tap.build(modules, config, ending, say=click.echo, options=same_options(path, broker))
+    tap.run(tree, ending)
+
+
+def same_options(path: str | None, broker: str | None) -> str:
+    """The options with which another command comes to the same broker; a password is not repeated."""
+    file = f" --config {shlex.quote(path)}" if path else ""
+    return file + (f" --broker {shlex.quote(sanitize_url(broker))}" if broker else "")
+
+
+@commands.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=5672, show_default=True, help="The port to listen on.")
+def broker(host: str, port: int) -> None:
+    """Run the embedded broker by itself. It keeps nothing when it ends."""
+    from twisted.internet import reactor
+
+    ending = process.Ending(reactor)
+    logs.begin({})
+    tap.run(tap.BrokerAlone(host, port, ending, say=click.echo), ending)
+
+
+@commands.command()
+@click.argument("target", metavar="SERVICE.METHOD")
+@click.argument("arguments", default="[]", metavar="[JSON]")
+@config_option
+@broker_option
+def call(target: str, arguments: str, path: str | None, broker: str | None) -> None:
+    """Call a service's method and print what it returns, as JSON.
+
+    An array holds the positional arguments, an object the keyword ones:
+
+        txservices call service_x.remote_method '["hello"]'
+    """
+    service, dot, method = target.rpartition(".")
+    if not (service and dot and method):
+        raise ConfigurationError(f"{target!r} names no method: write service.method")
+    given = read_json(arguments)
+    if not isinstance(given, (list, dict)):
+        raise ConfigurationError(f"arguments {arguments}: write an array, as in '[{arguments}]', or an object")
+    args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
+
+    async def work(config: dict[str, Any]) -> None:
+        from txservices.standalone.rpc import ClusterRpcProxy
+
+        async with ClusterRpcProxy(config) as cluster:
+            result = await getattr(cluster[service], method)(*args, **kwargs)
+        click.echo(json.dumps(result, ensure_ascii=False))
+
+    as_client(work, path, broker)
+
+
+@commands.command()
+@click.argument("service")
+@click.argument("event")
+@click.argument("payload", default="null", metavar="[JSON]")
+@config_option
+@broker_option
+def dispatch(service: str, event: str, payload: str, path: str | None, broker: str | None) -> None:
+    """Dispatch an event as SERVICE would, for whoever handles it.
+
+    txservices dispatch service_a event_type '"hello"'
+    """
+    data = read_json(payload)
+
+    async def work(config: dict[str, Any]) -> None:
+        from txservices.standalone.events import event_dispatcher
+
+        dispatcher = event_dispatcher(config)
+        await dispatcher(service, event, data)
+
+    as_client(work, path, broker)
+
+
+@commands.command("show-config")
+@config_option
+@broker_option
+def show_config(path: str | None, broker: str | None) -> None:
+    """Print the config as the services would get it, passwords in addresses hidden."""
+    config = tap.read_config(path or "config.yaml", broker)
+    uri = config.get(AMQP_URI_CONFIG_KEY)
+    if uri:
+        shown = [sanitize_url(one) for one in uri] if isinstance(uri, list) else sanitize_url(uri)
+        config[AMQP_URI_CONFIG_KEY] = shown
+    click.echo(yaml.safe_dump(config, default_flow_style=False, allow_unicode=True), nl=False)
+
+
+def read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        quoted = json.dumps(text, ensure_ascii=False)
+        raise ConfigurationError(f"{text} is not JSON ({error}): a text is written '{quoted}'") from None
+
+
+def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], path: str | None, broker: str | None) -> None:
+    """Do `work` under a reactor of its own, then exit: 1 for an error from the other side, in one line."""
+    config = tap.read_config(path, broker)
+
+    async def main(reactor: Any) -> None:
+        logs.begin({}, sys.stderr)
+        try:
+            await work(await tap.for_client(config, reactor))
+        except process.MISTAKES as error:
+            process.tell(error)
+            raise SystemExit(process.MISTAKE) from None
+        except Exception as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            raise SystemExit(process.CRASH) from None
+
+    task.react(main)

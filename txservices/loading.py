@@ -1,0 +1,116 @@
+"""`module[:Class]`, as it is typed on a command line, to service classes.
+
+A module of the working folder may bear the name of a standard one (`http.py`): it is loaded from its file
+under the name `http.py`, which nothing else imports, so that `import http` still means the standard module.
+The folder itself stands on the path behind the standard library and before installed packages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from txservices.constants import ENTRYPOINTS_ATTRIBUTE
+from txservices.exceptions import ConfigurationError
+
+
+class BrokenModule(ConfigurationError):
+    """A module that was found and failed while it was imported; its own error is the cause."""
+
+
+def find_services(given: str, folder: str) -> list[type[Any]]:
+    """The classes meant by `module` (each one with an entrypoint) or by `module:Class` (that one)."""
+    module_name, _, class_name = given.partition(":")
+    module = load_module(module_name, folder)
+    if class_name:
+        return [named_class(module, module_name, class_name)]
+    services = service_classes(module)
+    if not services:
+        raise ConfigurationError(
+            f"nothing in module {module_name!r} looks like a service: mark a method with @rpc or the like"
+        )
+    return services
+
+
+def load_module(name: str, folder: str) -> ModuleType:
+    path = os.path.join(folder, f"{name}.py")
+    put_on_path(folder)
+    try:
+        if os.path.isfile(path) and belongs_to_another(name, path):
+            return load_file(f"{name}.py", path)
+        return importlib.import_module(name)
+    except ImportError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConfigurationError(f"no module named {name!r}{hint(name, folder)}") from None
+        raise broken(name, error) from error
+    except Exception as error:
+        raise broken(name, error) from error
+
+
+def put_on_path(folder: str) -> None:
+    if folder not in sys.path:
+        installed = (n for n, path in enumerate(sys.path) if path.endswith(("site-packages", "dist-packages")))
+        sys.path.insert(next(installed, len(sys.path)), folder)
+
+
+def belongs_to_another(name: str, path: str) -> bool:
+    """Whether `import name` would give, or has given somebody else, another file than `path`."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    return name in sys.stdlib_module_names or (loaded is not None and not os.path.samefile(loaded, path))
+
+
+def load_file(name: str, path: str) -> ModuleType:
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def hint(name: str, folder: str) -> str:
+    """What was most likely meant by the name of a module that is not there."""
+    meant = name.removesuffix(".py").strip("./").replace("/", ".")
+    if meant != name and os.path.exists(os.path.join(folder, name)):
+        return f": did you mean {meant!r}?"
+    return f" in {folder} or among what is installed: is the name right, and this the folder?"
+
+
+def broken(name: str, error: Exception) -> BrokenModule:
+    return BrokenModule(f"module {name!r} could not be imported: {type(error).__name__}: {error}")
+
+
+def named_class(module: ModuleType, module_name: str, class_name: str) -> type[Any]:
+    found = getattr(module, class_name, None)
+    if isinstance(found, type):
+        return found
+    if found is not None:
+        raise ConfigurationError(f"{module_name}:{class_name} is no class: name a service class")
+    there = ", ".join(cls.__name__ for cls in service_classes(module)) or "none"
+    raise ConfigurationError(f"no class {class_name!r} in module {module_name!r}: its service classes: {there}")
+
+
+def service_classes(module: ModuleType) -> list[type[Any]]:
+    """Every class with an entrypoint, imported ones too, but for nameless bases of another one here."""
+    found = [cls for cls in vars(module).values() if isinstance(cls, type) and has_entrypoints(cls)]
+    found = list(dict.fromkeys(found))
+    return [cls for cls in found if hasattr(cls, "name") or not is_base_of_another(cls, found)]
+
+
+def has_entrypoints(cls: type[Any]) -> bool:
+    methods = inspect.getmembers(cls, inspect.isfunction)
+    return any(getattr(method, ENTRYPOINTS_ATTRIBUTE, None) for _, method in methods)
+
+
+def is_base_of_another(cls: type[Any], classes: list[type[Any]]) -> bool:
+    return any(other is not cls and issubclass(other, cls) for other in classes)

@@ -1,0 +1,94 @@
+"""Where what is logged goes: Twisted's logger and the standard library's become one.
+
+With the config key LOGGING the standard library's logging decides (`logging.config.dictConfig`) and Twisted's
+events go there. Without it Twisted's log decides (twistd's own, or a line each on stdout under
+`txservices run`) and the standard library's records of INFO and above go there.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    STDLibLogObserver,
+    formatEvent,
+    globalLogBeginner,
+    globalLogPublisher,
+)
+
+from txservices.constants import LOGGING_CONFIG_KEY
+from txservices.exceptions import ConfigurationError
+
+LEVELS = (
+    (logging.CRITICAL, LogLevel.critical),
+    (logging.ERROR, LogLevel.error),
+    (logging.WARNING, LogLevel.warn),
+    (logging.INFO, LogLevel.info),
+    (logging.NOTSET, LogLevel.debug),
+)
+
+
+class ToTwisted(logging.Handler):
+    """A standard handler that hands its records to Twisted's logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = next(ours for theirs, ours in LEVELS if record.levelno >= theirs)
+        Logger(record.name).emit(level, "{text}", text=self.format(record))
+
+
+def one_line(event: LogEvent) -> str | None:
+    """`10:20:30 info txservices.rpc: what happened`; a failure's traceback follows on lines of its own."""
+    text = formatEvent(event)
+    if not text and "log_failure" not in event:
+        return None
+    level = event.get("log_level", LogLevel.info).name
+    clock = time.strftime("%H:%M:%S", time.localtime(event.get("log_time")))
+    line = f"{clock} {level} {event.get('log_namespace', '-')}: {text}\n"
+    failure = event.get("log_failure")
+    return line if failure is None else line + failure.getTraceback()
+
+
+def to_file(file: TextIO) -> ILogObserver:
+    """An observer that writes a line an event, without debug and without Twisted's comings and goings."""
+    predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
+    predicate.setLogLevelForNamespace("twisted", LogLevel.warn)
+    return FilteringLogObserver(FileLogObserver(file, one_line), [predicate])
+
+
+def begin(config: Mapping[str, Any], file: TextIO = sys.stdout) -> None:
+    """Start logging where nobody else does: under `txservices run` and its like."""
+    observer: ILogObserver = STDLibLogObserver() if config.get(LOGGING_CONFIG_KEY) else to_file(file)
+    standard(config)
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def join(config: Mapping[str, Any]) -> None:
+    """Add ours to a log that is somebody else's: twistd's."""
+    if config.get(LOGGING_CONFIG_KEY):
+        globalLogPublisher.addObserver(STDLibLogObserver())
+    standard(config)
+
+
+def standard(config: Mapping[str, Any]) -> None:
+    """Set the standard library's logging up."""
+    wanted = config.get(LOGGING_CONFIG_KEY)
+    if not wanted:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ToTwisted()])
+        return
+    try:
+        # loggers that exist already would be silenced by default, those of imported services among them
+        logging.config.dictConfig({"disable_existing_loggers": False, **wanted})
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        raise ConfigurationError(f"LOGGING: {error}: see the logging.config.dictConfig schema") from error

@@ -1,0 +1,272 @@
+"""From options to running services: what `twistd txservices` and `txservices run` both go through.
+
+    modules, config -> build() -> ServiceTree: [the embedded broker, if none is configured] -> ServiceRunner
+
+With no AMQP_URI and a service that needs a broker, the embedded one listens on 127.0.0.1:5672 and the
+services here join it in memory; a second process, which finds that port answering AMQP, meets them there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python import usage
+
+from txservices import announce, loading, logs, probe, process, settings
+from txservices.amqp.address import parse_addresses
+from txservices.broker.memory import Broker, brokers
+from txservices.constants import (
+    AMQP_URI_CONFIG_KEY,
+    DEFAULT_EMBEDDED_BROKER_ADDRESS,
+    DEFAULT_WEB_SERVER_ADDRESS,
+    EMBEDDED_BROKER_ADDRESS_CONFIG_KEY,
+    WEB_SERVER_ADDRESS_CONFIG_KEY,
+)
+from txservices.exceptions import ConfigurationError
+from txservices.runners import ServiceRunner
+
+EMBEDDED = "embedded"  # the broker's name in memory://embedded
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """Options of `twistd txservices`."""
+
+    synopsis = "[options] --module MODULE[:CLASS] [--module …]"
+    longdesc = "Runs service classes: RPC, events, HTTP and timers."
+    optParameters = [
+        ["config", "c", None, "A YAML file; ${NAME:default} in it comes from the environment."],
+        ["broker", "b", None, "amqp://user:password@host:port/vhost; goes before the file's."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["modules"] = []
+
+    def opt_module(self, given: str) -> None:
+        """A module with services, or module:Class for one of them. Can be given again."""
+        self["modules"].append(given)
+
+    opt_m = opt_module
+
+    def postOptions(self) -> None:
+        if not self["modules"]:
+            raise usage.UsageError("no --module: name the module that your service classes are in")
+
+
+def makeService(options: Options) -> IService:
+    """What twistd calls, before it becomes a daemon: a mistake to be seen by now is told, and ends it."""
+    from twisted.internet import reactor
+
+    ending = process.Ending(reactor)
+    ending.leave_at_exit()
+    try:
+        config = read_config(options["config"], options["broker"])
+        logs.join(config)
+        return build(options["modules"], config, ending, say=lambda line: log.info("{line}", line=line))
+    except ConfigurationError as error:
+        process.tell(error)
+        raise SystemExit(process.MISTAKE) from None
+
+
+def read_config(path: str | None, broker: str | None) -> dict[str, Any]:
+    config = settings.load(path) if path else {}
+    return {**config, AMQP_URI_CONFIG_KEY: broker} if broker else config
+
+
+def build(
+    modules: Iterable[str],
+    config: Mapping[str, Any],
+    ending: process.Ending,
+    say: Callable[[str], object],
+    options: str = "",
+) -> ServiceTree:
+    """The services of `modules` with what they need, not started yet.
+
+    ConfigurationError for what is wrong with a module or a class; what goes wrong later goes to `ending`.
+    `say` gets the lines for the user, `options` is what a `txservices call` needs to come to the same broker.
+    """
+    tree = ServiceTree(config, ending, say, options)
+    for given in modules:
+        for service_class in loading.find_services(given, os.getcwd()):
+            tree.runner.add_service(service_class)
+    return tree
+
+
+def run(service: IService, ending: process.Ending) -> NoReturn:
+    """Run the reactor with `service` in it until the end; twistd does this for itself."""
+    service.startService()
+    ending.reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    ending.reactor.run()
+    raise SystemExit(ending.status)
+
+
+class Running(Service):
+    """A service that comes up by itself once it is started, and ends the process when it can't."""
+
+    def __init__(self, ending: process.Ending) -> None:
+        self.ending = ending
+        self.life: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        super().startService()
+        # with the reactor running, for only then can what goes wrong stop it
+        self.ending.reactor.callWhenRunning(self.begin)
+
+    def begin(self) -> None:
+        self.ending.watch_signals()
+        self.life = Deferred.fromCoroutine(self.live())
+
+    async def live(self) -> None:
+        try:
+            await self.come_up()
+        except CancelledError:
+            pass  # stopped before it was up
+        except Exception as error:
+            self.ending.fail(error)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self.go_down())
+
+    async def come_up(self) -> None:
+        """What starting does; an error ends the process, also long after."""
+
+    async def go_down(self) -> None:
+        """What stopping does, in order."""
+
+
+class ServiceTree(Running):
+    """Everything that one start runs: the broker if none is configured, and on it the services."""
+
+    def __init__(
+        self, config: Mapping[str, Any], ending: process.Ending, say: Callable[[str], object], options: str
+    ) -> None:
+        super().__init__(ending)
+        self.config = dict(config)
+        self.runner = ServiceRunner(self.config, clock=ending.reactor)
+        self.broker: IListeningPort | None = None
+        self.say = say
+        self.options = options
+        ending.hurry = self.runner.kill
+
+    @property
+    def containers(self) -> list[Any]:
+        return list(self.runner.containers)
+
+    async def come_up(self) -> None:
+        where = await self.find_broker()
+        await self.runner.start()
+        for line in announce.started(self.containers, self.http_address(), where, self.options):
+            self.say(line)
+        await self.runner.wait()
+
+    async def find_broker(self) -> str | None:
+        """See that the services have a broker, if they need one; how to name it to the user."""
+        if not any(needs_amqp(container) for container in self.containers):
+            return None
+        if uris := self.config.get(AMQP_URI_CONFIG_KEY):
+            return ", ".join(str(address) for address in parse_addresses(uris))
+        host, port = embedded_address(self.config)
+        try:
+            self.broker = await listen(host, port)
+        except CannotListenError:
+            uri = await neighbour(host, port, self.ending.reactor)
+            if uri is None:
+                raise  # the port is free and may not be had
+            self.config[AMQP_URI_CONFIG_KEY] = uri
+            return f"the one that answers on {host}:{port}"
+        self.config[AMQP_URI_CONFIG_KEY] = f"memory://{EMBEDDED}"
+        return f"embedded, on {host}:{port} (it keeps nothing when this process ends)"
+
+    def http_address(self) -> str | None:
+        if not announce.uses(self.containers, announce.HTTP):
+            return None
+        address = str(self.config.get(WEB_SERVER_ADDRESS_CONFIG_KEY) or DEFAULT_WEB_SERVER_ADDRESS)
+        return f"http://{address if ':' in address else f'127.0.0.1:{address}'}"
+
+    async def go_down(self) -> None:
+        await self.runner.stop()
+        if self.life is not None:
+            self.life.cancel()
+        await close(self.broker)
+
+
+class BrokerAlone(Running):
+    """The embedded broker and nothing else."""
+
+    def __init__(self, host: str, port: int, ending: process.Ending, say: Callable[[str], object]) -> None:
+        super().__init__(ending)
+        self.address = host, port
+        self.broker: IListeningPort | None = None
+        self.say = say
+
+    async def come_up(self) -> None:
+        host, port = self.address
+        self.broker = await listen(host, port)
+        self.say(f"broker: amqp://guest:guest@{host}:{port}/ (it keeps nothing when this process ends)")
+
+    async def go_down(self) -> None:
+        await close(self.broker)
+
+
+def needs_amqp(container: Any) -> bool:
+    """Whether the service calls, is called, tells or hears by AMQP: its extensions say so in `needs_amqp`."""
+    return any(getattr(extension, "needs_amqp", False) for extension in container.extensions)
+
+
+def embedded_address(config: Mapping[str, Any]) -> tuple[str, int]:
+    given = str(config.get(EMBEDDED_BROKER_ADDRESS_CONFIG_KEY) or DEFAULT_EMBEDDED_BROKER_ADDRESS)
+    host, _, port = given.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(
+            f"{EMBEDDED_BROKER_ADDRESS_CONFIG_KEY}: {given!r} is no address: write host:port, 127.0.0.1:5672"
+        )
+    return host or "127.0.0.1", int(port)
+
+
+async def listen(host: str, port: int) -> IListeningPort:
+    """The embedded broker, listening, and memory://embedded in this process. May raise CannotListenError."""
+    broker = Broker(EMBEDDED)
+    listening = await broker.listen(host, port)
+    brokers[EMBEDDED] = broker
+    return listening
+
+
+async def close(listening: IListeningPort | None) -> None:
+    if listening is not None:
+        await listening.stopListening()
+        del brokers[EMBEDDED]
+
+
+async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
+    """The config for a program that runs no service: with nothing configured, it goes where they are."""
+    if config.get(AMQP_URI_CONFIG_KEY):
+        return dict(config)
+    host, port = embedded_address(config)
+    uri = await neighbour(host, port, reactor)
+    if uri is None:
+        raise ConfigurationError(
+            f"no broker on {host}:{port}: start one (`txservices run MODULE`, `txservices broker`),"
+            f" or name yours with --broker or {AMQP_URI_CONFIG_KEY}"
+        )
+    return {**config, AMQP_URI_CONFIG_KEY: uri}
+
+
+async def neighbour(host: str, port: int, reactor: Any) -> str | None:
+    """The URI of the broker that answers on `host:port`: another process's embedded one, or RabbitMQ."""
+    answer = await probe.ask(host, port, reactor)
+    if answer is probe.Answer.OTHER:
+        raise ConfigurationError(
+            f"port {port} on {host} is taken, and by something that does not speak AMQP: name a broker with"
+            f" --broker or {AMQP_URI_CONFIG_KEY}, or set {EMBEDDED_BROKER_ADDRESS_CONFIG_KEY} to a free port"
+        )
+    return f"amqp://guest:guest@{host}:{port}/" if answer is probe.Answer.BROKER else None
