@@ -1,7 +1,7 @@
 """Microservices on Twisted, as nameko has them: a service is a class with a name, what calls it and what it
 calls are extensions, and everything that waits is a Deferred.
 
-The map, in rows: a module imports from lower rows, never from a higher one (tests/test_architecture.py looks).
+The map, in rows: a module imports from lower rows, never from a higher one (a test reads the imports).
 
     faces    cli  tap  standalone/  testing/
     writes   rpc  events  messaging  timer  web/  dependency_providers  contextdata
@@ -9,7 +9,8 @@ The map, in rows: a module imports from lower rows, never from a higher one (tes
     wire     settings  serialization  amqp/  (spec <- codec <- frames <- channel <- protocol <- connection)
     words    constants  exceptions  utils
 
-Who writes a service imports from the second row; who writes an entrypoint or a dependency, ``extensions`` too.
+Who writes a service imports from the second row; for an entrypoint or a dependency of one's own there is
+``extensions``.
 """
 
 __version__ = "0.1.0"

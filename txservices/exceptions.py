@@ -22,8 +22,8 @@
     ContainerBeingKilled                no more workers here
     ExtensionNotFound
 
-An error travels as ``{"exc_type", "exc_path", "exc_args", "value"}``; nameko's own are named on the wire as nameko
-has them, so that both sides know each other's.
+An error travels as ``{"exc_type", "exc_path", "exc_args", "value"}``; nameko's own have their
+nameko path there, so that both sides know each other's.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class PublishNacked(PublishError):
 
 
 class PublishTimeout(PublishError):
-    """The broker did not confirm in time: it is away, or takes no messages for now. It may have the message."""
+    """The broker did not confirm in time: it is away, or takes none for now. It may have the message."""
 
     def __init__(self, exchange: str, routing_key: str) -> None:
         super().__init__(exchange, routing_key)
@@ -147,7 +147,7 @@ class PublishBufferFull(PublishError):
         self.size = size
 
     def __str__(self) -> str:
-        return f"{self.messages} messages ({self.size} bytes) wait for the broker's confirm: publish more slowly"
+        return f"{self.messages} messages ({self.size} bytes) wait for a confirm: publish more slowly"
 
 
 class EncodeError(Exception):

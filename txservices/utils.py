@@ -107,7 +107,7 @@ class Sweeper(Generic[K, R]):
 
 
 def import_from_path(path: str | None) -> Any:
-    """What a dotted path names, ``package.module.thing``; None for None. ``ImportError`` if it is not there."""
+    """What a dotted path names, ``package.module.thing``; None for None. ``ImportError`` if not there."""
     if path is None:
         return None
     module, _, name = path.rpartition(".")
@@ -132,10 +132,10 @@ def sanitize_url(url: str) -> str:
 
 
 def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments of a call by name, those in the entrypoint's ``sensitive_arguments`` as ``********``.
+    """The arguments of a call by name, those in the entrypoint's ``sensitive_arguments`` as asterisks.
 
-    ``"card"`` hides a whole argument, ``"card.number"`` a key in it, ``"cards[0].number"`` one of an item. What
-    is named and isn't there is ignored. The arguments themselves are left as they are.
+    ``"card"`` hides a whole argument, ``"card.number"`` a key in it, ``"cards[0].number"`` one of an item.
+    What is named and isn't there is ignored. The arguments themselves are left as they are.
     """
     method = getattr(entrypoint.container.service_cls, entrypoint.method_name)
     bound = inspect.signature(method).bind(None, *args, **kwargs)
