@@ -1,9 +1,11 @@
 """A broker kept connected: reconnection is a room of its own, the channels below never know of it.
 
-``Connection`` is one connection to the first address that answers, made again whenever it is lost (Twisted's
-``ClientService``, with the cause and the next attempt in the log). ``Connections`` is the process's pair: one consumes,
-one publishes, however many services run in it. A broker under memory alarm stops reading those who publish; acks, on
-the other connection, must still flow.
+``Connection`` is one connection to the first address that answers, made again whenever it is lost, with the cause and
+the next attempt in the log. (Twisted's ``ClientService`` does the same but for that; its state machine has no way from
+a connection that is lost while it is being prepared, and raises ``NoTransition`` there: seen with Twisted 26.10.)
+
+``Connections`` is the process's pair: one consumes, one publishes, however many services run in it. A broker under
+memory alarm stops reading those who publish; acks, on the other connection, must still flow.
 """
 
 from __future__ import annotations
@@ -12,14 +14,13 @@ from collections.abc import Callable, Mapping
 from random import uniform
 from typing import Any
 
-from twisted.application.internet import ClientService
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from zope.interface import implementer
+from twisted.python.failure import Failure
 
 from txservices import constants
 from txservices.amqp.address import Address, parse_addresses
@@ -55,22 +56,6 @@ class QuietFactory(Factory):
     noisy = False
 
 
-@implementer(IStreamClientEndpoint)
-class Turns:
-    """An endpoint of several addresses: each attempt goes to the next one."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-
-    def connect(self, factory: Any) -> Deferred[Any]:
-        connection = self.connection
-        connection.address = address = connection.addresses[connection.attempts % len(connection.addresses)]
-        connection.attempts += 1
-        connecting = endpoint_for(address, connection.tls, connection.clock).connect(factory)
-        connecting.addErrback(connection.note_failure)
-        return connecting
-
-
 class Connection(Service):
     """One connection to a broker, for as long as the service runs.
 
@@ -96,44 +81,47 @@ class Connection(Service):
         self.mechanism = mechanism
         self.tls = tls
         self.attempts = 0
-        self.failure: Exception | None = None  # of the last attempt
         self.protocol: Protocol | None = None
         self.on_connected: list[Callable[[Protocol], Any]] = []
         self.waiting: list[Deferred[Protocol]] = []
         self.was_connected = False
-        self.client = ClientService(
-            Turns(self), QuietFactory.forProtocol(self.build), self.retry_after, clock, self.prepare
-        )
-
-    def build(self) -> Protocol:
-        return Protocol(self.address, self.heartbeat, self.mechanism, self.connection_name, self.clock)
+        self.latest: Protocol | None = None  # open or not, until its socket is closed
+        self.keeping: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
         super().startService()
-        self.client.startService()
-
-    async def stop(self) -> None:
-        """Close politely, if there is somebody to be polite to, and stop trying otherwise."""
-        protocol, self.protocol = self.protocol, None
-        waiting, self.waiting = self.waiting, []
-        for waiter in waiting:
-            waiter.errback(ConnectionLost("the service is stopping"))
-        if protocol is not None and not protocol.closed:
-            closing: Deferred[Any] = protocol.channels[0].connection_close(
-                reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done"
-            )
-            try:
-                await closing.addTimeout(CLOSE_TIMEOUT, self.clock)
-            except (AmqpError, DeferredTimeout):
-                protocol.abort()
-            protocol.do_close(ConnectionLost("the connection was closed here"))
-        stopping: Deferred[Any] | None = self.client.stopService()
-        if stopping is not None:
-            await stopping
+        self.keeping = Deferred.fromCoroutine(self.keep())
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self.stop())
+
+    async def stop(self) -> None:
+        """Close politely, if there is somebody to be polite to, and stop trying otherwise."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            waiter.errback(ConnectionLost("the service is stopping"))
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None and not protocol.closed:
+            await self.say_goodbye(protocol)
+        self.keeping.cancel()
+        await self.keeping
+        if self.latest is not None:
+            gone = self.latest.disconnected.wait()
+            self.latest.abort()
+            await gone
+
+    async def say_goodbye(self, protocol: Protocol) -> None:
+        gone = protocol.disconnected.wait()
+        closing: Deferred[Any] = protocol.channels[0].connection_close(
+            reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done"
+        )
+        try:
+            await closing.addTimeout(CLOSE_TIMEOUT, self.clock)
+        except (AmqpError, DeferredTimeout):
+            protocol.abort()
+        protocol.do_close(ConnectionLost("the connection was closed here"))
+        await gone
 
     def when_connected(self) -> Deferred[Protocol]:
         """Fires with the open connection, now or when there is one.
@@ -148,52 +136,74 @@ class Connection(Service):
             self.waiting.append(waiter)
         return waiter
 
-    # One attempt
+    # Attempt after attempt
 
-    async def open(self, protocol: Protocol) -> None:
+    async def keep(self) -> None:
+        """Connect, wait until that is lost, connect again, until cancelled."""
+        failed = 0
+        try:
+            while True:
+                failed += 1
+                try:
+                    protocol = await self.attempt()
+                except CancelledError:
+                    raise
+                except Exception as error:  # whatever it was, the next attempt may do
+                    log.debug("an attempt to connect failed", failure=Failure())
+                    cause: Exception | None = error
+                else:
+                    failed = 0
+                    await protocol.disconnected.wait()
+                    cause = protocol.error
+                if not self.running:
+                    return
+                await deferLater(self.clock, self.retry_after(failed, cause))
+        except CancelledError:
+            pass
+
+    async def attempt(self) -> Protocol:
+        """One attempt, at the next of the addresses; gives the open connection with everything put back on it."""
+        self.address = address = self.addresses[self.attempts % len(self.addresses)]
+        self.attempts += 1
+        factory = QuietFactory.forProtocol(
+            lambda: Protocol(address, self.heartbeat, self.mechanism, self.connection_name, self.clock)
+        )
+        protocol: Any = await endpoint_for(address, self.tls, self.clock).connect(factory)
+        self.latest = protocol
+        protocol.disconnected.wait().addCallback(lambda _: self.lost(protocol))
         try:
             await protocol.opened.addTimeout(HANDSHAKE_TIMEOUT, self.clock)
-            protocol.disconnected.wait().addCallback(lambda _: self.lost(protocol))
-            for restore in self.on_connected:
+            for restore in list(self.on_connected):
                 restored = restore(protocol)
                 if restored is not None:
                     await restored
-        except Exception as error:
-            self.failure = error
+            if protocol.closed:
+                raise protocol.error or ConnectionLost("the connection was lost while it was being opened")
+        except BaseException:
             protocol.abort()
             raise
-        if protocol.closed:
-            raise protocol.error or ConnectionLost("the connection was lost while it was being opened")
-        log.info("connected to the broker at {address} ({name})", address=self.address, name=self.connection_name)
+        log.info("connected to the broker at {address} ({name})", address=address, name=self.connection_name)
         self.protocol = protocol
         self.was_connected = True
-        self.failure = None
         waiting, self.waiting = self.waiting, []
         for waiter in waiting:
             waiter.callback(protocol)
-
-    def prepare(self, protocol: Any) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.open(protocol))
+        opened: Protocol = protocol
+        return opened
 
     def lost(self, protocol: Protocol) -> None:
-        if self.protocol is protocol:
-            self.protocol = None
-            self.failure = protocol.error
+        if self.latest is protocol:
+            self.latest = self.protocol = None
 
-    def note_failure(self, failure: Any) -> Any:
-        self.failure = failure.value
-        return failure
-
-    def retry_after(self, failed: int) -> float:
+    def retry_after(self, failed: int, error: Exception | None) -> float:
         """Seconds to the next attempt, after that many failures in a row; says why, and when."""
-        error = self.failure
         refused = isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS
         if refused and not self.was_connected:
             self.refuse(error)
         if refused or isinstance(error, ConfigurationError):
             delay = REFUSED_RETRY
         else:
-            delay = min(RETRY_FIRST * RETRY_GROWTH ** min(max(failed - 1, 0), 20), RETRY_MAX)
+            delay = min(RETRY_FIRST * RETRY_GROWTH ** min(failed, 20), RETRY_MAX)
             delay = uniform(delay * (1 - RETRY_JITTER), delay)
         log.warn(
             "no connection to the broker at {address} ({name}): {cause}. Trying again in {delay:.1f} s",
@@ -222,7 +232,7 @@ def describe(error: Exception | None) -> str:
         return "the connection was lost"
     if isinstance(error, DeferredTimeout):
         return f"no answer to the handshake within {HANDSHAKE_TIMEOUT:.0f} s"
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
 
 
 class Connections(MultiService):

@@ -16,7 +16,7 @@ from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.topology import declare_on, queue_exists
-from txservices.exceptions import AmqpError, BrokerRefused, ConnectionLost, DeclarationMismatch
+from txservices.exceptions import AmqpError, BrokerRefused, ChannelClosedByBroker, DeclarationMismatch
 from txservices.utils import new_id
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Consumer:
         self.drain()
         for call in self.on_lost:
             call()
-        if self.open and self.attaching is None and not isinstance(error, ConnectionLost):
+        if self.open and self.attaching is None and isinstance(error, ChannelClosedByBroker):
             log.warn("the channel that consumes {queue} is closed: {error}", queue=self.queue_name, error=error)
             self.again(CONSUME_RETRY)
 
