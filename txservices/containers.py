@@ -1,0 +1,373 @@
+"""The life of a service: its extensions set up, started and stopped around its workers.
+
+    start   setup of every extension at once; when all are done, start of every extension at once
+    stop    entrypoints take nothing new; workers finish, up to SHUTDOWN_TIMEOUT; dependencies stop; then what is
+            inside extensions; then what the process shares
+    kill    as stop, but workers are cancelled and everything ends at once
+
+A worker that did not finish is cancelled and its entrypoint is not told, so its message stays unacked and goes to
+another instance. What happens inside a worker kills nothing; an error in an extension's background work
+(``spawn_managed``) kills the container, and the runner then stops the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txservices import constants
+from txservices.exceptions import ConfigurationError, ContainerBeingKilled
+from txservices.extensions import (
+    DependencyProvider,
+    Entrypoint,
+    Extension,
+    SharedExtension,
+    is_dependency,
+    iter_extensions,
+    members,
+)
+from txservices.utils import import_from_path
+from txservices.workers import (
+    ExcInfo,
+    HandleResult,
+    WorkerContext,
+    Workers,
+    default_reactor,
+    in_reactor,
+    new_call_id,
+)
+
+__all__ = [
+    "ExcInfo",
+    "HandleResult",
+    "ServiceContainer",
+    "SharedServices",
+    "WorkerContext",
+    "get_container_cls",
+    "get_service_name",
+    "in_reactor",
+    "new_call_id",
+]
+
+log = Logger()
+
+
+def get_service_name(service_cls: type[Any]) -> str:
+    """The name that a service class is called by. ``ConfigurationError`` if it has none."""
+    where = f"{service_cls.__module__}.{service_cls.__name__}"
+    name = getattr(service_cls, "name", None)
+    if name is None:
+        raise ConfigurationError(f"Service class must define a `name` attribute ({where}): others call it by that name")
+    if not isinstance(name, str):
+        raise ConfigurationError(f"Service name attribute must be a string ({where}), and is {name!r}")
+    return name
+
+
+def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
+    """``ServiceContainer``, or what ``SERVICE_CONTAINER_CLS`` names in its place."""
+    key = constants.SERVICE_CONTAINER_CLS_CONFIG_KEY
+    try:
+        return import_from_path(config.get(key)) or ServiceContainer
+    except ImportError as error:
+        raise ConfigurationError(f"{key}: {error}: write the dotted path of a class") from error
+
+
+class SharedServices(MultiService):
+    """What the process has once, however many services run in it. Stopping stops it all, the newest first."""
+
+    def get(self, key: str, make: Callable[[], IService]) -> Any:
+        """The service of that key. The first to ask makes it; it is started if this runs."""
+        found = self.namedServices.get(key)
+        if found is None:
+            found = make()
+            found.setName(key)
+            found.setServiceParent(self)
+        return found
+
+
+class ServiceContainer(Service):
+    """A service class, running: its extensions, and a worker for each call.
+
+    Attributes:
+        shared: what the process has once. Ours, to be stopped last, unless it was given.
+        subextensions: the extensions inside dependencies and entrypoints; those that are shared are there once.
+    """
+
+    def __init__(
+        self,
+        service_cls: type[Any],
+        config: Mapping[str, Any],
+        shared: SharedServices | None = None,
+        clock: Any = None,
+    ) -> None:
+        self.service_cls = service_cls
+        self.service_name = get_service_name(service_cls)
+        self.config = config
+        self.clock: Any = default_reactor() if clock is None else clock
+        self.owns_shared = shared is None
+        self.shared = SharedServices() if shared is None else shared
+        self.max_workers = int(config.get(constants.MAX_WORKERS_CONFIG_KEY) or constants.DEFAULT_MAX_WORKERS)
+        self.parent_calls_tracked = int(
+            config.get(constants.PARENT_CALLS_CONFIG_KEY, constants.DEFAULT_PARENT_CALLS_TRACKED)
+        )
+        self.shared_extensions: dict[Any, SharedExtension] = {}
+        self.dependencies: list[DependencyProvider] = []
+        self.entrypoints: list[Entrypoint] = []
+        self.subextensions: list[Extension] = []
+        self.bind()
+        self.workers = Workers(self)
+        self.workers.learn(self.dependencies)
+
+        self.started = self.being_killed = self.stopped = False
+        self.failure: Failure | None = None  # what it died of
+        self.starting: Deferred[None] | None = None
+        self.ending = False
+        self.stopping: Deferred[None] | None = None
+        self.managed: set[Deferred[Any]] = set()
+        self.waiters: list[Deferred[None]] = []
+        self.threads = 0  # that were added to the reactor's
+
+    def bind(self) -> None:
+        declared = members(self.service_cls)
+        for name, value in declared.items():
+            if is_dependency(value):
+                self.dependencies.append(value.bind(self, name))
+            elif isinstance(value, FunctionType):
+                for entrypoint in getattr(value, constants.ENTRYPOINTS_ATTRIBUTE, ()):
+                    self.entrypoints.append(entrypoint.bind(self, name))
+        inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
+        self.subextensions = list(dict.fromkeys(inner))
+
+    @property
+    def extensions(self) -> list[Extension]:
+        """All of them, the inner before the outer."""
+        return [*self.subextensions, *self.dependencies, *self.entrypoints]
+
+    @property
+    def on_worker_ended(self) -> list[Callable[[WorkerContext, Any, ExcInfo | None], None]]:
+        """Each is called with a worker, its result and its exc_info, when its dependencies are torn down."""
+        return self.workers.on_ended
+
+    # Workers
+
+    def spawn_worker(
+        self,
+        entrypoint: Entrypoint,
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any],
+        context_data: dict[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> WorkerContext:
+        """Call a method of a new instance of the service, now or when fewer than ``max_workers`` run.
+
+        ``handle_result(worker_ctx, result, exc_info)`` gives ``(result, exc_info)`` back, or a Deferred of it, and may
+        change both. It is not called if the worker is cancelled. ``context_data`` becomes the worker's ``data``.
+        Raises ``ContainerBeingKilled`` when the service takes no more work; no error of the worker is raised here.
+        """
+        workers = self.workers
+        if workers.closed:
+            raise ContainerBeingKilled()
+        worker = WorkerContext(self, None, entrypoint, args, kwargs, context_data, handle_result)
+        workers.spawn(worker)
+        return worker
+
+    def spawn_managed(self, function: Callable[[], Any], identifier: str | None = None) -> Deferred[None]:
+        """Run an extension's work in the background: ``function`` is ``async`` or gives a Deferred.
+
+        Its error kills the container; when the container ends, it is cancelled. Fires when it is over either way.
+        """
+        managed = maybeDeferred(function)
+        self.managed.add(managed)
+
+        def ended(result: Any) -> None:
+            self.managed.discard(managed)
+            if isinstance(result, Failure) and not (self.ending and result.check(CancelledError)):
+                log.error(
+                    "{work} of {service} failed: {error!r}",
+                    work=identifier or getattr(function, "__qualname__", function),
+                    service=self.service_name,
+                    error=result.value,
+                )
+                self.kill(result)
+
+        return managed.addBoth(ended)
+
+    # Beginning
+
+    def start(self) -> Deferred[None]:
+        """Start every extension. Fires when all have started.
+
+        Fails with the first error of one, or with ``CancelledError`` if it is stopped first. Stop it in either case.
+        """
+        self.started = True
+        self.running = 1
+        self.workers.learn(self.dependencies)  # tests replace some
+        self.starting = Deferred.fromCoroutine(self.start_extensions())
+        return self.starting
+
+    async def start_extensions(self) -> None:
+        if any(entrypoint.blocking for entrypoint in self.entrypoints):
+            self.threads = self.max_workers
+            add_threads(self.threads)
+        if self.owns_shared:
+            self.shared.startService()
+        await call_all([each.setup for each in self.extensions])
+        await call_all([each.start for each in self.extensions])
+
+    def startService(self) -> None:
+        """``start``, for whom runs this without a runner; if that fails, it kills itself."""
+        self.start().addErrback(self.start_failed)
+
+    def start_failed(self, failure: Failure) -> None:
+        if not self.ending:
+            self.kill(failure)
+
+    # Ending
+
+    def wait(self) -> Deferred[None]:
+        """Fires when it has stopped or was killed; fails with what it died of."""
+        waiter: Deferred[None] = Deferred(lambda cancelled: self.waiters.remove(cancelled))
+        if self.stopped:
+            self.tell(waiter)
+        else:
+            self.waiters.append(waiter)
+        return waiter
+
+    def stop(self) -> Deferred[None]:
+        """Stop in order. Fires when all has stopped; so does that of a second call."""
+        if not self.ending:
+            self.ending = True
+            self.stopping = Deferred.fromCoroutine(self.stop_in_order())
+            self.stopping.addErrback(self.ending_failed)
+        return self.wait().addErrback(lambda failure: None)
+
+    def kill(self, failure: Failure | BaseException | None = None) -> Deferred[None]:
+        """End now, also in the middle of stopping; ``wait`` then fails with ``failure``. Fires when all has ended."""
+        if not self.being_killed and not self.stopped:
+            self.being_killed = self.ending = True
+            self.failure = Failure(failure) if isinstance(failure, BaseException) else failure
+            if self.stopping is not None:
+                self.stopping.cancel()
+            Deferred.fromCoroutine(self.kill_at_once()).addErrback(self.ending_failed)
+        return self.wait().addErrback(lambda failure: None)
+
+    def stopService(self) -> Deferred[None]:
+        """``stop``."""
+        return self.stop()
+
+    async def stop_in_order(self) -> None:
+        self.cancel_start()
+        for step in (
+            lambda: self.end_all("stop", self.entrypoints),
+            self.drain,
+            lambda: self.end_all("stop", self.dependencies),
+            lambda: self.end_all("stop", self.subextensions),
+            self.finish,
+        ):
+            await step()
+            if self.being_killed:
+                return
+
+    async def kill_at_once(self) -> None:
+        self.workers.closed = True
+        self.cancel_start()
+        await self.end_all("kill", self.entrypoints)
+        await self.workers.abandon()
+        await self.end_all("kill", [*self.dependencies, *self.subextensions])
+        await self.finish()
+
+    def cancel_start(self) -> None:
+        if self.starting is not None and not self.starting.called:
+            self.starting.cancel()
+
+    async def drain(self) -> None:
+        """Let workers finish, those that wait for their turn too, for as long as they may."""
+        timeout = self.config.get(constants.SHUTDOWN_TIMEOUT_CONFIG_KEY, constants.DEFAULT_SHUTDOWN_TIMEOUT)
+        idle = self.workers.when_idle()
+        if timeout is not None:
+            idle.addTimeout(timeout, self.clock)
+        try:
+            await idle
+        except DeferredTimeout:
+            log.warn(
+                "{service}: {running} workers were running and {waiting} waiting after {timeout} s and are given up",
+                service=self.service_name,
+                running=self.workers.running,
+                waiting=len(self.workers.waiting),
+                timeout=timeout,
+            )
+            await self.workers.abandon()
+        self.workers.closed = True
+
+    async def end_all(self, how: str, extensions: Iterable[Extension]) -> None:
+        """Call ``stop`` or ``kill`` of all at once. Errors are logged: the others have to end as well."""
+
+        def end(extension: Extension) -> Deferred[Any]:
+            def failed(failure: Failure) -> None:
+                if not (self.being_killed and failure.check(CancelledError)):
+                    log.failure("error in {how} of {extension}", failure, how=how, extension=extension)
+
+            return maybeDeferred(getattr(extension, how)).addErrback(failed)
+
+        await gatherResults([end(each) for each in extensions])
+
+    async def finish(self) -> None:
+        for managed in list(self.managed):
+            managed.cancel()
+        if self.owns_shared:
+            await maybeDeferred(self.shared.stopService)
+        self.finished()
+
+    def ending_failed(self, failure: Failure) -> None:
+        """Stopping was cancelled by a kill, or there is a mistake in this module: who waits must not wait for ever."""
+        if not (self.being_killed and failure.check(CancelledError)):
+            log.failure("while {service} ended", failure, service=self.service_name)
+            self.finished()
+
+    def finished(self) -> None:
+        if self.stopped:
+            return
+        self.stopped = True
+        self.running = 0
+        add_threads(-self.threads)
+        self.threads = 0
+        if self.failure is not None and not self.waiters:
+            log.failure("{service} was killed", self.failure, service=self.service_name)
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            self.tell(waiter)
+
+    def tell(self, waiter: Deferred[None]) -> None:
+        if self.failure is None:
+            waiter.callback(None)
+        else:
+            waiter.errback(self.failure)
+
+    def __repr__(self) -> str:
+        return f"<ServiceContainer [{self.service_name}] at {id(self):#x}>"
+
+
+async def call_all(calls: Iterable[Callable[[], Any]]) -> None:
+    """Call all at once and wait for all; the first error cancels the others and is raised."""
+    waiting = [maybeDeferred(call) for call in calls]
+    try:
+        await gatherResults(waiting, consumeErrors=True)
+    except FirstError as error:
+        for each in waiting:
+            each.cancel()
+        cause: BaseException = error.subFailure.value  # type: ignore[assignment]
+        raise cause from None
+
+
+def add_threads(number: int) -> None:
+    """Have the reactor's pool grow: a thread for each worker, so that they never take those that look up names."""
+    if number:
+        pool = default_reactor().getThreadPool()
+        pool.adjustPoolsize(maxthreads=pool.max + number)

@@ -1,0 +1,297 @@
+"""What a service is made of: entrypoints that call its methods, dependencies that its methods call.
+
+    class Service:
+        name = "service"
+        greeting = Config()          # a DependencyProvider: a prototype, declared once on the class
+
+        @rpc                         # an Entrypoint: noted on the function, which stays as it is
+        def method(self): ...
+
+What stands on a class is a prototype. A container *binds* it: makes its own instance from the same arguments, and of
+the extensions inside it likewise. So ``__init__`` only keeps its arguments; work begins in ``setup``. A subclass need
+not call ``super().__init__``.
+
+    bind    for each, while the container is made
+    setup   for all at once, when it starts; then, when all are done,
+    start   for all at once
+    stop    entrypoints; then, with no worker left, dependencies; then the extensions inside them
+    kill    in place of stop, when there is no time
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+
+from txservices.constants import ENTRYPOINTS_ATTRIBUTE
+from txservices.exceptions import ConfigurationError, IncorrectSignature
+
+if TYPE_CHECKING:
+    from txservices.containers import ExcInfo, ServiceContainer, WorkerContext
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Extension:
+    """Something with a life inside a container. Each of the four methods may give a Deferred, or be ``async``."""
+
+    container: ServiceContainer
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+    _bound = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the arguments, so that ``bind`` can make another."""
+        made = super().__new__(cls)
+        made._made_with = args, kwargs
+        return made
+
+    def setup(self) -> Any:
+        """Get ready, before any extension of the container starts."""
+
+    def start(self) -> Any:
+        """Begin. Every extension of the container is set up by now."""
+
+    def stop(self) -> Any:
+        """End in order. The container goes on when what is given back has fired."""
+
+    def kill(self) -> Any:
+        """End now; may be called after ``stop``, or without ``setup``. An error is logged and stops nothing."""
+
+    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+        """The instance of this prototype that belongs to ``container``.
+
+        ``name`` is that of the method or attribute it was declared on, for entrypoints and dependencies.
+        """
+        if self._bound:
+            raise RuntimeError("Cannot `bind` a bound extension.")
+        args, kwargs = self._made_with
+        bound = type(self)(*args, **kwargs)
+        bound._bound = True
+        bound.container = container
+        for attribute, inner in inner_extensions(bound):
+            setattr(bound, attribute, inner.bind(container))
+        return bound
+
+    def is_bound(self) -> bool:
+        """Whether this is a container's, rather than a prototype."""
+        return self._bound
+
+    def __repr__(self) -> str:
+        of = f" of {self.container.service_name}" if self._bound else ""
+        return f"<{type(self).__name__}{of} at {id(self):#x}>"
+
+
+class SharedExtension(Extension):
+    """An extension that a container has once, however many others hold it."""
+
+    @property
+    def sharing_key(self) -> Any:
+        """Those with the same key are the same one."""
+        return type(self)
+
+    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+        shared = container.shared_extensions
+        key = self.sharing_key
+        if key not in shared:
+            shared[key] = super().bind(container, name)
+        return shared[key]
+
+
+class DependencyProvider(Extension):
+    """Gives each worker something under the attribute that it was declared as.
+
+    Each of the four hooks may give a Deferred, or be ``async``: the worker then waits for it. What is left as it is
+    here costs nothing. An error in a hook is that worker's error.
+
+    Attributes:
+        attr_name: the attribute's name.
+    """
+
+    attr_name: str
+
+    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+        bound = super().bind(container, name)
+        bound.attr_name = name
+        return bound
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+        """What the worker finds under the attribute."""
+
+    def worker_setup(self, worker_ctx: WorkerContext) -> Any:
+        """Called when all dependencies are injected, before the method."""
+
+    def worker_result(self, worker_ctx: WorkerContext, result: Any = None, exc_info: ExcInfo | None = None) -> Any:
+        """Called with what the method gave, or raised, after the entrypoint was told."""
+
+    def worker_teardown(self, worker_ctx: WorkerContext) -> Any:
+        """Called last, for every worker that ``get_dependency`` gave something to, whatever happened since."""
+
+
+class Entrypoint(Extension):
+    """Calls a method of the service when something happens: see ``ServiceContainer.spawn_worker``.
+
+    A subclass offers itself to authors of services by ``name = Subclass.decorator``.
+
+    Attributes:
+        method_name: the method's name.
+        expected_exceptions: those that the method may raise on a bad request; they are no fault of the service.
+        sensitive_arguments: what not to show of the arguments, see ``utils.get_redacted_args``.
+        blocking: whether the method runs in a thread; if it isn't given, as the service class says.
+    """
+
+    method_name: str
+    accepts: Callable[..., None]
+    expected_exceptions: tuple[type[BaseException], ...] = ()
+    sensitive_arguments: str | Iterable[str] = ()
+    blocking: bool | None = None
+
+    def __init__(
+        self,
+        expected_exceptions: type[BaseException] | Iterable[type[BaseException]] = (),
+        sensitive_arguments: str | Iterable[str] = (),
+        blocking: bool | None = None,
+    ) -> None:
+        self.expected_exceptions = as_tuple(expected_exceptions)
+        self.sensitive_arguments = sensitive_arguments
+        self.blocking = blocking
+
+    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+        bound = super().bind(container, name)
+        bound.method_name = name
+        bound.expected_exceptions = as_tuple(bound.expected_exceptions)
+        bound.accepts = acceptance_of(getattr(container.service_cls, str(name)))
+        if bound.blocking is None:
+            bound.blocking = bool(getattr(container.service_cls, "blocking", False))
+        return bound
+
+    def check_signature(self, args: Any, kwargs: Any) -> None:
+        """``IncorrectSignature`` if the method can't be called with these. They may be anything a message holds."""
+        try:
+            self.accepts(None, *args, **kwargs)
+        except TypeError as error:
+            raise IncorrectSignature(str(error)) from None
+
+    @classmethod
+    def decorator(cls, *args: Any, **kwargs: Any) -> Any:
+        """Declare an entrypoint on a method: ``@name`` or ``@name(options)``. The function stays what it is."""
+        if len(args) == 1 and not kwargs and isinstance(args[0], FunctionType):
+            return cls.register_entrypoint(args[0], cls())
+
+        def declare(function: Function) -> Function:
+            return cls.register_entrypoint(function, cls(*args, **kwargs))
+
+        return declare
+
+    @classmethod
+    def register_entrypoint(cls, function: Function, entrypoint: Entrypoint) -> Function:
+        """Note the entrypoint on the function, where the container finds it."""
+        if not isinstance(function, FunctionType):
+            raise ConfigurationError(
+                f"{cls.__name__} is declared on {function!r}, which is no function: put it above the `def`, inside"
+                " staticmethod, classmethod or property"
+            )
+        declared: list[Entrypoint] | None = function.__dict__.get(ENTRYPOINTS_ATTRIBUTE)
+        if declared is None:
+            declared = []
+            setattr(function, ENTRYPOINTS_ATTRIBUTE, declared)
+        declared.append(entrypoint)
+        return function
+
+
+class ProviderCollector:
+    """Mixin for an extension shared by several others, its providers: it ends when the last of them has."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._providers: dict[Any, None] = {}  # in order
+        self._had_providers = False
+        self._left: list[Deferred[None]] = []
+
+    def register_provider(self, provider: Any) -> None:
+        """Called by a provider in its ``setup``."""
+        self._providers[provider] = None
+        self._had_providers = True
+
+    def unregister_provider(self, provider: Any) -> None:
+        """Called by a provider in its ``stop``."""
+        self._providers.pop(provider, None)
+        if not self._providers:
+            left, self._left = self._left, []
+            for waiter in left:
+                waiter.callback(None)
+
+    def wait_for_providers(self) -> Deferred[None]:
+        """Fires when no provider is left; at once if there never was one."""
+        if not self._providers:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(lambda cancelled: self._left.remove(cancelled))
+        self._left.append(waiter)
+        return waiter
+
+    def stop(self) -> Deferred[None]:
+        """See ``Extension.stop``."""
+        return self.wait_for_providers()
+
+
+def as_tuple(classes: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
+    return (classes,) if isinstance(classes, type) else tuple(classes)
+
+
+def acceptance_of(method: Callable[..., Any]) -> Callable[..., None]:
+    """A function of the same parameters that does nothing: calling it is the check of arguments.
+
+    0.2 us for each request, where ``inspect.getcallargs`` takes 12.
+    """
+    signature = inspect.signature(method, follow_wrapped=False)
+    parameters = [
+        parameter.replace(
+            annotation=parameter.empty,
+            default=parameter.empty if parameter.default is parameter.empty else None,
+        )
+        for parameter in signature.parameters.values()
+    ]
+    bare = str(inspect.Signature(parameters))[1:-1]
+    accepts: Callable[..., None] = eval(f"lambda {bare}: None")  # of names that Python has already parsed
+    accepts.__qualname__ = method.__name__  # what its TypeError says
+    return accepts
+
+
+def members(cls: type) -> dict[str, Any]:
+    """A class's attributes with the inherited ones, in the order of definition. Runs no property."""
+    found: dict[str, Any] = {}
+    for each in reversed(cls.__mro__):
+        found.update(vars(each))
+    return found
+
+
+def inner_extensions(extension: Extension) -> Iterator[tuple[str, Extension]]:
+    """The extensions that are attributes of this one, with their names."""
+    for name, value in {**members(type(extension)), **vars(extension)}.items():
+        if isinstance(value, Extension):
+            yield name, value
+
+
+def iter_extensions(extension: Extension) -> Iterator[Extension]:
+    """The extensions inside this one, and inside those, innermost first."""
+    for _, inner in inner_extensions(extension):
+        yield from iter_extensions(inner)
+        yield inner
+
+
+def is_extension(thing: Any) -> bool:
+    """Whether it is an extension of any kind."""
+    return isinstance(thing, Extension)
+
+
+def is_dependency(thing: Any) -> bool:
+    """Whether it is a dependency."""
+    return isinstance(thing, DependencyProvider)
+
+
+def is_entrypoint(thing: Any) -> bool:
+    """Whether it is an entrypoint."""
+    return isinstance(thing, Entrypoint)

@@ -1,0 +1,404 @@
+"""The life of a worker: one call of one method of a service.
+
+    Workers.spawn -> [waits while max_workers run] -> live -> done
+
+``live`` is that life from beginning to end: service_cls(), get_dependency and worker_setup of every dependency, the
+method, the entrypoint's handle_result, worker_result and worker_teardown of every dependency. It is a coroutine that
+is stepped by hand: where nothing waits, it is over before spawn returns, and no Deferred was made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from contextvars import copy_context
+from types import CoroutineType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
+from txservices import constants
+from txservices.exceptions import ContainerBeingKilled
+from txservices.extensions import DependencyProvider, Entrypoint
+from txservices.utils import new_id
+
+if TYPE_CHECKING:
+    from txservices.containers import ServiceContainer
+
+ExcInfo = tuple[type[BaseException], BaseException, "TracebackType | None"]
+HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
+
+WAITS = (Deferred, CoroutineType)  # what a method or a hook gives to be waited for; anything else is a value
+
+log = Logger()
+this_thread = threading.local()  # .workers: those of the container whose blocking method it runs
+
+
+def new_call_id() -> str:
+    """What makes one call's id differ from any other's."""
+    return new_id()
+
+
+def in_reactor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function in the reactor's thread, wait for what it gives, and give that or raise its error.
+
+    For the thread of a ``blocking`` method, where what a dependency injects can't be awaited. Raises
+    ``ContainerBeingKilled`` once the container has stopped waiting for its workers.
+    """
+    workers: Workers | None = getattr(this_thread, "workers", None)
+    if workers is None:
+        raise RuntimeError("in_reactor() waits, which only a method with blocking = True may: await elsewhere")
+    if workers.closed:  # a reactor that is joining its threads answers nobody
+        raise ContainerBeingKilled()
+    return blockingCallFromThread(default_reactor(), workers.call_for_thread, function, args, kwargs)
+
+
+def default_reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
+
+
+class WorkerContext:
+    """One worker: what called it, with what, and what travels with the call.
+
+    Attributes:
+        data: the caller's context data, without the call id stack. What is set here goes on to whom is called.
+        blocking: whether the method runs in a thread, so that what is injected has to wait there: ``in_reactor``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_call_id",
+        "args",
+        "blocking",
+        "container",
+        "data",
+        "entrypoint",
+        "handle_result",
+        "kwargs",
+        "parent_call_ids",
+        "service",
+    )
+
+    def __init__(
+        self,
+        container: ServiceContainer,
+        service: Any,
+        entrypoint: Entrypoint,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> None:
+        self.container = container
+        self.service = service
+        self.entrypoint = entrypoint
+        self.args = args or ()
+        self.kwargs = kwargs or {}
+        self.handle_result = handle_result
+        self.blocking = entrypoint.blocking
+        self._call_id: str | None = None
+        self.parent_call_ids: list[str] | tuple[str, ...] = ()
+        if data is None:
+            self.data: dict[str, Any] = {}
+            return
+        self.data = data
+        if constants.CALL_ID_STACK_CONTEXT_KEY in data:
+            stack = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY)
+            if isinstance(stack, (list, tuple)):
+                self.parent_call_ids = stack
+            else:  # a stranger's header of that name must not keep the message from being handled
+                log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
+
+    @property
+    def config(self) -> Any:
+        return self.container.config
+
+    @property
+    def service_name(self) -> str:
+        return self.container.service_name
+
+    @property
+    def call_id(self) -> str:
+        """This call's id, ``service.method.id``."""
+        if self._call_id is None:
+            self._call_id = f"{self.container.service_name}.{self.entrypoint.method_name}.{new_call_id()}"
+        return self._call_id
+
+    @property
+    def call_id_stack(self) -> list[str]:
+        """The ids of the calls that led here, and this one's last; only the ``parent_calls_tracked`` before it."""
+        return [*self.parent_call_ids, self.call_id][-self.container.parent_calls_tracked - 1 :]
+
+    @property
+    def context_data(self) -> dict[str, Any]:
+        """What travels with the calls that this worker makes."""
+        return {**self.data, constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack}
+
+    @property
+    def origin_call_id(self) -> str | None:
+        """The first of the calls that led here, as far back as they are tracked."""
+        return self.parent_call_ids[0] if self.parent_call_ids else None
+
+    @property
+    def immediate_parent_call_id(self) -> str | None:
+        """The call that made this one."""
+        return self.parent_call_ids[-1] if self.parent_call_ids else None
+
+    def __repr__(self) -> str:
+        where = f"{self.container.service_name}.{self.entrypoint.method_name}"
+        return f"<WorkerContext [{where}] at {id(self):#x}>"
+
+
+class Workers:
+    """The workers of one container.
+
+    Attributes:
+        running: how many there are, without those that wait for their turn.
+        closed: no worker begins any more, and none's result is handled.
+        on_ended: each is called with a worker, its result and its exc_info when all is over.
+    """
+
+    def __init__(self, container: ServiceContainer) -> None:
+        self.container = container
+        self.max_workers = container.max_workers
+        self.running = 0
+        self.waiting: deque[WorkerContext] = deque()
+        self.beginning_waiting = False
+        self.pending: set[Deferred[None]] = set()  # the lives that wait for something
+        self.thread_calls: set[Deferred[Any]] = set()
+        self.closed = False
+        self.idle: list[Deferred[None]] = []
+        self.on_ended: list[Callable[[WorkerContext, Any, ExcInfo | None], None]] = []
+        self.learn([])
+
+    def learn(self, dependencies: list[DependencyProvider]) -> None:
+        """Note which hooks there are to call: most dependencies have one or two of the four."""
+        self.injections = [(each.attr_name, each.get_dependency) for each in dependencies]
+        self.setups = [each.worker_setup for each in dependencies if has(each, "worker_setup")]
+        # with how many dependencies must be injected for it to be called
+        self.results = [(n, each.worker_result) for n, each in enumerate(dependencies, 1) if has(each, "worker_result")]
+        self.teardowns = [
+            (n, each.worker_teardown) for n, each in enumerate(dependencies, 1) if has(each, "worker_teardown")
+        ]
+
+    def spawn(self, worker: WorkerContext) -> None:
+        """Begin a worker, now or when its turn comes."""
+        if self.running < self.max_workers:
+            self.begin(worker)
+        else:
+            self.waiting.append(worker)
+
+    def begin(self, worker: WorkerContext) -> None:
+        self.running += 1
+        context = copy_context()  # a worker's context variables are its own
+        life = self.live(worker)
+        try:
+            waits_for = context.run(life.send, None)
+        except StopIteration:
+            self.ended()
+            return
+        pending: Deferred[None] = context.run(Deferred.fromCoroutine, go_on(life, waits_for))
+        self.pending.add(pending)
+        pending.addBoth(self.pending_ended, pending)
+        if self.closed:  # by what the method did before it waited
+            pending.cancel()
+
+    def pending_ended(self, result: Any, pending: Deferred[None]) -> None:
+        self.pending.discard(pending)
+        if isinstance(result, Failure):
+            log.failure("in the life of a worker", result)
+        self.ended()
+
+    def ended(self) -> None:
+        self.running -= 1
+        if self.waiting and not self.beginning_waiting:
+            self.begin_waiting()
+        if self.idle and not self.running:
+            idle, self.idle = self.idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    def begin_waiting(self) -> None:
+        """In a loop, and not each at the end of the one before: a thousand that don't wait are no recursion."""
+        self.beginning_waiting = True
+        try:
+            while self.waiting and self.running < self.max_workers:
+                self.begin(self.waiting.popleft())
+        finally:
+            self.beginning_waiting = False
+
+    async def live(self, worker: WorkerContext) -> None:
+        """A worker from beginning to end. Raises nothing."""
+        result = exc_info = None
+        injected = 0
+        try:
+            worker.service = service = self.container.service_cls()
+            for name, get_dependency in self.injections:
+                dependency = get_dependency(worker)
+                if isinstance(dependency, WAITS):
+                    dependency = await dependency
+                setattr(service, name, dependency)
+                injected += 1
+            for worker_setup in self.setups:
+                done = worker_setup(worker)
+                if isinstance(done, WAITS):
+                    await done
+            method = getattr(service, worker.entrypoint.method_name)
+            if worker.blocking:
+                result = await self.in_thread(method, worker)
+            else:
+                result = method(*worker.args, **worker.kwargs)
+            if isinstance(result, WAITS):
+                result = await result
+        except BaseException as error:  # SystemExit from a method ends the call, not the process
+            result, exc_info = None, self.failed(worker, error)
+        if not self.closed:
+            if worker.handle_result is not None:
+                try:
+                    handled = worker.handle_result(worker, result, exc_info)
+                    if isinstance(handled, WAITS):
+                        handled = await handled
+                    result, exc_info = handled
+                except BaseException as error:
+                    result, exc_info = None, self.hook_failed(worker, worker.handle_result, error)
+            for needs, worker_result in self.results:
+                if needs <= injected:
+                    try:
+                        done = worker_result(worker, result, exc_info)
+                        if isinstance(done, WAITS):
+                            await done
+                    except BaseException as error:
+                        self.hook_failed(worker, worker_result, error)
+        for needs, worker_teardown in self.teardowns:
+            if needs <= injected:
+                try:
+                    done = worker_teardown(worker)
+                    if isinstance(done, WAITS):
+                        await done
+                except BaseException as error:
+                    self.hook_failed(worker, worker_teardown, error)
+        for call in self.on_ended:
+            try:
+                call(worker, result, exc_info)
+            except BaseException as error:
+                self.hook_failed(worker, call, error)
+        exc_info = None  # its traceback holds this frame
+
+    def failed(self, worker: WorkerContext, error: BaseException) -> ExcInfo:
+        """Log that a worker failed, unless it was made to."""
+        reraise_if_discarded(error)
+        if self.closed and isinstance(error, CancelledError):
+            pass
+        elif isinstance(error, worker.entrypoint.expected_exceptions):
+            log.warn("(expected) error handling worker {worker}: {error!r}", worker=worker, error=error)
+        else:
+            log.failure(
+                "error handling worker {worker}: {error}",
+                Failure(error, type(error), error.__traceback__),
+                LogLevel.error,
+                worker=worker,
+                error=error,
+            )
+        return type(error), error, error.__traceback__
+
+    def hook_failed(self, worker: WorkerContext, hook: Callable[..., Any], error: BaseException) -> ExcInfo:
+        reraise_if_discarded(error)
+        if not (self.closed and isinstance(error, CancelledError)):
+            log.failure(
+                "error in {hook} of worker {worker}: {error}",
+                Failure(error, type(error), error.__traceback__),
+                LogLevel.error,
+                hook=getattr(hook, "__qualname__", hook),
+                worker=worker,
+                error=error,
+            )
+        return type(error), error, error.__traceback__
+
+    # Threads
+
+    def in_thread(self, method: Callable[..., Any], worker: WorkerContext) -> Deferred[Any]:
+        reactor = default_reactor()
+        context = copy_context()
+        return deferToThreadPool(reactor, reactor.getThreadPool(), context.run, self.run_in_thread, method, worker)
+
+    def run_in_thread(self, method: Callable[..., Any], worker: WorkerContext) -> Any:
+        this_thread.workers = self
+        try:
+            return method(*worker.args, **worker.kwargs)
+        finally:
+            this_thread.workers = None
+
+    def call_for_thread(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Deferred[Any]:
+        """A thread's ``in_reactor``, here in the reactor's."""
+        if self.closed:
+            raise ContainerBeingKilled()
+        calling = maybeDeferred(function, *args, **kwargs)
+        self.thread_calls.add(calling)
+
+        def called(result: Any) -> Any:
+            self.thread_calls.discard(calling)
+            return result
+
+        return calling.addBoth(called)
+
+    # The end
+
+    def when_idle(self) -> Deferred[None]:
+        """Fires when no worker runs or waits for its turn."""
+        waiter: Deferred[None] = Deferred(lambda cancelled: self.idle.remove(cancelled))
+        if self.running or self.waiting:
+            self.idle.append(waiter)
+        else:
+            waiter.callback(None)
+        return waiter
+
+    async def abandon(self) -> None:
+        """Begin no more, cancel those that run, tell no entrypoint of a result. Their dependencies are torn down.
+
+        A thread can't be ended: it gets an error at its next ``in_reactor``.
+        """
+        self.closed = True
+        self.waiting.clear()
+        waiting_in_threads = list(self.thread_calls)
+        for each in [*waiting_in_threads, *self.pending]:
+            each.cancel()
+        if waiting_in_threads:  # what they have asked the reactor by now it answers in its next turn
+            await deferLater(default_reactor(), 0)
+
+
+def go_on(life: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """The rest of a coroutine that was begun by hand and now waits."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except GeneratorExit:
+                life.close()
+                raise
+            except BaseException as error:
+                waits_for = life.throw(error)
+            else:
+                waits_for = life.send(value)
+    except StopIteration:
+        return
+
+
+def reraise_if_discarded(error: BaseException) -> None:
+    """A coroutine that Python throws away must not go on. The traceback tells it from a method's own GeneratorExit."""
+    traceback = error.__traceback__
+    if type(error) is GeneratorExit and traceback is not None and traceback.tb_next is None:
+        raise error
+
+
+def has(dependency: DependencyProvider, hook: str) -> bool:
+    """Whether a dependency does something in a hook."""
+    return getattr(getattr(dependency, hook), "__func__", None) is not getattr(DependencyProvider, hook)
