@@ -1,0 +1,341 @@
+"""Calls of other services' methods, from a worker or from a program that is no service.
+
+``proxy.method(1)`` -> ``Client.call`` publishes the request and keeps a ``Call`` in ``pending`` -> the reply, or the
+sweeper when its time is up, takes it out again. Every call ends. One ``Client`` with one reply queue serves all proxies
+of a container; the standalone proxies have one of their own.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txservices import constants
+from txservices.amqp.connection import Connections
+from txservices.amqp.consumer import Consumer as QueueConsumer
+from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.exceptions import (
+    ConnectionLost,
+    DecodeError,
+    PublishTimeout,
+    ReplyQueueExpiredWithPendingReplies,
+    RpcConnectionError,
+    RpcTimeout,
+    UndeliverableMessage,
+    UnknownService,
+    deserialize,
+)
+from txservices.sending import Sending, headers_for, unconfirmed
+from txservices.serialization import Serializers
+from txservices.utils import Sweeper, new_id
+from txservices.workers import in_reactor
+
+log = Logger()
+
+REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no faster with more
+RESERVED_OPTIONS = frozenset(("exchange", "routing_key", "mandatory", "reply_to", "correlation_id", "declare"))
+FOREVER = float("inf")
+
+
+def rpc_exchange(config: Mapping[str, Any]) -> Exchange:
+    """The exchange of requests and replies; both sides must have the same."""
+    name = config.get(constants.RPC_EXCHANGE_CONFIG_KEY) or constants.DEFAULT_RPC_EXCHANGE
+    return Exchange(name, type="topic")
+
+
+class Context(Protocol):
+    """On whose behalf a call is made: a worker, or a standalone proxy."""
+
+    @property
+    def context_data(self) -> Mapping[str, Any]: ...
+
+
+class Call:
+    """One call, from its request to its reply, its error, or the end of its time."""
+
+    __slots__ = ("answer", "client", "context", "correlation_id", "deadline", "service", "timeout")
+
+    def __init__(
+        self, client: Client, context: Context, service: str, correlation_id: str, timeout: float | None
+    ) -> None:
+        self.client = client
+        self.context = context
+        self.service = service
+        self.correlation_id = correlation_id
+        self.timeout = timeout
+        self.deadline = FOREVER if timeout is None else client.clock.seconds() + timeout
+        self.answer: Deferred[Any] = Deferred(self.forget)
+
+    def forget(self, _: Any = None) -> None:
+        """The caller has cancelled it: a reply is a late one now."""
+        self.client.pending.pop(self.correlation_id, None)
+
+    def published(self, error: Exception | None) -> None:
+        """The broker has the request, or it can't be had."""
+        if error is not None and self.client.pending.pop(self.correlation_id, None) is not None:
+            self.answer.errback(self.outcome(error))
+        unconfirmed.remove(self.context)
+
+    def outcome(self, error: Exception) -> Exception:
+        """What the caller is told where the request did not get out."""
+        if isinstance(error, UndeliverableMessage):
+            told: Exception = UnknownService(self.service)
+        elif isinstance(error, PublishTimeout):
+            told = RpcTimeout(self.timeout)
+        elif isinstance(error, ConnectionLost):
+            told = RpcConnectionError(str(error))
+        else:
+            return error
+        told.__cause__ = error
+        return told
+
+
+class Client:
+    """Makes calls and takes their replies, on one reply queue.
+
+    Attributes:
+        queue: where replies come in. It outlives us by five minutes, so that a call survives a lost connection.
+        pending: calls without an answer yet, by correlation id.
+    """
+
+    def __init__(self, connections: Connections, name: str, config: Mapping[str, Any], clock: Any) -> None:
+        self.clock = clock
+        self.publish_then = connections.publish_then
+        self.serializers = Serializers.of(config)
+        exchange = rpc_exchange(config)
+        self.exchange = exchange.name
+        self.reply_to = str(uuid.uuid4())
+        self.queue = Queue(
+            constants.RPC_REPLY_QUEUE_TEMPLATE.format(name, self.reply_to),
+            exchange,
+            self.reply_to,
+            arguments={"x-expires": constants.RPC_REPLY_QUEUE_TTL},
+        )
+        self.pending: dict[str, Call] = {}
+        self.sweeper = Sweeper(clock, self.pending, self.expire)
+        self.stopped = False
+
+    def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], QueueConsumer]) -> Deferred[None]:
+        """Begin to take replies, with what opens a consumer. Fires when they can come."""
+        consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
+        consumer.on_missing = self.reply_queue_missing
+        return consumer.ready
+
+    def call(
+        self,
+        context: Context,
+        service: str,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sending: Sending,
+    ) -> Deferred[Any]:
+        """Call a method; fires with what it returned. Cancelling it forgets the call, which may run nevertheless.
+
+        Fails with ``UnknownService``, ``MethodNotFound``, ``IncorrectSignature``, ``RemoteError`` (the method raised),
+        ``RpcTimeout``, ``RpcConnectionError``. Raises ``EncodeError`` for arguments that can't be written.
+        """
+        if self.stopped:
+            raise RuntimeError("this proxy has been stopped, and can't be used any more")
+        properties, body = sending.write(
+            self.serializers, {"args": args, "kwargs": kwargs}, headers_for(context.context_data)
+        )
+        correlation_id = new_id()
+        properties["correlation_id"] = properties["message_id"] = correlation_id
+        properties["reply_to"] = self.reply_to
+        timeout = sending.timeout
+        call = Call(self, context, service, correlation_id, timeout)
+        self.pending[correlation_id] = call
+        unconfirmed.add(context)
+        try:
+            self.publish_then(self.exchange, f"{service}.{method}", body, properties, True, call.published, timeout)
+        except ValueError:  # a header that AMQP can't carry: nothing was sent
+            del self.pending[correlation_id]
+            unconfirmed.remove(context)
+            raise
+        if timeout is not None:
+            self.sweeper.watch()
+        return call.answer
+
+    def handle_message(self, message: Message) -> None:
+        """Take a reply to the call that waits for it."""
+        message.ack()
+        properties = message.properties
+        correlation_id = properties.get("correlation_id", "")
+        call = self.pending.pop(correlation_id, None)
+        if call is None:
+            log.debug("a reply that nobody waits for: {correlation_id}", correlation_id=correlation_id)
+            return
+        try:
+            body = self.serializers.decode(
+                properties.get("content_type"),
+                properties.get("content_encoding"),
+                message.body,
+                properties.get("headers"),
+            )
+            result, error = body["result"], body["error"]
+        except (DecodeError, KeyError, TypeError) as problem:
+            call.answer.errback(DecodeError(f"the reply of {call.service} can't be read: {problem}"))
+            return
+        if error:
+            call.answer.errback(deserialize(error))
+        else:
+            call.answer.callback(result)
+
+    def expire(self, correlation_id: str, call: Call) -> None:
+        call.answer.errback(RpcTimeout(call.timeout))
+
+    def reply_queue_missing(self) -> None:
+        """We were away from the broker for longer than it kept our queue."""
+        self.fail_pending(ReplyQueueExpiredWithPendingReplies(f"reply queue {self.queue.name!r} is gone"))
+
+    def fail_pending(self, error: Exception) -> None:
+        pending = list(self.pending.values())
+        self.pending.clear()
+        for call in pending:
+            call.answer.errback(error)
+
+    def stop(self) -> None:
+        """No more calls; those under way fail."""
+        self.stopped = True
+        self.sweeper.stop()
+        self.fail_pending(RpcConnectionError("the proxy was stopped before the reply came"))
+
+
+def call_options(base: Sending, options: Mapping[str, Any]) -> Sending:
+    """How a proxy's calls are sent. Where they go and where replies come to is not an option.
+
+    The broker drops a request when its caller's time is up: nobody runs then what nobody waits for.
+    """
+    given = {name: value for name, value in options.items() if name not in RESERVED_OPTIONS}
+    if "timeout" in given:
+        given.setdefault("expiration", given["timeout"])
+    return base.merged(given)
+
+
+def default_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
+    """A proxy's options on top of ``RPC_TIMEOUT``."""
+    timeout = config.get(constants.RPC_TIMEOUT_CONFIG_KEY, constants.DEFAULT_RPC_TIMEOUT)
+    return call_options(Sending(), {"timeout": timeout, **options})
+
+
+class ServiceProxy:
+    """Another service: each attribute is a method of it, whether it has it or not."""
+
+    __slots__ = ("_client", "_context", "_method_proxy", "_sending", "_service")
+
+    def __init__(
+        self,
+        client: Client,
+        context: Context,
+        service: str,
+        sending: Sending,
+        method_proxy: Callable[[Client, Context, str, str, Sending], MethodProxy] | None = None,
+    ) -> None:
+        self._client = client
+        self._context = context
+        self._service = service
+        self._sending = sending
+        self._method_proxy = method_proxy or MethodProxy
+
+    def __getattr__(self, method: str) -> MethodProxy:
+        if method.startswith("__"):  # what copy, mock and inspect look for
+            raise AttributeError(method)
+        return self._method_proxy(self._client, self._context, self._service, method, self._sending)
+
+    def __repr__(self) -> str:
+        return f"<proxy service: {self._service}>"
+
+
+class MethodProxy:
+    """A method of another service, to be called."""
+
+    __slots__ = ("client", "context", "method", "sending", "service")
+
+    def __init__(self, client: Client, context: Context, service: str, method: str, sending: Sending) -> None:
+        self.client = client
+        self.context = context
+        self.service = service
+        self.method = method
+        self.sending = sending
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it: a Deferred that fires with what the method returned. Errors: those of ``Client.call``."""
+        return self.client.call(self.context, self.service, self.method, args, kwargs, self.sending)
+
+    def call_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it; gives an ``RpcReply``, whose ``result()`` can be asked for later, and more than once."""
+        answer = self.client.call(self.context, self.service, self.method, args, kwargs, self.sending)
+        return RpcReply(answer, repr(self))
+
+    def options(self, **options: Any) -> MethodProxy:
+        """The same method with other options: ``self.y.method.options(timeout=5, priority=3)(1)``."""
+        sending = call_options(self.sending, options)
+        return type(self)(self.client, self.context, self.service, self.method, sending)
+
+    def __repr__(self) -> str:
+        return f"<proxy method: {self.service}.{self.method}>"
+
+
+class RpcReply:
+    """The outcome of one call, to be had as often as asked."""
+
+    __slots__ = ("asked", "call", "outcome", "waiting")
+
+    def __init__(self, answer: Deferred[Any], call: str) -> None:
+        self.call = call
+        self.asked = False
+        self.outcome: Any = None
+        self.waiting: list[Deferred[Any]] | None = []  # None once there is an outcome
+        answer.addBoth(self.arrived)
+
+    def arrived(self, outcome: Any) -> None:
+        self.outcome = outcome
+        waiting, self.waiting = self.waiting or [], None
+        for asking in waiting:
+            asking.callback(outcome)
+
+    def result(self) -> Deferred[Any]:
+        """A new Deferred each time, of what the method returned or the call's error."""
+        self.asked = True
+        if self.waiting is None:
+            asking: Deferred[Any] = Deferred()
+            asking.callback(self.outcome)
+        else:
+            asking = Deferred(self.waiting.remove)
+            self.waiting.append(asking)
+        return asking
+
+    def __del__(self) -> None:
+        if not self.asked and isinstance(self.outcome, Failure):
+            log.error("{call} failed, and nobody asked: {error}", call=self.call, error=self.outcome.value)
+
+
+class BlockingMethodProxy(MethodProxy):
+    """For a worker that runs in a thread: calls wait there, and give values."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return in_reactor(super().__call__, *args, **kwargs)
+
+    def call_async(self, *args: Any, **kwargs: Any) -> BlockingReply:
+        return BlockingReply(in_reactor(super().call_async, *args, **kwargs))
+
+
+class BlockingReply:
+    """An ``RpcReply`` in a thread."""
+
+    __slots__ = ("reply",)
+
+    def __init__(self, reply: RpcReply) -> None:
+        self.reply = reply
+
+    def result(self) -> Any:
+        """Wait for what the method returned, or raise the call's error."""
+        return in_reactor(self.reply.result)

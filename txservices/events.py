@@ -1,0 +1,169 @@
+"""Events: one service tells, others hear, and neither waits for the other.
+
+``self.dispatch("type", data)`` -> exchange ``{service}.events``, routing key the type -> a queue for each handler, or
+for all instances of a handler's service, or for all handlers anywhere: that is the handler type -> a worker each.
+The body is the event's data with nothing around it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from txservices import constants
+from txservices.amqp.entities import Exchange, Queue
+from txservices.containers import ServiceContainer
+from txservices.exceptions import ConfigurationError
+from txservices.extensions import DependencyProvider
+from txservices.messaging import Consumer, amqp
+from txservices.sending import Sending, headers_for, send
+from txservices.serialization import Serializers
+from txservices.workers import WorkerContext, in_reactor
+
+SERVICE_POOL = "service_pool"
+SINGLETON = "singleton"
+BROADCAST = "broadcast"
+
+H = TypeVar("H", bound="EventHandler")
+
+
+class EventHandlerConfigurationError(ConfigurationError):
+    """An event handler whose options contradict each other."""
+
+
+@frozen
+class HandlerType:
+    """What a handler type makes of its queue: its name, and what happens to it without reliable delivery.
+
+    Attributes:
+        queue_name: of source service, event type, own service, method and broadcast identifier.
+        exclusive: whether the unreliable queue belongs to one connection and goes with it.
+    """
+
+    queue_name: str
+    exclusive: bool = False
+
+
+# All of these names are on the wire: nameko's instances of a service share its queue with ours.
+HANDLER_TYPES: Mapping[str, HandlerType] = {
+    SERVICE_POOL: HandlerType("evt-{source}-{type}--{service}.{method}"),
+    SINGLETON: HandlerType("evt-{source}-{type}"),
+    BROADCAST: HandlerType("evt-{source}-{type}--{service}.{method}-{identifier}", exclusive=True),
+}
+
+
+def get_event_exchange(service_name: str, config: Mapping[str, Any]) -> Exchange:
+    """The exchange of a service's events, as AUTO_DELETE_EVENT_EXCHANGES and DECLARE_EVENT_EXCHANGES would have it.
+
+    nameko up to 2.12 declared them with auto-delete; two keys, for who has to live with such an exchange.
+    """
+    return Exchange(
+        constants.EVENT_EXCHANGE_TEMPLATE.format(service_name),
+        type="topic",
+        auto_delete=bool(config.get(constants.AUTO_DELETE_EVENT_EXCHANGES_CONFIG_KEY)),
+        passive=config.get(constants.DECLARE_EVENT_EXCHANGES_CONFIG_KEY) is False,
+    )
+
+
+class EventDispatcher(DependencyProvider):
+    """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
+
+    It need not be waited for: the message or call that is being handled is not acked before it, and a failure goes to
+    the log. An event that nobody listens to is dropped by the broker. Options are those of ``messaging.Sending``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self) -> Deferred[None] | None:
+        config = self.container.config
+        self.amqp = amqp(self.container)
+        self.serializers = Serializers.of(config)
+        self.sending = Sending.of(config, self.options)
+        self.exchange = get_event_exchange(self.container.service_name, config)
+        return None if self.exchange.passive else self.amqp.declare(self.exchange, *self.sending.declare)
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Callable[[str, Any], Any]:
+        dispatch = partial(self.dispatch, worker_ctx)
+        return partial(in_reactor, dispatch) if worker_ctx.blocking else dispatch
+
+    def dispatch(self, worker_ctx: WorkerContext, event_type: str, event_data: Any) -> Deferred[None]:
+        properties, body = self.sending.write(self.serializers, event_data, headers_for(worker_ctx.context_data))
+        return send(self.amqp, self.sending, self.exchange.name, event_type, properties, body, worker_ctx)
+
+
+class EventHandler(Consumer):
+    """Runs the method with the data of each event of one type from one service.
+
+    Handler types, for a service that runs in several instances:
+        ``SERVICE_POOL``: one instance of each service with a handler gets the event.
+        ``SINGLETON``: one instance of one service, among all that handle it so.
+        ``BROADCAST``: every instance. Its queue goes with the instance, so this takes ``reliable_delivery=False``, or
+            a subclass with a ``broadcast_identifier`` that stays the same from start to start.
+
+    With ``reliable_delivery`` events wait for a service that doesn't run; without it they wait for none, and its queue
+    is deleted with its last consumer. ``event_type`` may be a pattern of AMQP's topics.
+    """
+
+    identifier: str | None
+
+    def __init__(
+        self,
+        source_service: str,
+        event_type: str,
+        handler_type: str = SERVICE_POOL,
+        reliable_delivery: bool = True,
+        requeue_on_error: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(None, requeue_on_error, **kwargs)
+        self.source_service = source_service
+        self.event_type = event_type
+        self.handler_type = handler_type
+        self.reliable_delivery = reliable_delivery
+
+    @property
+    def broadcast_identifier(self) -> str | None:
+        """What tells the queues of a broadcast's instances apart; read once, before the queue is declared."""
+        if self.handler_type != BROADCAST:
+            return None
+        if self.reliable_delivery:
+            raise EventHandlerConfigurationError(
+                f"{self.event_type!r} of {self.source_service}: with a new queue at each start nothing can wait for"
+                " this instance. Give reliable_delivery=False with BROADCAST, or a broadcast_identifier that stays"
+            )
+        return uuid.uuid4().hex
+
+    def bind(self: H, container: ServiceContainer, name: str | None = None) -> H:
+        bound: H = super().bind(container, name)
+        if bound.handler_type not in HANDLER_TYPES:
+            raise EventHandlerConfigurationError(
+                f"{name}: no handler type {bound.handler_type!r}, there are {', '.join(HANDLER_TYPES)}"
+            )
+        bound.identifier = bound.broadcast_identifier  # now: who can't have one must not come to start
+        return bound
+
+    def setup(self) -> None:
+        super().setup()
+        kind = HANDLER_TYPES[self.handler_type]
+        self.queue = Queue(
+            kind.queue_name.format(
+                source=self.source_service,
+                type=self.event_type,
+                service=self.container.service_name,
+                method=self.method_name,
+                identifier=self.identifier,
+            ),
+            get_event_exchange(self.source_service, self.container.config),
+            self.event_type,
+            auto_delete=not self.reliable_delivery,
+            exclusive=kind.exclusive and not self.reliable_delivery,
+        )
+
+
+event_handler = EventHandler.decorator

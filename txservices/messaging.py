@@ -1,0 +1,208 @@
+"""Messages in and out of a service: ``Publisher`` and ``consume``, and what ``rpc`` and ``events`` share with them.
+
+In: ``Consumers`` opens a queue -> ``Consumer.handle_message`` reads the body -> a worker -> ``handle_result`` acks.
+Out: see ``sending``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger
+
+from txservices import constants
+from txservices.amqp.connection import Connections
+from txservices.amqp.consumer import Consumer as QueueConsumer
+from txservices.amqp.entities import Message, Queue
+from txservices.containers import ServiceContainer
+from txservices.declarations import exchange_of, queue_of
+from txservices.exceptions import ContainerBeingKilled, DecodeError
+from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
+from txservices.sending import Sending, context_from, headers_for, send, unconfirmed
+from txservices.serialization import Serializers
+from txservices.workers import ExcInfo, WorkerContext, in_reactor
+
+log = Logger()
+
+SETTLE_TIMEOUT = 5.0  # seconds that a stop waits, once the workers are done, for the last confirms and acks
+
+
+def amqp(container: ServiceContainer) -> Connections:
+    """The process's connections to the broker, made by the first who asks."""
+    shared = container.shared.get("amqp", lambda: Connections.from_config(container.config, container.clock))
+    return cast(Connections, shared)
+
+
+class Publisher(DependencyProvider):
+    """Injects ``publish(value, **options)``, which gives a Deferred that fires when the broker has the message.
+
+    Declares ``exchange`` and all in ``declare``; without an exchange it publishes to the default one, where a routing
+    key is a queue's name. Options are those of ``Sending`` and are merged: init's, then the call's. Context goes along
+    in headers. A value that can't be written raises ``EncodeError`` from ``publish`` itself.
+
+        class Monitor:
+            name = "monitor"
+            publish = Publisher(exchange=Exchange("readings", type="fanout"))
+
+            @timer(interval=1)
+            def read(self):
+                return self.publish({"load": os.getloadavg()[0]})
+    """
+
+    def __init__(self, exchange: Any = None, queue: Any = None, declare: Any = None, **options: Any) -> None:
+        self.queue = None if queue is None else queue_of(queue)
+        self.exchange = exchange_of(exchange) if exchange is not None else self.queue and self.queue.exchange
+        self.options = {"declare": declare, **options}
+
+    def setup(self) -> Deferred[None]:
+        config = self.container.config
+        self.amqp = amqp(self.container)
+        self.serializers = Serializers.of(config)
+        self.sending = Sending.of(config, self.options)
+        destination = self.queue or self.exchange
+        own = () if destination is None else (destination,)
+        return self.amqp.declare(*self.sending.declare, *own)
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Callable[..., Any]:
+        publish = partial(self.publish, worker_ctx)
+        return partial(in_reactor, publish) if worker_ctx.blocking else publish
+
+    def publish(self, worker_ctx: WorkerContext, value: Any, /, **options: Any) -> Deferred[None]:
+        sending = self.sending.merged(options) if options else self.sending
+        properties, body = sending.write(self.serializers, value, headers_for(worker_ctx.context_data))
+        exchange = "" if self.exchange is None else self.exchange.name
+        publish = partial(send, self.amqp, sending, exchange, sending.routing_key, properties, body, worker_ctx)
+        if "declare" not in options:
+            return publish()
+        unconfirmed.add(worker_ctx)
+        declared = self.amqp.declare(*sending.declare).addCallback(lambda _: publish())
+        declared.addBoth(self.declared, worker_ctx)
+        return declared
+
+    def declared(self, result: Any, worker_ctx: WorkerContext) -> Any:
+        unconfirmed.remove(worker_ctx)
+        return result
+
+
+# In: consumers --------------------------------------------------------------------------------------------------------
+
+
+class Consumers(SharedExtension):
+    """What a container consumes: cancelled by who opened it, closed here once the workers are done.
+
+    Closing a channel gives back what was taken on it and not acked. So it must wait for the acks, and they wait for
+    the workers and for the confirms of what they published.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[QueueConsumer] = []
+
+    def consume(
+        self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int | None = None
+    ) -> QueueConsumer:
+        """Have the queue's messages delivered to ``receive``; as many at once as there may be workers, or as told."""
+        count = prefetch_count or self.container.config.get(constants.PREFETCH_COUNT_CONFIG_KEY)
+        consumer = amqp(self.container).consume(queue, receive, count or self.container.max_workers)
+        self.opened.append(consumer)
+        return consumer
+
+    def stop(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self.close())
+
+    async def close(self) -> None:
+        clock = self.container.clock
+        drained = gatherResults([consumer.drained() for consumer in self.opened])
+        if not await in_time(drained, clock):
+            left = sum(consumer.unsettled for consumer in self.opened)
+            log.warn("{service}: {left} messages go back", service=self.container.service_name, left=left)
+        opened, self.opened = self.opened, []
+        await in_time(gatherResults([consumer.close() for consumer in opened]), clock)
+
+    def kill(self) -> None:
+        opened, self.opened = self.opened, []
+        for consumer in opened:
+            consumer.close()
+
+
+async def in_time(waited: Deferred[Any], clock: Any) -> bool:
+    """Whether that came about within SETTLE_TIMEOUT: what stops must not wait for a broker that is not there."""
+    try:
+        await waited.addTimeout(SETTLE_TIMEOUT, clock)
+    except DeferredTimeout:
+        return False
+    return True
+
+
+class Consumer(Entrypoint):
+    """Runs the method with the body of each message of a queue, which is declared with its exchange and binding.
+
+    The message is acked when the worker is done, also if it raised; with ``requeue_on_error`` it goes back to the
+    queue then and comes again at once. A body that can't be read is rejected (to the queue's dead letters, if it has
+    them) and logged.
+    """
+
+    consumers = Consumers()
+    consumer: QueueConsumer | None = None
+
+    def __init__(
+        self, queue: Any = None, requeue_on_error: bool = False, prefetch_count: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.queue = None if queue is None else queue_of(queue)
+        self.requeue_on_error = requeue_on_error
+        self.prefetch_count = prefetch_count
+
+    def setup(self) -> None:
+        self.decode = Serializers.of(self.container.config).decode
+
+    def start(self) -> Deferred[None]:
+        assert self.queue is not None
+        self.consumer = self.consumers.consume(self.queue, self.handle_message, self.prefetch_count)
+        return self.consumer.ready
+
+    def stop(self) -> Deferred[Any] | None:
+        if self.consumer is None:
+            return None
+        return Deferred.fromCoroutine(in_time(self.consumer.cancel(), self.container.clock))
+
+    def handle_message(self, message: Message) -> None:
+        properties = message.properties
+        headers = properties.get("headers") or {}
+        try:
+            body = self.decode(
+                properties.get("content_type"), properties.get("content_encoding"), message.body, headers
+            )
+        except DecodeError as error:
+            log.error(
+                "{service}.{method}: {message} rejected: {error}",
+                service=self.container.service_name,
+                method=self.method_name,
+                message=message,
+                error=error,
+            )
+            message.reject()
+            return
+        handle_result = partial(self.handle_result, message)
+        try:
+            self.container.spawn_worker(
+                self, (body,), {}, context_data=context_from(headers), handle_result=handle_result
+            )
+        except ContainerBeingKilled:
+            message.reject(requeue=True)
+
+    def handle_result(
+        self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
+    ) -> tuple[Any, ExcInfo | None]:
+        """The method has returned or raised: settle the message. Gives what the dependencies are to see."""
+        if exc_info is not None and self.requeue_on_error:
+            unconfirmed.then(worker_ctx, partial(message.reject, True))
+        else:
+            unconfirmed.then(worker_ctx, message.ack)
+        return result, exc_info
+
+
+consume = Consumer.decorator

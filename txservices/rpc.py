@@ -1,0 +1,294 @@
+"""Calls from service to service: ``@rpc`` answers them, ``RpcProxy`` makes them.
+
+``RpcConsumer.handle_message`` reads a request, one dict look-up finds its method -> a worker -> ``Responder`` writes
+the reply -> the broker has it -> the request is acked. No ack without a reply that is safe: a call whose service dies
+is run by another instance. The caller's side is ``calls``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txservices import constants
+from txservices.amqp.connection import Connections
+from txservices.amqp.consumer import Consumer as QueueConsumer
+from txservices.amqp.entities import Message, Queue
+from txservices.calls import (
+    BlockingMethodProxy,
+    Client,
+    MethodProxy,
+    RpcReply,
+    ServiceProxy,
+    default_options,
+    rpc_exchange,
+)
+from txservices.exceptions import (
+    BadRequest,
+    ChannelClosedByBroker,
+    ContainerBeingKilled,
+    DecodeError,
+    EncodeError,
+    MalformedRequest,
+    MethodNotFound,
+    UnserializableValueError,
+    serialize,
+)
+from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
+from txservices.messaging import Consumers, amqp, in_time
+from txservices.sending import context_from, unconfirmed
+from txservices.serialization import Serializers
+from txservices.workers import ExcInfo, WorkerContext
+
+__all__ = [
+    "Client",
+    "MethodProxy",
+    "ReplyListener",
+    "Responder",
+    "Rpc",
+    "RpcConsumer",
+    "RpcProxy",
+    "RpcReply",
+    "ServiceProxy",
+    "rpc",
+]
+
+log = Logger()
+
+
+class Responder:
+    """Writes replies, and settles each request once the broker has its reply."""
+
+    def __init__(self, connections: Connections, exchange: str, serializers: Serializers) -> None:
+        self.publish_then = connections.publish_then
+        self.exchange = exchange
+        self.encode = serializers.encode
+        self.names = {kind: name for kind, name in serializers.names.items() if name != "raw"}
+
+    def send_response(
+        self, message: Message, worker_ctx: WorkerContext | None, result: Any, exc_info: ExcInfo | None
+    ) -> tuple[Any, ExcInfo | None]:
+        """Answer a request; gives what the dependencies are to see, which for a result that can't be written is the
+        ``EncodeError``."""
+        if exc_info is None:
+            try:
+                written = self.encode(self.serializer(message), {"result": result, "error": None})
+            except EncodeError as error:
+                written = self.write_error(message, UnserializableValueError(result))
+                result, exc_info = None, (type(error), error, error.__traceback__)
+        else:
+            written = self.write_error(message, exc_info[1])
+        self.reply(message, written, partial(self.replied, message, worker_ctx))
+        return result, exc_info
+
+    def serializer(self, message: Message) -> str | None:
+        """That of the request, so that who asked can read the answer."""
+        return self.names.get(message.properties.get("content_type", ""))
+
+    def write_error(self, message: Message, error: BaseException) -> tuple[str, str, bytes]:
+        reply = {"result": None, "error": serialize(error)}
+        try:
+            return self.encode(self.serializer(message), reply)
+        except EncodeError:  # its text is beyond that serializer; JSON writes every text there is
+            return self.encode("json", reply)
+
+    def reply(
+        self, message: Message, written: tuple[str, str, bytes], done: Callable[[Exception | None], None]
+    ) -> None:
+        content_type, content_encoding, body = written
+        properties: dict[str, Any] = {
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "headers": {},
+            "delivery_mode": 2,
+            "priority": 0,
+            "correlation_id": message.properties.get("correlation_id"),
+        }
+        # Without an end: giving up would run the method again, for a broker that takes no replies now either.
+        self.publish_then(self.exchange, message.properties["reply_to"], body, properties, False, done, None)
+
+    def replied(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
+        """The broker has the reply, or does not take it."""
+        if error is None:
+            unconfirmed.then(worker_ctx, message.ack)
+        elif isinstance(error, ChannelClosedByBroker):
+            # This very message is what it refuses; most often it is too big. Running the method again won't help.
+            log.error("a reply to {call} is refused: {error}", call=message.routing_key, error=error)
+            self.reply(message, self.write_error(message, error), partial(self.refused, message, worker_ctx))
+        else:
+            log.error("no reply to {call}, it goes back: {error}", call=message.routing_key, error=error)
+            message.reject(requeue=True)
+
+    def refused(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
+        """Not even the error reply may get out; the request must not be tried for ever."""
+        if error is None:
+            unconfirmed.then(worker_ctx, message.ack)
+        else:
+            log.error("no reply to {call}, it is rejected: {error}", call=message.routing_key, error=error)
+            message.reject()
+
+
+class RpcConsumer(SharedExtension):
+    """The service's one queue of requests, for all its ``@rpc`` methods.
+
+    What is no request is answered with the reason, or rejected where it has no ``reply_to``; it kills nothing.
+    """
+
+    consumers = Consumers()
+
+    def __init__(self) -> None:
+        self.methods: dict[str, Rpc] = {}  # by routing key
+        self.consumer: QueueConsumer | None = None
+
+    def register_provider(self, entrypoint: Rpc) -> None:
+        self.methods[f"{self.container.service_name}.{entrypoint.method_name}"] = entrypoint
+
+    def setup(self) -> None:
+        config = self.container.config
+        serializers = Serializers.of(config)
+        exchange = rpc_exchange(config)
+        self.decode = serializers.decode
+        self.accepted = frozenset(serializers.accepted)
+        self.prefix = f"{self.container.service_name}."
+        self.queue = Queue(
+            constants.RPC_QUEUE_TEMPLATE.format(self.container.service_name),
+            exchange,
+            constants.RPC_ROUTING_KEY_TEMPLATE.format(self.container.service_name),
+        )
+        self.responder = Responder(amqp(self.container), exchange.name, serializers)
+
+    def start(self) -> Deferred[None] | None:
+        if not self.methods:
+            return None  # none left of them, in a test that restricts its entrypoints
+        self.consumer = self.consumers.consume(self.queue, self.handle_message)
+        return self.consumer.ready
+
+    def cancel(self) -> Deferred[Any] | None:
+        """No more requests; the first entrypoint that stops says so for all, and those taken are still answered."""
+        consumer, self.consumer = self.consumer, None
+        if consumer is None:
+            return None
+        return Deferred.fromCoroutine(in_time(consumer.cancel(), self.container.clock))
+
+    def handle_message(self, message: Message) -> None:
+        """Run the method that a request is for."""
+        properties = message.properties
+        headers = properties.get("headers") or {}
+        try:
+            content_type = properties.get("content_type")
+            if content_type not in self.accepted:
+                accepted = ", ".join(self.accepted)
+                raise MalformedRequest(f"content type {content_type!r} is not accepted here, {accepted} is")
+            body = self.decode(content_type, properties.get("content_encoding"), message.body, headers)
+            entrypoint = self.methods.get(message.routing_key)
+            if entrypoint is None:
+                raise MethodNotFound(message.routing_key.removeprefix(self.prefix))
+            args, kwargs = arguments_of(body)
+            entrypoint.check_signature(args, kwargs)
+        except DecodeError as error:
+            self.refuse(message, MalformedRequest(str(error)))
+            return
+        except (BadRequest, TypeError) as error:
+            self.refuse(message, error)
+            return
+        handle_result = partial(entrypoint.handle_result, message)
+        try:
+            self.container.spawn_worker(
+                entrypoint, args, kwargs, context_data=context_from(headers), handle_result=handle_result
+            )
+        except ContainerBeingKilled:
+            message.reject(requeue=True)
+
+    def refuse(self, message: Message, error: Exception) -> None:
+        """Answer what is no request to a method of ours, before any worker."""
+        if message.properties.get("reply_to"):
+            log.debug("{call} is refused: {error}", call=message.routing_key, error=error)
+            self.responder.send_response(message, None, None, (type(error), error, None))
+        else:
+            log.error("{call} has no reply_to, rejected: {error}", call=message.routing_key, error=error)
+            message.reject()
+
+    def handle_result(
+        self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
+    ) -> tuple[Any, ExcInfo | None]:
+        """The method has returned or raised: reply. Gives what the dependencies are to see."""
+        if message.properties.get("reply_to"):
+            return self.responder.send_response(message, worker_ctx, result, exc_info)
+        log.warn("{call} has no reply_to: its result is dropped", call=message.routing_key)
+        unconfirmed.then(worker_ctx, message.ack)
+        return result, exc_info
+
+
+def arguments_of(body: Any) -> tuple[Any, Any]:
+    """``args`` and ``kwargs`` of a request. What can't be looked into is a ``TypeError``, as nameko has it."""
+    try:
+        return body["args"], body["kwargs"]
+    except KeyError:
+        raise MalformedRequest("Message missing `args` or `kwargs`") from None
+
+
+class Rpc(Entrypoint):
+    """Answers calls of the method through the broker: see the module."""
+
+    rpc_consumer = RpcConsumer()
+
+    def setup(self) -> None:
+        self.rpc_consumer.register_provider(self)
+
+    def stop(self) -> Deferred[Any] | None:
+        return self.rpc_consumer.cancel()
+
+    def handle_result(
+        self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
+    ) -> tuple[Any, ExcInfo | None]:
+        """To be overridden by who wants to change results or errors before they are sent."""
+        return self.rpc_consumer.handle_result(message, worker_ctx, result, exc_info)
+
+
+rpc = Rpc.decorator
+
+
+class ReplyListener(SharedExtension):
+    """The container's ``Client``; its reply queue is there before anything of the container starts."""
+
+    consumers = Consumers()
+    client: Client | None = None
+
+    def setup(self) -> Deferred[None]:
+        container = self.container
+        self.client = Client(amqp(container), container.service_name, container.config, container.clock)
+        return self.client.listen(self.consumers.consume)
+
+    def stop(self) -> None:
+        if self.client is not None:
+            self.client.stop()
+
+    def kill(self) -> None:
+        self.stop()
+
+
+class RpcProxy(DependencyProvider):
+    """Injects a proxy of another service: ``self.y.method(1)`` is a Deferred of what the method returned there.
+
+    ``timeout`` in seconds (None for none) ends each call, ``RPC_TIMEOUT`` of the configuration if it isn't given; other
+    options are those of ``messaging.Sending``: ``priority``, ``headers``, ``serializer``, …
+    """
+
+    reply_listener = ReplyListener()
+
+    def __init__(self, target_service: str, **options: Any) -> None:
+        self.target_service = target_service
+        self.options = options
+
+    def setup(self) -> None:
+        self.sending = default_options(self.container.config, self.options)
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> ServiceProxy:
+        client = self.reply_listener.client
+        assert client is not None
+        method_proxy = BlockingMethodProxy if worker_ctx.blocking else MethodProxy
+        return ServiceProxy(client, worker_ctx, self.target_service, self.sending, method_proxy)

@@ -1,0 +1,225 @@
+"""Messages out of a service: options merged once, headers that carry the worker's context, and the broker's confirm.
+
+``Sending`` writes properties and body -> the broker -> ``Confirmation``, a Deferred that need not be looked at.
+``unconfirmed`` counts what each worker has published, so that what called the worker is acked only when the broker has
+all of it: nothing a worker told the world is lost with its process.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txservices import constants
+from txservices.amqp import spec
+from txservices.amqp.connection import Connections
+from txservices.amqp.entities import Exchange, Queue
+from txservices.declarations import entity_of
+from txservices.serialization import Serializers, compress
+
+log = Logger()
+
+PREFIX_LENGTH = len(constants.HEADER_PREFIX)
+
+
+# Headers: a worker's context, to and from the wire --------------------------------------------------------------------
+
+
+def headers_for(context_data: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that carry a context. A value of None can't be carried, and is left out with a warning."""
+    headers = {}
+    for key, value in context_data.items():
+        if value is None:
+            warnings.warn(
+                f"context value {key!r} is None, which no header carries: left out", UserWarning, stacklevel=3
+            )
+        else:
+            headers[constants.HEADER_PREFIX + key] = value
+    return headers
+
+
+def context_from(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """A context out of headers; other people's headers too, under the names that they have."""
+    prefix = constants.HEADER_PREFIX
+    return {key[PREFIX_LENGTH:] if key.startswith(prefix) else key: value for key, value in headers.items()}
+
+
+# Out: options, confirmations ------------------------------------------------------------------------------------------
+
+FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))
+PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
+IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
+PERSISTENT = 2
+
+
+@frozen
+class Sending:
+    """How messages are sent: options merged once, when a provider is made; a publish reads attributes.
+
+    Attributes:
+        timeout: seconds for the broker's confirm; for RPC, for the reply. None for no end.
+        use_confirms: whether the publisher is told the outcome. The broker is asked for it in any case.
+        declare: exchanges and queues to declare first.
+        properties: of AMQP's basic class. With a ``content_type`` among them the body goes as it is.
+    """
+
+    serializer: str | None = None
+    compression: str | None = None
+    mandatory: bool = False
+    use_confirms: bool = True
+    timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT
+    routing_key: str = ""
+    declare: tuple[Exchange | Queue, ...] = ()
+    headers: Mapping[str, Any] = {}
+    properties: Mapping[str, Any] = {"delivery_mode": PERSISTENT, "priority": 0}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
+        """As the configuration says, with these options on top."""
+        timeout = config.get(constants.PUBLISH_TIMEOUT_CONFIG_KEY, constants.DEFAULT_PUBLISH_TIMEOUT)
+        return cls(timeout=timeout).merged(options)
+
+    def merged(self, options: Mapping[str, Any]) -> Sending:
+        """With these options on top. ``TypeError`` for one that means nothing."""
+        changes: dict[str, Any] = {}
+        properties = dict(self.properties)
+        for name, value in options.items():
+            if name in FIELDS:
+                changes[name] = value
+            elif name == "headers":
+                changes["headers"] = {**self.headers, **(value or {})}
+            elif name == "declare":
+                changes["declare"] = (*self.declare, *map(entity_of, value or ()))
+            elif name == "expiration":
+                # as kombu has it: seconds in Python, milliseconds as text on the wire
+                properties[name] = None if value is None else str(int(value * 1000))
+            elif name in PROPERTIES:
+                properties[name] = value
+            elif name not in IGNORED:
+                known = ", ".join(sorted(FIELDS | PROPERTIES | {"headers", "declare"}))
+                raise TypeError(f"there is no option {name!r} for sending messages; there are {known}")
+        return evolve(self, properties=properties, **changes)
+
+    def write(
+        self, serializers: Serializers, value: Any, context_headers: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes]:
+        """Properties and body of a message. ``EncodeError`` for a value that can't be written."""
+        if "content_type" in self.properties:
+            content_type, content_encoding, body = raw(self.properties, value)
+        else:
+            content_type, content_encoding, body = serializers.encode(self.serializer, value)
+        headers = {**self.headers, **context_headers} if self.headers else context_headers
+        if self.compression is not None:
+            header, body = compress(self.compression, body)
+            headers = {**headers, "compression": header}
+        return {
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "headers": headers,
+            **self.properties,
+        }, body
+
+
+def raw(properties: Mapping[str, Any], value: Any) -> tuple[str, str, bytes]:
+    """A body that its publisher has written already."""
+    content_type = properties["content_type"]
+    if isinstance(value, str):
+        encoding = properties.get("content_encoding") or "utf-8"
+        return content_type, encoding, value.encode(encoding)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return content_type, "binary", bytes(value)
+    raise TypeError(f"with content_type={content_type!r} the body goes as it is: give text or bytes, not {value!r}")
+
+
+class Unconfirmed:
+    """What each worker has published and the broker has not confirmed yet: a count, and what waits for its end."""
+
+    __slots__ = ("counts", "waiting")
+
+    def __init__(self) -> None:
+        self.counts: dict[Any, int] = {}
+        self.waiting: dict[Any, Callable[[], None]] = {}
+
+    def add(self, worker_ctx: Any) -> None:
+        self.counts[worker_ctx] = self.counts.get(worker_ctx, 0) + 1
+
+    def remove(self, worker_ctx: Any) -> None:
+        left = self.counts[worker_ctx] - 1
+        if left:
+            self.counts[worker_ctx] = left
+            return
+        del self.counts[worker_ctx]
+        call = self.waiting.pop(worker_ctx, None)
+        if call is not None:
+            call()
+
+    def then(self, worker_ctx: Any, call: Callable[[], None]) -> None:
+        """Call that when the broker has answered for all that this worker published; mostly, that is now."""
+        if worker_ctx in self.counts:
+            self.waiting[worker_ctx] = call
+        else:
+            call()
+
+
+unconfirmed = Unconfirmed()
+
+
+class Confirmation(Deferred[None]):
+    """Fires when the broker has confirmed a message that a worker published.
+
+    Most services don't wait for it. So a failure that nobody looked at is one line in the log when this is dropped,
+    and not an unhandled error.
+    """
+
+    def __init__(self, worker_ctx: Any, exchange: str, routing_key: str) -> None:
+        super().__init__()
+        self.worker_ctx = worker_ctx
+        self.exchange = exchange
+        self.routing_key = routing_key
+        unconfirmed.add(worker_ctx)
+
+    def done(self, error: Exception | None) -> None:
+        """The broker has answered, or never will."""
+        if error is None:
+            self.callback(None)
+        else:
+            self.errback(error)
+        unconfirmed.remove(self.worker_ctx)  # last: who looked may have published in answer
+
+    def __del__(self) -> None:
+        failure = getattr(self, "result", None)
+        if isinstance(failure, Failure):
+            log.error(
+                "{routing_key} was not published to {exchange}: {error}",
+                routing_key=repr(self.routing_key),
+                exchange=repr(self.exchange),
+                error=failure.value,
+            )
+            self.addErrback(lambda _: None)
+
+
+def send(
+    connections: Connections,
+    sending: Sending,
+    exchange: str,
+    routing_key: str,
+    properties: dict[str, Any],
+    body: bytes,
+    worker_ctx: Any,
+) -> Deferred[None]:
+    """Publish for a worker; fires when that is confirmed, at once with ``use_confirms=False``."""
+    confirmation = Confirmation(worker_ctx, exchange, routing_key)
+    try:
+        connections.publish_then(
+            exchange, routing_key, body, properties, sending.mandatory, confirmation.done, sending.timeout
+        )
+    except ValueError:  # properties that AMQP can't carry: nothing was sent
+        unconfirmed.remove(worker_ctx)
+        raise
+    return confirmation if sending.use_confirms else succeed(None)

@@ -1,0 +1,65 @@
+"""Events from a program that is no service, in the name of one that is.
+
+    async with event_dispatcher({"AMQP_URI": "amqp://guest:guest@localhost"}) as dispatch:
+        await dispatch("service_a", "event_type", "payload")
+
+No context goes along: there is no worker whose it could be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from txservices.amqp.connection import Connections
+from txservices.events import get_event_exchange
+from txservices.sending import Sending, send
+from txservices.serialization import Serializers
+
+__all__ = ["Dispatcher", "event_dispatcher", "get_event_exchange"]
+
+
+class Dispatcher:
+    """``dispatch(service_name, event_type, event_data)``, over a connection that is made with the first event.
+
+    The exchange is the service's to declare: without it a dispatch fails with ``ChannelClosedByBroker``. With the
+    option ``mandatory=True`` an event that nobody listens to fails with ``UndeliverableMessage``.
+    """
+
+    def __init__(self, config: Mapping[str, Any], clock: Any = None, **options: Any) -> None:
+        self.config = config
+        self.sending = Sending.of(config, options)
+        self.serializers = Serializers.of(config)
+        self.connections = Connections.from_config(config, clock)
+        self.stopped = False
+
+    def __call__(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
+        """Dispatch an event; fires when the broker has it."""
+        if self.stopped:
+            raise RuntimeError("this dispatcher has been stopped, and can't be used any more")
+        if not self.connections.running:
+            self.connections.startService()
+        properties, body = self.sending.write(self.serializers, event_data, {})
+        exchange = get_event_exchange(service_name, self.config).name
+        return send(self.connections, self.sending, exchange, event_type, properties, body, self)
+
+    def stop(self) -> Deferred[None]:
+        """Fires when what was dispatched is confirmed and the connection closed."""
+        self.stopped = True
+        return self.connections.stopService()
+
+    async def __aenter__(self) -> Dispatcher:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+def event_dispatcher(config: Mapping[str, Any], **options: Any) -> Dispatcher:
+    """What dispatches events; options are those of ``messaging.Sending``."""
+    return Dispatcher(config, **options)

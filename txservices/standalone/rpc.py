@@ -1,0 +1,153 @@
+"""Calls to services from a program that is none, over connections of its own.
+
+    async with ClusterRpcProxy({"AMQP_URI": "amqp://guest:guest@localhost"}) as cluster:
+        print(await cluster.service_x.remote_method("hellø"))
+
+The ``Client`` in it is the one that services have.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+
+from txservices import constants
+from txservices.amqp.connection import Connections
+from txservices.calls import Client, ServiceProxy, default_options
+from txservices.exceptions import RpcConnectionError
+from txservices.sending import Sending
+from txservices.utils import sanitize_url
+
+NAME = "standalone_rpc_proxy"  # what stands on the wire where a service has its name
+
+P = TypeVar("P")
+
+
+@frozen(eq=False)
+class Caller:
+    """On whose behalf a standalone proxy calls: the same for all its calls."""
+
+    context_data: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, context_data: Mapping[str, Any] | None) -> Caller:
+        data = dict(context_data or {})
+        parents = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY, ())
+        data[constants.CALL_ID_STACK_CONTEXT_KEY] = [*parents, f"{NAME}.call.{uuid.uuid4()}"]
+        return cls(data)
+
+
+class StandaloneProxy(Generic[P]):
+    """Holds the connections of a proxy, from ``start`` to ``stop`` or as long as an ``async with``; once.
+
+    Args:
+        config: as a service has it; ``AMQP_URI`` is what it needs.
+        context_data: goes along with each call, to the service and whomever it calls.
+        timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
+        clock: the reactor, unless told otherwise.
+        options: those of ``RpcProxy``.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        clock: Any = None,
+        **options: Any,
+    ) -> None:
+        if clock is None:
+            from twisted.internet import reactor as clock
+        if timeout is not None:
+            options["timeout"] = timeout
+        self.config = config
+        self.clock = clock
+        self.caller = Caller.of(context_data)
+        self.sending = default_options(config, options)
+        self.connections = Connections.from_config(config, clock)
+        self.client = Client(self.connections, NAME, config, clock)
+
+    def proxy(self) -> P:
+        """What calls are made through."""
+        raise NotImplementedError
+
+    def start(self) -> Deferred[P]:
+        """Fires with the proxy when calls can be made.
+
+        Fails with ``BrokerRefused``, and with ``RpcConnectionError`` where no broker answers for the length of a call.
+        """
+        return Deferred.fromCoroutine(self.open())
+
+    async def open(self) -> P:
+        if self.client.stopped:
+            raise RuntimeError("this proxy has been stopped, and can't be used any more")
+        self.connections.startService()
+        ready = self.client.listen(self.connections.consume)
+        if self.sending.timeout is not None:
+            ready.addTimeout(self.sending.timeout, self.clock)
+        try:
+            await ready
+        except DeferredTimeout:
+            await self.stop()
+            uri = sanitize_url(str(self.config.get(constants.AMQP_URI_CONFIG_KEY)))
+            raise RpcConnectionError(f"no broker at {uri} within {self.sending.timeout:g} s: is it running?") from None
+        except Exception:
+            await self.stop()
+            raise
+        return self.proxy()
+
+    def stop(self) -> Deferred[None]:
+        """No more calls: those under way fail with ``RpcConnectionError``. Fires when the connections are closed."""
+        self.client.stop()
+        return self.connections.stopService()
+
+    async def __aenter__(self) -> P:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+
+class ClusterProxy:
+    """All services: ``cluster.service_x.method()``, and ``cluster["service-x"]`` for what is no name in Python."""
+
+    __slots__ = ("_caller", "_client", "_sending")
+
+    def __init__(self, client: Client, caller: Caller, sending: Sending) -> None:
+        self._client = client
+        self._caller = caller
+        self._sending = sending
+
+    def __getitem__(self, service: str) -> ServiceProxy:
+        return ServiceProxy(self._client, self._caller, service, self._sending)
+
+    def __getattr__(self, service: str) -> ServiceProxy:
+        if service.startswith("__"):  # what copy, mock and inspect look for
+            raise AttributeError(service)
+        return self[service]
+
+
+class ClusterRpcProxy(StandaloneProxy[ClusterProxy]):
+    """Calls to any service."""
+
+    def proxy(self) -> ClusterProxy:
+        return ClusterProxy(self.client, self.caller, self.sending)
+
+
+class ServiceRpcProxy(StandaloneProxy[ServiceProxy]):
+    """Calls to one service: ``async with ServiceRpcProxy("service_x", config) as x: await x.method()``."""
+
+    def __init__(self, service_name: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.service_name = service_name
+
+    def proxy(self) -> ServiceProxy:
+        return ServiceProxy(self.client, self.caller, self.service_name, self.sending)
