@@ -1,0 +1,106 @@
+"""The arguments that a declaration may bring: which are honoured, which refused, and how two of them differ. Pure.
+
+Unknown ones are kept and compared, as in RabbitMQ. Those that RabbitMQ knows and this broker doesn't are refused, since
+a queue that quietly lacks what was asked for is worse than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from txservices.amqp.spec import ReplyCode
+from txservices.broker.exchanges import TYPES
+from txservices.exceptions import AmqpError
+
+EXPIRES_MAX = 0xFFFFFFFF  # milliseconds, as RabbitMQ has it
+SHORTSTR_MAX = 255  # bytes
+
+Check = Callable[[Any], bool]
+
+
+def number_from(least: int, most: float = float("inf")) -> Check:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) <= SHORTSTR_MAX
+
+
+# argument -> (whether the value can be honoured, what it should be)
+QUEUE_ARGUMENTS: dict[str, tuple[Check, str]] = {
+    "x-message-ttl": (number_from(0, EXPIRES_MAX), "milliseconds from 0"),
+    "x-expires": (number_from(1, EXPIRES_MAX), "milliseconds from 1"),
+    "x-max-length": (number_from(0), "a number from 0"),
+    "x-max-length-bytes": (number_from(0), "a number from 0"),
+    "x-overflow": (
+        lambda value: value in ("drop-head", "reject-publish", "reject-publish-dlx"),
+        "drop-head, reject-publish or reject-publish-dlx",
+    ),
+    "x-dead-letter-exchange": (is_short, "an exchange's name"),
+    "x-dead-letter-routing-key": (is_short, "a routing key"),
+    "x-queue-mode": (lambda value: value in ("default", "lazy"), "default or lazy"),
+}
+# argument -> the one value, besides none at all, that changes nothing here
+QUEUE_ARGUMENTS_NOT_IMPLEMENTED: dict[str, Any] = {
+    "x-queue-type": "classic",
+    "x-max-priority": None,
+    "x-single-active-consumer": False,
+    "x-delivery-limit": None,
+}
+# what a second declaration of a queue must agree on, and what it says there by saying nothing
+COMPARED: dict[str, Any] = {
+    **dict.fromkeys([*QUEUE_ARGUMENTS, *QUEUE_ARGUMENTS_NOT_IMPLEMENTED]),
+    "x-queue-type": "classic",
+}
+
+
+def check_queue(called: str, arguments: Mapping[str, Any]) -> None:
+    """``PRECONDITION_FAILED`` for a value that can't be, ``NOT_IMPLEMENTED`` for what this broker does not do."""
+    for name, value in arguments.items():
+        if name in QUEUE_ARGUMENTS:
+            check, wanted = QUEUE_ARGUMENTS[name]
+            if not check(value):
+                raise AmqpError(
+                    ReplyCode.PRECONDITION_FAILED, f"invalid arg '{name}' for {called}: {value!r} is not {wanted}"
+                )
+        elif value is not None and value != QUEUE_ARGUMENTS_NOT_IMPLEMENTED.get(name, value):
+            raise AmqpError(
+                ReplyCode.NOT_IMPLEMENTED, f"{name}={value!r} for {called}: the embedded broker has no such queues"
+            )
+    if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
+        raise AmqpError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"invalid arg 'x-dead-letter-routing-key' for {called}: there is no 'x-dead-letter-exchange'",
+        )
+
+
+def check_exchange(called: str, type: str, arguments: Mapping[str, Any]) -> None:
+    """``COMMAND_INVALID`` for a type that there isn't, as in RabbitMQ; ``PRECONDITION_FAILED`` for a bad alternate."""
+    if type not in TYPES:
+        raise AmqpError(
+            ReplyCode.COMMAND_INVALID, f"unknown exchange type '{type}' for {called}: one of {', '.join(TYPES)}"
+        )
+    if not is_short(arguments.get("alternate-exchange", "")):
+        raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"invalid arg 'alternate-exchange' for {called}: not a name")
+
+
+def require_same(called: str, field: str, asked: Any, has: Any) -> None:
+    """``PRECONDITION_FAILED`` that shows the difference, in the words that RabbitMQ has for it: clients read them."""
+    if asked != has or isinstance(asked, bool) != isinstance(has, bool):
+        show = shown_argument if "-" in field else shown_field
+        raise AmqpError(
+            ReplyCode.PRECONDITION_FAILED,
+            f"inequivalent arg '{field}' for {called}: received {show(asked)} but current is {show(has)}",
+        )
+
+
+def shown_field(value: bool | str) -> str:
+    return f"'{str(value).lower()}'" if isinstance(value, bool) else f"'{value}'"
+
+
+def shown_argument(value: Any) -> str:
+    if value is None:
+        return "none"
+    kind = {bool: "bool", int: "signedint", str: "longstr"}.get(type(value), type(value).__name__)
+    return f"the value '{value}' of type '{kind}'"

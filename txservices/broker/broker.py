@@ -1,0 +1,110 @@
+"""The broker: who may come in, which virtual hosts there are, and the door at which connections arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.protocol import Factory
+
+from txservices.amqp.spec import ReplyCode
+from txservices.broker.queues import Queue
+from txservices.broker.session import Session
+from txservices.broker.vhost import VirtualHost
+from txservices.exceptions import AmqpError
+from txservices.utils import Sweeper
+
+DEFAULT_USERS = {"guest": "guest"}
+DEFAULT_VHOSTS = ("/",)
+
+
+class Broker:
+    """An AMQP 0-9-1 server. What it holds ends with the process.
+
+    Args:
+        name: what it is called in ``memory://NAME``.
+        users: names and passwords; guest with guest if there are none.
+        vhosts: the virtual hosts that there are.
+        clock: the reactor, or a test's clock.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        users: Mapping[str, str] = DEFAULT_USERS,
+        vhosts: Iterable[str] = DEFAULT_VHOSTS,
+        clock: Any = None,
+    ) -> None:
+        if clock is None:
+            from twisted.internet import reactor as clock
+        self.name = name
+        self.clock = clock
+        self.users = dict(users)
+        self.vhosts: dict[str, VirtualHost] = {}
+        self.sessions: dict[Session, None] = {}
+        self.ports: list[IListeningPort] = []
+        self.timed: dict[Queue, Queue] = {}
+        self.sweeper = Sweeper(clock, self.timed, lambda key, queue: queue.look())
+        for vhost in vhosts:
+            self.add_vhost(vhost)
+
+    def add_vhost(self, name: str) -> VirtualHost:
+        vhost = self.vhosts[name] = VirtualHost(name, self.clock.seconds, self.watch)
+        return vhost
+
+    def watch(self, queue: Queue) -> None:
+        """Look at the queue again when its deadline comes: one delayed call for all of them."""
+        self.timed[queue] = queue
+        self.sweeper.watch()
+
+    def accepts(self, user: str, password: str) -> bool:
+        return self.users.get(user) == password
+
+    def find_vhost(self, name: str, trusted: bool = False) -> VirtualHost:
+        """The virtual host; for a client inside the process it need not be there yet. Else ``NOT_ALLOWED``."""
+        vhost = self.vhosts.get(name)
+        if vhost is None:
+            if not trusted:
+                raise AmqpError(ReplyCode.NOT_ALLOWED, f"vhost {name} not found")
+            vhost = self.add_vhost(name)
+        return vhost
+
+    def listen(self, host: str = "127.0.0.1", port: int = 5672) -> Deferred[IListeningPort]:
+        """Take connections there. Fires with the port; fails with ``CannotListenError``."""
+        kind = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
+        listening: Deferred[IListeningPort] = kind(self.clock, port, interface=host).listen(Door(self))  # type: ignore[no-untyped-call]
+
+        def listens(listener: IListeningPort) -> IListeningPort:
+            self.ports.append(listener)
+            return listener
+
+        return listening.addCallback(listens)
+
+    def stop(self) -> Deferred[None]:
+        """Take no more connections, and close those that there are. Fires when the last one is gone."""
+        self.sweeper.stop()
+        ports, self.ports = self.ports, []
+        ended: list[Deferred[Any]] = [Deferred.fromCoroutine(stop_listening(port)) for port in ports]
+        ended += [session.shut_down() for session in list(self.sessions)]
+        return DeferredList(ended).addCallback(lambda _: self.sweeper.stop())
+
+
+async def stop_listening(port: IListeningPort) -> None:
+    stopping = port.stopListening()
+    if stopping is not None:
+        await stopping
+
+
+class Door(Factory):
+    """A session for each TCP connection."""
+
+    noisy = False
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+    def buildProtocol(self, addr: IAddress | None) -> Session:
+        return Session(self.broker)

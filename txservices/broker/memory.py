@@ -1,0 +1,182 @@
+"""Client and server joined inside the process, still by bytes: what stands behind ``memory://NAME``.
+
+    client.transport.write -> Pipe -> (next turn of the reactor) -> Session.dataReceived, and back the same way
+
+All that one side writes in a turn arrives as one piece. A side that is paused gets nothing, and once ``BUFFER_MAX``
+bytes wait for it, the writer's producer is paused, as TCP would have it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txservices.broker.broker import Broker
+from txservices.broker.session import Session
+
+BUFFER_MAX = 65_536  # bytes that may wait before the producer is paused; as much as Twisted's TCP
+
+brokers: dict[str, Broker] = {}
+
+
+def endpoint(name: str) -> Endpoint:
+    """Where ``memory://NAME`` leads: to the broker of that name, made when the first one connects."""
+    return Endpoint(name)
+
+
+@implementer(IAddress)
+class MemoryAddress:
+    """Where both sides of a connection in memory are."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"memory://{self.name}"
+
+
+@implementer(IStreamClientEndpoint)
+class Endpoint:
+    """Connects to a broker in this process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Fires with the protocol, connected."""
+        return execute(self.connect_now, protocolFactory)
+
+    def connect_now(self, factory: IProtocolFactory) -> IProtocol:
+        broker = brokers.get(self.name)
+        if broker is None:
+            broker = brokers[self.name] = Broker(self.name)
+        address = MemoryAddress(self.name)
+        client = factory.buildProtocol(address)
+        if client is None:
+            raise ConnectionRefusedError()  # type: ignore[no-untyped-call]
+        join(client, Session(broker, trusted=True), broker.clock, address)
+        return client
+
+
+def join(client: Any, server: Any, clock: Any, address: Any = None) -> tuple[Pipe, Pipe]:
+    """Two protocols, each the other's peer. Gives the transport of each."""
+    ours = Pipe(client, clock, address)
+    theirs = Pipe(server, clock, address)
+    ours.peer, theirs.peer = theirs, ours
+    server.makeConnection(theirs)
+    client.makeConnection(ours)
+    return ours, theirs
+
+
+@implementer(ITransport, IConsumer, IPushProducer)
+class Pipe:
+    """The transport of one side: what it writes waits here until the other side's turn."""
+
+    peer: Pipe
+
+    def __init__(self, protocol: Any, clock: Any, address: Any = None) -> None:
+        self.protocol = protocol
+        self.clock = clock
+        self.address = address
+        self.connected = True
+        self.disconnecting = False
+        self.chunks: list[bytes] = []
+        self.waiting = 0  # bytes in chunks
+        self.reading = True
+        self.scheduled = False
+        self.producer: Any = None
+        self.producer_paused = False
+
+    def write(self, data: bytes) -> None:
+        if not self.connected or self.disconnecting:
+            return
+        self.chunks.append(data)
+        self.waiting += len(data)
+        if not self.scheduled:
+            self.schedule()
+        if self.waiting > BUFFER_MAX and self.producer is not None and not self.producer_paused:
+            self.producer_paused = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def schedule(self) -> None:
+        self.scheduled = True
+        self.clock.callLater(0, self.flush)
+
+    def flush(self) -> None:
+        """What was written goes to the other side, if it is reading; then the end, if this side has said it."""
+        self.scheduled = False
+        if not self.connected or not self.peer.reading:
+            return
+        chunks, self.chunks = self.chunks, []
+        self.waiting = 0
+        if chunks:
+            self.peer.protocol.dataReceived(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        if self.producer_paused and self.connected:
+            self.producer_paused = False
+            self.producer.resumeProducing()
+        if self.disconnecting and not self.chunks:
+            self.end(ConnectionDone(), ConnectionDone())
+
+    def loseConnection(self) -> None:
+        """The end, once the other side has what was written."""
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            if not self.scheduled:
+                self.schedule()
+
+    def abortConnection(self) -> None:
+        """The end, now; what was written and not read is lost."""
+        if self.connected:
+            self.clock.callLater(0, self.end, ConnectionAborted(), ConnectionLost())
+            self.disconnecting = True
+            self.chunks = []
+
+    def end(self, ours: Exception, theirs: Exception) -> None:
+        if self.connected:
+            self.connected = self.peer.connected = False
+            self.peer.protocol.connectionLost(Failure(theirs))  # type: ignore[no-untyped-call]
+            self.protocol.connectionLost(Failure(ours))  # type: ignore[no-untyped-call]
+
+    def getPeer(self) -> Any:
+        return self.address
+
+    def getHost(self) -> Any:
+        return self.address
+
+    # What this side's producer is told, and tells
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+        self.producer_paused = False
+
+    # What this side says of its own reading
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        self.reading = True
+        if not self.peer.scheduled:
+            self.peer.schedule()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()

@@ -1,0 +1,394 @@
+"""One client's connection: bytes to its channels, the handshake, heartbeats, back-pressure, the close.
+
+    dataReceived(bytes) -> FrameReader -> channel 0: connection.* here; channel n: Channel, one method per AMQP method
+
+A step of the handshake names the next one: ``expects``. Whoever raises ``AmqpError`` on the way has the channel closed
+with it, or the connection where AMQP says so (``HARD``); nothing that a client sends gets further than that.
+
+A client that does not read: deliveries to it stop while its transport is paused, and once ``BACKLOG_MAX`` bytes of
+answers wait, nothing more is read from it either; heartbeats then find out whether it is alive.
+"""
+
+from __future__ import annotations
+
+from platform import python_version
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txservices import __version__
+from txservices.amqp.codec import decode_table, encode_longstr, encode_method
+from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
+from txservices.amqp.spec import (
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    FRAME_MIN_SIZE,
+    PROTOCOL_HEADER,
+    ReplyCode,
+)
+from txservices.broker.channel import Channel, Decoded, close_arguments
+from txservices.broker.vhost import VirtualHost
+from txservices.exceptions import AmqpError, FrameError
+
+if TYPE_CHECKING:
+    from txservices.broker.broker import Broker
+
+log = Logger()
+
+CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
+HEARTBEAT = 60  # seconds wished for; RabbitMQ's own default
+SILENT_BEATS = 4  # halves of a heartbeat interval without a byte after which a peer is dead: AMQP's two intervals
+LOGIN_TIMEOUT = 10.0  # seconds from the first byte to connection.open; RabbitMQ's own default
+CLOSE_TIMEOUT = 2.0  # seconds to wait for a close-ok before the socket is closed anyway
+BACKLOG_MAX = 1_048_576  # bytes that wait for a client who doesn't read, before we don't read either
+
+SERVER_PROPERTIES = {
+    "product": "txservices",
+    "version": __version__,
+    "platform": f"Python {python_version()}",
+    "capabilities": {
+        "publisher_confirms": True,
+        "exchange_exchange_bindings": True,
+        "basic.nack": True,
+        "consumer_cancel_notify": True,
+        "per_consumer_qos": True,
+        "authentication_failure_close": True,
+    },
+}
+
+# Errors that end the connection; all others end the channel (AMQP 0-9-1, "reply-code").
+HARD = frozenset(
+    (
+        ReplyCode.CONNECTION_FORCED,
+        ReplyCode.INVALID_PATH,
+        ReplyCode.FRAME_ERROR,
+        ReplyCode.SYNTAX_ERROR,
+        ReplyCode.COMMAND_INVALID,
+        ReplyCode.CHANNEL_ERROR,
+        ReplyCode.UNEXPECTED_FRAME,
+        ReplyCode.RESOURCE_ERROR,
+        ReplyCode.NOT_ALLOWED,
+        ReplyCode.NOT_IMPLEMENTED,
+        ReplyCode.INTERNAL_ERROR,
+    )
+)
+
+
+@implementer(IPushProducer)
+class Session(Protocol):
+    """A connection, from its first byte to its last.
+
+    Args:
+        broker: whose it is.
+        trusted: from inside the process: any user, any virtual host.
+    """
+
+    transport: Any  # what both TCP and memory have is in no one interface
+
+    def __init__(self, broker: Broker, trusted: bool = False) -> None:
+        self.broker = broker
+        self.trusted = trusted
+        self.user = ""
+        self.vhost: VirtualHost
+        self.channels: dict[int, Channel] = {}
+        self.publishes: Decoded = {}
+        self.channel_max = CHANNEL_MAX
+        self.frame_max = FRAME_MAX
+        self.capabilities: dict[str, Any] = {}
+        self.opening = b""  # the protocol header, as far as it has come
+        self.expects = "connection.start-ok"
+        self.reader = FrameReader(self.frame_received)
+        self.assembler = Assembler(self.method_received)
+        self.closing = False  # a connection.close is out: nothing but its answer counts
+        self.discarding = False  # and not even that can be read any more
+        self.gone: Deferred[None] = Deferred()
+        self.timeout: IDelayedCall | None = None  # for the login, then for the close
+        self.beat = LoopingCall(self.heartbeat_due)
+        self.beat.clock = broker.clock
+        self.wrote = self.read = False
+        self.silent_beats = 0
+        self.paused = False
+        self.backlog = 0
+        self.unconfirmed: list[Channel] = []  # that have something to confirm
+
+    # Bytes
+
+    def connectionMade(self) -> None:
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        self.broker.sessions[self] = None
+        self.transport.registerProducer(self, True)
+        self.timeout = self.broker.clock.callLater(LOGIN_TIMEOUT, self.login_overdue)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.read = True
+        if self.discarding:
+            return
+        if len(self.opening) < len(PROTOCOL_HEADER):
+            data = self.read_opening(data)
+        try:
+            self.reader.feed(data)
+        except FrameError as error:  # where the next frame would begin, nobody knows
+            self.discarding = True
+            self.close(error)
+        self.flush_confirms()
+
+    def read_opening(self, data: bytes) -> bytes:
+        """The eight bytes before the first frame; what follows them. Another protocol is told ours, and left."""
+        missing = len(PROTOCOL_HEADER) - len(self.opening)
+        self.opening += data[:missing]
+        if not PROTOCOL_HEADER.startswith(self.opening):
+            self.write(PROTOCOL_HEADER)
+            self.hang_up()
+            return b""
+        if self.opening == PROTOCOL_HEADER:
+            self.send(
+                0,
+                "connection.start",
+                version_minor=9,
+                server_properties=SERVER_PROPERTIES,
+                mechanisms=b" ".join(MECHANISMS),
+                locales=b"en_US",
+            )
+        return data[missing:]
+
+    def frame_received(self, kind: int, number: int, payload: bytes) -> None:
+        """One frame to its channel. Whatever goes wrong with it is told to the client, and to nobody else."""
+        if kind == FRAME_HEARTBEAT or self.discarding:
+            return  # that bytes came is all a heartbeat says
+        channel = None
+        try:
+            if number == 0:
+                self.assembler.frame(kind, payload)
+            elif not self.closing:
+                channel = self.channels.get(number) or self.new_channel(number)
+                channel.frame(kind, payload)
+        except AmqpError as error:
+            if channel is None or error.code in HARD:
+                self.close(error)
+            else:
+                self.flush_confirms()
+                channel.close(error)
+        except Exception:
+            log.failure("a bug of the embedded broker: please report it")
+            self.close(AmqpError(ReplyCode.INTERNAL_ERROR, "a bug of the broker: its log says which"))
+
+    def flush_confirms(self) -> None:
+        """All that came in one chunk is confirmed by one method a channel."""
+        if self.unconfirmed:
+            channels, self.unconfirmed = self.unconfirmed, []
+            for channel in channels:
+                channel.flush_confirms()
+
+    def write(self, data: bytes) -> None:
+        """Send frames. The transport joins what one turn of the reactor writes into one send."""
+        self.wrote = True
+        self.transport.write(data)
+        if self.paused:
+            self.backlog += len(data)
+            if self.backlog > BACKLOG_MAX:
+                self.transport.pauseProducing()
+
+    def send(self, channel: int, method: str, **arguments: Any) -> None:
+        self.write(frame(FRAME_METHOD, channel, encode_method(method, **arguments)))
+
+    def pauseProducing(self) -> None:
+        """The client reads too slowly: no deliveries for now."""
+        self.paused = True
+        self.backlog = 0
+        for channel in self.channels.values():
+            channel.update_flow()
+
+    def resumeProducing(self) -> None:
+        if self.backlog > BACKLOG_MAX:
+            self.transport.resumeProducing()
+        self.paused = False
+        for channel in list(self.channels.values()):
+            channel.update_flow()
+
+    def stopProducing(self) -> None:
+        self.paused = True
+
+    # The handshake, and what else comes on channel 0
+
+    def method_received(self, content: Content) -> None:
+        name = content.method.name
+        if name in CLOSES:
+            CLOSES[name](self, content.args)
+        elif self.closing:
+            return
+        elif name != self.expects:
+            code = ReplyCode.NOT_IMPLEMENTED if name == "connection.update-secret" else ReplyCode.COMMAND_INVALID
+            raise AmqpError(code, f"{name} where {self.expects or 'a channel'} was due", name)
+        else:
+            STEPS[name](self, content.args)
+
+    def start_ok(self, args: dict[str, Any]) -> None:
+        capabilities = args["client_properties"].get("capabilities")
+        self.capabilities = capabilities if isinstance(capabilities, dict) else {}
+        credentials = MECHANISMS.get(args["mechanism"].encode())
+        if credentials is None:
+            self.refuse_login(f"no authentication mechanism {args['mechanism']}: PLAIN or AMQPLAIN")
+            return
+        self.user, password = credentials(args["response"])
+        if not self.trusted and not self.broker.accepts(self.user, password):
+            self.refuse_login(f"Login was refused using authentication mechanism {args['mechanism']}")
+            return
+        self.send(0, "connection.tune", channel_max=CHANNEL_MAX, frame_max=FRAME_MAX, heartbeat=HEARTBEAT)
+        self.expects = "connection.tune-ok"
+
+    def refuse_login(self, text: str) -> None:
+        """Tell those who understand it; the others learn it, as AMQP has it, by the connection's end."""
+        log.warn("{text}: user {user!r}", text=text, user=self.user)
+        if self.capabilities.get("authentication_failure_close"):
+            self.close(AmqpError(ReplyCode.ACCESS_REFUSED, text, "connection.start-ok"))
+        else:
+            self.hang_up()
+
+    def tune_ok(self, args: dict[str, Any]) -> None:
+        """Zero is "no wish" for limits, and "none" for heartbeats."""
+        frame_max = args["frame_max"] or FRAME_MAX
+        channel_max = args["channel_max"] or CHANNEL_MAX
+        if not FRAME_MIN_SIZE <= frame_max <= FRAME_MAX or channel_max > CHANNEL_MAX:
+            raise AmqpError(
+                ReplyCode.NOT_ALLOWED,
+                f"frame_max {frame_max} is not from {FRAME_MIN_SIZE} to {FRAME_MAX}, or channel_max {channel_max} over"
+                f" {CHANNEL_MAX}",
+                "connection.tune-ok",
+            )
+        self.channel_max = channel_max
+        self.frame_max = self.reader.frame_max = frame_max
+        if args["heartbeat"]:
+            self.beat.start(args["heartbeat"] / 2, now=False)
+        self.expects = "connection.open"
+
+    def open(self, args: dict[str, Any]) -> None:
+        self.vhost = self.broker.find_vhost(args["virtual_host"], self.trusted)
+        self.cancel_timeout()
+        self.send(0, "connection.open-ok")
+        self.expects = ""
+
+    # Channels
+
+    def new_channel(self, number: int) -> Channel:
+        """A channel that waits for its ``channel.open``."""
+        if self.expects:
+            raise AmqpError(ReplyCode.COMMAND_INVALID, f"a frame on channel {number} where {self.expects} was due")
+        if number > self.channel_max:
+            raise AmqpError(ReplyCode.CHANNEL_ERROR, f"channel {number} is over the {self.channel_max} agreed on")
+        channel = self.channels[number] = Channel(number, self)
+        return channel
+
+    def forget(self, channel: Channel) -> None:
+        self.channels.pop(channel.number, None)
+
+    # The end
+
+    def close(self, error: AmqpError) -> None:
+        """Close the connection and say why; it ends with the client's answer, or ``CLOSE_TIMEOUT`` later."""
+        if self.closing:
+            return
+        self.closing = True
+        log.debug("closing a connection of {user!r}: {error}", user=self.user, error=error)
+        self.flush_confirms()
+        self.drop_channels()
+        self.send(0, "connection.close", **close_arguments(error))
+        self.end_within(CLOSE_TIMEOUT)
+
+    def client_closes(self, args: dict[str, Any]) -> None:
+        self.flush_confirms()
+        self.drop_channels()
+        self.send(0, "connection.close-ok")
+        self.hang_up()
+
+    def close_ok(self, args: dict[str, Any]) -> None:
+        if not self.closing:
+            raise AmqpError(ReplyCode.COMMAND_INVALID, "connection.close-ok, and nothing was closed")
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Nothing more to say, nor to hear."""
+        self.closing = self.discarding = True
+        self.transport.unregisterProducer()  # over TLS, loseConnection waits for it
+        self.transport.loseConnection()
+        self.end_within(CLOSE_TIMEOUT)  # for one who doesn't read what is still to be sent
+
+    def end_within(self, seconds: float) -> None:
+        self.cancel_timeout()
+        self.timeout = self.broker.clock.callLater(seconds, self.transport.abortConnection)
+
+    def shut_down(self) -> Deferred[None]:
+        """The broker stops. Fires when the connection is gone."""
+        if self.expects:
+            self.transport.abortConnection()
+        else:
+            self.close(AmqpError(ReplyCode.CONNECTION_FORCED, "the broker is stopping"))
+        return succeed(None) if self.gone.called else self.gone
+
+    def drop_channels(self) -> None:
+        """What is unsettled goes back to its queues, and the exclusive queues go."""
+        channels, self.channels = self.channels, {}
+        for channel in channels.values():
+            channel.stop_consuming()
+        for channel in channels.values():  # only now: none of it goes to a consumer that is going too
+            channel.give_back()
+        if not self.expects:
+            self.vhost.forget_owner(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closing = self.discarding = True
+        self.cancel_timeout()
+        if self.beat.running:
+            self.beat.stop()
+        self.broker.sessions.pop(self, None)
+        self.drop_channels()
+        self.gone.callback(None)
+
+    # Time
+
+    def login_overdue(self) -> None:
+        log.info("a connection that did not log in within {seconds} s is dropped", seconds=LOGIN_TIMEOUT)
+        self.transport.abortConnection()
+
+    def cancel_timeout(self) -> None:
+        if self.timeout is not None and self.timeout.active():
+            self.timeout.cancel()
+        self.timeout = None
+
+    def heartbeat_due(self) -> None:
+        """Two beats an interval: one is sent where nothing was written, and one is missed where nothing came."""
+        if not self.wrote:
+            self.transport.write(HEARTBEAT_FRAME)
+        self.silent_beats = 0 if self.read else self.silent_beats + 1
+        self.wrote = self.read = False
+        if self.silent_beats >= SILENT_BEATS:
+            log.info("a connection of {user!r} was silent for two heartbeats: dropped", user=self.user)
+            self.transport.abortConnection()
+
+
+def read_plain(response: bytes) -> tuple[str, str]:
+    """PLAIN: an identity that nobody uses, the user, the password, a zero byte before each of the two."""
+    _, _, rest = response.partition(b"\0")
+    user, _, password = rest.partition(b"\0")
+    return user.decode(errors="replace"), password.decode(errors="replace")
+
+
+def read_amqplain(response: bytes) -> tuple[str, str]:
+    """AMQPLAIN: a field table without its length."""
+    table, _ = decode_table(encode_longstr(response))
+    return str(table.get("LOGIN")), str(table.get("PASSWORD"))
+
+
+MECHANISMS = {b"PLAIN": read_plain, b"AMQPLAIN": read_amqplain}
+STEPS = {
+    "connection.start-ok": Session.start_ok,
+    "connection.tune-ok": Session.tune_ok,
+    "connection.open": Session.open,
+}
+CLOSES = {"connection.close": Session.client_closes, "connection.close-ok": Session.close_ok}

@@ -1,0 +1,302 @@
+"""A virtual host: its exchanges and queues by name, what may be done with them, and the way of a message.
+
+    publish(message) -> route -> Queue.put      a queue's dead letter -> route -> Queue.put
+
+Whatever is not allowed raises ``AmqpError`` with AMQP's code and a text in RabbitMQ's manner (clients read it); the
+session makes a ``channel.close`` or ``connection.close`` of it. Pure: the clock is a function.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from twisted.logger import Logger
+
+from txservices.amqp.codec import decode_properties
+from txservices.amqp.spec import ReplyCode
+from txservices.broker import messages
+from txservices.broker.arguments import COMPARED, check_exchange, check_queue, require_same
+from txservices.broker.exchanges import X_MATCH, Destination, Exchange, route
+from txservices.broker.messages import Message
+from txservices.broker.queues import Entry, Queue
+from txservices.exceptions import AmqpError, FrameError
+from txservices.utils import new_id
+
+log = Logger()
+
+PREDEFINED = (
+    ("", "direct"),
+    ("amq.direct", "direct"),
+    ("amq.fanout", "fanout"),
+    ("amq.topic", "topic"),
+    ("amq.headers", "headers"),
+    ("amq.match", "headers"),
+)
+RESERVED = "amq."  # names that clients may not make
+ROUTES_MAX = 10_000  # routing keys whose queues are remembered
+
+Owner = Any  # the connection of an exclusive queue: only ever compared
+
+
+class Published(NamedTuple):
+    """What became of a message: whether a queue was there for it, and whether all of them took it."""
+
+    routed: bool
+    taken: bool
+
+
+class VirtualHost:
+    """Exchanges and queues that see each other.
+
+    Args:
+        seconds: the clock.
+        watch: called with a queue that wants to be looked at by its ``deadline``.
+    """
+
+    def __init__(self, name: str, seconds: Callable[[], float], watch: Callable[[Queue], None]) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.watch = watch
+        self.exchanges = {name: Exchange(name, type) for name, type in PREDEFINED}
+        self.queues: dict[str, Queue] = {}
+        self.owned: dict[Owner, dict[Queue, None]] = {}
+        self.routes: dict[tuple[str, str], list[Queue]] = {}
+        self.dead: deque[tuple[Entry, str]] = deque()
+
+    # Messages
+
+    def publish(self, message: Message) -> Published:
+        """To every queue it is routed to. ``NOT_FOUND`` if there is no such exchange."""
+        queues = self.routes.get((message.exchange, message.routing_key))
+        if queues is None:
+            queues = self.find_route(message)
+        taken = True
+        for queue in queues:
+            taken = queue.put(message) and taken
+        return Published(bool(queues), taken)
+
+    def find_route(self, message: Message) -> list[Queue]:
+        exchange = self.find_exchange(message.exchange)
+        if exchange.internal:
+            raise AmqpError(ReplyCode.ACCESS_REFUSED, f"cannot publish to internal {self.called(exchange)}")
+        queues, by_key_alone = self.route(exchange, message)
+        if by_key_alone:
+            if len(self.routes) >= ROUTES_MAX:
+                self.routes.clear()
+            self.routes[message.exchange, message.routing_key] = queues
+        return queues
+
+    def route(self, exchange: Exchange, message: Message) -> tuple[list[Queue], bool]:
+        def headers() -> Mapping[str, Any]:
+            return decode_properties(message.header).get("headers") or {}
+
+        return route(exchange, message.routing_key, headers, self.exchanges.get)
+
+    def bury(self, entry: Entry, reason: str) -> None:
+        """A queue gives up a message: to its dead letter exchange, if it has one.
+
+        A dead letter can push another one out of the queue it goes to. They wait in line here, so that no chain of
+        queues is deeper than our stack.
+        """
+        if "x-dead-letter-exchange" not in entry.queue.arguments:
+            return
+        self.dead.append((entry, reason))
+        if len(self.dead) > 1:
+            return
+        while self.dead:
+            try:
+                self.bury_now(*self.dead[0])
+            except (FrameError, ValueError) as error:
+                log.error("a dead letter of queue {queue} is lost: {error}", queue=entry.queue.name, error=error)
+            finally:
+                self.dead.popleft()
+
+    def bury_now(self, entry: Entry, reason: str) -> None:
+        queue = entry.queue
+        exchange = self.exchanges.get(queue.arguments["x-dead-letter-exchange"])
+        if exchange is None:
+            return
+        key = queue.arguments.get("x-dead-letter-routing-key")
+        letter = messages.dead_letter(entry.message, reason, queue.name, exchange.name, key, self.seconds())
+        for target in self.route(exchange, letter)[0]:
+            if not messages.goes_in_circles(letter, target.name):
+                target.put(letter)
+
+    # Exchanges
+
+    def find_exchange(self, name: str) -> Exchange:
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            raise AmqpError(ReplyCode.NOT_FOUND, f"no exchange '{name}' in vhost '{self.name}'")
+        return exchange
+
+    def declare_exchange(
+        self,
+        name: str,
+        type: str,
+        durable: bool,
+        auto_delete: bool,
+        internal: bool,
+        arguments: Mapping[str, Any],
+        passive: bool,
+    ) -> None:
+        if passive:
+            self.find_exchange(name)
+            return
+        self.refuse_default(name)
+        exchange = self.exchanges.get(name)
+        if exchange is not None:
+            called = self.called(exchange)
+            require_same(called, "type", type, exchange.type)
+            require_same(called, "durable", durable, exchange.durable)
+            require_same(called, "auto_delete", auto_delete, exchange.auto_delete)
+            require_same(called, "internal", internal, exchange.internal)
+            require_same(called, "alternate-exchange", arguments.get("alternate-exchange"), exchange.alternate)
+            return
+        self.refuse_reserved("exchange", name)
+        check_exchange(f"exchange '{name}' in vhost '{self.name}'", type, arguments)
+        self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
+        self.routes.clear()  # it may be somebody's alternate
+
+    def delete_exchange(self, name: str, if_unused: bool = False) -> None:
+        self.refuse_default(name)
+        self.refuse_reserved("exchange", name)
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            return
+        if if_unused and exchange.bindings:
+            raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"{self.called(exchange)} in use")
+        self.remove_exchange(exchange)
+
+    def remove_exchange(self, exchange: Exchange) -> None:
+        del self.exchanges[exchange.name]
+        for binding in list(exchange.bindings.values()):
+            exchange.unbind(binding.destination, binding.key, binding.arguments)
+        self.unbind_all(exchange)
+
+    def bind(self, source: str, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
+        self.refuse_default(source)
+        exchange = self.find_exchange(source)
+        if exchange.type == "headers" and arguments.get("x-match", "all") not in X_MATCH:
+            raise AmqpError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"invalid x-match {arguments['x-match']!r} for {self.called(exchange)}: one of {', '.join(X_MATCH)}",
+            )
+        exchange.bind(destination, key, arguments)
+        self.routes.clear()
+
+    def unbind(self, source: str, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
+        self.refuse_default(source)
+        exchange = self.exchanges.get(source)
+        if exchange is not None and exchange.unbind(destination, key, arguments):
+            self.after_unbind(exchange)
+
+    def unbind_all(self, destination: Destination) -> None:
+        """Undo all bindings to something that is going."""
+        for binding in list(destination.incoming):
+            binding.source.unbind(destination, binding.key, binding.arguments)
+            self.after_unbind(binding.source)
+        self.routes.clear()
+
+    def after_unbind(self, exchange: Exchange) -> None:
+        self.routes.clear()
+        if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
+            self.remove_exchange(exchange)
+
+    # Queues
+
+    def find_queue(self, name: str, owner: Owner) -> Queue:
+        queue = self.queues.get(name)
+        if queue is None:
+            raise AmqpError(ReplyCode.NOT_FOUND, f"no queue '{name}' in vhost '{self.name}'")
+        if queue.owner is not None and queue.owner is not owner:
+            raise AmqpError(
+                ReplyCode.RESOURCE_LOCKED,
+                f"cannot obtain exclusive access to locked {self.called(queue)}: it is another connection's",
+            )
+        return queue
+
+    def declare_queue(
+        self,
+        name: str,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: Mapping[str, Any],
+        passive: bool,
+        owner: Owner,
+    ) -> Queue:
+        """The queue of that name, made if it isn't there; without a name, a new one."""
+        if passive or name in self.queues:
+            queue = self.find_queue(name, owner)
+            if not passive:
+                if exclusive and queue.owner is None:
+                    raise AmqpError(
+                        ReplyCode.RESOURCE_LOCKED, f"cannot obtain exclusive access to locked {self.called(queue)}"
+                    )
+                self.require_equivalent(queue, durable, exclusive, auto_delete, arguments)
+                queue.used()
+            return queue
+        if name:
+            self.refuse_reserved("queue", name)
+        else:
+            name = f"amq.gen-{new_id()}"
+        check_queue(f"queue '{name}' in vhost '{self.name}'", arguments)
+        queue = Queue(name, durable, owner if exclusive else None, auto_delete, arguments, self.seconds)
+        queue.dead_letter = self.bury
+        queue.watch = self.watch
+        queue.unused = self.delete_queue
+        self.queues[name] = queue
+        if exclusive:
+            self.owned.setdefault(owner, {})[queue] = None
+        self.exchanges[""].bind(queue, name, {})
+        self.routes.clear()
+        queue.used()
+        return queue
+
+    def require_equivalent(
+        self, queue: Queue, durable: bool, exclusive: bool, auto_delete: bool, arguments: Mapping[str, Any]
+    ) -> None:
+        called = self.called(queue)
+        require_same(called, "durable", durable, queue.durable)
+        require_same(called, "exclusive", exclusive, queue.owner is not None)
+        require_same(called, "auto_delete", auto_delete, queue.auto_delete)
+        for argument, default in COMPARED.items():
+            require_same(called, argument, arguments.get(argument, default), queue.arguments.get(argument, default))
+
+    def delete_queue(self, queue: Queue) -> None:
+        """The queue is no more, nor what is in it; its consumers are told."""
+        if queue.deleted:
+            return
+        queue.deleted = True
+        del self.queues[queue.name]
+        self.unbind_all(queue)
+        if queue.owner is not None:
+            del self.owned[queue.owner][queue]
+        queue.purge()
+        for consumer in list(queue.consumers):
+            consumer.cancelled(consumer)
+
+    def forget_owner(self, owner: Owner) -> None:
+        """A connection is gone, and its exclusive queues with it."""
+        for queue in list(self.owned.get(owner, ())):
+            self.delete_queue(queue)
+        self.owned.pop(owner, None)
+
+    # Names
+
+    def called(self, thing: Destination) -> str:
+        kind = "exchange" if isinstance(thing, Exchange) else "queue"
+        return f"{kind} '{thing.name}' in vhost '{self.name}'"
+
+    def refuse_default(self, exchange: str) -> None:
+        if exchange == "":
+            raise AmqpError(ReplyCode.ACCESS_REFUSED, "operation not permitted on the default exchange")
+
+    def refuse_reserved(self, kind: str, name: str) -> None:
+        if name.startswith(RESERVED):
+            raise AmqpError(
+                ReplyCode.ACCESS_REFUSED, f"{kind} name '{name}' begins with '{RESERVED}', which is the broker's own"
+            )
