@@ -77,6 +77,8 @@ class EventDispatcher(DependencyProvider):
     the log. An event that nobody listens to is dropped by the broker. Options are those of ``messaging.Sending``.
     """
 
+    needs_amqp = True
+
     def __init__(self, **options: Any) -> None:
         self.options = options
 

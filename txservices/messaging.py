@@ -53,6 +53,8 @@ class Publisher(DependencyProvider):
                 return self.publish({"load": os.getloadavg()[0]})
     """
 
+    needs_amqp = True
+
     def __init__(self, exchange: Any = None, queue: Any = None, declare: Any = None, **options: Any) -> None:
         self.queue = None if queue is None else queue_of(queue)
         self.exchange = exchange_of(exchange) if exchange is not None else self.queue and self.queue.exchange
@@ -97,6 +99,8 @@ class Consumers(SharedExtension):
     Closing a channel gives back what was taken on it and not acked. So it must wait for the acks, and they wait for
     the workers and for the confirms of what they published.
     """
+
+    needs_amqp = True  # tap asks: without a broker configured, who has one of these gets the embedded one
 
     def __init__(self) -> None:
         self.opened: list[QueueConsumer] = []
