@@ -43,6 +43,7 @@ class Peer:
 
     def sent(self) -> list[tuple[int, str, dict[str, Any]]]:
         """What the protocol has written since the last look: (channel, method, arguments)."""
+        self.protocol.flush()
         data = self.transport.value()
         self.transport.clear()
         if data.startswith(PROTOCOL_HEADER):

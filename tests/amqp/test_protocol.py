@@ -100,6 +100,7 @@ class HeartbeatTests(SynchronousTestCase):
         """Zero on either side is no heartbeat at all."""
         peer = Peer(heartbeat=0)
         peer.connect(server_heartbeat=60)
+        peer.sent()
         self.assertEqual(peer.clock.getDelayedCalls(), [])
 
 

@@ -218,7 +218,10 @@ class Channel(AMQChannel):
         self.settled_above.add(tag)
         if ack:
             if not self.acks:
-                self.client.clock.callLater(0, self.flush_acks)
+                client = self.client
+                client.acking.append(self)
+                if not client.flushing:
+                    client.flush_soon()
             self.acks.append(tag)
         else:
             self.basic_reject(delivery_tag=tag, requeue=requeue)

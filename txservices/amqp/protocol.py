@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ from txservices.amqp.spec import (
 from txservices.exceptions import AmqpError, ConfigurationError, FrameError
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txservices.amqp.address import Address
 
@@ -61,15 +62,11 @@ CAPABILITIES = {
     "authentication_failure_close": True,
 }
 
-_spec: Spec | None = None
 
-
+@cache
 def shared_spec() -> Spec:
     """txamqp's view of the table, made once a process: it takes some 9 ms."""
-    global _spec
-    if _spec is None:
-        _spec = txamqp_spec()
-    return _spec
+    return txamqp_spec()
 
 
 def credentials(mechanism: str, username: str, password: str) -> bytes:
@@ -132,6 +129,7 @@ class Delegate(TwistedDelegate):
 
     def close(self, reason: Any) -> None:
         self.client.failed(closed_error(reason))
+        self.client.flush()
         super().close(reason)
 
 
@@ -174,6 +172,9 @@ class Protocol(AMQClient):
         self.beat.clock = clock
         self.wrote = self.read = False
         self.silent_beats = 0
+        self.frames: list[bytes] = []  # to be sent at the end of this turn of the reactor
+        self.acking: list[Channel] = []  # that have acks to send then
+        self.flushing: IDelayedCall | None = None
 
     # Bytes
 
@@ -215,9 +216,26 @@ class Protocol(AMQClient):
         channel.frame(kind, payload)
 
     def write(self, data: bytes) -> None:
-        """Send frames. The transport joins what one turn of the reactor writes into one send."""
-        self.wrote = True
-        self.transport.write(data)
+        """Send frames, at the end of this turn of the reactor: all that a turn has to say is one write."""
+        self.frames.append(data)
+        if not self.flushing:
+            self.flush_soon()
+
+    def flush_soon(self) -> None:
+        self.flushing = self.clock.callLater(0, self.flush)
+
+    def flush(self) -> None:
+        """Send what is to be sent, now."""
+        if self.flushing is not None and self.flushing.active():
+            self.flushing.cancel()
+        for channel in self.acking:
+            channel.flush_acks()
+        self.acking.clear()
+        self.flushing = None
+        if self.frames:
+            frames, self.frames = self.frames, []
+            self.wrote = True
+            self.transport.write(b"".join(frames))
 
     def give_up(self, error: FrameError) -> None:
         """The broker sent what it mustn't: tell it, and close. What waits fails with the error."""
