@@ -1,0 +1,214 @@
+"""Errors: what each says, and how it gets to a caller and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from txservices import exceptions
+from txservices.exceptions import (
+    AmqpError,
+    BadRequest,
+    ConnectionLost,
+    FrameError,
+    IncorrectSignature,
+    MalformedRequest,
+    MethodNotFound,
+    PublishBufferFull,
+    PublishNacked,
+    PublishTimeout,
+    RemoteError,
+    RpcTimeout,
+    UndeliverableMessage,
+    UnknownService,
+    UnserializableValueError,
+    deserialize,
+    deserialize_to_instance,
+    get_module_path,
+    safe_for_serialization,
+    serialize,
+)
+
+
+class Unspeakable:
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class Thing:
+    """Has a text."""
+
+    def __str__(self) -> str:
+        return "<Thing>"
+
+    __repr__ = __str__
+
+
+ITSELF: list[Any] = []
+ITSELF.append(ITSELF)
+
+
+def broken_iterable() -> Any:
+    yield 1
+    raise ValueError("in the middle")
+
+
+# A value, and what goes onto the wire for it.
+SAFE: list[tuple[Any, Any]] = [
+    ("text", "text"),
+    ("hellø", "hellø"),
+    (404, "404"),
+    (1.5, "1.5"),
+    (None, "None"),
+    (True, "True"),
+    (b"by", ["98", "121"]),
+    ((1, 2), ["1", "2"]),
+    ([], []),
+    ({1}, ["1"]),
+    ({"k": Thing(), 2: [None]}, {"k": "<Thing>", "2": ["None"]}),
+    ({(1, 2): 3}, {"['1', '2']": "3"}),
+    ((n for n in (1, 2)), ["1", "2"]),
+    (Thing(), "<Thing>"),
+    (Unspeakable(), "[__unicode__ failed]"),
+    ([Unspeakable()], ["[__unicode__ failed]"]),
+    (broken_iterable(), "[__unicode__ failed]"),
+    (ValueError("reason"), "reason"),
+    (KeyError("missing"), "'missing'"),
+]
+
+
+class Safe(TestCase):
+    """``safe_for_serialization``."""
+
+    def test_values(self) -> None:
+        """Everything becomes text, or lists and dicts of text, as nameko has it."""
+        for value, expected in SAFE:
+            self.assertEqual(safe_for_serialization(value), expected)
+
+    def test_depth(self) -> None:
+        """What holds itself comes to an end."""
+        json.dumps(safe_for_serialization(ITSELF))
+
+
+class OnTheWire(TestCase):
+    """``serialize`` and ``deserialize``."""
+
+    def test_fields(self) -> None:
+        """An error is its class's name and path, its arguments and its text."""
+        self.assertEqual(
+            serialize(ValueError("a", 1, {"k": Thing()})),
+            {
+                "exc_type": "ValueError",
+                "exc_path": "builtins.ValueError",
+                "exc_args": ["a", "1", {"k": "<Thing>"}],
+                "value": "('a', 1, {'k': <Thing>})",
+            },
+        )
+
+    def test_nameko_paths(self) -> None:
+        """What nameko has too is called on the wire as nameko calls it."""
+        for error in (MethodNotFound, IncorrectSignature, MalformedRequest, BadRequest, RemoteError, UnknownService):
+            self.assertEqual(get_module_path(error), f"nameko.exceptions.{error.__name__}")
+        self.assertEqual(get_module_path(FrameError), "txservices.exceptions.FrameError")
+
+    def test_registered_return_as_themselves(self) -> None:
+        """The three that callers tell apart come back as what they were."""
+        for error in (MethodNotFound("m"), IncorrectSignature("takes 1"), MalformedRequest("no args")):
+            back = deserialize(serialize(error))
+            self.assertIs(type(back), type(error))
+            self.assertEqual(back.args, error.args)
+
+    def test_others_return_as_remote_errors(self) -> None:
+        """Any other error comes back as its type's name and its text."""
+        back = deserialize(serialize(ValueError("reason")))
+        assert isinstance(back, RemoteError)
+        self.assertEqual((back.exc_type, back.value, str(back)), ("ValueError", "reason", "ValueError reason"))
+
+    def test_name_alone_is_not_enough(self) -> None:
+        """An application's own MethodNotFound is not ours: the path decides."""
+        data = {"exc_type": "MethodNotFound", "exc_path": "app.MethodNotFound", "exc_args": ["m"], "value": "m"}
+        self.assertIsInstance(deserialize(data), RemoteError)
+
+    def test_deserialize_to_instance(self) -> None:
+        """A class registered here comes back as itself."""
+
+        @deserialize_to_instance
+        class Refused(Exception):
+            pass
+
+        self.addCleanup(exceptions.registry.pop, get_module_path(Refused))
+        back = deserialize(serialize(Refused("why")))
+        self.assertIs(type(back), Refused)
+        self.assertEqual(back.args, ("why",))
+
+    def test_class_with_other_arguments(self) -> None:
+        """One whose class does not take what came is a RemoteError, not a surprise for the caller."""
+
+        @deserialize_to_instance
+        class Picky(Exception):
+            def __init__(self, one: str, two: str) -> None:
+                super().__init__(one)
+
+        self.addCleanup(exceptions.registry.pop, get_module_path(Picky))
+        self.assertIsInstance(deserialize(serialize(Picky("one", "two"))), RemoteError)
+
+    def test_missing_fields(self) -> None:
+        """Absent keys are None, further ones are ignored."""
+        back = deserialize({"exc_type": "Error", "traceback": "old"})
+        assert isinstance(back, RemoteError)
+        self.assertEqual((back.exc_type, back.value), ("Error", None))
+
+    def test_garbage(self) -> None:
+        """Whatever stands where an error should, the result is an error."""
+        for data in (
+            "text",
+            1,
+            ["a"],
+            {"exc_path": ["x"]},
+            {"exc_path": "nameko.exceptions.MethodNotFound", "exc_args": 1},
+        ):
+            self.assertIsInstance(deserialize(data), RemoteError)
+
+    def test_nested(self) -> None:
+        """A remote error raised once more keeps the whole story in its text."""
+        first = deserialize(serialize(ValueError("reason")))
+        second = deserialize(serialize(first))
+        self.assertEqual(str(second), "RemoteError ValueError reason")
+
+
+class Texts(TestCase):
+    """What errors say and carry."""
+
+    def test_amqp_error(self) -> None:
+        """The broker's words, its code, and what it was about."""
+        error = AmqpError(403, "ACCESS_REFUSED - no", "queue.declare")
+        self.assertEqual(str(error), "ACCESS_REFUSED - no (code 403, about queue.declare)")
+        self.assertEqual((error.code, error.text, error.method), (403, "ACCESS_REFUSED - no", "queue.declare"))
+        self.assertEqual(str(ConnectionLost("gone")), "gone")
+
+    def test_publish_errors(self) -> None:
+        """Each names the message and what to look at."""
+        error = UndeliverableMessage("x", "key", 312, "NO_ROUTE")
+        self.assertEqual((error.exchange, error.routing_key, error.code, error.text), ("x", "key", 312, "NO_ROUTE"))
+        for each in (error, PublishNacked("x", "key"), PublishTimeout("x", "key")):
+            self.assertIn("'x' with routing key 'key'", str(each))
+        self.assertIn("3 messages (10 bytes)", str(PublishBufferFull(3, 10)))
+
+    def test_rpc_errors(self) -> None:
+        """Texts and arguments that nameko's callers know."""
+        self.assertEqual(str(UnknownService("maths")), "Unknown service `maths`")
+        self.assertEqual(UnknownService("maths").args, ("maths",))
+        self.assertEqual((str(RpcTimeout(2)), RpcTimeout(2).args), ("no reply within 2 s", (2,)))
+        self.assertEqual((str(RpcTimeout()), RpcTimeout().args), ("no reply in time", ()))
+
+    def test_unserializable(self) -> None:
+        """The value is told by its repr, if it has one, and is not carried along."""
+        error = UnserializableValueError({1})
+        self.assertEqual((str(error), error.args, error.repr_value), ("Unserializable value: `{1}`", (), "{1}"))
+        self.assertEqual(UnserializableValueError(Unspeakable()).repr_value, "[__repr__ failed]")
