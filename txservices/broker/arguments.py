@@ -88,19 +88,20 @@ def check_exchange(called: str, type: str, arguments: Mapping[str, Any]) -> None
 def require_same(called: str, field: str, asked: Any, has: Any) -> None:
     """``PRECONDITION_FAILED`` that shows the difference, in the words that RabbitMQ has for it: clients read them."""
     if asked != has or isinstance(asked, bool) != isinstance(has, bool):
-        show = shown_argument if "-" in field else shown_field
+        show = shown if asked is None or has is None else lambda value: f"'{text(value)}'"
         raise AmqpError(
             ReplyCode.PRECONDITION_FAILED,
             f"inequivalent arg '{field}' for {called}: received {show(asked)} but current is {show(has)}",
         )
 
 
-def shown_field(value: bool | str) -> str:
-    return f"'{str(value).lower()}'" if isinstance(value, bool) else f"'{value}'"
-
-
-def shown_argument(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value beside none."""
     if value is None:
         return "none"
     kind = {bool: "bool", int: "signedint", str: "longstr"}.get(type(value), type(value).__name__)
-    return f"the value '{value}' of type '{kind}'"
+    return f"the value '{text(value)}' of type '{kind}'"
+
+
+def text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

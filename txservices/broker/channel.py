@@ -13,7 +13,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from txservices.amqp.codec import encode_shortstr
-from txservices.amqp.frames import Assembler, Content, content_frames
+from txservices.amqp.frames import Assembler, Content, content_frames, frame
 from txservices.amqp.spec import FRAME_METHOD, METHODS, ReplyCode
 from txservices.broker import messages
 from txservices.broker.messages import Message
@@ -28,6 +28,10 @@ METHOD_ID = Struct(">HH")
 DELIVERY_TAG = Struct(">Q?")  # and whether it is redelivered: how they stand in basic.deliver and .get-ok
 PUBLISH = METHODS["basic.publish"]
 PUBLISH_ID = METHOD_ID.pack(60, 40)
+ACK_METHOD = METHODS["basic.ack"]
+ACK_ID = METHOD_ID.pack(60, 80)
+ACK = Struct(">QB")  # delivery tag, and in an octet's lowest bit "multiple"
+ACK_SIZE = len(ACK_ID) + ACK.size
 DELIVER = METHOD_ID.pack(60, 60)
 GET_OK = METHOD_ID.pack(60, 71)
 RETURN = METHOD_ID.pack(60, 50)
@@ -45,6 +49,8 @@ Decoded = dict[bytes, dict[str, Any]]  # a publish's bytes -> its arguments
 class Publishes(Assembler):
     """Frames to methods, where a publish in the same bytes as one before is not decoded again: 0.3 us against 4.
 
+    Acks, of which there may be one a message, are read without the codec's tables: 0.8 us against 2.7.
+
     The arguments given for it are one dict, shared by all publishes that look the same; "address" in it is exchange
     and routing key as the bytes they came in. ``decoded`` is the connection's.
     """
@@ -60,6 +66,10 @@ class Publishes(Assembler):
         if args is not None and kind == FRAME_METHOD:
             self.content = Content(PUBLISH, args)
             self.step = self.receive_header
+            return
+        if payload[:4] == ACK_ID and len(payload) == ACK_SIZE and kind == FRAME_METHOD:
+            tag, bits = ACK.unpack_from(payload, 4)
+            self.receive(Content(ACK_METHOD, {"delivery_tag": tag, "multiple": bool(bits & 1)}))
             return
         super().receive_method(kind, payload)
         if payload[:4] == PUBLISH_ID:
@@ -225,7 +235,8 @@ class Channel:
 
     def queue_unbind(self, content: Content) -> None:
         args = content.args
-        self.vhost.unbind(args["exchange"], self.queue(content), self.routing_key(content), args["arguments"])
+        if (args["queue"] or self.last_queue) in self.vhost.queues:  # else there is nothing to undo
+            self.vhost.unbind(args["exchange"], self.queue(content), self.routing_key(content), args["arguments"])
         self.answer(content, "queue.unbind-ok")
 
     def queue_purge(self, content: Content) -> None:
@@ -403,12 +414,8 @@ class Channel:
 
     def flush_confirms(self) -> None:
         if self.published > self.confirmed:
-            self.session.send(
-                self.number,
-                "basic.ack",
-                delivery_tag=self.published,
-                multiple=self.published > self.confirmed + 1,
-            )
+            payload = ACK_ID + ACK.pack(self.published, self.published > self.confirmed + 1)
+            self.session.write(frame(FRAME_METHOD, self.number, payload))
             self.confirmed = self.published
 
 

@@ -10,31 +10,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 from txservices.amqp.codec import decode_properties, encode_properties, encode_shortstr
 from txservices.amqp.spec import PROPERTIES, ReplyCode
 from txservices.exceptions import AmqpError
 
-FLAGS = {name: 0x8000 >> index for index, (name, _) in enumerate(PROPERTIES)}
 SHORT = Struct(">H")
 LONG = Struct(">I")
 
-EXPIRATION = FLAGS["expiration"]
+FLAGS = {name: 0x8000 >> index for index, (name, _) in enumerate(PROPERTIES)}
+CONTENT_TYPE = FLAGS["content_type"]
+CONTENT_ENCODING = FLAGS["content_encoding"]
 HEADERS = FLAGS["headers"]
+DELIVERY_MODE = FLAGS["delivery_mode"]
+PRIORITY = FLAGS["priority"]
+CORRELATION_ID = FLAGS["correlation_id"]
+REPLY_TO = FLAGS["reply_to"]
+EXPIRATION = FLAGS["expiration"]
 USER_ID = FLAGS["user_id"]
-UNUSUAL = HEADERS | USER_ID
+NO_PROPERTY = 0x0003  # basic has 14; the lowest two bits of the flags are no property of it
+UNUSUAL = HEADERS | USER_ID | NO_PROPERTY
 SELECTED_BY_SENDER = (b"\x02CC", b"\x03BCC")
-# What stands before the expiration: (flag, bytes of its length or, of a fixed one, None and its size)
-BEFORE_EXPIRATION = (
-    (FLAGS["content_type"], 1),
-    (FLAGS["content_encoding"], 1),
-    (FLAGS["headers"], 4),
-    (FLAGS["delivery_mode"], 0),
-    (FLAGS["priority"], 0),
-    (FLAGS["correlation_id"], 1),
-    (FLAGS["reply_to"], 1),
-)
 EXPIRATION_MAX = 0xFFFFFFFF  # milliseconds, 49 days: RabbitMQ's own limit
 
 X_DEATH = "x-death"
@@ -70,16 +68,22 @@ def read_expiration(header: bytes, flags: int) -> int | None:
         return None
     offset = 2
     try:
-        for flag, length_bytes in BEFORE_EXPIRATION:
-            if flags & flag:
-                if length_bytes == 1:
-                    offset += 1 + header[offset]
-                elif length_bytes == 4:
-                    offset += 4 + LONG.unpack_from(header, offset)[0]
-                else:
-                    offset += 1
+        if flags & CONTENT_TYPE:
+            offset += 1 + header[offset]
+        if flags & CONTENT_ENCODING:
+            offset += 1 + header[offset]
+        if flags & HEADERS:
+            offset += 4 + LONG.unpack_from(header, offset)[0]
+        if flags & DELIVERY_MODE:
+            offset += 1
+        if flags & PRIORITY:
+            offset += 1
+        if flags & CORRELATION_ID:
+            offset += 1 + header[offset]
+        if flags & REPLY_TO:
+            offset += 1 + header[offset]
         text = header[offset + 1 : offset + 1 + header[offset]]
-    except (IndexError, ValueError):
+    except (IndexError, StructError):
         raise AmqpError(ReplyCode.SYNTAX_ERROR, "the properties end before the expiration", "basic.publish") from None
     if not text.isdigit() or len(text) > 10 or int(text) > EXPIRATION_MAX:
         raise AmqpError(
@@ -94,6 +98,8 @@ def check_unusual(header: bytes, flags: int, user: str) -> None:
     """What RabbitMQ would do something about, and is rare enough to be decoded: a user id has to be the sender's own,
     and more routing keys in the headers (CC, BCC) are not for this broker.
     """
+    if flags & NO_PROPERTY:
+        raise AmqpError(ReplyCode.SYNTAX_ERROR, f"property flags {flags:#06x}: basic has no such property")
     if flags & USER_ID:
         claimed = decode_properties(header)["user_id"]
         if claimed != user:

@@ -228,8 +228,7 @@ class Queue:
             return False
         self.next_position += 1
         if self.ttl is not None or message.expiration is not None:
-            lives = min(inf if time is None else time for time in (self.ttl, message.expiration))
-            entry.deadline = self.seconds() + lives / 1000
+            entry.deadline = self.seconds() + self.time_to_live(message) / 1000
         self.fresh.append(entry)
         self.ready_bytes += len(message.body)
         if self.turn:
@@ -237,6 +236,13 @@ class Queue:
         if self.fresh:
             self.keep(entry)
         return True
+
+    def time_to_live(self, message: Message) -> float:
+        """Milliseconds: the queue's or the message's own, whichever is less."""
+        ttl, expiration = self.ttl, message.expiration
+        if ttl is None or expiration is None:
+            return inf if ttl is expiration else ttl or expiration or 0
+        return min(ttl, expiration)
 
     def keep(self, entry: Entry) -> None:
         """Nobody has room for it: the limits of what a queue keeps."""

@@ -142,10 +142,10 @@ class VirtualHost:
         arguments: Mapping[str, Any],
         passive: bool,
     ) -> None:
+        self.refuse_default(name)
         if passive:
             self.find_exchange(name)
             return
-        self.refuse_default(name)
         exchange = self.exchanges.get(name)
         if exchange is not None:
             called = self.called(exchange)
@@ -232,11 +232,13 @@ class VirtualHost:
         if passive or name in self.queues:
             queue = self.find_queue(name, owner)
             if not passive:
-                if exclusive and queue.owner is None:
+                if exclusive != (queue.owner is not None):
                     raise AmqpError(
-                        ReplyCode.RESOURCE_LOCKED, f"cannot obtain exclusive access to locked {self.called(queue)}"
+                        ReplyCode.RESOURCE_LOCKED,
+                        f"cannot obtain exclusive access to locked {self.called(queue)}: it exists, and"
+                        f" exclusive='{str(not exclusive).lower()}'",
                     )
-                self.require_equivalent(queue, durable, exclusive, auto_delete, arguments)
+                self.require_equivalent(queue, durable, auto_delete, arguments)
                 queue.used()
             return queue
         if name:
@@ -256,12 +258,9 @@ class VirtualHost:
         queue.used()
         return queue
 
-    def require_equivalent(
-        self, queue: Queue, durable: bool, exclusive: bool, auto_delete: bool, arguments: Mapping[str, Any]
-    ) -> None:
+    def require_equivalent(self, queue: Queue, durable: bool, auto_delete: bool, arguments: Mapping[str, Any]) -> None:
         called = self.called(queue)
         require_same(called, "durable", durable, queue.durable)
-        require_same(called, "exclusive", exclusive, queue.owner is not None)
         require_same(called, "auto_delete", auto_delete, queue.auto_delete)
         for argument, default in COMPARED.items():
             require_same(called, argument, arguments.get(argument, default), queue.arguments.get(argument, default))
