@@ -27,7 +27,7 @@ from txservices.amqp.address import Address, parse_addresses
 from txservices.amqp.consumer import Consumer
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol
+from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol, credentials
 from txservices.amqp.publisher import Publisher
 from txservices.amqp.spec import ReplyCode
 from txservices.exceptions import (
@@ -155,9 +155,10 @@ class Connection(Service):
                     failed = 0
                     await protocol.disconnected.wait()
                     cause = protocol.error
-                if not self.running:
+                delay = self.retry_after(failed, cause) if self.running else 0.0
+                if not self.running:  # who is told of a failure may stop us: a cancel doesn't reach what runs
                     return
-                await deferLater(self.clock, self.retry_after(failed, cause))
+                await deferLater(self.clock, delay)
         except CancelledError:
             pass
 
@@ -263,11 +264,16 @@ class Connections(MultiService):
             raise ConfigurationError(
                 "AMQP_URI is not configured: give the broker's address, amqp://user:password@host/"
             )
+        addresses = parse_addresses(uri)
+        for address in addresses:  # its mistakes now, and not at the first attempt
+            endpoint_for(address, config.get(constants.AMQP_SSL_CONFIG_KEY), clock)
+        mechanism = config.get(constants.LOGIN_METHOD_CONFIG_KEY) or "PLAIN"
+        credentials(mechanism, "", "")
         return cls(
-            parse_addresses(uri),
+            addresses,
             clock,
             heartbeat=int(config.get(constants.HEARTBEAT_CONFIG_KEY, constants.DEFAULT_HEARTBEAT) or 0),
-            mechanism=config.get(constants.LOGIN_METHOD_CONFIG_KEY) or "PLAIN",
+            mechanism=mechanism,
             tls=config.get(constants.AMQP_SSL_CONFIG_KEY),
         )
 
