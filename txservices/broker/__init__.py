@@ -2,12 +2,14 @@
 
 It is for the first hour, for tests and for one machine; a stock pika or kombu client can use it over TCP. It keeps
 nothing when the process ends: "durable" and "persistent" are taken, compared and mean nothing more. What it does not
-do (transactions, priority and quorum queues, direct reply-to, publishing to CC) it refuses with AMQP's own error.
+do (transactions, priority and quorum queues, direct reply-to, keys in CC) it refuses with AMQP's own error. Priorities
+of messages and of consumers are taken and have no effect.
 
-    session <- channel      a client's connection: bytes, handshake, close; and one method per AMQP method
-    broker <- memory        users, virtual hosts, TCP; and client and server joined inside the process, still by bytes
+    memory -> broker        client and server joined inside the process, by bytes; users, virtual hosts, TCP
+    session -> channel      a client's connection: bytes, handshake, close; and one method per AMQP method
     vhost                   exchanges and queues by name, a message's way through them
-    exchanges  queues  messages  arguments      pure: routing; turns and limits; a message's bytes; what is refused
+    exchanges  queues  messages  arguments  assemblers
+                            pure: routing; turns and limits; a message's bytes; what is refused; frames to methods
 
 A message is never decoded on its way: its header and body go out as the bytes that came in.
 """

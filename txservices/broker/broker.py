@@ -56,9 +56,25 @@ class Broker:
         return vhost
 
     def watch(self, queue: Queue) -> None:
-        """Look at the queue again when its deadline comes: one delayed call for all of them."""
+        """Look at the queue again when its deadline comes: one delayed call for all of them.
+
+        With nobody connected nothing is looked at, for there is nobody to see it; nor is anything left in the reactor.
+        """
         self.timed[queue] = queue
-        self.sweeper.watch()
+        if self.sessions:
+            self.sweeper.watch()
+
+    def add(self, session: Session) -> None:
+        if not self.sessions and self.timed:
+            self.sweeper.sweep()  # what has expired meanwhile
+        self.sessions[session] = None
+        if self.timed:
+            self.sweeper.watch()
+
+    def remove(self, session: Session) -> None:
+        self.sessions.pop(session, None)
+        if not self.sessions:
+            self.sweeper.stop()
 
     def accepts(self, user: str, password: str) -> bool:
         return self.users.get(user) == password
@@ -75,7 +91,7 @@ class Broker:
     def listen(self, host: str = "127.0.0.1", port: int = 5672) -> Deferred[IListeningPort]:
         """Take connections there. Fires with the port; fails with ``CannotListenError``."""
         kind = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
-        listening: Deferred[IListeningPort] = kind(self.clock, port, interface=host).listen(Door(self))  # type: ignore[no-untyped-call]
+        listening: Deferred[IListeningPort] = kind(self.clock, port, interface=host).listen(Sessions(self))  # type: ignore[no-untyped-call]
 
         def listens(listener: IListeningPort) -> IListeningPort:
             self.ports.append(listener)
@@ -85,11 +101,10 @@ class Broker:
 
     def stop(self) -> Deferred[None]:
         """Take no more connections, and close those that there are. Fires when the last one is gone."""
-        self.sweeper.stop()
         ports, self.ports = self.ports, []
         ended: list[Deferred[Any]] = [Deferred.fromCoroutine(stop_listening(port)) for port in ports]
         ended += [session.shut_down() for session in list(self.sessions)]
-        return DeferredList(ended).addCallback(lambda _: self.sweeper.stop())
+        return DeferredList(ended).addCallback(lambda _: None)
 
 
 async def stop_listening(port: IListeningPort) -> None:
@@ -98,7 +113,7 @@ async def stop_listening(port: IListeningPort) -> None:
         await stopping
 
 
-class Door(Factory):
+class Sessions(Factory):
     """A session for each TCP connection."""
 
     noisy = False

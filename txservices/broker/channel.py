@@ -13,9 +13,10 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from txservices.amqp.codec import encode_shortstr
-from txservices.amqp.frames import Assembler, Content, content_frames, frame
+from txservices.amqp.frames import Content, content_frames, frame
 from txservices.amqp.spec import FRAME_METHOD, METHODS, ReplyCode
 from txservices.broker import messages
+from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Publishes
 from txservices.broker.messages import Message
 from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue
 from txservices.exceptions import AmqpError
@@ -26,58 +27,14 @@ if TYPE_CHECKING:
 
 METHOD_ID = Struct(">HH")
 DELIVERY_TAG = Struct(">Q?")  # and whether it is redelivered: how they stand in basic.deliver and .get-ok
-PUBLISH = METHODS["basic.publish"]
-PUBLISH_ID = METHOD_ID.pack(60, 40)
-ACK_METHOD = METHODS["basic.ack"]
-ACK_ID = METHOD_ID.pack(60, 80)
-ACK = Struct(">QB")  # delivery tag, and in an octet's lowest bit "multiple"
-ACK_SIZE = len(ACK_ID) + ACK.size
 DELIVER = METHOD_ID.pack(60, 60)
 GET_OK = METHOD_ID.pack(60, 71)
 RETURN = METHOD_ID.pack(60, 50)
 NO_ROUTE = Struct(">H").pack(ReplyCode.NO_ROUTE) + encode_shortstr("NO_ROUTE")
 MESSAGE_COUNT = Struct(">I")
 
-PUBLISHES_MAX = 4096  # publish methods kept decoded, one for each exchange and routing key that a connection uses
 REPLY_TEXT_MAX = 255  # bytes of a short string
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
-
-
-Decoded = dict[bytes, dict[str, Any]]  # a publish's bytes -> its arguments
-
-
-class Publishes(Assembler):
-    """Frames to methods, where a publish in the same bytes as one before is not decoded again: 0.3 us against 4.
-
-    Acks, of which there may be one a message, are read without the codec's tables: 0.8 us against 2.7.
-
-    The arguments given for it are one dict, shared by all publishes that look the same; "address" in it is exchange
-    and routing key as the bytes they came in. ``decoded`` is the connection's.
-    """
-
-    __slots__ = ("decoded",)
-
-    def __init__(self, receive: Callable[[Content], None], decoded: Decoded) -> None:
-        super().__init__(receive)
-        self.decoded = decoded
-
-    def receive_method(self, kind: int, payload: bytes) -> None:
-        args = self.decoded.get(payload)
-        if args is not None and kind == FRAME_METHOD:
-            self.content = Content(PUBLISH, args)
-            self.step = self.receive_header
-            return
-        if payload[:4] == ACK_ID and len(payload) == ACK_SIZE and kind == FRAME_METHOD:
-            tag, bits = ACK.unpack_from(payload, 4)
-            self.receive(Content(ACK_METHOD, {"delivery_tag": tag, "multiple": bool(bits & 1)}))
-            return
-        super().receive_method(kind, payload)
-        if payload[:4] == PUBLISH_ID:
-            args = self.content.args
-            args["address"] = payload[6:-1]  # between class, method and a reserved number, and the octet of flags
-            if len(self.decoded) >= PUBLISHES_MAX:
-                self.decoded.clear()
-            self.decoded[payload] = args
 
 
 class Channel:
@@ -137,6 +94,7 @@ class Channel:
             self.deliveries.wake()
 
     def channel_close(self, content: Content) -> None:
+        self.flush_confirms()
         self.end()
         self.session.forget(self)
         self.answer(content, "channel.close-ok")
@@ -144,8 +102,14 @@ class Channel:
     def close(self, error: AmqpError) -> None:
         """The client's mistake: tell it, and take nothing more until it says that it knows."""
         self.end()
-        self.frame = ClosedChannel(self).frame
+        self.frame = ClosedChannel(self.client_closed).frame
         self.session.send(self.number, "channel.close", **close_arguments(error))
+
+    def client_closed(self, content: Content) -> None:
+        """On a channel that we have closed: the client knows, or has closed it itself meanwhile."""
+        self.session.forget(self)
+        if content.method.name == "channel.close":  # each side answers the other
+            self.answer(content, "channel.close-ok")
 
     def end(self) -> None:
         self.stop_consuming()
@@ -417,27 +381,6 @@ class Channel:
             payload = ACK_ID + ACK.pack(self.published, self.published > self.confirmed + 1)
             self.session.write(frame(FRAME_METHOD, self.number, payload))
             self.confirmed = self.published
-
-
-class ClosedChannel(Assembler):
-    """What comes on a channel after we have closed it counts for nothing, until the client says that it knows."""
-
-    __slots__ = ("channel",)
-
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(self.method_received)
-        self.channel = channel
-
-    def frame(self, kind: int, payload: bytes) -> None:
-        if kind == FRAME_METHOD:
-            super().receive_method(kind, payload)
-
-    def method_received(self, content: Content) -> None:
-        session = self.channel.session
-        if content.method.name in ("channel.close-ok", "channel.close"):
-            session.forget(self.channel)
-        if content.method.name == "channel.close":  # both sides at once: each answers the other
-            session.send(self.channel.number, "channel.close-ok")
 
 
 def requeue(entries: list[Entry]) -> None:

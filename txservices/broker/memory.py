@@ -21,11 +21,14 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITransport,
 )
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txservices.broker.broker import Broker
 from txservices.broker.session import Session
+
+log = Logger()
 
 BUFFER_MAX = 65_536  # bytes that may wait before the producer is paused; as much as Twisted's TCP
 
@@ -93,6 +96,7 @@ class Pipe:
         self.address = address
         self.connected = True
         self.disconnecting = False
+        self.aborted = False
         self.chunks: list[bytes] = []
         self.waiting = 0  # bytes in chunks
         self.reading = True
@@ -121,17 +125,25 @@ class Pipe:
     def flush(self) -> None:
         """What was written goes to the other side, if it is reading; then the end, if this side has said it."""
         self.scheduled = False
-        if not self.connected or not self.peer.reading:
+        if not self.connected or self.aborted or not self.peer.reading:
             return
         chunks, self.chunks = self.chunks, []
         self.waiting = 0
         if chunks:
-            self.peer.protocol.dataReceived(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            self.peer.receive(b"".join(chunks))
         if self.producer_paused and self.connected:
             self.producer_paused = False
             self.producer.resumeProducing()
-        if self.disconnecting and not self.chunks:
+        if self.disconnecting and not self.chunks and self.connected:
             self.end(ConnectionDone(), ConnectionDone())
+
+    def receive(self, data: bytes) -> None:
+        """Hand bytes to this side's protocol. An error in it ends the connection, as the reactor would end TCP's."""
+        try:
+            self.protocol.dataReceived(data)
+        except Exception:
+            log.failure("an error in {protocol} ends its connection", protocol=self.protocol)
+            self.abortConnection()
 
     def loseConnection(self) -> None:
         """The end, once the other side has what was written."""
@@ -142,10 +154,11 @@ class Pipe:
 
     def abortConnection(self) -> None:
         """The end, now; what was written and not read is lost."""
-        if self.connected:
-            self.clock.callLater(0, self.end, ConnectionAborted(), ConnectionLost())
-            self.disconnecting = True
+        if self.connected and not self.aborted:
+            self.aborted = self.disconnecting = True
+            self.reading = False
             self.chunks = []
+            self.clock.callLater(0, self.end, ConnectionAborted(), ConnectionLost())
 
     def end(self, ours: Exception, theirs: Exception) -> None:
         if self.connected:
@@ -174,7 +187,7 @@ class Pipe:
         self.reading = False
 
     def resumeProducing(self) -> None:
-        self.reading = True
+        self.reading = not self.aborted
         if not self.peer.scheduled:
             self.peer.schedule()
 

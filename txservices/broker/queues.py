@@ -342,7 +342,7 @@ class Queue:
         if consumer.in_turn:
             consumer.in_turn = False
             self.turn.remove(consumer)
-        if not self.consumers:
+        if not self.consumers and not self.deleted:
             if self.auto_delete:
                 self.unused(self)
             else:

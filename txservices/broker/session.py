@@ -32,7 +32,8 @@ from txservices.amqp.spec import (
     PROTOCOL_HEADER,
     ReplyCode,
 )
-from txservices.broker.channel import Channel, Decoded, close_arguments
+from txservices.broker.assemblers import Decoded
+from txservices.broker.channel import Channel, close_arguments
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
 
@@ -122,7 +123,7 @@ class Session(Protocol):
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        self.broker.sessions[self] = None
+        self.broker.add(self)
         self.transport.registerProducer(self, True)
         self.timeout = self.broker.clock.callLater(LOGIN_TIMEOUT, self.login_overdue)
 
@@ -232,7 +233,7 @@ class Session(Protocol):
     def start_ok(self, args: dict[str, Any]) -> None:
         capabilities = args["client_properties"].get("capabilities")
         self.capabilities = capabilities if isinstance(capabilities, dict) else {}
-        credentials = MECHANISMS.get(args["mechanism"].encode())
+        credentials = MECHANISMS.get(args["mechanism"].encode(errors="replace"))
         if credentials is None:
             self.refuse_login(f"no authentication mechanism {args['mechanism']}: PLAIN or AMQPLAIN")
             return
@@ -346,8 +347,8 @@ class Session(Protocol):
         self.cancel_timeout()
         if self.beat.running:
             self.beat.stop()
-        self.broker.sessions.pop(self, None)
         self.drop_channels()
+        self.broker.remove(self)
         self.gone.callback(None)
 
     # Time

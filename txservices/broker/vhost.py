@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
@@ -108,7 +109,7 @@ class VirtualHost:
         while self.dead:
             try:
                 self.bury_now(*self.dead[0])
-            except (FrameError, ValueError) as error:
+            except (FrameError, ValueError, TypeError) as error:
                 log.error("a dead letter of queue {queue} is lost: {error}", queue=entry.queue.name, error=error)
             finally:
                 self.dead.popleft()
@@ -179,7 +180,7 @@ class VirtualHost:
     def bind(self, source: str, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
         self.refuse_default(source)
         exchange = self.find_exchange(source)
-        if exchange.type == "headers" and arguments.get("x-match", "all") not in X_MATCH:
+        if exchange.type == "headers" and arguments.get("x-match", "all") not in list(X_MATCH):  # it may be a table
             raise AmqpError(
                 ReplyCode.PRECONDITION_FAILED,
                 f"invalid x-match {arguments['x-match']!r} for {self.called(exchange)}: one of {', '.join(X_MATCH)}",
@@ -275,7 +276,9 @@ class VirtualHost:
         if queue.owner is not None:
             del self.owned[queue.owner][queue]
         queue.purge()
+        queue.expires_at = inf
         for consumer in list(queue.consumers):
+            queue.remove(consumer)
             consumer.cancelled(consumer)
 
     def forget_owner(self, owner: Owner) -> None:
