@@ -43,7 +43,7 @@ class Commands(TestCase):
         with open(os.path.join(self.folder, "app.py"), "w") as file:
             file.write(SERVICE)
         running = processes.txservices(self, "run", "--config", self.config, "app", cwd=self.folder)
-        await running.line("services: odd")
+        await running.line("running: odd")
         return running
 
     async def ends(self, *arguments: str) -> tuple[int, str, str]:
@@ -75,7 +75,7 @@ class Commands(TestCase):
             self.assertEqual((status, stdout), (1, ""), target)
             self.assertTrue(stderr.startswith(expected), stderr)
             self.assertEqual(len(stderr.splitlines()), 1, stderr)
-        await processes.stopped(running)
+        self.assertEqual(await running.end(), 0)
 
     async def test_dispatch(self) -> None:
         """An event goes to whoever handles it; one that nobody handles is no mistake."""
@@ -98,7 +98,7 @@ class Commands(TestCase):
             status = await done.exit()
             self.assertEqual(status, 1 if "odd.fail" in line else 0, str(done))
         await running.line("sold: payload")
-        await processes.stopped(running)
+        self.assertEqual(await running.end(), 0)
 
     async def test_broker(self) -> None:
         """The embedded broker by itself serves services and calls of other processes."""

@@ -91,7 +91,7 @@ class Examples:
     async def test_rpc(self) -> None:
         """service_x calls service_y and the caller, `call` or a standalone proxy, gets what came of it."""
         running = self.services("rpc")
-        await running.line("services: service_y, service_x")
+        await running.line("running: service_y, service_x")
         called = await self.command("call", "service_x.remote_method", '["hellø"]')
         self.assertEqual(called, '"hellø-x-y"\n')
         named = await self.command("call", "service_y.append_identifier", '{"value": "hellø"}')
@@ -108,7 +108,7 @@ class Examples:
     async def test_events(self) -> None:
         """service_b hears what service_a tells, and what `dispatch` tells in service_a's name."""
         running = self.services("events")
-        await running.line("services: service_a, service_b")
+        await running.line("running: service_a, service_b")
         self.assertEqual(await self.command("call", "service_a.dispatching_method", '["one"]'), "null\n")
         await running.line("service b received: one$")
         self.assertEqual(await self.command("dispatch", "service_a", "event_type", '{"two": 2}'), "")
@@ -118,9 +118,9 @@ class Examples:
     async def test_event_broadcast(self) -> None:
         """Every instance hears: two processes, that found each other, answer one event."""
         first = self.services("event_broadcast")
-        await first.line("services: listener")
+        await first.line("running: listener")
         second = self.services("event_broadcast")
-        await second.line("services: listener")
+        await second.line("running: listener")
         await self.command("dispatch", "monitor", "ping")
         await first.line("pong from listener")
         await second.line("pong from listener")
@@ -163,7 +163,7 @@ class WithoutBroker:
     async def test_http(self) -> None:
         """Both HTTP services of a process share the port, and answer as the documentation shows."""
         running = self.face(["http", "advanced_http"], processes.EXAMPLES, "--config", self.config)
-        await running.line("services: http_service, advanced_http_service")
+        await running.line("running: http_service, advanced_http_service")
         await running.line(f"http: http://{self.address}$")
         for method, path, body, status, headers, content in RESPONSES:
             got = await curl(self.address, method, path, body)
@@ -173,7 +173,7 @@ class WithoutBroker:
     async def test_http_exceptions(self) -> None:
         """A subclass of the entrypoint answers errors in a shape of its own."""
         running = self.face(["http_exceptions"], processes.EXAMPLES, "--config", self.config)
-        await running.line("services: http_service")
+        await running.line("running: http_service")
         status, headers, content = INVALID_ARGUMENTS
         got = await curl(self.address, "GET", "/custom_exception")
         self.assertEqual(got, (status, sorted(headers), content))
@@ -182,7 +182,7 @@ class WithoutBroker:
     async def test_timer(self) -> None:
         """The timer ticks, and goes on."""
         running = self.face(["timer"], processes.EXAMPLES, "--config", self.config)
-        await running.line("services: service")
+        await running.line("running: service")
         await running.line(r"pong[\s\S]*pong")
         self.assertNotIn("broker", running.stdout)
         await processes.stopped(running)

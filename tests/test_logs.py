@@ -37,7 +37,9 @@ class Lines(SynchronousTestCase):
         self.assertRegex(self.file.getvalue(), r"critical app: a worker failed\nTraceback[\s\S]*ZeroDivisionError")
 
     def test_what_is_left_out(self) -> None:
-        """Debug events, and the comings and goings of Twisted's own factories; its warnings stay."""
+        """Debug events, and the comings and goings of Twisted's own ports and factories; its warnings stay."""
+        self.logger("log_legacy").info("Site starting on 8000")
+        self.logger("log_legacy").info("(TCP Port 8000 Closed)")
         self.logger("txservices.rpc").debug("a message")
         self.logger("twisted.internet.protocol").info("Starting factory")
         self.assertEqual(self.file.getvalue(), "")

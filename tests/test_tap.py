@@ -112,14 +112,14 @@ class Endings(Starts):
         self.app(TICKS)
         for name in ("TERM", "INT"):
             running = self.start()
-            await running.line("services: ticks")
+            await running.line("running: ticks")
             self.assertEqual(await running.end(name), 0, str(running))
 
     async def test_second_interrupt(self) -> None:
         """A worker that never ends is waited for after the first Ctrl-C, and not after the second."""
         self.app(SLOW)
         running = self.start()
-        await running.line("services: slow")
+        await running.line("running: slow")
         await running.line("worker runs")
         running.signal("INT")
         await running.line("SIGINT: stopping")
@@ -130,7 +130,7 @@ class Endings(Starts):
         """A worker that never ends is given up after SHUTDOWN_TIMEOUT, and the rest stops in its order."""
         self.app(SLOW)
         running = self.start(SHUTDOWN_TIMEOUT=0.1)
-        await running.line("services: slow")
+        await running.line("running: slow")
         await running.line("worker runs")
         self.assertEqual(await running.end(), 0, str(running))
         self.assertIn("dependency stopped", running.stdout)

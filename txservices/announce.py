@@ -1,7 +1,4 @@
-"""What a start tells the one who started it: the services, the addresses, and what to type next.
-
-The lines to type are made from the entrypoints that really run. Pure: containers in, lines out.
-"""
+"""What to type next: a line for each entrypoint that really runs. Pure: containers in, lines out."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import inspect
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 # by dotted name: saying what to type must not load klein or the AMQP client for a service that uses neither
@@ -25,23 +22,18 @@ PATHS = {"int": "42", "float": "1.5", "path": "a/b", "uuid": "12345678-1234-5678
 URL_VARIABLE = re.compile(r"<(?:(?P<converter>\w+)(?:\([^)]*\))?:)?(?P<name>\w+)>")
 
 
-def started(containers: Iterable[Any], http: str | None, broker: str | None, options: str = "") -> list[str]:
-    """The lines for running `containers`; `options` goes with every `txservices` line."""
-    containers = list(containers)
-    lines = [f"services: {', '.join(container.service_name for container in containers)}"]
-    if http is not None:
-        lines.append(f"http: {http}")
-    if broker is not None:
-        lines.append(f"broker: {broker}")
-    typed = [line for container in containers for line in lines_to_type(container, http or "", options)]
-    return lines + (["to try:", *(f"  {line}" for line in dict.fromkeys(typed))] if typed else [])
+def lines_to_type(containers: Iterable[Any], http: str, options: str = "") -> list[str]:
+    """A line to type for each entrypoint that something can be typed for.
 
-
-def lines_to_type(container: Any, http: str, options: str) -> Iterator[str]:
-    for entrypoint in sorted(container.entrypoints, key=lambda found: str(found.method_name)):
-        make = next((LINES[name] for name in kinds(entrypoint) if name in LINES), None)
-        if make is not None:
-            yield make(container, entrypoint, http, options)
+    `http` is where HTTP listens, `options` what goes with every `txservices` to come to the same broker.
+    """
+    lines = []
+    for container in containers:
+        for entrypoint in container.entrypoints:
+            make = next((LINES[kind] for kind in kinds(entrypoint) if kind in LINES), None)
+            if make is not None:
+                lines.append(make(container, entrypoint, http, options))
+    return list(dict.fromkeys(lines))
 
 
 def uses(containers: Iterable[Any], kind: str) -> bool:
@@ -65,7 +57,8 @@ def call_line(container: Any, entrypoint: Any, http: str, options: str) -> str:
 
 
 def dispatch_line(container: Any, entrypoint: Any, http: str, options: str) -> str:
-    names = f"{shlex.quote(entrypoint.source_service)} {shlex.quote(entrypoint.event_type)}"
+    event_type = re.sub("[*#]", "any", entrypoint.event_type)  # it may be a pattern
+    names = f"{shlex.quote(entrypoint.source_service)} {shlex.quote(event_type)}"
     return f"txservices dispatch{options} {names} {as_argument('payload')}"
 
 

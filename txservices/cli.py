@@ -15,6 +15,7 @@ from typing import Any
 import click
 import yaml
 from twisted.internet import task
+from twisted.logger import LogLevel
 
 from txservices import logs, process, tap
 from txservices.constants import AMQP_URI_CONFIG_KEY
@@ -130,8 +131,8 @@ def dispatch(service: str, event: str, payload: str, path: str | None, broker: s
     async def work(config: dict[str, Any]) -> None:
         from txservices.standalone.events import event_dispatcher
 
-        dispatcher = event_dispatcher(config)
-        await dispatcher(service, event, data)
+        async with event_dispatcher(config) as tell:
+            await tell(service, event, data)
 
     as_client(work, path, broker)
 
@@ -162,7 +163,7 @@ def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], path: str | Non
     config = tap.read_config(path, broker)
 
     async def main(reactor: Any) -> None:
-        logs.begin({}, sys.stderr)
+        logs.begin({}, sys.stderr, LogLevel.warn)
         try:
             await work(await tap.for_client(config, reactor))
         except process.MISTAKES as error:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import re
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from constantly import NamedConstant
 from twisted.logger import (
     FileLogObserver,
     FilteringLogObserver,
@@ -48,10 +50,14 @@ class ToTwisted(logging.Handler):
         Logger(record.name).emit(level, "{text}", text=self.format(record))
 
 
+# what Twisted says of each port that opens or closes, in the words of its old logger
+PORTS = re.compile(r"\(\w+ Port \S+ Closed\)|.* starting on \S+")
+
+
 def one_line(event: LogEvent) -> str | None:
     """`10:20:30 info txservices.rpc: what happened`; a failure's traceback follows on lines of its own."""
     text = formatEvent(event)
-    if not text and "log_failure" not in event:
+    if (not text and "log_failure" not in event) or PORTS.fullmatch(text):
         return None
     level = event.get("log_level", LogLevel.info).name
     clock = time.strftime("%H:%M:%S", time.localtime(event.get("log_time")))
@@ -60,16 +66,16 @@ def one_line(event: LogEvent) -> str | None:
     return line if failure is None else line + failure.getTraceback()
 
 
-def to_file(file: TextIO) -> ILogObserver:
-    """An observer that writes a line an event, without debug and without Twisted's comings and goings."""
-    predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
+def to_file(file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
+    """An observer that writes a line an event from `level` on, without Twisted's comings and goings."""
+    predicate = LogLevelFilterPredicate(defaultLogLevel=level)
     predicate.setLogLevelForNamespace("twisted", LogLevel.warn)
     return FilteringLogObserver(FileLogObserver(file, one_line), [predicate])
 
 
-def begin(config: Mapping[str, Any], file: TextIO = sys.stdout) -> None:
+def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedConstant = LogLevel.info) -> None:
     """Start logging where nobody else does: under `txservices run` and its like."""
-    observer: ILogObserver = STDLibLogObserver() if config.get(LOGGING_CONFIG_KEY) else to_file(file)
+    observer: ILogObserver = STDLibLogObserver() if config.get(LOGGING_CONFIG_KEY) else to_file(file, level)
     standard(config)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 

@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python import usage
 
 from txservices import announce, loading, logs, probe, process, settings
 from txservices.amqp.address import parse_addresses
-from txservices.broker.memory import Broker, brokers
+from txservices.broker.broker import Broker
+from txservices.broker.memory import brokers
 from txservices.constants import (
     AMQP_URI_CONFIG_KEY,
     DEFAULT_EMBEDDED_BROKER_ADDRESS,
@@ -153,31 +153,46 @@ class ServiceTree(Running):
         super().__init__(ending)
         self.config = dict(config)
         self.runner = ServiceRunner(self.config, clock=ending.reactor)
-        self.broker: IListeningPort | None = None
+        self.broker: Broker | None = None
         self.say = say
         self.options = options
         ending.hurry = self.runner.kill
 
-    @property
-    def containers(self) -> list[Any]:
-        return list(self.runner.containers)
-
     async def come_up(self) -> None:
-        where = await self.find_broker()
-        await self.runner.start()
-        for line in announce.started(self.containers, self.http_address(), where, self.options):
-            self.say(line)
-        await self.runner.wait()
+        self.say(f"starting services: {', '.join(self.runner.service_names)}")
+        ended = self.runner.wait()  # asked first: who dies in the start is told of here, and once
+        try:
+            await self.find_broker()
+            await self.runner.start()
+        except Exception:
+            ended.addErrback(lambda failure: None)
+            raise
+        self.say_what_runs()
+        await ended
 
-    async def find_broker(self) -> str | None:
-        """See that the services have a broker, if they need one; how to name it to the user."""
-        if not any(needs_amqp(container) for container in self.containers):
-            return None
+    def say_what_runs(self) -> None:
+        containers = self.runner.containers
+        http = ""
+        if announce.uses(containers, announce.HTTP):
+            http = http_address(self.config)
+            self.say(f"http: {http}")
+        self.say(f"running: {', '.join(self.runner.service_names)}")
+        lines = announce.lines_to_type(containers, http, self.options)
+        for line in ["to try:", *(f"  {line}" for line in lines)] if lines else []:
+            self.say(line)
+
+    async def find_broker(self) -> None:
+        """See that the services have a broker, if they need one, and say which."""
+        if any(needs_amqp(container) for container in self.runner.containers):
+            self.say(f"broker: {await self.broker_to_use()}")
+
+    async def broker_to_use(self) -> str:
+        """What the user configured, or the embedded one, or who is in its place; how to name it."""
         if uris := self.config.get(AMQP_URI_CONFIG_KEY):
             return ", ".join(str(address) for address in parse_addresses(uris))
         host, port = embedded_address(self.config)
         try:
-            self.broker = await listen(host, port)
+            self.broker = await listen(host, port, self.ending.reactor)
         except CannotListenError:
             uri = await neighbour(host, port, self.ending.reactor)
             if uri is None:
@@ -186,12 +201,6 @@ class ServiceTree(Running):
             return f"the one that answers on {host}:{port}"
         self.config[AMQP_URI_CONFIG_KEY] = f"memory://{EMBEDDED}"
         return f"embedded, on {host}:{port} (it keeps nothing when this process ends)"
-
-    def http_address(self) -> str | None:
-        if not announce.uses(self.containers, announce.HTTP):
-            return None
-        address = str(self.config.get(WEB_SERVER_ADDRESS_CONFIG_KEY) or DEFAULT_WEB_SERVER_ADDRESS)
-        return f"http://{address if ':' in address else f'127.0.0.1:{address}'}"
 
     async def go_down(self) -> None:
         await self.runner.stop()
@@ -206,12 +215,12 @@ class BrokerAlone(Running):
     def __init__(self, host: str, port: int, ending: process.Ending, say: Callable[[str], object]) -> None:
         super().__init__(ending)
         self.address = host, port
-        self.broker: IListeningPort | None = None
+        self.broker: Broker | None = None
         self.say = say
 
     async def come_up(self) -> None:
         host, port = self.address
-        self.broker = await listen(host, port)
+        self.broker = await listen(host, port, self.ending.reactor)
         self.say(f"broker: amqp://guest:guest@{host}:{port}/ (it keeps nothing when this process ends)")
 
     async def go_down(self) -> None:
@@ -221,6 +230,11 @@ class BrokerAlone(Running):
 def needs_amqp(container: Any) -> bool:
     """Whether the service calls, is called, tells or hears by AMQP: its extensions say so in `needs_amqp`."""
     return any(getattr(extension, "needs_amqp", False) for extension in container.extensions)
+
+
+def http_address(config: Mapping[str, Any]) -> str:
+    address = str(config.get(WEB_SERVER_ADDRESS_CONFIG_KEY) or DEFAULT_WEB_SERVER_ADDRESS)
+    return f"http://{address if ':' in address else f'127.0.0.1:{address}'}"
 
 
 def embedded_address(config: Mapping[str, Any]) -> tuple[str, int]:
@@ -233,18 +247,18 @@ def embedded_address(config: Mapping[str, Any]) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
-async def listen(host: str, port: int) -> IListeningPort:
+async def listen(host: str, port: int, reactor: Any) -> Broker:
     """The embedded broker, listening, and memory://embedded in this process. May raise CannotListenError."""
-    broker = Broker(EMBEDDED)
-    listening = await broker.listen(host, port)
+    broker = Broker(EMBEDDED, clock=reactor)
+    await broker.listen(host, port)
     brokers[EMBEDDED] = broker
-    return listening
+    return broker
 
 
-async def close(listening: IListeningPort | None) -> None:
-    if listening is not None:
-        await listening.stopListening()
-        del brokers[EMBEDDED]
+async def close(broker: Broker | None) -> None:
+    if broker is not None:
+        brokers.pop(EMBEDDED, None)
+        await broker.stop()
 
 
 async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
