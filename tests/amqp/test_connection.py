@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connection import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.broker.broker import Broker, Door
+from txservices.broker.broker import Broker, Sessions
 from txservices.broker.memory import brokers
 from txservices.exceptions import (
     BrokerRefused,
@@ -312,7 +312,7 @@ class AddressTests(ConnectionsTestCase):
         key = issued.private_key_pem.bytes()
         certificate = ssl.PrivateCertificate.loadPEM(key + chain)
         endpoint = SSL4ServerEndpoint(reactor, 0, certificate.options(), interface="127.0.0.1")
-        listener = await endpoint.listen(Door(self.broker))
+        listener = await endpoint.listen(Sessions(self.broker))
         self.addCleanup(listener.stopListening)
         trusted, stranger = self.mktemp(), self.mktemp()
         authority.cert_pem.write_to_path(trusted)

@@ -276,11 +276,11 @@ class Protocol(AMQClient):
         return closing.addBoth(closed)
 
     def do_close(self, reason: Any) -> None:
-        channels, self.channels = self.channels, {}  # apart: who is told of a closed channel may take others out
+        channels = self.channels
+        self.channels: dict[int, Channel] = {}  # apart: who is told of a closed channel may take others out
         for channel in channels.values():
             channel.close(reason)
         super().do_close(reason)
-        self.channels.clear()
 
     # The end
 
