@@ -5,6 +5,8 @@ All in real processes. The results are those of nameko's documentation.
 
 from __future__ import annotations
 
+import os
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -103,7 +105,9 @@ class Examples:
 
     async def example(self, *arguments: str) -> str:
         """What an example that is a program prints."""
-        return await processes.succeed(processes.python(self, *arguments, cwd=processes.EXAMPLES))
+        return await processes.succeed(
+            processes.python(self, *arguments, cwd=os.path.join(processes.EXAMPLES, "standalone"))
+        )
 
     async def test_events(self) -> None:
         """service_b hears what service_a tells, and what `dispatch` tells in service_a's name."""

@@ -1,6 +1,7 @@
 """A program that is no service calls one: `txservices run rpc` here, `python standalone_rpc.py` beside it.
 
-`python standalone_rpc.py amqp://user:password@host/` calls through a broker of your choice.
+`python standalone_rpc.py amqp://user:password@host/` calls through a broker of your choice. It is in a folder of its
+own because Python puts a program's folder in front of everything, and beside this one would be an `http.py`.
 """
 
 import sys
