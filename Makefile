@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 run: $(VENV)/installed
-	cd examples && ../$(BIN)/txservices run rpc events event_broadcast http advanced_http
+	$(BIN)/txservices run examples.rpc examples.events examples.event_broadcast examples.http examples.advanced_http
 
 test: $(VENV)/installed
 	$(BIN)/python -m twisted.trial $(TESTS)

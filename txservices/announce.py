@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from attrs import frozen
+
 # by dotted name: saying what to type must not load klein or the AMQP client for a service that uses neither
 HTTP = "txservices.web.handlers.HttpRequestHandler"
 RPC = "txservices.rpc.Rpc"
@@ -22,17 +24,23 @@ PATHS = {"int": "42", "float": "1.5", "path": "a/b", "uuid": "12345678-1234-5678
 URL_VARIABLE = re.compile(r"<(?:(?P<converter>\w+)(?:\([^)]*\))?:)?(?P<name>\w+)>")
 
 
-def lines_to_type(containers: Iterable[Any], http: str, options: str = "") -> list[str]:
-    """A line to type for each entrypoint that something can be typed for.
+@frozen
+class Reach:
+    """With what a line comes to these services: how `txservices` is typed, its options, and where HTTP listens."""
 
-    `http` is where HTTP listens, `options` what goes with every `txservices` to come to the same broker.
-    """
+    command: str = "txservices"
+    options: str = ""
+    http: str = ""
+
+
+def lines_to_type(containers: Iterable[Any], reach: Reach) -> list[str]:
+    """A line to type for each entrypoint that something can be typed for."""
     lines = []
     for container in containers:
         for entrypoint in container.entrypoints:
             make = next((LINES[kind] for kind in kinds(entrypoint) if kind in LINES), None)
             if make is not None:
-                lines.append(make(container, entrypoint, http, options))
+                lines.append(make(container, entrypoint, reach))
     return list(dict.fromkeys(lines))
 
 
@@ -45,35 +53,37 @@ def kinds(extension: Any) -> list[str]:
     return [f"{cls.__module__}.{cls.__qualname__}" for cls in type(extension).__mro__]
 
 
-def call_line(container: Any, entrypoint: Any, http: str, options: str) -> str:
+def call_line(container: Any, entrypoint: Any, reach: Reach) -> str:
     method = getattr(container.service_cls, entrypoint.method_name)
-    values = [
-        value_for(parameter)
-        for parameter in list(inspect.signature(method).parameters.values())[1:]
-        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    ]
-    arguments = f" {as_argument(values)}" if values else ""
-    return f"txservices call{options} {container.service_name}.{entrypoint.method_name}{arguments}"
+    needed = [each for each in inspect.signature(method).parameters.values() if is_needed(each)][1:]
+    arguments: Any = [value_for(parameter) for parameter in needed]
+    if any(parameter.kind is parameter.KEYWORD_ONLY for parameter in needed):
+        arguments = {parameter.name: value_for(parameter) for parameter in needed}
+    target = shlex.quote(f"{container.service_name}.{entrypoint.method_name}")
+    return f"{reach.command} call{reach.options} {target}{as_argument(arguments) if needed else ''}"
 
 
-def dispatch_line(container: Any, entrypoint: Any, http: str, options: str) -> str:
+def dispatch_line(container: Any, entrypoint: Any, reach: Reach) -> str:
     event_type = re.sub("[*#]", "any", entrypoint.event_type)  # it may be a pattern
     names = f"{shlex.quote(entrypoint.source_service)} {shlex.quote(event_type)}"
-    return f"txservices dispatch{options} {names} {as_argument('payload')}"
+    return f"{reach.command} dispatch{reach.options} {names}{as_argument('payload')}"
 
 
-def curl_line(container: Any, entrypoint: Any, http: str, options: str) -> str:
+def curl_line(container: Any, entrypoint: Any, reach: Reach) -> str:
     method = entrypoint.method.split(",")[0]
     how = {"GET": "", "POST": " -d 'post body'", "HEAD": " --head"}.get(method, f" -X {method}")
     url = URL_VARIABLE.sub(lambda found: PATHS.get(found["converter"], found["name"]), entrypoint.url)
-    return f"curl -i{how} {shlex.quote(http + url)}"
+    return f"curl -i{how} {shlex.quote(reach.http + url)}"
 
 
-LINES: dict[str, Callable[[Any, Any, str, str], str]] = {
-    HTTP: curl_line,
-    RPC: call_line,
-    EVENTS: dispatch_line,
-}
+LINES: dict[str, Callable[[Any, Any, Reach], str]] = {HTTP: curl_line, RPC: call_line, EVENTS: dispatch_line}
+
+
+def is_needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
 
 
 def value_for(parameter: inspect.Parameter) -> Any:
@@ -81,4 +91,4 @@ def value_for(parameter: inspect.Parameter) -> Any:
 
 
 def as_argument(value: Any) -> str:
-    return shlex.quote(json.dumps(value, ensure_ascii=False))
+    return " " + shlex.quote(json.dumps(value, ensure_ascii=False))

@@ -7,7 +7,6 @@ what went wrong to stderr.
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -63,14 +62,8 @@ def run(modules: tuple[str, ...], path: str | None, broker: str | None) -> None:
     config = tap.read_config(path, broker)
     ending = process.Ending(reactor)
     logs.begin(config)
-    tree = tap.build(modules, config, ending, say=click.echo, options=same_options(path, broker))
+    tree = tap.build(modules, config, ending, say=click.echo, options=tap.same_options(path, broker))
     tap.run(tree, ending)
-
-
-def same_options(path: str | None, broker: str | None) -> str:
-    """The options with which another command comes to the same broker; a password is not repeated."""
-    file = f" --config {shlex.quote(path)}" if path else ""
-    return file + (f" --broker {shlex.quote(sanitize_url(broker))}" if broker else "")
 
 
 @commands.command()

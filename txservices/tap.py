@@ -9,6 +9,9 @@ services here join it in memory; a second process, which finds that port answeri
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -19,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from txservices import announce, loading, logs, probe, process, settings
-from txservices.amqp.address import parse_addresses
+from txservices.amqp.address import DEFAULT_USER, parse_addresses
 from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
 from txservices.constants import (
@@ -31,6 +34,7 @@ from txservices.constants import (
 )
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
+from txservices.utils import sanitize_url
 
 EMBEDDED = "embedded"  # the broker's name in memory://embedded
 
@@ -71,7 +75,8 @@ def makeService(options: Options) -> IService:
     try:
         config = read_config(options["config"], options["broker"])
         logs.join(config)
-        return build(options["modules"], config, ending, say=lambda line: log.info("{line}", line=line))
+        reached_by = same_options(options["config"], options["broker"])
+        return build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), reached_by)
     except ConfigurationError as error:
         process.tell(error)
         raise SystemExit(process.MISTAKE) from None
@@ -80,6 +85,23 @@ def makeService(options: Options) -> IService:
 def read_config(path: str | None, broker: str | None) -> dict[str, Any]:
     config = settings.load(path) if path else {}
     return {**config, AMQP_URI_CONFIG_KEY: broker} if broker else config
+
+
+def same_options(path: str | None, broker: str | None) -> str:
+    """What to type for another command to come to the same broker. A password is not repeated, but for guest's."""
+    options = f" --config {shlex.quote(path)}" if path else ""
+    if not broker:
+        return options
+    secret = any(address.password != DEFAULT_USER for address in parse_addresses(broker))
+    return f"{options} --broker {shlex.quote(sanitize_url(broker) if secret else broker)}"
+
+
+def command_to_type() -> str:
+    """How `txservices` is typed where this process was started: by its path, if it is not the one on PATH."""
+    ours = os.path.join(os.path.dirname(sys.argv[0]), "txservices")
+    found = shutil.which("txservices")
+    on_path = found is not None and os.path.realpath(found) == os.path.realpath(ours)
+    return "txservices" if on_path or not os.path.exists(ours) else shlex.quote(ours)
 
 
 def build(
@@ -177,7 +199,8 @@ class ServiceTree(Running):
             http = http_address(self.config)
             self.say(f"http: {http}")
         self.say(f"running: {', '.join(self.runner.service_names)}")
-        lines = announce.lines_to_type(containers, http, self.options)
+        reach = announce.Reach(command_to_type(), self.options, http)
+        lines = announce.lines_to_type(containers, reach)
         for line in ["to try:", *(f"  {line}" for line in lines)] if lines else []:
             self.say(line)
 
