@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -264,11 +265,11 @@ class MethodProxy:
         self.method = method
         self.sending = sending
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it: a Deferred that fires with what the method returned. Errors: those of ``Client.call``."""
         return self.client.call(self.context, self.service, self.method, args, kwargs, self.sending)
 
-    def call_async(self, *args: Any, **kwargs: Any) -> Any:
+    def call_async(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it; gives an ``RpcReply``, whose ``result()`` can be asked for later, and more than once."""
         answer = self.client.call(self.context, self.service, self.method, args, kwargs, self.sending)
         return RpcReply(answer, repr(self))
@@ -321,11 +322,11 @@ class BlockingMethodProxy(MethodProxy):
 
     __slots__ = ()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return in_reactor(super().__call__, *args, **kwargs)
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return in_reactor(partial(super().__call__, *args, **kwargs))
 
-    def call_async(self, *args: Any, **kwargs: Any) -> BlockingReply:
-        return BlockingReply(in_reactor(super().call_async, *args, **kwargs))
+    def call_async(self, /, *args: Any, **kwargs: Any) -> BlockingReply:
+        return BlockingReply(in_reactor(partial(super().call_async, *args, **kwargs)))
 
 
 class BlockingReply:

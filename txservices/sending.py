@@ -196,9 +196,9 @@ class Confirmation(Deferred[None]):
         failure = getattr(self, "result", None)
         if isinstance(failure, Failure):
             log.error(
-                "{routing_key} was not published to {exchange}: {error}",
-                routing_key=repr(self.routing_key),
-                exchange=repr(self.exchange),
+                "{routing_key!r} was not published to {exchange!r}: {error}",
+                routing_key=self.routing_key,
+                exchange=self.exchange,
                 error=failure.value,
             )
             self.addErrback(lambda _: None)

@@ -203,9 +203,11 @@ class Publisher:
         if channel is None:
             return
         self.unsent = deque(self.unconfirmed)
+        sent = list(channel.unconfirmed.values())
+        channel.unconfirmed.clear()  # else they live on with it until Python looks for cycles
+        channel.mandatory.clear()
         if not isinstance(error, ChannelClosedByBroker):
             return  # the connection is gone: restore() is called with the next one
-        sent = list(channel.unconfirmed.values())
         if len(sent) == 1:
             self.confirmed(sent[0], error)
             self.unsent = deque(self.unconfirmed)
