@@ -181,7 +181,7 @@ class WithoutBroker:
         status, headers, content = INVALID_ARGUMENTS
         got = await curl(self.address, "GET", "/custom_exception")
         self.assertEqual(got, (status, sorted(headers), content))
-        await processes.stopped(running)
+        self.assertEqual(await running.end(), 0, str(running))
 
     async def test_timer(self) -> None:
         """The timer ticks, and goes on."""
