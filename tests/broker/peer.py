@@ -1,0 +1,135 @@
+"""A client's side in a test's hands: methods to send as bytes, and what the broker writes as methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from txservices.amqp import codec, frames
+from txservices.amqp.spec import FRAME_METHOD, PROTOCOL_HEADER
+from txservices.broker.broker import Broker
+from txservices.broker.session import Session
+
+
+class Transport(StringTransport):
+    """A string transport that can be aborted."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+
+class Client:
+    """A connection to a broker on a clock. ``sent`` gives what has come since the last look."""
+
+    def __init__(self, broker: Broker | None = None, trusted: bool = False) -> None:
+        self.broker = broker or Broker(clock=Clock())
+        self.clock = self.broker.clock
+        self.session = Session(self.broker, trusted)
+        self.transport = Transport()
+        self.heartbeats = 0
+        self.found: list[tuple[int, frames.Content]] = []
+        self.assemblers: dict[int, frames.Assembler] = {}
+        self.reader = frames.FrameReader(self.take)
+        self.session.makeConnection(self.transport)
+
+    def take(self, kind: int, channel: int, payload: bytes) -> None:
+        if kind == frames.FRAME_HEARTBEAT:
+            self.heartbeats += 1
+            return
+        if channel not in self.assemblers:
+            self.assemblers[channel] = frames.Assembler(lambda content: self.found.append((channel, content)))
+        self.assemblers[channel].frame(kind, payload)
+
+    def contents(self) -> list[tuple[int, frames.Content]]:
+        """What the broker has written since the last look: (channel, method with all that belongs to it)."""
+        data = self.transport.value()
+        self.transport.clear()
+        self.found = []
+        self.reader.feed(data)
+        return self.found
+
+    def sent(self) -> list[tuple[int, str, dict[str, Any]]]:
+        """The same as (channel, method, arguments)."""
+        return [(channel, content.method.name, content.args) for channel, content in self.contents()]
+
+    def names(self) -> list[str]:
+        return [name for _, name, _ in self.sent()]
+
+    def bodies(self) -> list[bytes]:
+        """The bodies of the messages that have come."""
+        return [content.body for _, content in self.contents() if content.method.content]
+
+    def write(self, data: bytes) -> None:
+        self.session.dataReceived(data)
+
+    def method(self, channel: int, name: str, **arguments: Any) -> None:
+        self.write(method(channel, name, **arguments))
+
+    def call(self, channel: int, name: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+        """Send a method; the first that comes back."""
+        self.sent()
+        self.method(channel, name, **arguments)
+        answers = [(method, args) for number, method, args in self.sent() if number in (channel, 0)]
+        return answers[0] if answers else ("", {})
+
+    def publish(self, routing_key: str, body: bytes = b"", exchange: str = "", channel: int = 1, **rest: Any) -> None:
+        self.write(publish(routing_key, body, exchange, channel, **rest))
+
+    def login(self, user: str = "guest", password: str = "guest", **capabilities: bool) -> None:
+        """The handshake, up to tune."""
+        self.write(PROTOCOL_HEADER)
+        self.method(
+            0,
+            "connection.start-ok",
+            client_properties={"capabilities": capabilities},
+            mechanism="PLAIN",
+            response=f"\0{user}\0{password}".encode(),
+            locale="en_US",
+        )
+
+    def open(self, vhost: str = "/", heartbeat: int = 0, frame_max: int = 131072, **capabilities: bool) -> Client:
+        """The whole handshake, and channel 1."""
+        self.login(**(capabilities or {"consumer_cancel_notify": True}))
+        self.method(0, "connection.tune-ok", channel_max=2047, frame_max=frame_max, heartbeat=heartbeat)
+        self.method(0, "connection.open", virtual_host=vhost)
+        self.method(1, "channel.open")
+        self.sent()
+        return self
+
+    def declare(self, name: str = "q", **options: Any) -> None:
+        self.method(1, "queue.declare", queue=name, **options)
+
+    def consume(self, queue: str = "q", tag: str = "t", channel: int = 1, **options: Any) -> None:
+        self.method(channel, "basic.consume", queue=queue, consumer_tag=tag, **options)
+
+    def refusal(self, channel: int, name: str, **arguments: Any) -> tuple[str, int, str]:
+        """What a method is refused with: (channel.close or connection.close, code, text)."""
+        answer, args = self.call(channel, name, **arguments)
+        return answer, args.get("reply_code", 0), args.get("reply_text", "")
+
+    def lose(self) -> None:
+        """The connection is lost without a word."""
+        from twisted.internet.error import ConnectionLost
+        from twisted.python.failure import Failure
+
+        self.session.connectionLost(Failure(ConnectionLost()))
+
+
+def method(channel: int, name: str, **arguments: Any) -> bytes:
+    return frames.frame(FRAME_METHOD, channel, codec.encode_method(name, **arguments))
+
+
+def publish(
+    routing_key: str,
+    body: bytes = b"",
+    exchange: str = "",
+    channel: int = 1,
+    mandatory: bool = False,
+    **properties: Any,
+) -> bytes:
+    payload = codec.encode_method("basic.publish", exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+    return frames.content_frames(channel, payload, codec.encode_properties(properties), body)

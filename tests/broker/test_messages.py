@@ -1,0 +1,135 @@
+"""What the broker reads of a message's properties, and what it writes into a dead letter's."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txservices.amqp.codec import decode_properties, encode_properties
+from txservices.broker import messages
+from txservices.broker.messages import Message
+from txservices.exceptions import AmqpError
+
+EVERYTHING: dict[str, Any] = {
+    "content_type": "application/json",
+    "content_encoding": "utf-8",
+    "headers": {"a": [1, {"b": None}]},
+    "delivery_mode": 2,
+    "priority": 0,
+    "correlation_id": "c",
+    "reply_to": "r",
+    "expiration": "60000",
+    "message_id": "m",
+    "user_id": "guest",
+}
+
+
+def read(properties: dict[str, Any]) -> int | None:
+    header = encode_properties(properties)
+    return messages.read_expiration(header, messages.read_flags(header))
+
+
+def message(**properties: Any) -> Message:
+    return Message("x", "k", b"\x01x\x01k", encode_properties(properties), b"body")
+
+
+class ReadTests(SynchronousTestCase):
+    """Properties read in place."""
+
+    def test_expiration_behind_any_others(self) -> None:
+        """The expiration is found whichever other properties stand before and after it."""
+        names = [name for name in EVERYTHING if name != "expiration"]
+        for chosen in range(1 << len(names)):
+            properties = {name: EVERYTHING[name] for bit, name in enumerate(names) if chosen >> bit & 1}
+            self.assertEqual(read({**properties, "expiration": "60000"}), 60000)
+            self.assertIsNone(read(properties))
+
+    def test_not_a_number(self) -> None:
+        """An expiration that is no number of milliseconds is 406."""
+        for text in ("", "abc", "-1", "1.5", "99999999999", "4294967296", "٣"):
+            error = self.assertRaises(AmqpError, read, {"expiration": text})
+            self.assertEqual(error.code, 406)
+
+    def test_cut(self) -> None:
+        """Properties that end before the expiration are a syntax error and nothing worse."""
+        header = encode_properties(EVERYTHING)
+        for length in range(2, header.index(b"\x0560000")):
+            error = self.assertRaises(AmqpError, messages.read_expiration, header[:length], messages.read_flags(header))
+            self.assertIn(error.code, (406, 502))
+
+    def test_unusual(self) -> None:
+        """A user id has to be the sender's; CC and BCC in the headers are refused, and elsewhere mean nothing."""
+        for properties, code in (
+            ({"user_id": "guest"}, 0),
+            ({"user_id": "other"}, 406),
+            ({"headers": {"CC": ["a"]}}, 540),
+            ({"headers": {"BCC": ["a"]}}, 540),
+            ({"headers": {"a": "\x02CC", "b": {"CC": 1}}}, 0),
+        ):
+            header = encode_properties(properties)
+            try:
+                messages.check_unusual(header, messages.read_flags(header), "guest")
+                found = 0
+            except AmqpError as error:
+                found = int(error.code)
+            self.assertEqual(found, code, properties)
+
+
+class DeadLetterTests(SynchronousTestCase):
+    """x-death."""
+
+    def test_first_death(self) -> None:
+        """A dead letter says why, where, when and how often it died, and keeps everything else but its expiration."""
+        letter = messages.dead_letter(message(**EVERYTHING), "expired", "q", "dlx", None, 100.0)
+        properties = decode_properties(letter.header)
+        headers = properties.pop("headers")
+        death = {
+            "count": 1,
+            "reason": "expired",
+            "queue": "q",
+            "time": datetime.fromtimestamp(100, timezone.utc),
+            "exchange": "x",
+            "routing-keys": ["k"],
+            "original-expiration": "60000",
+        }
+        self.assertEqual(headers.pop("x-death"), [death])
+        self.assertEqual(
+            headers,
+            {
+                **EVERYTHING["headers"],
+                "x-first-death-reason": "expired",
+                "x-first-death-queue": "q",
+                "x-first-death-exchange": "x",
+            },
+        )
+        self.assertEqual(
+            properties, {key: value for key, value in EVERYTHING.items() if key not in ("headers", "expiration")}
+        )
+        self.assertEqual((letter.exchange, letter.routing_key, letter.body), ("dlx", "k", b"body"))
+        self.assertEqual(letter.address, b"\x03dlx\x01k")
+
+    def test_again(self) -> None:
+        """The same death again is counted and comes first; the first one of all stays named."""
+        letter = message()
+        for reason, queue in (("rejected", "q"), ("expired", "wait"), ("rejected", "q")):
+            letter = messages.dead_letter(letter, reason, queue, "dlx", "key", 0)
+        headers = decode_properties(letter.header)["headers"]
+        deaths = [(death["queue"], death["reason"], death["count"]) for death in headers["x-death"]]
+        self.assertEqual(deaths, [("q", "rejected", 2), ("wait", "expired", 1)])
+        self.assertEqual((headers["x-first-death-queue"], letter.routing_key), ("q", "key"))
+
+    def test_circles(self) -> None:
+        """A letter that comes back with nobody having rejected it goes in circles; one rejected on the way doesn't."""
+        letter = messages.dead_letter(message(), "expired", "a", "", None, 0)
+        letter = messages.dead_letter(letter, "maxlen", "b", "", None, 0)
+        self.assertEqual([messages.goes_in_circles(letter, name) for name in "abc"], [True, True, False])
+        letter = messages.dead_letter(letter, "rejected", "c", "", None, 0)
+        self.assertEqual([messages.goes_in_circles(letter, name) for name in "abc"], [False, False, False])
+
+    def test_forged(self) -> None:
+        """An x-death that a client made up is no error."""
+        for forged in ("text", 5, [1, "a"], [{"count": "x"}], {"a": 1}):
+            letter = messages.dead_letter(message(headers={"x-death": forged}), "expired", "q", "", None, 0)
+            self.assertEqual(len(decode_properties(letter.header)["headers"]["x-death"]), 1)
