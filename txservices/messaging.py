@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 
@@ -136,7 +136,7 @@ async def in_time(waited: Deferred[Any], clock: Any) -> bool:
     """Whether that came about within SETTLE_TIMEOUT: what stops must not wait for a broker that is not there."""
     try:
         await waited.addTimeout(SETTLE_TIMEOUT, clock)
-    except DeferredTimeout:
+    except (DeferredTimeout, FirstError):  # the latter from gatherResults, when it is cancelled
         return False
     return True
 

@@ -166,6 +166,12 @@ class Unconfirmed:
         else:
             call()
 
+    def settled(self, worker_ctx: Any) -> Deferred[None]:
+        """Fires when the broker has answered for all that was published."""
+        settled: Deferred[None] = Deferred()
+        self.then(worker_ctx, lambda: settled.callback(None))
+        return settled
+
 
 unconfirmed = Unconfirmed()
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from txservices.amqp.connection import Connections
 from txservices.events import get_event_exchange
-from txservices.sending import Sending, send
+from txservices.sending import Sending, send, unconfirmed
 from txservices.serialization import Serializers
 
 __all__ = ["Dispatcher", "event_dispatcher", "get_event_exchange"]
@@ -47,9 +47,9 @@ class Dispatcher:
         return send(self.connections, self.sending, exchange, event_type, properties, body, self)
 
     def stop(self) -> Deferred[None]:
-        """Fires when what was dispatched is confirmed and the connection closed."""
+        """Fires when what was dispatched is confirmed, or has failed, and the connection is closed."""
         self.stopped = True
-        return self.connections.stopService()
+        return unconfirmed.settled(self).addCallback(lambda _: self.connections.stopService())
 
     async def __aenter__(self) -> Dispatcher:
         return self

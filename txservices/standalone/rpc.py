@@ -21,7 +21,7 @@ from txservices import constants
 from txservices.amqp.connection import Connections
 from txservices.calls import Client, ServiceProxy, default_options
 from txservices.exceptions import RpcConnectionError
-from txservices.sending import Sending
+from txservices.sending import Sending, unconfirmed
 from txservices.utils import sanitize_url
 
 NAME = "standalone_rpc_proxy"  # what stands on the wire where a service has its name
@@ -103,9 +103,12 @@ class StandaloneProxy(Generic[P]):
         return self.proxy()
 
     def stop(self) -> Deferred[None]:
-        """No more calls: those under way fail with ``RpcConnectionError``. Fires when the connections are closed."""
+        """No more calls. Fires when the connections are closed.
+
+        Calls under way get out, so that ``call_async`` may be forgotten; who waits for one has ``RpcConnectionError``.
+        """
         self.client.stop()
-        return self.connections.stopService()
+        return unconfirmed.settled(self.caller).addCallback(lambda _: self.connections.stopService())
 
     async def __aenter__(self) -> P:
         return await self.start()

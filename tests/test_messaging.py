@@ -1,0 +1,445 @@
+"""Messages: what a Publisher puts on the wire, what becomes of those that a service consumes."""
+
+from __future__ import annotations
+
+import zlib
+from decimal import Decimal
+from typing import Any
+
+import kombu
+from attrs import asdict
+from twisted.internet.defer import Deferred
+
+from tests.services import Heard, Recorded, ServicesCase, properties_of
+from txservices.amqp.entities import Exchange, Queue
+from txservices.containers import WorkerContext
+from txservices.declarations import exchange_of, queue_of
+from txservices.exceptions import (
+    ChannelClosedByBroker,
+    ConfigurationError,
+    EncodeError,
+    UndeliverableMessage,
+)
+from txservices.extensions import DependencyProvider
+from txservices.messaging import Publisher, consume
+from txservices.rpc import rpc
+from txservices.sending import Confirmation, Sending, Unconfirmed, context_from, headers_for, unconfirmed
+from txservices.serialization import Serializers
+
+JSON = Serializers({})
+
+
+class HeaderTests(ServicesCase):
+    """A worker's context, to and from the wire."""
+
+    def test_there(self) -> None:
+        """Every key gets the prefix, one that has it too; values stay what they are."""
+        context = {"language": "en", "user_id": 7, "nameko.z": [1], "d": {"a": Decimal("1.5")}}
+        self.assertEqual(
+            headers_for(context),
+            {"nameko.language": "en", "nameko.user_id": 7, "nameko.nameko.z": [1], "nameko.d": {"a": Decimal("1.5")}},
+        )
+
+    def test_none(self) -> None:
+        """None is left out, with a warning that names the key."""
+        self.assertEqual(headers_for({"a": None, "b": 0}), {"nameko.b": 0})
+        (warning,) = self.flushWarnings()
+        self.assertEqual(warning["category"], UserWarning)
+        self.assertIn("'a'", warning["message"])
+
+    def test_back(self) -> None:
+        """One prefix is taken off; strangers' headers keep their names."""
+        headers = {"nameko.language": "en", "nameko.nameko.z": 1, "x-death": [{}], "foo": "bar"}
+        self.assertEqual(context_from(headers), {"language": "en", "nameko.z": 1, "x-death": [{}], "foo": "bar"})
+
+
+class SendingTests(ServicesCase):
+    """Options, merged."""
+
+    def write(self, value: Any = 1, headers: Any = None, **options: Any) -> tuple[dict[str, Any], bytes]:
+        return Sending().merged(options).write(JSON, value, headers or {})
+
+    def test_defaults(self) -> None:
+        """Without options a message is JSON and persistent."""
+        properties, body = self.write({"a": 1})
+        self.assertEqual(body, b'{"a": 1}')
+        self.assertEqual(
+            properties,
+            {
+                "content_type": "application/json",
+                "content_encoding": "utf-8",
+                "headers": {},
+                "delivery_mode": 2,
+                "priority": 0,
+            },
+        )
+
+    def test_properties(self) -> None:
+        """Every AMQP property can be given; expiration in seconds, as kombu has it."""
+        given = {
+            "delivery_mode": 1,
+            "priority": 9,
+            "correlation_id": "c",
+            "reply_to": "r",
+            "message_id": "m",
+            "timestamp": 1,
+            "type": "t",
+            "user_id": "guest",
+            "app_id": "a",
+        }
+        properties, _ = self.write(expiration=10, **given)
+        self.assertEqual(properties.pop("expiration"), "10000")
+        self.assertEqual({name: properties[name] for name in given}, given)
+        self.assertEqual(self.write(expiration=0.5)[0]["expiration"], "500")
+
+    def test_serializer(self) -> None:
+        """A serializer of its own, by name; one that there isn't is refused."""
+        properties, body = self.write((1,), serializer="yaml")
+        self.assertEqual((properties["content_type"], body), ("application/x-yaml", b"- 1\n"))
+        with self.assertRaises(ConfigurationError):
+            self.write(serializer="nothing")
+
+    def test_content_type(self) -> None:
+        """With a content type the body goes as it is, text or bytes and nothing else."""
+        properties, body = self.write("ø", content_type="text/x", content_encoding="latin-1")
+        self.assertEqual((properties["content_type"], properties["content_encoding"]), ("text/x", "latin-1"))
+        self.assertEqual(body, b"\xf8")
+        properties, body = self.write(b"\xff", content_type="image/x")
+        self.assertEqual((properties["content_encoding"], body), ("binary", b"\xff"))
+        with self.assertRaises(TypeError):
+            self.write({"a": 1}, content_type="text/x")
+
+    def test_compression(self) -> None:
+        """A compressed body says so in a header; a compression that there isn't is refused."""
+        properties, body = self.write("x" * 100, {"nameko.a": 1}, compression="gzip")
+        self.assertEqual(properties["headers"], {"nameko.a": 1, "compression": "application/x-gzip"})
+        self.assertEqual(zlib.decompress(body), b'"' + b"x" * 100 + b'"')
+        with self.assertRaises(ConfigurationError):
+            self.write(compression="nothing")
+
+    def test_precedence(self) -> None:
+        """A call's options go over the provider's, its context over both; declarations add up."""
+        first, second = Exchange("first"), Queue("second")
+        sending = Sending.of({"PUBLISH_TIMEOUT": 7}, {"priority": 1, "headers": {"a": 1, "b": 1}, "declare": [first]})
+        merged = sending.merged({"priority": 2, "headers": {"b": 2, "nameko.c": 2}, "declare": [second]})
+        properties, _ = merged.write(JSON, 1, {"nameko.c": 3})
+        self.assertEqual((properties["priority"], properties["headers"]), (2, {"a": 1, "b": 2, "nameko.c": 3}))
+        self.assertEqual((merged.declare, merged.timeout), ((first, second), 7))
+        self.assertEqual(sending.properties["priority"], 1)
+
+    def test_options_of_nameko_alone(self) -> None:
+        """Retries are no option here, and no error: what is published is sent until it is confirmed."""
+        self.assertEqual(Sending().merged({"retry": True, "retry_policy": {"max_retries": 3}}), Sending())
+
+    def test_unknown_option(self) -> None:
+        """An option that means nothing is refused."""
+        with self.assertRaises(TypeError):
+            Sending().merged({"mandatry": True})
+
+
+class UnconfirmedTests(ServicesCase):
+    """What a worker has published holds back its ack."""
+
+    def test_none(self) -> None:
+        """Who published nothing does not wait."""
+        called = Heard()
+        Unconfirmed().then("worker", called)
+        self.assertEqual(len(called.things), 1)
+
+    def test_some(self) -> None:
+        """All of a worker's publishes are waited for, and no one else's."""
+        called, counting = Heard(), Unconfirmed()
+        for worker in ("worker", "worker", "other"):
+            counting.add(worker)
+        counting.then("worker", called)
+        counting.remove("worker")
+        self.assertEqual(called.things, [])
+        counting.remove("worker")
+        self.assertEqual(len(called.things), 1)
+        counting.remove("other")
+        self.assertEqual((counting.counts, counting.waiting), ({}, {}))
+
+    def test_published_in_answer(self) -> None:
+        """What is published where the last confirm arrives counts as well."""
+        called = Heard()
+        first = Confirmation("worker", "exchange", "key")
+        unconfirmed.then("worker", called)
+        second = []
+        first.addCallback(lambda _: second.append(Confirmation("worker", "exchange", "key")))
+        first.done(None)
+        self.assertEqual(called.things, [])
+        second[0].done(None)
+        self.assertEqual(len(called.things), 1)
+
+
+class PublisherTests(ServicesCase):
+    """The dependency, in a service."""
+
+    async def publisher(self, *args: Any, **options: Any) -> Any:
+        """What a Publisher of these options injects."""
+        injected = Heard()
+
+        class Seeing(DependencyProvider):
+            def worker_setup(self, worker_ctx: WorkerContext) -> None:
+                injected(worker_ctx.service.publish)
+
+        class Publishing:
+            name = "publishing"
+            publish = Publisher(*args, **options)
+            seeing = Seeing()
+
+            @rpc
+            def method(self):
+                pass
+
+        await self.start(Publishing)
+        await (await self.cluster({"language": "en"})).publishing.method()
+        return injected.things[0]
+
+    async def consumed(self, queue: Queue) -> Recorded:
+        recorded = Recorded()
+        await self.connections().consume(queue, recorded, 10).ready
+        return recorded
+
+    async def test_exchange(self) -> None:
+        """The exchange and all in ``declare`` are there when the service has started; headers carry the context."""
+        exchange = Exchange("readings", type="fanout")
+        publish = await self.publisher(exchange=exchange, declare=[Queue("kept", exchange)])
+        await publish({"a": 1}, headers={"h": 1})
+        (message,) = await (await self.consumed(Queue("kept"))).wait()
+        self.assertEqual((message.exchange, message.routing_key, message.body), ("readings", "", b'{"a": 1}'))
+        headers = properties_of(message)["headers"]
+        self.assertEqual((headers["nameko.language"], headers["h"]), ("en", 1))
+        self.assertEqual(len(headers["nameko.call_id_stack"]), 2)
+
+    async def test_queue(self) -> None:
+        """A queue in place of an exchange is declared with its own, which is published to."""
+        publish = await self.publisher(queue=Queue("q", Exchange("x"), "key"), routing_key="key")
+        await publish(1)
+        (message,) = await (await self.consumed(Queue("q"))).wait()
+        self.assertEqual((message.exchange, message.routing_key), ("x", "key"))
+
+    async def test_default_exchange(self) -> None:
+        """Without an exchange the routing key is a queue's name; what a call declares is declared first."""
+        publish = await self.publisher()
+        await publish(1, routing_key="late", declare=[Queue("late")], mandatory=True)
+        (message,) = await (await self.consumed(Queue("late"))).wait()
+        self.assertEqual(message.exchange, "")
+
+    async def test_undeliverable(self) -> None:
+        """A mandatory message that no queue takes is an error, and with use_confirms=False nobody is told."""
+        publish = await self.publisher()
+        with self.assertRaises(UndeliverableMessage):
+            await publish(1, routing_key="nowhere", mandatory=True)
+        await publish(1, routing_key="nowhere", mandatory=True, use_confirms=False)
+
+    async def test_no_exchange(self) -> None:
+        """An exchange that only had to exist, and doesn't, refuses the service's start."""
+        with self.assertRaises(ChannelClosedByBroker):
+            await self.publisher(exchange=Exchange("missing", passive=True))
+
+    async def test_value_that_cannot_be_written(self) -> None:
+        """A value that can't be written raises from the call itself, and holds back no ack."""
+        publish = await self.publisher()
+        with self.assertRaises(EncodeError):
+            publish(object())
+        with self.assertRaises(ValueError):
+            publish(1, headers={"x": object()})
+        self.assertEqual(unconfirmed.counts, {})
+
+
+class ConsumerTests(ServicesCase):
+    """The entrypoint."""
+
+    queue = Queue("q", Exchange("x"), "key")
+
+    async def send(self, body: bytes, **properties: Any) -> None:
+        whole = {"content_type": "application/json", **properties}
+        await self.connections().publish("x", "key", body, whole, mandatory=True)
+
+    async def assert_empty(self) -> None:
+        """Nothing is left in the queue."""
+        left = Recorded()
+        consumer = self.connections().consume(self.queue, left, 10)
+        await consumer.ready
+        await self.send(b'"last"')
+        self.assertEqual([message.body for message in await left.wait()], [b'"last"'])
+        await consumer.close()
+
+    async def test_consume(self) -> None:
+        """The method gets the body; the context comes from the headers; then the message is done with."""
+        heard = Heard()
+
+        class Context(DependencyProvider):
+            def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+                return worker_ctx.data
+
+        class Consuming:
+            name = "consuming"
+            context = Context()
+
+            @consume(self.queue)
+            def method(self, body):
+                heard((body, self.context))
+
+        (container,) = await self.start(Consuming)
+        await self.send(b'{"a": 1}', headers={"nameko.language": "en", "foo": "bar"})
+        self.assertEqual(await heard.wait(), [({"a": 1}, {"language": "en", "foo": "bar"})])
+        await container.stop()
+        await self.assert_empty()
+
+    async def test_bodies(self) -> None:
+        """Compressed bodies are read, text of no accepted type stays text, and what can't be read is rejected."""
+        heard = Heard()
+
+        class Consuming:
+            name = "consuming"
+
+            @consume(self.queue)
+            def method(self, body):
+                heard(body)
+
+        (container,) = await self.start(Consuming)
+        await self.send(zlib.compress(b"[1]"), headers={"compression": "application/x-gzip"})
+        await self.send("ø".encode(), content_type="application/data")
+        await self.send(b"{")
+        await self.send(b"1", content_type="application/x-python-serialize")
+        await self.send(b"2")
+        self.assertEqual(await heard.wait(3), [[1], "ø", 2])
+        await container.stop()
+        await self.assert_empty()
+
+    async def test_dead_letters(self) -> None:
+        """What can't be read goes to the queue's dead letters, with the broker's reason."""
+        dead = Recorded()
+        connections = self.connections()
+        await connections.consume(Queue("dead", Exchange("dlx", type="fanout")), dead, 10).ready
+
+        class Consuming:
+            name = "consuming"
+
+            @consume(Queue("q", Exchange("x"), "key", arguments={"x-dead-letter-exchange": "dlx"}))
+            def method(self, body):
+                pass
+
+        await self.start(Consuming)
+        await self.send(b"{")
+        (message,) = await dead.wait()
+        self.assertEqual(message.headers["x-death"][0]["reason"], "rejected")
+
+    async def test_errors(self) -> None:
+        """A message whose method raises is done with; with requeue_on_error it comes again until it doesn't."""
+
+        def consuming(heard: Heard, **options: Any) -> type:
+            class Consuming:
+                name = "consuming"
+
+                @consume(self.queue, **options)
+                def method(self, body):
+                    heard(body)
+                    if len(heard.things) < 3:
+                        raise ValueError(body)
+
+            return Consuming
+
+        for options, expected in (({}, [1, 2, 3]), ({"requeue_on_error": True}, [1, 1, 1])):
+            heard = Heard()
+            (container,) = await self.start(consuming(heard, **options), max_workers=1)
+            for body in (b"1", b"2", b"3") if not options else (b"1",):
+                await self.send(body)
+            self.assertEqual(await heard.wait(3), expected)
+            await container.stop()
+            await self.assert_empty()
+            self.flushLoggedErrors(ValueError)
+
+    async def test_stop(self) -> None:
+        """A stop waits for the worker that runs and takes no more; the next instance gets the rest."""
+        heard, answer = Heard(), Deferred[None]()
+
+        class Slow:
+            name = "slow"
+
+            @consume(self.queue)
+            def method(self, body):
+                heard(body)
+                return answer
+
+        (container,) = await self.start(Slow, max_workers=1)
+        for body in (b"1", b"2"):
+            await self.send(body)
+        await heard.wait()
+        stopping = container.stop()
+        await self.send(b"3")
+        self.assertFalse(stopping.called)
+        answer.callback(None)
+        await stopping
+        done = len(heard.things)
+        await self.start(Slow)
+        self.assertEqual(sorted(await heard.wait(3)), [1, 2, 3])
+        self.assertLess(done, 3)
+
+    async def test_prefetch(self) -> None:
+        """A stuck service holds no more messages than its prefetch_count: another instance gets the others."""
+        heard = Heard()
+        stuck = Deferred[None]()
+
+        class Slow:
+            name = "slow"
+
+            @consume(self.queue, prefetch_count=2)
+            def method(self, body):
+                heard(body)
+                return stuck
+
+        (container,) = await self.start(Slow)
+        for number in range(5):
+            await self.send(str(number).encode())
+        await heard.wait(2)
+        others = Recorded()
+        await self.connections().consume(self.queue, others, 10).ready
+        await others.wait(3)
+        (entrypoint,) = container.entrypoints
+        self.assertEqual(entrypoint.consumer.unsettled, 2)
+        stuck.callback(None)
+
+
+class KombuTests(ServicesCase):
+    """kombu's exchanges and queues are taken as they are in nameko's services."""
+
+    def test_exchange(self) -> None:
+        """An exchange by its attributes."""
+        table = [
+            (kombu.Exchange("a"), Exchange("a")),
+            (kombu.Exchange("a", type="topic", durable=False, auto_delete=True), Exchange("a", "topic", False, True)),
+            (kombu.Exchange("a", arguments={"x": 1}), Exchange("a", arguments={"x": 1})),
+            (kombu.Exchange("a", no_declare=True), Exchange("a", passive=True)),
+            (Exchange("a"), Exchange("a")),
+        ]
+        for given, expected in table:
+            self.assertEqual(asdict(exchange_of(given)), asdict(expected))
+
+    def test_queue(self) -> None:
+        """A queue by its attributes; what kombu makes arguments of, too."""
+        exchange = kombu.Exchange("x", "fanout")
+        table = [
+            (kombu.Queue("q"), Queue("q")),
+            (kombu.Queue("q", exchange, "key"), Queue("q", Exchange("x", "fanout"), "key")),
+            (kombu.Queue("q", durable=False, auto_delete=True), Queue("q", durable=False, auto_delete=True)),
+            (kombu.Queue("q", exclusive=True), Queue("q", exclusive=True, auto_delete=True)),
+            (
+                kombu.Queue("q", expires=1.5, message_ttl=2, max_length=3, queue_arguments={"x-queue-mode": "lazy"}),
+                Queue(
+                    "q", arguments={"x-queue-mode": "lazy", "x-expires": 1500, "x-message-ttl": 2000, "x-max-length": 3}
+                ),
+            ),
+        ]
+        for given, expected in table:
+            self.assertEqual(asdict(queue_of(given)), asdict(expected))
+
+    def test_what_is_neither(self) -> None:
+        """What is no exchange or queue, or more than one binding, is refused where it is declared."""
+        for take, thing in ((exchange_of, "name"), (queue_of, "name"), (queue_of, kombu.Exchange("x"))):
+            with self.assertRaises(ConfigurationError):
+                take(thing)
+        with self.assertRaises(ConfigurationError):
+            queue_of(kombu.Queue("q", kombu.Exchange("x", "headers"), binding_arguments={"x-match": "all"}))
