@@ -1,0 +1,1 @@
+"""HTTP: ``server`` brings a request in and its response out, ``handlers`` calls the method between the two."""

@@ -1,0 +1,209 @@
+"""The ``http`` entrypoint: a request becomes a worker, and what its method gives becomes the response.
+
+    Router -> serve -> handle_request -> spawn_worker -> method -> answer_of -> Received.answer
+
+A subclass changes a step by overriding ``get_url_rule``, ``get_entrypoint_parameters``, ``response_from_result``,
+``response_from_exception`` or ``handle_request``, and offers itself by ``name = Subclass.decorator``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.routing import Rule
+from werkzeug.wrappers import Response
+
+from txservices.exceptions import BadRequest, ContainerBeingKilled, safe_for_serialization
+from txservices.extensions import Entrypoint
+from txservices.web.messages import HttpRequest, text_response, unavailable
+from txservices.web.server import WebServer
+from txservices.web.site import Answer, Received
+from txservices.workers import WAITS, ExcInfo, WorkerContext, new_call_id
+
+log = Logger()
+
+
+class HttpRequestHandler(Entrypoint):
+    """Calls a method for the requests to a URL.
+
+    Args:
+        method: one of HTTP's, or several with commas between them. GET answers HEAD too.
+        url: with werkzeug's converters, ``/get/<int:value>``; the method gets the values by name.
+
+    The method gets a werkzeug ``Request`` first, and gives text, ``(status, text)``, ``(status, headers, text)`` or a
+    werkzeug ``Response``.
+    """
+
+    server = WebServer()
+    stopped = False
+    failing: WorkerContext | None = None  # whose exception response_from_exception is called with
+
+    def __init__(self, method: str, url: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.method = method
+        self.url = url
+
+    @property
+    def where(self) -> str:
+        """The service's method."""
+        return f"{self.container.service_name}.{self.method_name}"
+
+    def setup(self) -> None:
+        cls = type(self)
+        self.plain = (  # whether text may go out with no Response made of it, 11 us less
+            cls.response_from_result is HttpRequestHandler.response_from_result
+            and cls.handle_request is HttpRequestHandler.handle_request
+        )
+        self.server.register_provider(self)
+
+    def stop(self) -> Deferred[None]:
+        """From now on the URL answers 503; workers that run still give their answers."""
+        self.stopped = True
+        return self.server.unregister_provider(self)
+
+    def kill(self) -> Deferred[None]:
+        return self.stop()
+
+    def get_url_rule(self) -> Rule:
+        """The werkzeug rule that it serves."""
+        return Rule(self.url, methods=[method.strip() for method in self.method.split(",")])
+
+    def get_entrypoint_parameters(self, request: HttpRequest) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The arguments and keyword arguments of the method."""
+        return (request,), request.path_values
+
+    def serve(self, received: Received, request: HttpRequest) -> None:
+        """Klein's endpoint: handle a request and send what comes of it."""
+        if self.stopped:
+            received.answer(unavailable())
+            return
+        try:
+            answer = self.handle_request(request)
+            if isinstance(answer, WAITS):
+                waiting = answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)
+                # Not Klein's or Twisted's to cancel when the client leaves: the worker goes on.
+                waiting.addCallback(received.answer)
+                waiting.addErrback(self.wait_failed, received)
+                return
+            received.answer(answer)
+        except Exception as error:
+            self.broken(received, error)
+
+    def wait_failed(self, failure: Failure, received: Received) -> None:
+        assert failure.value is not None
+        self.broken(received, failure.value)
+
+    def broken(self, received: Received, error: BaseException) -> None:
+        """Answer for what an override raised, or a response that can't be sent."""
+        response = self.internal_error(error)
+        if not received.startedWriting:
+            received.answer(response)
+        elif received.channel is not None:
+            received.channel.loseConnection()
+
+    def handle_request(self, request: HttpRequest) -> Any:
+        """Run a worker for the request: a ``Response``, or a Deferred of one where something waits."""
+        call = Call(self)
+        try:
+            context_data = self.server.context_data_from_headers(request)
+            args, kwargs = self.get_entrypoint_parameters(request)
+            self.check_signature(args, kwargs)
+            self.container.spawn_worker(self, args, kwargs, context_data, call.handle_result)
+        except ContainerBeingKilled:
+            return unavailable()
+        except Exception as error:
+            return self.response_to(error, None)
+        return call.answer if call.answer is not None else call.wait()
+
+    def answer_of(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Answer:
+        """The answer that a worker's outcome is. Raises nothing."""
+        if exc_info is not None:
+            return self.response_to(exc_info[1], worker)
+        try:
+            if self.plain and type(result) is str:
+                return result.encode()
+            return self.response_from_result(result)
+        except Exception as error:
+            return self.response_to(error, worker)
+
+    def response_to(self, error: BaseException, worker: WorkerContext | None) -> Response:
+        self.failing = worker
+        try:
+            return self.response_from_exception(error)
+        except Exception as another:
+            return self.internal_error(another)
+        finally:
+            self.failing = None
+
+    def response_from_result(self, result: Any) -> Response:
+        """The response for what the method gave."""
+        if isinstance(result, Response):
+            return result
+        status: Any = 200
+        headers, text = None, result
+        if isinstance(result, tuple):
+            if len(result) == 2:
+                status, text = result
+            elif len(result) == 3:
+                status, headers, text = result
+            else:
+                raise ValueError(f"a tuple of {len(result)}: give (status, text) or (status, headers, text)")
+        if not isinstance(text, str):
+            raise TypeError(f"the response's text is {text!r}: give a str, or a werkzeug Response for anything else")
+        return text_response(text, status, headers)
+
+    def response_from_exception(self, exc: BaseException) -> Response:
+        """The response for an exception: the client's fault is told, ours has its text in the log alone."""
+        if isinstance(exc, (BadRequest, *self.expected_exceptions)):
+            return text_response(f"Error: {type(exc).__name__}: {safe_for_serialization(exc)}\n", 400)
+        return self.internal_error(exc)
+
+    def internal_error(self, error: BaseException) -> Response:
+        """500 with a call id, by which the log has the error."""
+        worker = self.failing
+        if worker is not None:  # then the container has logged the traceback
+            call_id = worker.call_id
+            log.error("call {call_id} is answered 500: {error!r}", call_id=call_id, error=error)
+        else:
+            call_id = f"{self.where}.{new_call_id()}"
+            failure = Failure(error, type(error), error.__traceback__)
+            log.failure("call {call_id} is answered 500", failure, call_id=call_id)
+        return text_response(f"Error: internal error, the log has it as call {call_id}\n", 500)
+
+
+class Call:
+    """A request while its worker runs: has the answer, if that came at once, or waits for it."""
+
+    __slots__ = ("answer", "handler", "waiting")
+
+    def __init__(self, handler: HttpRequestHandler) -> None:
+        self.handler = handler
+        self.answer: Answer | None = None
+        self.waiting: Deferred[Answer] | None = None
+
+    def handle_result(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
+        answer = self.handler.answer_of(worker, result, exc_info)
+        if self.waiting is None:
+            self.answer = answer
+        elif not self.waiting.called:
+            self.waiting.callback(answer)
+        return result, exc_info
+
+    def wait(self) -> Deferred[Answer]:
+        waiting: Deferred[Answer] = Deferred()
+        self.waiting = waiting
+        pending = self.handler.server.pending
+        pending[waiting] = None
+
+        def answered(answer: Any) -> Any:
+            del pending[waiting]
+            return answer
+
+        return waiting.addBoth(answered)
+
+
+http = HttpRequestHandler.decorator
