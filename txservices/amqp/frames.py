@@ -102,7 +102,7 @@ def content_frames(channel: int, method: bytes, properties: bytes, body: bytes, 
     """
     size = len(body)
     pack = FRAME.pack
-    if 0 < size <= frame_max - FRAME_OVERHEAD:  # joined in one go: 1.2 us against 2.4 for three calls of frame()
+    if 0 < size <= frame_max - FRAME_OVERHEAD:  # joined in one go: 0.8 us, three calls of frame() 1.1
         return b"%b%b\xce%b%b%b\xce%b%b\xce" % (
             pack(FRAME_METHOD, channel, len(method)),
             method,
