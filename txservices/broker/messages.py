@@ -14,7 +14,8 @@ from struct import error as StructError
 from typing import Any
 
 from txservices.amqp.codec import decode_properties, encode_properties, encode_shortstr
-from txservices.amqp.spec import PROPERTIES, ReplyCode
+from txservices.amqp.frames import FRAME_MAX, HEADER
+from txservices.amqp.spec import FRAME_OVERHEAD, PROPERTIES, ReplyCode
 from txservices.exceptions import AmqpError
 
 SHORT = Struct(">H")
@@ -34,6 +35,8 @@ NO_PROPERTY = 0x0003  # basic has 14; the lowest two bits of the flags are no pr
 UNUSUAL = HEADERS | USER_ID | NO_PROPERTY
 SELECTED_BY_SENDER = (b"\x02CC", b"\x03BCC")
 EXPIRATION_MAX = 0xFFFFFFFF  # milliseconds, 49 days: RabbitMQ's own limit
+
+HEADER_MAX = FRAME_MAX - FRAME_OVERHEAD - HEADER.size  # bytes of flags and values in one frame
 
 X_DEATH = "x-death"
 
@@ -117,7 +120,7 @@ def check_unusual(header: bytes, flags: int, user: str) -> None:
 def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: str | None, now: float) -> Message:
     """The message as it goes to the dead letters: with ``x-death``, and without an expiration of its own.
 
-    ``FrameError`` where its properties can't be read.
+    ``FrameError`` where its properties can't be read, ``ValueError`` where they outgrow a frame, which can't be split.
     """
     properties = decode_properties(message.header)
     headers = dict(properties.get("headers") or {})
@@ -138,10 +141,11 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
     headers.setdefault("x-first-death-exchange", message.exchange)
     headers[X_DEATH] = [death, *deaths]
     properties["headers"] = headers
+    header = encode_properties(properties)
+    if len(header) > HEADER_MAX:
+        raise ValueError(f"with x-death its properties are {len(header)} bytes, over the {HEADER_MAX} of a frame")
     key = message.routing_key if key is None else key
-    return Message(
-        exchange, key, encode_shortstr(exchange) + encode_shortstr(key), encode_properties(properties), message.body
-    )
+    return Message(exchange, key, encode_shortstr(exchange) + encode_shortstr(key), header, message.body)
 
 
 def read_deaths(headers: dict[str, Any]) -> Sequence[dict[str, Any]]:

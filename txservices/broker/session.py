@@ -33,7 +33,7 @@ from txservices.amqp.spec import (
     ReplyCode,
 )
 from txservices.broker.assemblers import Decoded
-from txservices.broker.channel import Channel, close_arguments
+from txservices.broker.channel import Channel, close_arguments, requeue
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
 
@@ -337,8 +337,8 @@ class Session(Protocol):
         channels, self.channels = self.channels, {}
         for channel in channels.values():
             channel.stop_consuming()
-        for channel in channels.values():  # only now: none of it goes to a consumer that is going too
-            channel.give_back()
+        # only now: none of it shall go to a consumer that is going too; and all at once, to keep its order
+        requeue([entry for channel in channels.values() for entry in channel.deliveries.settle(0, multiple=True)])
         if not self.expects:
             self.vhost.forget_owner(self)
 
