@@ -123,7 +123,7 @@ def head_of(response: Response) -> bytes:
 
 def text_response(text: str, status: int | str = 200, headers: Any = None) -> Response:
     """A response of plain text, as most are here."""
-    return Response(text, status=status, headers=headers, mimetype="text/plain")
+    return Response(text, status=status, headers=headers)  # werkzeug's default type is text/plain
 
 
 def unavailable() -> Response:

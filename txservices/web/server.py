@@ -154,7 +154,9 @@ class Listener(Service):
             if taken:  # by handlers that have stopped: this is the same service anew, or one in its place
                 self.forget(taken)
             self.route(handler, rule)
-        except (ValueError, LookupError, TypeError) as error:
+        except ConfigurationError:
+            raise
+        except Exception as error:  # werkzeug raises ValueError, LookupError, SyntaxError
             raise ConfigurationError(f"{handler.where}: {handler.method} {handler.url!r}: {error}") from error
         self.claims.update(dict.fromkeys(claims, handler))
         self.serving[handler] = None

@@ -1,0 +1,102 @@
+"""A client for the web tests: bytes in, bytes out, over a transport that is memory and a clock that stands."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
+from twisted.trial.unittest import TestCase
+
+from txservices.runners import ServiceRunner
+from txservices.web.site import WebSite
+
+DATE = re.compile(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n")
+
+
+class Transport(StringTransportWithDisconnection):
+    """One that can be seen to be ending, as a socket's can."""
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+        super().loseConnection()
+
+
+class Peer:
+    """A connection from a client."""
+
+    def __init__(self, site: WebSite) -> None:
+        self.transport = Transport()
+        self.channel: Any = site.buildProtocol(None)
+        self.transport.protocol = self.channel
+        self.channel.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> bytes:
+        """What comes back for bytes, its Date header, which must be there, as ``Date: now``."""
+        self.channel.dataReceived(data)
+        return self.received()
+
+    def received(self) -> bytes:
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return DATE.sub(b"Date: now\r\n", data)
+
+    def get(self, path: str, *headers: str, method: str = "GET", body: str = "") -> bytes:
+        """What comes back for a request."""
+        if body:
+            headers = (*headers, f"Content-Length: {len(body.encode())}")
+        lines = [f"{method} {path} HTTP/1.1", "Host: here:8000", *headers, "", body]
+        return self.send("\r\n".join(lines).encode())
+
+    def leave(self) -> None:
+        """Close the client's side."""
+        if self.transport.connected:
+            self.transport.loseConnection()
+
+
+class WebTestCase(TestCase):
+    """Runs services on a reactor that is memory."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.peers: list[Peer] = []
+
+    async def serve(self, *services: type[Any], **config: Any) -> ServiceRunner:
+        """Run services until the test ends, or until it stops them."""
+        self.runner = runner = ServiceRunner({"WEB_SERVER_ADDRESS": "127.0.0.1:8000", **config}, self.reactor)
+        for service in services:
+            runner.add_service(service)
+        self.addCleanup(runner.stop)
+        self.addCleanup(self.leave)
+        await runner.start()
+        return runner
+
+    def leave(self) -> None:
+        for peer in self.peers:
+            peer.leave()
+
+    @property
+    def site(self) -> WebSite:
+        site: WebSite = self.reactor.tcpServers[-1][1]
+        return site
+
+    def peer(self) -> Peer:
+        peer = Peer(self.site)
+        self.peers.append(peer)
+        return peer
+
+
+def text(status: str, body: str, *before: str, after: str = "", length: int | None = None) -> bytes:
+    """A response of plain text, byte for byte."""
+    size = len(body.encode()) if length is None else length
+    lines = [
+        f"HTTP/1.1 {status}",
+        *before,
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {size}",
+        "Date: now",
+        *([after] if after else []),
+        "",
+        body,
+    ]
+    return "\r\n".join(lines).encode()

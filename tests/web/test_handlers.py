@@ -1,0 +1,481 @@
+"""The http entrypoint: what a method gets, and what becomes of what it gives."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request, Response
+
+from tests.web.peer import WebTestCase, text
+from txservices.exceptions import BadRequest, safe_for_serialization
+from txservices.extensions import DependencyProvider
+from txservices.web.handlers import HttpRequestHandler, http
+from txservices.web.server import WebServer
+
+CLOSE = "Connection: close"
+
+
+class Documented:
+    """The services of nameko's documentation."""
+
+    name = "http_service"
+
+    @http("GET", "/get/<int:value>")
+    def get_method(self, request, value):
+        return json.dumps({"value": value})
+
+    @http("POST", "/post")
+    def do_post(self, request):
+        return f"received: {request.get_data(as_text=True)}"
+
+    @http("GET,PUT, PATCH", "/multi")
+    def do_multi(self, request):
+        return request.method
+
+    @http("GET", "/privileged")
+    def forbidden(self, request):
+        return 403, "Forbidden"
+
+    @http("GET", "/headers")
+    def redirect(self, request):
+        return 201, {"Location": "https://www.example.com/widget/1"}, ""
+
+    @http("GET", "/pairs")
+    def pairs(self, request):
+        return 200, [("X-Twice", "1"), ("X-Twice", "2"), ("Content-Type", "text/csv")], "a,b"
+
+    @http("GET", "/fancy")
+    def fancy(self, request):
+        return "201 Fancy", "body"
+
+    @http("GET", "/custom")
+    def custom(self, request):
+        return Response(b"\x00\xff", mimetype="application/octet-stream")
+
+    @http("GET", "/nothing")
+    def nothing(self, request):
+        return 204, ""
+
+
+ANSWERS = [
+    ("GET", "/get/42", "", text("200 OK", '{"value": 42}')),
+    ("POST", "/post", "post bødy", text("200 OK", "received: post bødy")),
+    ("GET", "/multi", "", text("200 OK", "GET")),
+    ("PUT", "/multi", "", text("200 OK", "PUT")),
+    ("PATCH", "/multi", "", text("200 OK", "PATCH")),
+    ("HEAD", "/get/42", "", text("200 OK", "", length=13)),
+    ("GET", "/privileged", "", text("403 FORBIDDEN", "Forbidden")),
+    ("GET", "/headers", "", text("201 CREATED", "", "Location: https://www.example.com/widget/1")),
+    ("GET", "/fancy", "", text("201 Fancy", "body")),
+    (
+        "GET",
+        "/pairs",
+        "",
+        b"HTTP/1.1 200 OK\r\nX-Twice: 1\r\nX-Twice: 2\r\nContent-Type: text/csv\r\nContent-Length: 3\r\nDate: now\r\n"
+        b"\r\na,b",
+    ),
+    (
+        "GET",
+        "/custom",
+        "",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 2\r\nDate: now\r\n\r\n\x00\xff",
+    ),
+    ("GET", "/nothing", "", b"HTTP/1.1 204 NO CONTENT\r\nContent-Type: text/plain; charset=utf-8\r\nDate: now\r\n\r\n"),
+]
+
+
+class Answers(WebTestCase):
+    """The four ways to give a response, byte for byte."""
+
+    async def test_answers(self) -> None:
+        """Each of the documentation's methods answers as nameko's, all over one connection."""
+        await self.serve(Documented)
+        peer = self.peer()
+        for method, path, body, expected in ANSWERS:
+            self.assertEqual(peer.get(path, method=method, body=body), expected, (method, path))
+
+    async def test_bad_results(self) -> None:
+        """What is no response answers 500 with a call id, and the log says what it was."""
+        results = [None, b"bytes", {}, [], (200,), (200, {}, "", ""), (200, b""), ("Fancy", "x"), (99, ""), (700, "")]
+        results += ["\ud800", (200, {"X-Snow": "☃"}, "")]
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/<int:index>")
+            def method(self, request, index):
+                return results[index]
+
+        await self.serve(Service)
+        peer = self.peer()
+        for index in range(len(results)):
+            answer = peer.get(f"/{index}")
+            self.assertRegex(answer, rb"^HTTP/1.1 500 INTERNAL SERVER ERROR\r\n", results[index])
+            self.assertRegex(
+                answer, rb"\r\n\r\nError: internal error, the log has it as call service.method.[0-9a-f-]{36}\n$"
+            )
+        self.flushLoggedErrors(ValueError)
+
+    async def test_no_header_injected(self) -> None:
+        """A line's end in a status, a header's name or its value answers 500, and is not sent."""
+        evil = "x\r\nEvil: yes"
+
+        class Service:
+            name = "service"
+            results = [(f"200 {evil}", ""), (200, {evil: "x"}, ""), (200, {"X": evil}, ""), (200, {"X": "x\0"}, "")]
+
+            @http("GET", "/<int:index>")
+            def method(self, request, index):
+                return self.results[index]
+
+            @http("GET", "/response/<int:index>")
+            def response(self, request, index):
+                response = Response("")
+                if index:
+                    response.headers._list.append((evil, "x"))
+                else:
+                    response.status = f"200 {evil}"
+                return response
+
+        await self.serve(Service)
+        peer = self.peer()
+        for path in ("/0", "/1", "/2", "/3", "/response/0", "/response/1"):
+            answer = peer.get(path)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 500 "), path)
+            self.assertNotIn(b"Evil", answer)
+        self.flushLoggedErrors(ValueError)
+
+    async def test_framing_is_ours(self) -> None:
+        """A length or transfer encoding that a method claims is not sent: the next response would begin elsewhere."""
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/")
+            def method(self, request):
+                return 200, {"Content-Length": "1", "Transfer-Encoding": "chunked"}, "four"
+
+        await self.serve(Service)
+        self.assertEqual(self.peer().get("/"), text("200 OK", "four"))
+
+
+class Errors(WebTestCase):
+    """What an exception answers."""
+
+    async def test_unexpected(self) -> None:
+        """An unexpected exception answers a call id; its text is in the log, under that id, and nowhere else."""
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/")
+            def method(self, request):
+                raise ValueError("s3cret")
+
+        await self.serve(Service)
+        with mock.patch("txservices.web.handlers.log") as log:
+            answer = self.peer().get("/")
+        self.assertNotIn(b"s3cret", answer)
+        self.assertIn(b"HTTP/1.1 500 INTERNAL SERVER ERROR\r\n", answer)
+        logged = log.error.call_args.kwargs
+        self.assertIn(f"the log has it as call {logged['call_id']}\n".encode(), answer)
+        self.assertEqual(str(logged["error"]), "s3cret")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    async def test_expected(self) -> None:
+        """Exceptions that are expected, and BadRequest, answer 400 with their name and text."""
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/expected", expected_exceptions=[KeyError])
+            def expected(self, request):
+                raise KeyError("foo")
+
+            @http("GET", "/bad")
+            def bad(self, request):
+                raise BadRequest("no foo")
+
+        await self.serve(Service)
+        peer = self.peer()
+        self.assertEqual(peer.get("/expected"), text("400 BAD REQUEST", "Error: KeyError: 'foo'\n"))
+        self.assertEqual(peer.get("/bad"), text("400 BAD REQUEST", "Error: BadRequest: no foo\n"))
+        self.flushLoggedErrors(BadRequest)
+
+    async def test_signature(self) -> None:
+        """URL variables that the method does not take answer 400, and no worker runs."""
+        made = []
+
+        class Service:
+            name = "service"
+
+            def __init__(self) -> None:
+                made.append(self)
+
+            @http("GET", "/<foo>")
+            def method(self, request, bar):
+                return ""
+
+        await self.serve(Service)
+        answer = self.peer().get("/x")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 400 BAD REQUEST\r\n"))
+        self.assertIn(b"\r\n\r\nError: IncorrectSignature: method() ", answer)
+        self.assertEqual(made, [])
+
+    async def test_documented_override(self) -> None:
+        """response_from_exception overridden, as the documentation does it, answers JSON."""
+
+        class InvalidArgumentsError(Exception):
+            pass
+
+        class HttpEntrypoint(HttpRequestHandler):
+            def response_from_exception(self, exc):
+                if isinstance(exc, InvalidArgumentsError):
+                    body = json.dumps({"error": "INVALID_ARGUMENTS", "message": safe_for_serialization(exc)})
+                    return Response(body, status=400, mimetype="application/json")
+                return HttpRequestHandler.response_from_exception(self, exc)
+
+        class Service:
+            name = "service"
+
+            @HttpEntrypoint.decorator("GET", "/custom_exception")
+            def custom_exception(self, request):
+                raise InvalidArgumentsError("Argument `foo` is required.")
+
+            @HttpEntrypoint.decorator("GET", "/other")
+            def other(self, request):
+                raise ValueError("s3cret")
+
+        await self.serve(Service)
+        peer = self.peer()
+        body = b'{"error": "INVALID_ARGUMENTS", "message": "Argument `foo` is required."}'
+        self.assertEqual(
+            peer.get("/custom_exception"),
+            b"HTTP/1.1 400 BAD REQUEST\r\nContent-Type: application/json\r\nContent-Length: 72\r\nDate: now\r\n\r\n"
+            + body,
+        )
+        self.assertIn(b"the log has it as call service.other.", peer.get("/other"))
+        self.flushLoggedErrors(InvalidArgumentsError, ValueError)
+
+    async def test_override_that_raises(self) -> None:
+        """An override that raises answers 500, and the server goes on."""
+
+        class Broken(HttpRequestHandler):
+            def response_from_exception(self, exc):
+                raise RuntimeError("in the override")
+
+            def handle_request(self, request):
+                if request.args:
+                    raise RuntimeError("before")
+                return super().handle_request(request)
+
+        class Service:
+            name = "service"
+
+            @Broken.decorator("GET", "/")
+            def method(self, request):
+                raise ValueError("s3cret")
+
+        await self.serve(Service)
+        peer = self.peer()
+        for path in ("/", "/?x=1"):
+            answer = peer.get(path)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 500 "), path)
+            self.assertNotIn(b"override", answer)
+        self.flushLoggedErrors(RuntimeError, ValueError)
+
+
+class Overrides(WebTestCase):
+    """The steps that a subclass may change."""
+
+    async def test_each_step(self) -> None:
+        """URL rule, arguments, response and context data are the subclass's."""
+
+        class Server(WebServer):
+            def context_data_from_headers(self, request):
+                return {"language": request.headers["Accept-Language"]}
+
+        class Handler(HttpRequestHandler):
+            server = Server()
+
+            def get_url_rule(self):
+                rule = super().get_url_rule()
+                return type(rule)("/v1" + self.url, methods=rule.methods)
+
+            def get_entrypoint_parameters(self, request):
+                return (request.args["a"],), request.path_values
+
+            def response_from_result(self, result):
+                return Response(json.dumps(result), mimetype="application/json")
+
+            def handle_request(self, request):
+                response = super().handle_request(request)
+                response.headers["X-Handled"] = "yes"
+                return response
+
+        class Language(DependencyProvider):
+            def get_dependency(self, worker_ctx):
+                return worker_ctx.data.get("language")
+
+        class Service:
+            name = "service"
+            language = Language()
+
+            @Handler.decorator("GET", "/<b>")
+            def method(self, a, b):
+                return [a, b, self.language]
+
+        await self.serve(Service)
+        answer = self.peer().get("/v1/two?a=one", "Accept-Language: fr")
+        self.assertIn(b"X-Handled: yes\r\n", answer)
+        self.assertIn(b"application/json\r\n", answer)
+        self.assertTrue(answer.endswith(b'["one", "two", "fr"]'))
+
+
+class Asynchronous(WebTestCase):
+    """Methods that wait."""
+
+    async def test_waits(self) -> None:
+        """The response goes out when the method's Deferred or coroutine has a result; requests behind it wait."""
+        results: dict[str, Deferred[Any]] = {"a": Deferred(), "b": Deferred(), "c": Deferred()}
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/<key>")
+            async def method(self, request, key):
+                return await results[key]
+
+        await self.serve(Service)
+        peer = self.peer()
+        self.assertEqual(peer.get("/a") + peer.get("/b"), b"")
+        results["b"].callback("second")
+        self.assertEqual(peer.received(), b"")
+        results["a"].callback((201, "first"))
+        self.assertEqual(peer.received(), text("201 CREATED", "first") + text("200 OK", "second"))
+        peer.get("/c")
+        results["c"].errback(ValueError("s3cret"))
+        self.assertIn(b"HTTP/1.1 500 ", peer.received())
+        self.flushLoggedErrors(ValueError)
+
+    async def test_client_leaves(self) -> None:
+        """A client that leaves ends nothing: the worker goes on, can read the body, and nothing is logged."""
+        going_on: Deferred[None] = Deferred()
+        done = []
+
+        class Service:
+            name = "service"
+
+            @http("POST", "/")
+            async def method(self, request):
+                await going_on
+                done.append(request.get_data(as_text=True))
+                return "too late"
+
+        await self.serve(Service)
+        peer = self.peer()
+        peer.get("/", method="POST", body="the body")
+        peer.leave()
+        going_on.callback(None)
+        self.assertEqual(done, ["the body"])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_max_workers(self) -> None:
+        """Requests beyond max_workers wait for their turn and are answered."""
+        results: list[Deferred[str]] = []
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/")
+            def method(self, request):
+                results.append(Deferred())
+                return results[-1]
+
+        await self.serve(Service, max_workers=1)
+        first, second = self.peer(), self.peer()
+        first.get("/")
+        second.get("/")
+        self.assertEqual(len(results), 1)
+        results[0].callback("one")
+        self.assertEqual(first.received(), text("200 OK", "one"))
+        results[1].callback("two")
+        self.assertEqual(second.received(), text("200 OK", "two"))
+
+
+class Requests(WebTestCase):
+    """werkzeug's Request, as a method has it."""
+
+    async def requested(self, path: str, *headers: str, method: str = "GET", body: str = "") -> Any:
+        """The request that a method gets."""
+        requests = []
+
+        class Service:
+            name = "service"
+
+            @http("GET,POST", "/<path:path>")
+            def method(self, request, path):
+                requests.append(request)
+                return ""
+
+        await self.serve(Service)
+        self.peer().get(path, *headers, method=method, body=body)
+        return requests[0]
+
+    async def test_parts(self) -> None:
+        """args, form, json, cookies, headers, path values and the body are as in werkzeug."""
+        request = await self.requested(
+            "/%C3%A5%20b?q=1&q=2&e=",
+            "Content-Type: application/x-www-form-urlencoded",
+            "Cookie: a=1",
+            "Cookie: b=2",
+            "X-Twice: 1",
+            "X-Twice: 2",
+            "X_Spoofed: yes",
+            method="POST",
+            body="f=%C3%B8&g=",
+        )
+        self.assertEqual(request.path_values, {"path": "å b"})
+        self.assertEqual(request.path, "/å b")
+        self.assertEqual(request.args.to_dict(flat=False), {"q": ["1", "2"], "e": [""]})
+        self.assertEqual(request.form.to_dict(), {"f": "ø", "g": ""})
+        self.assertEqual(request.cookies.to_dict(), {"a": "1", "b": "2"})
+        self.assertEqual(request.headers["X-Twice"], "1,2")
+        self.assertNotIn("X-Spoofed", request.headers)
+        self.assertEqual(request.host, "here:8000")
+        self.assertEqual(request.remote_addr, "192.168.1.1")
+
+    async def test_json(self) -> None:
+        """JSON is parsed when it is asked for."""
+        request = await self.requested("/x", "Content-Type: application/json", method="POST", body='{"a": [1]}')
+        self.assertEqual(request.json, {"a": [1]})
+
+    async def test_files(self) -> None:
+        """A file of a multipart form is there with its name and content."""
+        body = (
+            "--b\r\nContent-Disposition: form-data; name=field\r\n\r\nvalue\r\n"
+            '--b\r\nContent-Disposition: form-data; name=up; filename="a.txt"\r\n\r\ncontent\r\n--b--\r\n'
+        )
+        request = await self.requested("/x", "Content-Type: multipart/form-data; boundary=b", method="POST", body=body)
+        self.assertEqual(request.form["field"], "value")
+        self.assertEqual((request.files["up"].filename, request.files["up"].read()), ("a.txt", b"content"))
+        request.close()
+
+    async def test_as_werkzeug_makes_it(self) -> None:
+        """Every attribute that werkzeug's own Request sets is there, with the value that it would have."""
+        request = await self.requested("/%C3%A5/x?q=1", "X-A: b", method="POST", body="body")
+        environ = EnvironBuilder(
+            "/å/x?q=1", "http://here:8000", method="POST", data=b"body", headers={"X-A": "b"}
+        ).get_environ()
+        environ.update(REMOTE_ADDR="192.168.1.1", SERVER_NAME="10.0.0.1", SERVER_PORT="12345")
+        theirs = Request(environ, populate_request=False)
+        for name in sorted(vars(theirs).keys() - {"environ", "headers"}):
+            self.assertEqual(getattr(request, name), getattr(theirs, name), name)
+        for name in ("url", "base_url", "full_path", "host_url", "content_length", "mimetype", "is_json", "values"):
+            self.assertEqual(getattr(request, name), getattr(theirs, name), name)
+        self.assertEqual(set(request.headers), set(theirs.headers))
+        self.assertEqual(request.get_data(), theirs.get_data())
