@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, inli
 
 from tests.services import Heard, Recorded, ServicesCase, properties_of
 from txservices.amqp.entities import Exchange, Queue
+from txservices.containers import ServiceContainer
 from txservices.contextdata import Language
 from txservices.dependency_providers import Config
 from txservices.events import EventDispatcher
@@ -641,19 +642,29 @@ class EndTests(ServicesCase):
         self.assertEqual(await call, "the other")
 
     async def test_expired_reply_queue(self) -> None:
-        """Calls fail at once when their reply queue was gone after a reconnect, and new ones work."""
+        """Calls fail at once when their reply queue is gone, and new ones have one of the same name."""
         _, heard, answers = await self.waiting_service()
         cluster = await self.cluster()
         call = cluster.waiting.method()
         await heard.wait()
-        cluster._client.reply_queue_missing()
+        protocol = await self.connections().consuming.when_connected()
+        channel = await protocol.open_channel()
+        await channel.queue_delete(queue=cluster._client.queue.name)
         with self.assertRaises(ReplyQueueExpiredWithPendingReplies):
             await call
-        answers[0].callback(None)
+        answers[0].callback("nobody takes it")
         again = cluster.waiting.method()
         await heard.wait(2)
         answers[1].callback(2)
         self.assertEqual(await again, 2)
+
+    async def test_stop_without_a_broker(self) -> None:
+        """A service that waits for its broker stops at once."""
+        container = ServiceContainer(Service, {"AMQP_URI": "amqp://localhost:1/"})
+        starting = container.start()
+        await container.stop()
+        with self.assertRaises(CancelledError):
+            await starting
 
     async def test_lost_connections(self) -> None:
         """A call survives the loss of its caller's connections: the reply waits in the queue."""

@@ -119,12 +119,14 @@ class Client:
         )
         self.pending: dict[str, Call] = {}
         self.sweeper = Sweeper(clock, self.pending, self.expire)
+        self.replies_lost = False
         self.stopped = False
 
     def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], QueueConsumer]) -> Deferred[None]:
         """Begin to take replies, with what opens a consumer. Fires when they can come."""
         consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
         consumer.on_missing = self.reply_queue_missing
+        consumer.on_ready.append(self.reply_queue_ready)
         return consumer.ready
 
     def call(
@@ -192,8 +194,14 @@ class Client:
         call.answer.errback(RpcTimeout(call.timeout))
 
     def reply_queue_missing(self) -> None:
-        """We were away from the broker for longer than it kept our queue."""
-        self.fail_pending(ReplyQueueExpiredWithPendingReplies(f"reply queue {self.queue.name!r} is gone"))
+        """The queue is gone: we were away from the broker for longer than it kept it, or somebody deleted it."""
+        self.replies_lost = True
+
+    def reply_queue_ready(self) -> None:
+        """The queue is there again. Only now: a call made while it was missing may have lost its reply as well."""
+        if self.replies_lost:
+            self.replies_lost = False
+            self.fail_pending(ReplyQueueExpiredWithPendingReplies(f"reply queue {self.queue.name!r} was gone"))
 
     def fail_pending(self, error: Exception) -> None:
         pending = list(self.pending.values())

@@ -74,7 +74,7 @@ class EventDispatcher(DependencyProvider):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
     It need not be waited for: the message or call that is being handled is not acked before it, and a failure goes to
-    the log. An event that nobody listens to is dropped by the broker. Options are those of ``messaging.Sending``.
+    the log. An event that nobody listens to is dropped by the broker. Options are those of ``sending.Sending``.
     """
 
     needs_amqp = True

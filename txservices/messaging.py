@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from txservices import constants
 from txservices.amqp.connection import Connections
 from txservices.amqp.consumer import Consumer as QueueConsumer
-from txservices.amqp.entities import Message, Queue
+from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.containers import ServiceContainer
 from txservices.declarations import exchange_of, queue_of
 from txservices.exceptions import ContainerBeingKilled, DecodeError
@@ -25,6 +25,8 @@ from txservices.extensions import DependencyProvider, Entrypoint, SharedExtensio
 from txservices.sending import Sending, context_from, headers_for, send, unconfirmed
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext, in_reactor
+
+__all__ = ["Consumer", "Exchange", "Publisher", "Queue", "consume"]
 
 log = Logger()
 

@@ -275,7 +275,7 @@ class RpcProxy(DependencyProvider):
     """Injects a proxy of another service: ``self.y.method(1)`` is a Deferred of what the method returned there.
 
     ``timeout`` in seconds (None for none) ends each call, ``RPC_TIMEOUT`` of the configuration if it isn't given; other
-    options are those of ``messaging.Sending``: ``priority``, ``headers``, ``serializer``, …
+    options are those of ``sending.Sending``: ``priority``, ``headers``, ``serializer``, …
     """
 
     reply_listener = ReplyListener()

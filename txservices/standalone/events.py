@@ -61,5 +61,5 @@ class Dispatcher:
 
 
 def event_dispatcher(config: Mapping[str, Any], **options: Any) -> Dispatcher:
-    """What dispatches events; options are those of ``messaging.Sending``."""
+    """What dispatches events; options are those of ``sending.Sending``."""
     return Dispatcher(config, **options)
