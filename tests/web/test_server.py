@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import socket
 from typing import Any
@@ -13,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from werkzeug.wrappers import Response
@@ -45,7 +47,8 @@ class Addresses(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """Anything else is refused with its name and value."""
-        for address in [":80", "", "here", "::1", "[::1]:80", "http://here:80", "here:x", "here:65536", "a:1 ", "a:\u0661"]:
+        wrong = [":80", "", "here", "::1", "[::1]:80", "http://here:80", "here:x", "a:65536", "a:1 ", "a:\u0661"]
+        for address in wrong:
             error = self.assertRaises(ConfigurationError, parse_address, address)
             self.assertIn(f"WEB_SERVER_ADDRESS: {address!r} is no address", str(error))
 
@@ -328,6 +331,7 @@ class Conversation(Protocol):
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.received = b""
+        self.begun: Deferred[None] = Deferred()
         self.closed: Deferred[bytes] = Deferred()
 
     def connectionMade(self) -> None:
@@ -335,6 +339,8 @@ class Conversation(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        if not self.begun.called:
+            self.begun.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closed.callback(DATE.sub(b"Date: now\r\n", self.received))
@@ -422,6 +428,37 @@ class OnTheNetwork(TestCase):
             broken = await converse(port, b"GET /broken HTTP/1.1\r\n\r\n")
             self.assertNotIn(b"\r\n0\r\n\r\n", broken)
         self.flushLoggedErrors(ZeroDivisionError)
+
+    async def test_stream_left(self) -> None:
+        """A client that leaves in the middle, or takes nothing for too long, ends the making of what it was sent."""
+
+        class Endless:
+            name = "endless"
+            closed: Deferred[None]
+
+            @http("GET", "/")
+            def method(self, request):
+                response = Response(itertools.repeat(b"x" * 10_000))
+                response.call_on_close(lambda: Endless.closed.callback(None))
+                return response
+
+        clock = Clock()
+        runner = ServiceRunner({"WEB_SERVER_ADDRESS": "0"}, clock)
+        runner.add_service(Endless)
+        await runner.start()
+        port = runner.containers[0].entrypoints[0].server.port
+        for leave in ("abortConnection", "pauseProducing"):
+            Endless.closed = Deferred()
+            talk = Conversation(b"GET / HTTP/1.1\r\n\r\n")
+            await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), talk)
+            await talk.begun
+            getattr(talk.transport, leave)()
+            while not Endless.closed.called:
+                clock.advance(1)
+                await deferLater(reactor, 0)
+            talk.transport.abortConnection()
+            await talk.closed
+        await runner.stop()
 
 
 class Listening(WebTestCase):

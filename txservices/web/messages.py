@@ -19,6 +19,7 @@ STATUS = re.compile(r"[2-5]\d\d [^\x00-\x1f\x7f]*", re.ASCII)
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 HEADER_VALUE = re.compile(r"[^\x00\r\n]*")
 FRAMING = {"content-length", "transfer-encoding", "connection", "keep-alive"}  # how a response ends is ours to say
+LOCATIONS = ("location", "content-location")
 BODYLESS = (204, 304)  # RFC 9110, 6.4.1: neither a body nor, here, a length
 RETRY_AFTER = 5  # seconds: by then another instance, or this one anew, answers
 
@@ -101,24 +102,40 @@ class BadResponse(ValueError):
     """A response that HTTP has no form for."""
 
 
-def head_of(response: Response) -> bytes:
-    """Status line and headers, without those of framing. ``BadResponse`` if they can't be sent as they are.
+def head_of(response: Response) -> tuple[bytes, bool]:
+    """Status line and headers, without those of framing, and whether the response wants the connection closed.
 
-    So nothing that a method puts into a status or a header is ever read by a client as a header of its own.
+    ``BadResponse`` if they can't be sent as they are: nothing that a method puts into a status or a header is ever read
+    by a client as a header of its own.
     """
     status = response.status
     if not STATUS.fullmatch(status):
         raise BadResponse(f"status {status!r}: give a number from 200 to 599, or one and a text after it")
     lines = [f"HTTP/1.1 {status}\r\n"]
-    for name, value in response.get_wsgi_headers({}):
+    closing = False
+    for name, value in final_headers(response):
         if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
             raise BadResponse(f"header {name!r}: {value!r} has characters that no header can have")
-        if name.lower() not in FRAMING:
+        key = name.lower()
+        if key not in FRAMING:
             lines.append(f"{name}: {value}\r\n")
+        elif key == "connection":
+            closing = value.lower() == "close"
     try:
-        return "".join(lines).encode("latin-1")
+        return "".join(lines).encode("latin-1"), closing
     except UnicodeEncodeError as error:
         raise BadResponse(f"{error.object[error.start]!r} in a header: encode it, HTTP has ISO-8859-1 there") from None
+
+
+def final_headers(response: Response) -> Headers:
+    """The headers as werkzeug would send them. It copies them, 9 us, to change Location and lengths alone."""
+    headers = response.headers
+    as_they_are = (
+        type(response) is Response
+        and response.status_code not in BODYLESS
+        and not any(name.lower() in LOCATIONS for name, _ in headers)
+    )
+    return headers if as_they_are else response.get_wsgi_headers({})
 
 
 def text_response(text: str, status: int | str = 200, headers: Any = None) -> Response:

@@ -56,8 +56,8 @@ def parse_address(text: object) -> tuple[str, int]:
 class Router(KleinResource):
     """Finds the endpoint for a request and has Klein call it.
 
-    Klein's own ``render`` binds its url_map to each request anew, makes an IKleinRequest and four Deferreds for it:
-    70 us, which is twice what the rest of a request takes. This binds the map once.
+    Klein's own ``render`` binds its url_map to each request anew, and makes an IKleinRequest and four Deferreds for it:
+    50 us of what were 105. This binds the map once, and makes nothing.
     """
 
     def __init__(self, app: Klein) -> None:

@@ -105,6 +105,7 @@ class Received(Request):
     site: Any
     channel: Any
     content: Any
+    producer: Any = None
     refused = False
     size = 0
 
@@ -169,13 +170,13 @@ class Received(Request):
             self.send(OK_TEXT, answer)
             return
         assert isinstance(answer, Response)
-        head = head_of(answer)
+        head, closing = head_of(answer)
         self.code = answer.status_code
         channel = self.channel
         if channel is None:
             answer.close()  # the client has left
             return
-        if answer.headers.get("Connection", "").lower() == "close":
+        if closing:
             channel.persistent = False
         if self.code in BODYLESS:
             answer.close()
@@ -224,7 +225,7 @@ class Received(Request):
         self.registerProducer(Pieces(self, pieces, close, length), False)
 
     def begin(self, head: bytes, body: bytes = b"") -> None:
-        """Write a head, and a body with it: in one piece, where setHeader and write are 15 us more."""
+        """Write a head, and a body with it: in one piece, where setHeader and write take 11 us more."""
         channel = self.channel
         site = self.site
         if site.closing:
@@ -241,6 +242,12 @@ class Received(Request):
         channel.wait(REQUEST_TIMEOUT)
         super().finish()
 
+    def connectionLost(self, reason: Any) -> None:
+        """The client has left."""
+        if self.producer is not None:
+            self.producer.end()
+        super().connectionLost(reason)
+
 
 @implementer(IPullProducer)
 class Pieces:
@@ -255,15 +262,12 @@ class Pieces:
         self.left = length
 
     def resumeProducing(self) -> None:
-        channel = self.received.channel
-        if channel is None:
-            return
-        channel.wait(SEND_TIMEOUT)
+        self.received.channel.wait(SEND_TIMEOUT)
         try:
             piece = next(self.pieces, None)
         except Exception:
             log.failure("the body of the response to {request} ended in the middle", request=self.received)
-            channel.transport.abortConnection()  # what else would tell the client
+            self.break_off()
             return
         if piece is not None:
             if self.left is not None:
@@ -272,11 +276,19 @@ class Pieces:
             self.received.write(piece)
         elif self.left:
             log.error("the body of the response to {request} is shorter than it said", request=self.received)
-            channel.transport.abortConnection()
+            self.break_off()
         else:
-            self.stopProducing()
-            self.received.unregisterProducer()
+            self.end()
             self.received.finish()
+
+    def break_off(self) -> None:
+        """End the connection: what else would tell the client that this is not all."""
+        self.end()
+        self.received.channel.transport.abortConnection()
+
+    def end(self) -> None:
+        self.received.unregisterProducer()
+        self.stopProducing()
 
     def stopProducing(self) -> None:
         """All is sent, or the client has left."""
