@@ -1,0 +1,321 @@
+"""A RabbitMQ of our own: started by the first test that asks, ended with the process, and nobody else's touched.
+
+    class OnRabbitMQ(TestCase):
+        skip = rabbitmq.skip
+
+        async def test_x(self):
+            node = rabbitmq.node()
+            config = {"AMQP_URI": node.uri(node.new_vhost())}
+
+`node()` is one for the whole run; virtual hosts keep tests apart, and cost milliseconds where a node costs seconds.
+Who needs several nodes, or treats one badly, starts some for itself: `Node("one")`, then `start`.
+
+Ports, data, logs, cookie and epmd are our own, in a temporary folder and on loopback, and all runs as whoever runs the
+tests; a broker of the machine is neither used nor disturbed.
+
+`python -m tests.rabbitmq` holds a node up in the foreground and prints its URI.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.utils import getProcessOutputAndValue
+
+START_TIMEOUT = 90  # seconds; 5 to 10 on a free machine
+STOP_TIMEOUT = 30
+LOOK_AGAIN = 0.05
+VHOSTS = 12  # made in one go: a call of rabbitmqctl takes a second, a virtual host 50 ms
+# Below the ports that the kernel gives to clients: one that tries again and again may come to connect to itself there.
+PORTS = range(20_000, 30_000)
+
+# Debian's /usr/sbin/rabbitmq-server changes to the user rabbitmq, and loses its pid to a shell on the way: the script
+# behind it does neither.
+FOLDERS = ["/usr/lib/rabbitmq/bin", *os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/usr/local/sbin"]
+
+# Two schedulers that do not spin, however many cores there are: the tests share them.
+ERLANG = "+S 2:2 +sbwt none"
+LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+
+ADD_VHOSTS = """
+lists:foreach(fun(Name) ->
+    rabbit_vhost:add(Name, <<"tests">>),
+    rabbit_auth_backend_internal:set_permissions(<<"guest">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
+end, [%s]).
+"""
+
+
+def program(name: str) -> str | None:
+    """Where a script of RabbitMQ's, or epmd, lies."""
+    return shutil.which(name, path=os.pathsep.join(FOLDERS))
+
+
+MISSING = (
+    None
+    if program("rabbitmq-server") and program("epmd")
+    else "no rabbitmq-server on this machine: apt-get install rabbitmq-server"
+)
+# For the class attribute of tests that need a node. Where a skipped test counts as failed, as in CI, nothing is
+# skipped, and the first node says what is missing.
+skip = None if os.environ.get("TXSERVICES_NO_SKIPS") else MISSING
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"no free port from {PORTS.start} to {PORTS.stop}")
+
+
+def spawn(argv: list[str], environ: dict[str, str], output: str) -> subprocess.Popen[bytes]:
+    """Start a process that does not outlive this one, even if this one is killed."""
+    setpriv = shutil.which("setpriv")
+    tied = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+    with open(output, "ab") as file:
+        # a session of its own: Ctrl-C at the terminal is for the tests, which then end it
+        return subprocess.Popen(
+            [*tied, *argv], env=environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+
+
+def end(process: subprocess.Popen[bytes] | None, first: signal.Signals = signal.SIGTERM) -> None:
+    """End it by its pid: asked first, killed if it has not gone in time."""
+    if process is None or process.poll() is not None:
+        return
+    process.send_signal(first)
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Home:
+    """What all nodes of a run share: the folder, the cookie, and the epmd that knows their names."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="txservices-rabbitmq-")
+        self.nodes: list[Node] = []
+        self.write(".erlang.cookie", secrets.token_hex(16), 0o400)
+        self.write("plugins", "[].")
+        self.epmd_port = free_port()
+        self.environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("RABBITMQ_")},
+            "HOME": self.folder,  # where Erlang looks for the cookie
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        self.epmd = spawn([str(program("epmd"))], self.environ, os.path.join(self.folder, "epmd.log"))
+        atexit.register(self.close)
+        # a reactor that a signal has ended may not come back to Python's own exit
+        reactor.addSystemEventTrigger("after", "shutdown", self.close)
+
+    def write(self, name: str, text: str, mode: int = 0o600) -> None:
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(path, mode)
+
+    def close(self) -> None:
+        """Leave nothing. The nodes' data is nobody's, so they are killed rather than asked."""
+        for each in self.nodes:
+            each.kill()
+        end(self.epmd)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        home.cache_clear()
+        node.cache_clear()
+
+
+class Node:
+    """One RabbitMQ. What takes seconds and no set-up needs returns a Deferred; signals are sent to its own pid."""
+
+    def __init__(self, name: str = "node", erlang: str = ERLANG) -> None:
+        if MISSING:
+            raise AssertionError(MISSING)
+        shared = home()
+        shared.nodes.append(self)
+        self.name = f"{name}-{os.getpid()}-{len(shared.nodes)}@localhost"
+        self.port = free_port()
+        self.folder = os.path.join(shared.folder, self.name)
+        os.mkdir(self.folder)
+        self.environ = {
+            **shared.environ,
+            "RUNNING_UNDER_SYSTEMD": "true",  # makes the script become Erlang, so that the pid we know is the node's
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": os.path.join(self.folder, "data"),
+            "RABBITMQ_LOG_BASE": os.path.join(self.folder, "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": os.path.join(shared.folder, "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": os.path.join(self.folder, "no-env.conf"),  # not there: the machine's is not ours
+            "RABBITMQ_CONFIG_FILE": os.path.join(self.folder, "no-config"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{erlang} {LOOPBACK}",
+            "RABBITMQ_CTL_ERL_ARGS": LOOPBACK,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.vhosts: list[str] = []
+        self.vhosts_made = 0
+
+    # -- life
+
+    def start(self) -> Node:
+        """Start it, or start it again on what it kept. Blocks until it answers."""
+        self.spawn()
+        deadline = time.monotonic() + START_TIMEOUT
+        while self.starting(deadline):
+            time.sleep(LOOK_AGAIN)
+        return self
+
+    def restart(self) -> Deferred[None]:
+        """Stop it if it runs, and start it on what it kept; fires once it answers."""
+        self.stop()
+        self.spawn()
+
+        async def wait() -> None:
+            deadline = time.monotonic() + START_TIMEOUT
+            while self.starting(deadline):
+                await deferLater(reactor, LOOK_AGAIN)
+
+        return Deferred.fromCoroutine(wait())
+
+    def spawn(self) -> None:
+        self.process = spawn([str(program("rabbitmq-server"))], self.environ, os.path.join(self.folder, "output"))
+
+    def starting(self, deadline: float) -> bool:
+        if self.answers():
+            return False
+        if self.process is None or self.process.poll() is not None:
+            self.fail("ended while it started")
+        if time.monotonic() > deadline:
+            self.fail(f"does not answer on 127.0.0.1:{self.port} after {START_TIMEOUT} s")
+        return True
+
+    def fail(self, what: str) -> NoReturn:
+        with open(os.path.join(self.folder, "output"), encoding="utf-8", errors="replace") as file:
+            raise AssertionError(f"RabbitMQ {self.name} {what}:\n{file.read()[-4000:]}")
+
+    def answers(self) -> bool:
+        """Whether it speaks AMQP: an open port may be somebody else's."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
+                sock.sendall(b"AMQP\x00\x00\x09\x01")
+                return sock.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.running:
+            self.process.send_signal(number)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, and nothing moves."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop it in order, as an operator does. Blocks, a second mostly; what is durable stays."""
+        self.thaw()
+        end(self.process)
+
+    def kill(self) -> None:
+        """kill -9."""
+        end(self.process, signal.SIGKILL)
+
+    # -- rabbitmqctl
+
+    def ctl(self, *arguments: str) -> Deferred[str]:
+        """Run rabbitmqctl; fires with what it printed, fails with what it complained of."""
+        path, argv = self.command(arguments)
+        called: Deferred[Any] = getProcessOutputAndValue(path, argv, env=self.environ)
+        return called.addCallback(self.printed, arguments)
+
+    def ctl_now(self, *arguments: str) -> str:
+        """The same, waited for."""
+        path, argv = self.command(arguments)
+        done = subprocess.run([path, *argv], env=self.environ, capture_output=True, check=False)
+        return self.printed((done.stdout, done.stderr, done.returncode), arguments)
+
+    def command(self, arguments: tuple[str, ...]) -> tuple[str, list[str]]:
+        return str(program("rabbitmqctl")), ["--quiet", *arguments]
+
+    def printed(self, result: tuple[bytes, bytes, int], arguments: tuple[str, ...]) -> str:
+        out, err, status = result
+        if status != 0:
+            text = (out + err).decode(errors="replace")
+            raise AssertionError(f"rabbitmqctl {' '.join(arguments)} ended with {status}:\n{text}")
+        return out.decode(errors="replace")
+
+    def stop_app(self) -> Deferred[str]:
+        """RabbitMQ stops and Erlang stays: connections are closed with 320, and so is the port."""
+        return self.ctl("stop_app")
+
+    def start_app(self) -> Deferred[str]:
+        return self.ctl("start_app")
+
+    # -- addresses
+
+    def uri(self, vhost: str = "/", user: str = "guest", password: str = "guest") -> str:
+        who = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        return f"amqp://{who}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
+
+    def new_vhost(self) -> str:
+        """A virtual host that nobody has used yet, where guest may do everything."""
+        if not self.vhosts:
+            first, self.vhosts_made = self.vhosts_made, self.vhosts_made + VHOSTS
+            self.vhosts = [f"test-{number}" for number in range(first, self.vhosts_made)]
+            self.ctl_now("eval", ADD_VHOSTS % ", ".join(f'<<"{name}">>' for name in self.vhosts))
+        return self.vhosts.pop(0)
+
+
+@cache
+def home() -> Home:
+    return Home()
+
+
+@cache
+def node() -> Node:
+    """The node that the tests of one run share. Leave it as it was: running."""
+    return Node("shared").start()
+
+
+def main() -> None:
+    if MISSING:
+        sys.exit(MISSING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        print(node().uri(), flush=True)
+        signal.pause()
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    main()
