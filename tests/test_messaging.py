@@ -17,6 +17,7 @@ from txservices.declarations import exchange_of, queue_of
 from txservices.exceptions import (
     ChannelClosedByBroker,
     ConfigurationError,
+    DeclarationMismatch,
     EncodeError,
     UndeliverableMessage,
 )
@@ -152,10 +153,11 @@ class UnconfirmedTests(ServicesCase):
         for worker in ("worker", "worker", "other"):
             counting.add(worker)
         counting.then("worker", called)
+        counting.then("worker", called)
         counting.remove("worker")
         self.assertEqual(called.things, [])
         counting.remove("worker")
-        self.assertEqual(len(called.things), 1)
+        self.assertEqual(len(called.things), 2)
         counting.remove("other")
         self.assertEqual((counting.counts, counting.waiting), ({}, {}))
 
@@ -225,6 +227,17 @@ class PublisherTests(ServicesCase):
         await publish(1, routing_key="late", declare=[Queue("late")], mandatory=True)
         (message,) = await (await self.consumed(Queue("late"))).wait()
         self.assertEqual(message.exchange, "")
+
+    async def test_declaration_that_is_refused(self) -> None:
+        """What a call declares and the broker refuses fails that call; dropped, it is a line in the log."""
+        await self.connections().declare(Queue("kept"))
+        publish = await self.publisher()
+        with self.assertRaises(DeclarationMismatch):
+            await publish(1, routing_key="kept", declare=[Queue("kept", durable=False)])
+        publish(2, routing_key="kept", declare=[Queue("kept", durable=False)])
+        await publish(3, routing_key="kept")
+        (message,) = await (await self.consumed(Queue("kept"))).wait()
+        self.assertEqual(message.body, b"3")
 
     async def test_undeliverable(self) -> None:
         """A mandatory message that no queue takes is an error, and with use_confirms=False nobody is told."""

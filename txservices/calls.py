@@ -236,8 +236,6 @@ def default_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Se
 class ServiceProxy:
     """Another service: each attribute is a method of it, whether it has it or not."""
 
-    __slots__ = ("_client", "_context", "_method_proxy", "_sending", "_service")
-
     def __init__(
         self,
         client: Client,
@@ -255,7 +253,9 @@ class ServiceProxy:
     def __getattr__(self, method: str) -> MethodProxy:
         if method.startswith("__"):  # what copy, mock and inspect look for
             raise AttributeError(method)
-        return self._method_proxy(self._client, self._context, self._service, method, self._sending)
+        proxy = self._method_proxy(self._client, self._context, self._service, method, self._sending)
+        self.__dict__[method] = proxy  # the next time Python finds it there
+        return proxy
 
     def __repr__(self) -> str:
         return f"<proxy service: {self._service}>"

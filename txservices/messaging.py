@@ -79,17 +79,9 @@ class Publisher(DependencyProvider):
         sending = self.sending.merged(options) if options else self.sending
         properties, body = sending.write(self.serializers, value, headers_for(worker_ctx.context_data))
         exchange = "" if self.exchange is None else self.exchange.name
-        publish = partial(send, self.amqp, sending, exchange, sending.routing_key, properties, body, worker_ctx)
-        if "declare" not in options:
-            return publish()
-        unconfirmed.add(worker_ctx)
-        declared = self.amqp.declare(*sending.declare).addCallback(lambda _: publish())
-        declared.addBoth(self.declared, worker_ctx)
-        return declared
-
-    def declared(self, result: Any, worker_ctx: WorkerContext) -> Any:
-        unconfirmed.remove(worker_ctx)
-        return result
+        return send(
+            self.amqp, sending, exchange, sending.routing_key, properties, body, worker_ctx, "declare" in options
+        )
 
 
 # In: consumers --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from attrs import evolve, frozen
@@ -144,7 +145,7 @@ class Unconfirmed:
 
     def __init__(self) -> None:
         self.counts: dict[Any, int] = {}
-        self.waiting: dict[Any, Callable[[], None]] = {}
+        self.waiting: dict[Any, list[Callable[[], None]]] = {}
 
     def add(self, worker_ctx: Any) -> None:
         self.counts[worker_ctx] = self.counts.get(worker_ctx, 0) + 1
@@ -155,14 +156,13 @@ class Unconfirmed:
             self.counts[worker_ctx] = left
             return
         del self.counts[worker_ctx]
-        call = self.waiting.pop(worker_ctx, None)
-        if call is not None:
+        for call in self.waiting.pop(worker_ctx, ()):
             call()
 
     def then(self, worker_ctx: Any, call: Callable[[], None]) -> None:
         """Call that when the broker has answered for all that this worker published; mostly, that is now."""
         if worker_ctx in self.counts:
-            self.waiting[worker_ctx] = call
+            self.waiting.setdefault(worker_ctx, []).append(call)
         else:
             call()
 
@@ -198,6 +198,11 @@ class Confirmation(Deferred[None]):
             self.errback(error)
         unconfirmed.remove(self.worker_ctx)  # last: who looked may have published in answer
 
+    def not_sent(self, failure: Failure) -> None:
+        """What had to be declared first could not be."""
+        assert isinstance(failure.value, Exception)
+        self.done(failure.value)
+
     def __del__(self) -> None:
         failure = getattr(self, "result", None)
         if isinstance(failure, Failure):
@@ -218,14 +223,21 @@ def send(
     properties: dict[str, Any],
     body: bytes,
     worker_ctx: Any,
+    declare_first: bool = False,
 ) -> Deferred[None]:
     """Publish for a worker; fires when that is confirmed, at once with ``use_confirms=False``."""
     confirmation = Confirmation(worker_ctx, exchange, routing_key)
-    try:
-        connections.publish_then(
-            exchange, routing_key, body, properties, sending.mandatory, confirmation.done, sending.timeout
-        )
-    except ValueError:  # properties that AMQP can't carry: nothing was sent
-        unconfirmed.remove(worker_ctx)
-        raise
+    mandatory, timeout = sending.mandatory, sending.timeout
+    publish = partial(
+        connections.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done, timeout
+    )
+    if declare_first:
+        declaring = connections.declare(*sending.declare).addCallback(lambda _: publish())
+        declaring.addErrback(confirmation.not_sent)
+    else:
+        try:
+            publish()
+        except ValueError:  # properties that AMQP can't carry: nothing was sent
+            unconfirmed.remove(worker_ctx)
+            raise
     return confirmation if sending.use_confirms else succeed(None)

@@ -122,8 +122,6 @@ class StandaloneProxy(Generic[P]):
 class ClusterProxy:
     """All services: ``cluster.service_x.method()``, and ``cluster["service-x"]`` for what is no name in Python."""
 
-    __slots__ = ("_caller", "_client", "_sending")
-
     def __init__(self, client: Client, caller: Caller, sending: Sending) -> None:
         self._client = client
         self._caller = caller
@@ -135,7 +133,8 @@ class ClusterProxy:
     def __getattr__(self, service: str) -> ServiceProxy:
         if service.startswith("__"):  # what copy, mock and inspect look for
             raise AttributeError(service)
-        return self[service]
+        proxy = self.__dict__[service] = self[service]  # the next time Python finds it there
+        return proxy
 
 
 class ClusterRpcProxy(StandaloneProxy[ClusterProxy]):
