@@ -6,6 +6,7 @@ import errno
 import itertools
 import logging
 import socket
+import threading
 from typing import Any
 from unittest import mock
 
@@ -363,6 +364,22 @@ class OnTheNetwork(TestCase):
             self.assertNotEqual(entrypoint.server.port, 0)
             answer = await converse(entrypoint.server.port, b"GET /number/1 HTTP/1.0\r\n\r\n")
         self.assertEqual(answer, text("200 OK", "1", after="Connection: close"))
+
+    async def test_blocking(self) -> None:
+        """A blocking method runs in a thread, and reads the request there."""
+
+        class Blocking:
+            name = "blocking"
+            blocking = True
+
+            @http("POST", "/")
+            def method(self, request):
+                return f"{request.get_data(as_text=True)} {threading.current_thread() is threading.main_thread()}"
+
+        async with run_services({"WEB_SERVER_ADDRESS": 0}, Blocking) as runner:
+            port = runner.containers[0].entrypoints[0].server.port
+            answer = await converse(port, b"POST / HTTP/1.0\r\nContent-Length: 4\r\n\r\nbody")
+        self.assertEqual(answer, text("200 OK", "body False", after="Connection: close"))
 
     async def test_port_taken(self) -> None:
         """A port that is taken is the user's to mend: the error says which, and what to do."""
