@@ -56,6 +56,7 @@ class Channel(HTTPChannel):
     """A client's connection.
 
     ``deadline`` is when it has to have sent the whole of its next request, infinity while one is answered. The site
+    looks at it once a second; Twisted cancels a delayed call and makes another for each request.
     """
 
     MAX_LENGTH = REQUEST_LINE_MAX
