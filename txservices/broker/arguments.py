@@ -24,7 +24,7 @@ def number_from(least: int, most: float = float("inf")) -> Check:
 
 
 def is_short(value: Any) -> bool:
-    return isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) <= SHORTSTR_MAX
+    return isinstance(value, str) and len(value.encode()) <= SHORTSTR_MAX
 
 
 # argument -> (whether the value can be honoured, what it should be)
