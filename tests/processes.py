@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +21,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+
+from tests.rabbitmq import free_port
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXAMPLES = os.path.join(ROOT, "examples")
@@ -202,10 +203,3 @@ def broker_uri(path: str) -> str:
     """Where the services that run with the config at `path` have their broker."""
     config = read_config(path)
     return str(config.get("AMQP_URI") or f"amqp://guest:guest@{config['EMBEDDED_BROKER_ADDRESS']}/")
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

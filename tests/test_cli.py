@@ -9,6 +9,7 @@ import yaml
 from twisted.trial.unittest import TestCase
 
 from tests import processes
+from tests.rabbitmq import free_port
 
 SERVICE = """
 from txservices.events import event_handler
@@ -101,7 +102,7 @@ class Commands(TestCase):
 
     async def test_broker(self) -> None:
         """The embedded broker by itself serves services and calls of other processes."""
-        port = str(processes.free_port())
+        port = str(free_port())
         broker = processes.txservices(self, "broker", "--port", port)
         await broker.line(f"broker: amqp://guest:guest@127.0.0.1:{port}/")
         self.config = processes.config_file(self, AMQP_URI=f"amqp://guest:guest@127.0.0.1:{port}/")
@@ -111,7 +112,7 @@ class Commands(TestCase):
 
     async def test_broker_port_taken(self) -> None:
         """A second broker on one port says so, and ends with 2."""
-        port = str(processes.free_port())
+        port = str(free_port())
         broker = processes.txservices(self, "broker", "--port", port)
         await broker.line("broker: ")
         status, _, stderr = await self.ends("broker", "--port", port)

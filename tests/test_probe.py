@@ -6,7 +6,7 @@ from twisted.internet import reactor
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.trial.unittest import TestCase
 
-from tests import processes
+from tests.rabbitmq import free_port
 from txservices import probe
 from txservices.amqp.frames import frame
 
@@ -36,7 +36,7 @@ class Probe(TestCase):
 
     async def test_nobody(self) -> None:
         """A port that nothing listens on."""
-        answer = await probe.ask("127.0.0.1", processes.free_port(), reactor)
+        answer = await probe.ask("127.0.0.1", free_port(), reactor)
         self.assertIs(answer, probe.Answer.NOBODY)
 
     async def test_broker(self) -> None:

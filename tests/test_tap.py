@@ -145,7 +145,7 @@ class Endings(Starts):
     async def test_waits_for_broker(self) -> None:
         """A broker that is not there is waited for, told in a line, and SIGTERM ends the waiting at once."""
         self.app(RPC)
-        port = processes.free_port()
+        port = rabbitmq.free_port()
         running = self.start("app", "--broker", f"amqp://guest:s3cret@127.0.0.1:{port}/")
         await running.line(f"127.0.0.1:{port}.*refused")
         self.assertEqual(await running.end(), 0, str(running))
