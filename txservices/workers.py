@@ -348,7 +348,10 @@ class Workers:
             self.thread_calls.discard(calling)
             return result
 
-        return calling.addBoth(called)
+        calling.addBoth(called)
+        if self.closed:  # by what the function did
+            calling.cancel()
+        return calling
 
     # The end
 

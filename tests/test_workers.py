@@ -1,0 +1,466 @@
+"""A worker's life: what is called in which order, what waits, what fails, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from contextvars import ContextVar
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, succeed
+from twisted.trial.unittest import TestCase
+
+from txservices.containers import ServiceContainer, WorkerContext, in_reactor
+from txservices.exceptions import ContainerBeingKilled
+from txservices.extensions import DependencyProvider, Entrypoint
+
+hook = Entrypoint.decorator
+variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+
+class Recorder(DependencyProvider):
+    """Notes each hook in ``worker_ctx.data["calls"]``, and does what the test put into ``data`` for it."""
+
+    def note(self, worker_ctx: WorkerContext, hook: str, *more: Any) -> Any:
+        worker_ctx.data["calls"].append((hook, self.attr_name, *more))
+        return worker_ctx.data.get((hook, self.attr_name), lambda: None)()
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+        return self.note(worker_ctx, "get")
+
+    def worker_setup(self, worker_ctx: WorkerContext) -> Any:
+        return self.note(worker_ctx, "setup")
+
+    def worker_result(self, worker_ctx: WorkerContext, result: Any = None, exc_info: Any = None) -> Any:
+        return self.note(worker_ctx, "result", result, exc_info and exc_info[0])
+
+    def worker_teardown(self, worker_ctx: WorkerContext) -> Any:
+        return self.note(worker_ctx, "teardown")
+
+
+class Plain(DependencyProvider):
+    """Has only a value."""
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+        return "value"
+
+
+class Service:
+    name = "service"
+
+    one = Recorder()
+    plain = Plain()
+    two = Recorder()
+
+    @hook
+    def run(self, does: Any) -> Any:
+        return does(self)
+
+    @hook(expected_exceptions=[KeyError])
+    async def wait(self, deferred: Deferred[Any]) -> Any:
+        return await deferred
+
+    @hook
+    @inlineCallbacks
+    def generate(self, deferred: Deferred[Any]) -> Any:
+        value = yield deferred
+        return value
+
+    @hook(blocking=True)
+    def block(self, does: Any) -> Any:
+        return does(self)
+
+
+class Case(TestCase):
+    """A container, and a way to have its methods called."""
+
+    def setUp(self) -> None:
+        self.container = ServiceContainer(Service, {"max_workers": 3})
+        self.calls: list[Any] = []
+        self.handled: list[Any] = []
+        self.over: list[Any] = []
+        self.container.on_worker_ended.append(lambda ctx, result, exc_info: self.over.append((result, exc_info)))
+
+    def spawn(self, method: str, *args: Any, handle_result: Any = None, **does: Any) -> WorkerContext:
+        entrypoint = next(each for each in self.container.entrypoints if each.method_name == method)
+        data: dict[Any, Any] = {tuple(key.split("_")): value for key, value in does.items()}
+        data["calls"] = self.calls
+        return self.container.spawn_worker(entrypoint, args, {}, data, handle_result or self.handle_result)
+
+    def handle_result(self, worker_ctx: WorkerContext, result: Any, exc_info: Any) -> Any:
+        self.calls.append(("handle", result, exc_info and exc_info[0]))
+        self.handled.append((result, exc_info))
+        return result, exc_info
+
+    def hooks(self) -> list[str]:
+        return [" ".join(str(each) for each in call[:2]) for call in self.calls]
+
+
+class Order(Case):
+    """What is called, one after the other."""
+
+    def test_order(self) -> None:
+        """Dependencies, setups, method, entrypoint, results, teardowns."""
+        self.spawn("run", lambda service: self.calls.append(("method", service.plain)) or 7)
+        self.assertEqual(
+            self.calls,
+            [
+                ("get", "one"),
+                ("get", "two"),
+                ("setup", "one"),
+                ("setup", "two"),
+                ("method", "value"),
+                ("handle", 7, None),
+                ("result", "one", 7, None),
+                ("result", "two", 7, None),
+                ("teardown", "one"),
+                ("teardown", "two"),
+            ],
+        )
+        self.assertEqual(self.over, [(7, None)])
+
+    def test_no_deferred(self) -> None:
+        """Where nothing waits no Deferred is made and all is over at once."""
+        with mock.patch.object(Deferred, "__init__", side_effect=AssertionError("a Deferred was made")):
+            self.spawn("run", lambda service: 7)
+        self.assertEqual(self.over, [(7, None)])
+
+    def test_instances(self) -> None:
+        """Each worker has an instance of its own."""
+        first, second = (self.spawn("run", lambda service: service) for _ in range(2))
+        self.assertIsNot(first.service, second.service)
+        self.assertIs(self.handled[0][0], first.service)
+
+    def test_result_is_replaced(self) -> None:
+        """What the entrypoint makes of a result is what dependencies see."""
+        self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info: ("other", None))
+        self.assertIn(("result", "one", "other", None), self.calls)
+
+    def test_without_handle_result(self) -> None:
+        """An entrypoint need not be told."""
+        self.container.spawn_worker(self.container.entrypoints[0], (lambda service: 1,), {}, {"calls": self.calls})
+        self.assertIn("teardown two", self.hooks())
+
+    def test_context_variables(self) -> None:
+        """What a worker sets in a context variable is its own, before and after it waits."""
+        waiting: Deferred[None] = Deferred()
+        found: list[str] = []
+
+        async def method(name: str) -> None:
+            found.append(variable.get())
+            variable.set(name)
+            await waiting
+            found.append(variable.get())
+
+        self.spawn("run", lambda service: method("one"))
+        self.spawn("run", lambda service: method("two"))
+        waiting.callback(None)
+        self.assertEqual(found, ["unset", "unset", "one", "two"])
+        self.assertEqual(variable.get(), "unset")
+
+
+class Waiting(Case):
+    """Methods and hooks that give a Deferred or are coroutines."""
+
+    def test_methods(self) -> None:
+        """async def, inlineCallbacks and a plain method that returns a Deferred are waited for alike."""
+        waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
+        self.spawn("wait", waiting[0])
+        self.spawn("generate", waiting[1])
+        self.spawn("run", lambda service: waiting[2])
+        self.assertEqual((self.handled, self.container.workers.running), ([], 3))
+        for number, each in enumerate(waiting):
+            each.callback(number)
+        self.assertEqual(self.handled, [(0, None), (1, None), (2, None)])
+        self.assertEqual(self.container.workers.running, 0)
+
+    def test_several_times(self) -> None:
+        """A coroutine may wait as often as it likes, also for what has fired or failed."""
+
+        async def method() -> Any:
+            first = await succeed(1)
+            try:
+                await fail(KeyError("k"))
+            except KeyError:
+                pass
+            return first + await waiting
+
+        waiting: Deferred[int] = Deferred()
+        self.spawn("run", lambda service: method())
+        waiting.callback(2)
+        self.assertEqual(self.handled, [(3, None)])
+
+    def test_hooks(self) -> None:
+        """Every hook may wait, and handle_result; what get_dependency waits for is what is injected."""
+        names = ["get_one", "setup_two", "result_one", "teardown_one"]
+        waiting: dict[str, Deferred[Any]] = {name: Deferred() for name in names}
+        handled: Deferred[Any] = Deferred()
+        self.spawn(
+            "run",
+            lambda service: service.one,
+            handle_result=lambda ctx, result, exc_info: handled.addCallback(lambda _: (result, exc_info)),
+            **{name: lambda deferred=deferred: deferred for name, deferred in waiting.items()},
+        )
+        self.assertEqual(self.hooks(), ["get one"])
+        waiting["get_one"].callback("injected")
+        self.assertEqual(self.hooks()[-1], "setup two")
+        waiting["setup_two"].callback(None)
+        handled.callback(None)
+        self.assertEqual(self.calls[-1], ("result", "one", "injected", None))
+        waiting["result_one"].callback(None)
+        self.assertEqual(self.hooks()[-1], "teardown one")
+        waiting["teardown_one"].callback(None)
+        self.assertEqual(self.over, [("injected", None)])
+
+    def test_turns(self) -> None:
+        """No more than max_workers run; the others wait for their turn, in order, and block nobody."""
+        waiting: list[Deferred[Any]] = [Deferred() for _ in range(5)]
+        for each in waiting:
+            self.spawn("wait", each)
+        self.assertEqual(self.hooks().count("get one"), 3)
+        waiting[1].callback("b")
+        self.assertEqual(self.hooks().count("get one"), 4)
+        for each in (waiting[0], *waiting[2:]):
+            each.callback(None)
+        self.assertEqual(len(self.over), 5)
+
+    def test_many_turns(self) -> None:
+        """Thousands that wait for their turn and then for nothing else are not a recursion."""
+        waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
+        for each in waiting:
+            self.spawn("wait", each)
+        for _ in range(3000):
+            self.spawn("run", lambda service: None)
+        self.assertEqual(self.over, [])
+        waiting[0].callback(None)
+        self.assertEqual(len(self.over), 3001)
+        waiting[1].callback(None)
+        waiting[2].callback(None)
+
+
+class Failing(Case):
+    """Errors: whose they are, and what goes on."""
+
+    def test_method(self) -> None:
+        """An exception is logged, told, and the dependencies see it."""
+        self.spawn("run", lambda service: 1 // 0)
+        ((_, exc_info),) = self.handled
+        self.assertEqual(exc_info[0], ZeroDivisionError)
+        self.assertIs(exc_info[1].__traceback__, exc_info[2])
+        self.assertIn(("result", "two", None, ZeroDivisionError), self.calls)
+        self.assertEqual(self.hooks()[-1], "teardown two")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_waiting_method(self) -> None:
+        """So is one that comes later."""
+        waiting: Deferred[Any] = Deferred()
+        self.spawn("wait", waiting)
+        waiting.errback(ValueError("late"))
+        self.assertEqual(self.handled[0][1][0], ValueError)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_expected(self) -> None:
+        """An expected exception is a warning in the log, and an error for who called."""
+        self.spawn("wait", fail(KeyError("k")))
+        self.assertEqual(self.handled[0][1][0], KeyError)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_exits(self) -> None:
+        """SystemExit and its like end the call and nothing more, now or later."""
+        for error in (SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
+            for method in ("run", "wait"):
+                deferred: Deferred[Any] = Deferred()
+
+                def does(service: Any, error: BaseException = error) -> Any:
+                    raise error
+
+                if method == "run":
+                    self.spawn("run", does)
+                    self.assertIs(self.handled.pop()[1][1], error)
+                elif not isinstance(error, GeneratorExit):
+                    self.spawn("wait", deferred)
+                    deferred.errback(error)
+                    self.assertIs(self.handled.pop()[1][1], error)
+        self.assertEqual(len(self.flushLoggedErrors()), 5)
+
+    def test_get_dependency(self) -> None:
+        """Without its dependencies the method is not run; what was injected is torn down."""
+        self.spawn("run", lambda service: self.fail("was run"), get_two=lambda: 1 // 0)
+        self.assertEqual(self.hooks(), ["get one", "get two", "handle None", "result one", "teardown one"])
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_setup(self) -> None:
+        """The same for an error in worker_setup; all are injected by then, and all are torn down."""
+        self.spawn("run", lambda service: self.fail("was run"), setup_one=lambda: 1 // 0)
+        self.assertEqual(self.handled[0][1][0], ZeroDivisionError)
+        self.assertEqual(self.hooks()[-2:], ["teardown one", "teardown two"])
+        self.assertNotIn("setup two", self.hooks())
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_constructor(self) -> None:
+        """A service class whose instances can't be made fails its workers, not the container."""
+        with mock.patch.object(Service, "__init__", side_effect=ValueError("no")):
+            self.spawn("run", lambda service: None)
+        self.assertEqual(self.handled[0][1][0], ValueError)
+        self.flushLoggedErrors(ValueError)
+
+    def test_result_and_teardown(self) -> None:
+        """Errors in worker_result and worker_teardown are logged, and the other dependencies have their turn."""
+        self.spawn("run", lambda service: 7, result_one=lambda: 1 // 0, teardown_one=lambda: fail(KeyError()))
+        self.assertEqual(self.hooks()[-4:], ["result one", "result two", "teardown one", "teardown two"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, KeyError)), 2)
+        self.assertFalse(self.container.being_killed)
+        self.spawn("run", lambda service: 8)
+        self.assertEqual(self.over, [(7, None), (8, None)])
+
+    def test_handle_result(self) -> None:
+        """An error in the entrypoint's handle_result is what the dependencies see."""
+        self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info: 1 // 0)
+        self.assertIn(("result", "one", None, ZeroDivisionError), self.calls)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_discarded(self) -> None:
+        """A worker that Python throws away, its Deferred being lost, does not go on."""
+        self.container.on_worker_ended.clear()
+        self.spawn("wait", Deferred())
+        self.container.workers.pending.clear()
+        gc.collect()
+        self.assertEqual(self.hooks(), ["get one", "get two", "setup one", "setup two"])
+
+
+class Context(Case):
+    """``WorkerContext``: what travels with a call."""
+
+    def context(self, data: dict[str, Any] | None, **config: Any) -> WorkerContext:
+        container = ServiceContainer(Service, config)
+        return WorkerContext(container, None, container.entrypoints[0], data=data)
+
+    def test_call_id(self) -> None:
+        """It is made when it is asked for, once."""
+        worker_ctx = self.context(None)
+        self.assertRegex(worker_ctx.call_id, r"^service\.run\.[0-9a-f-]{36}$")
+        self.assertEqual(worker_ctx.call_id, worker_ctx.call_id)
+        with mock.patch("txservices.workers.new_call_id", return_value="1"):
+            self.assertEqual(self.context(None).call_id, "service.run.1")
+
+    def test_no_parent(self) -> None:
+        """A call that nobody made is the origin itself."""
+        worker_ctx = self.context({"language": "en"})
+        self.assertIsNone(worker_ctx.origin_call_id)
+        self.assertIsNone(worker_ctx.immediate_parent_call_id)
+        self.assertEqual(worker_ctx.call_id_stack, [worker_ctx.call_id])
+        self.assertEqual(worker_ctx.context_data, {"language": "en", "call_id_stack": [worker_ctx.call_id]})
+
+    def test_parents(self) -> None:
+        """The stack grows by this call, and the data goes on as it is now."""
+        worker_ctx = self.context({"call_id_stack": ["a", "b"], "k": 1})
+        self.assertEqual((worker_ctx.origin_call_id, worker_ctx.immediate_parent_call_id), ("a", "b"))
+        self.assertEqual(worker_ctx.data, {"k": 1})
+        worker_ctx.data["new"] = 2
+        self.assertEqual(worker_ctx.context_data, {"k": 1, "new": 2, "call_id_stack": ["a", "b", worker_ctx.call_id]})
+
+    def test_tracked(self) -> None:
+        """Only so many parents are kept as are configured."""
+        stack = [str(n) for n in range(20)]
+        for tracked, kept in ((10, stack[-10:]), (1, ["19"]), (0, [])):
+            worker_ctx = self.context({"call_id_stack": list(stack)}, parent_calls_tracked=tracked)
+            self.assertEqual(worker_ctx.call_id_stack, [*kept, worker_ctx.call_id])
+        worker_ctx = self.context({"call_id_stack": list(stack)})
+        self.assertEqual(len(worker_ctx.call_id_stack), 11)
+
+    def test_foreign_stack(self) -> None:
+        """A stack that is no list is ignored: it must not stop the message."""
+        for stack in ("abc", 1, None, {"a": 1}):
+            worker_ctx = self.context({"call_id_stack": stack})
+            self.assertEqual(worker_ctx.call_id_stack, [worker_ctx.call_id])
+
+    def test_attributes(self) -> None:
+        """It knows its service, and says what it is."""
+        worker_ctx = self.context(None, key="value")
+        self.assertEqual((worker_ctx.service_name, worker_ctx.config), ("service", {"key": "value"}))
+        self.assertRegex(repr(worker_ctx), r"^<WorkerContext \[service\.run\] at 0x[0-9a-f]+>$")
+        self.assertFalse(hasattr(worker_ctx, "__dict__"))
+
+
+class Threads(Case):
+    """Methods with ``blocking=True``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ended: Deferred[Any] = Deferred()
+        self.container.on_worker_ended.append(lambda ctx, result, exc_info: self.ended.callback((result, exc_info)))
+
+    async def test_thread(self) -> None:
+        """The method runs in a thread; its dependencies and its entrypoint are called in the reactor's."""
+        hooks: list[threading.Thread] = []
+        worker_ctx = self.spawn(
+            "block",
+            lambda service: threading.current_thread(),
+            setup_one=lambda: hooks.append(threading.current_thread()),
+            teardown_one=lambda: hooks.append(threading.current_thread()),
+        )
+        self.assertTrue(worker_ctx.blocking)
+        self.assertEqual(self.container.workers.running, 1)
+        result, _ = await self.ended
+        here = threading.current_thread()
+        self.assertIsNot(result, here)
+        self.assertEqual(hooks, [here, here])
+
+    async def test_in_reactor(self) -> None:
+        """What a thread asks of the reactor it waits for, and is given."""
+
+        async def ask(value: int, more: int) -> Any:
+            return threading.current_thread(), value + more
+
+        self.spawn("block", lambda service: in_reactor(ask, 1, more=2))
+        result, _ = await self.ended
+        self.assertEqual(result, (threading.current_thread(), 3))
+
+    async def test_errors(self) -> None:
+        """An error comes to the thread, and from the thread to the entrypoint; SystemExit is no exception."""
+        for does, kind in (
+            (lambda service: in_reactor(lambda: fail(KeyError("k"))), KeyError),
+            (lambda service: sys.exit(1), SystemExit),
+        ):
+            self.spawn("block", does)
+            _, exc_info = await self.ended
+            self.assertEqual(exc_info[0], kind)
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+            self.ended = Deferred()
+
+    def test_elsewhere(self) -> None:
+        """In the reactor's own thread waiting would be for ever, and is refused."""
+        self.assertIn("blocking = True", str(self.assertRaises(RuntimeError, in_reactor, lambda: None)))
+
+    async def test_context_variables(self) -> None:
+        """The thread sees the worker's context variables."""
+        self.spawn("block", lambda service: variable.get(), setup_one=lambda: variable.set("mine") and None)
+        self.assertEqual((await self.ended)[0], "mine")
+
+    async def test_abandoned(self) -> None:
+        """A thread that waits for the reactor gets an error when it is given up, and at every call from then on."""
+        asked: Deferred[None] = Deferred()
+        done: Deferred[list[Any]] = Deferred()
+
+        def wait_for_ever() -> Deferred[Any]:
+            asked.callback(None)
+            return Deferred()
+
+        def does(service: Any) -> None:
+            from twisted.internet import reactor
+
+            errors: list[Any] = []
+            for call in (wait_for_ever, lambda: None):
+                try:
+                    in_reactor(call)
+                except Exception as error:
+                    errors.append(type(error))
+            reactor.callFromThread(done.callback, errors)  # type: ignore[attr-defined]
+
+        self.spawn("block", does)
+        await asked
+        await self.container.kill()
+        self.assertEqual(await done, [CancelledError, ContainerBeingKilled])
+        self.assertEqual(self.handled, [])
