@@ -5,7 +5,7 @@ The map, in rows: a module imports from lower rows, never from a higher one (a t
 
     faces    cli  tap  standalone/  testing/
     writes   rpc  events  messaging  timer  web/  dependency_providers  contextdata
-    core     extensions <- containers <- runners            broker/  (an AMQP server on amqp's frames)
+    core     extensions <- workers <- containers <- runners    broker/  (an AMQP server on amqp's frames)
     wire     settings  serialization  amqp/  (spec <- codec <- frames <- channel <- protocol <- connection)
     words    constants  exceptions  utils
 

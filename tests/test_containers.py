@@ -1,0 +1,463 @@
+"""A container's life: what starts and stops in which order, and what happens to workers meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import Service as TwistedService
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from txservices.containers import (
+    ServiceContainer,
+    SharedServices,
+    get_container_cls,
+    get_service_name,
+    in_reactor,
+)
+from txservices.exceptions import ConfigurationError, ContainerBeingKilled
+from txservices.extensions import DependencyProvider, Entrypoint, Extension, SharedExtension
+
+
+class Noting:
+    """Notes each step of its life in ``container.steps``, and does what the test put there for it."""
+
+    container: Any
+    title: str
+
+    def note(self, step: str) -> Any:
+        name = f"{self.title}.{step}"
+        self.container.steps.append(name)
+        return self.container.does.get(name, lambda: None)()
+
+    def setup(self) -> Any:
+        return self.note("setup")
+
+    def start(self) -> Any:
+        return self.note("start")
+
+    def stop(self) -> Any:
+        return self.note("stop")
+
+    def kill(self) -> Any:
+        return self.note("kill")
+
+
+class Inner(Noting, Extension):
+    title = "inner"
+
+
+class Shared(Noting, SharedExtension):
+    title = "shared"
+
+
+class Dependency(Noting, DependencyProvider):
+    title = "dependency"
+    inner = Inner()
+    shared = Shared()
+
+    def worker_teardown(self, worker_ctx: Any) -> None:
+        self.note("teardown")
+
+
+class Hook(Noting, Entrypoint):
+    title = "entrypoint"
+    shared = Shared()
+
+
+class Service:
+    name = "service"
+
+    dependency = Dependency()
+
+    @Hook.decorator
+    def method(self, does: Any) -> Any:
+        return does()
+
+
+class NotingContainer(ServiceContainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.steps: list[str] = []
+        self.does: dict[str, Any] = {}
+        super().__init__(*args, **kwargs)
+
+
+ALL = {"entrypoint", "dependency", "inner", "shared"}
+
+
+class Case(TestCase):
+    """A container on a clock of the test's."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.container = NotingContainer(Service, {"SHUTDOWN_TIMEOUT": 5, "max_workers": 2}, clock=self.clock)
+        self.steps = self.container.steps
+        self.does = self.container.does
+        self.handled: list[Any] = []
+
+    def spawn(self, does: Any) -> None:
+        def handle_result(worker_ctx: Any, result: Any, exc_info: Any) -> Any:
+            self.handled.append(result)
+            return result, exc_info
+
+        self.container.spawn_worker(self.container.entrypoints[0], (does,), {}, None, handle_result)
+
+
+class Starting(Case):
+    """``start``."""
+
+    def test_setup_before_start(self) -> None:
+        """Every extension is set up before any starts; then it fires."""
+        waiting: Deferred[None] = Deferred()
+        self.does["dependency.setup"] = lambda: waiting
+        starting = self.container.start()
+        self.assertTrue(self.container.started)
+        self.assertEqual(set(self.steps), {f"{each}.setup" for each in ALL})
+        self.assertNoResult(starting)
+        waiting.callback(None)
+        self.assertEqual(set(self.steps[4:]), {f"{each}.start" for each in ALL})
+        self.successResultOf(starting)
+
+    def test_coroutines(self) -> None:
+        """What an extension does may be async."""
+
+        async def setup() -> None:
+            await waiting
+
+        waiting: Deferred[None] = Deferred()
+        self.does["inner.setup"] = setup
+        starting = self.container.start()
+        self.assertNoResult(starting)
+        waiting.callback(None)
+        self.successResultOf(starting)
+
+    def test_error(self) -> None:
+        """The first error of an extension is that of the start; what else was waiting is cancelled."""
+        cancelled: list[Any] = []
+        self.does["inner.setup"] = lambda: Deferred(cancelled.append)
+        self.does["entrypoint.setup"] = lambda: fail(ConfigurationError("no"))
+        self.failureResultOf(self.container.start(), ConfigurationError)
+        self.assertEqual(len(cancelled), 1)
+        self.assertNotIn("shared.start", self.steps)
+        self.successResultOf(self.container.stop())
+
+    def test_stopped_meanwhile(self) -> None:
+        """Stopped while it starts, it gives the start up and stops."""
+        self.does["dependency.start"] = lambda: Deferred()
+        starting = self.container.start()
+        self.successResultOf(self.container.stop())
+        self.failureResultOf(starting, CancelledError)
+
+    def test_as_a_service(self) -> None:
+        """It is a Twisted service: startService and stopService do the same."""
+        self.container.startService()
+        self.assertEqual((self.container.running, self.container.started), (1, True))
+        self.successResultOf(self.container.stopService())
+        self.assertEqual(self.container.running, 0)
+
+    def test_as_a_service_that_fails(self) -> None:
+        """As a Twisted service that can't start it ends, and says why."""
+        self.does["inner.start"] = lambda: 1 // 0
+        self.container.startService()
+        self.failureResultOf(self.container.wait(), ZeroDivisionError)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class Stopping(Case):
+    """``stop``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.successResultOf(self.container.start())
+        self.steps.clear()
+
+    def test_order(self) -> None:
+        """Entrypoints, workers, dependencies, what is inside them."""
+        waiting: Deferred[Any] = Deferred()
+        self.spawn(lambda: waiting)
+        stopping = self.container.stop()
+        self.assertEqual(self.steps, ["entrypoint.stop"])
+        waiting.callback("result")
+        self.successResultOf(stopping)
+        self.assertEqual(self.steps[1:3], ["dependency.teardown", "dependency.stop"])
+        self.assertEqual(sorted(self.steps[3:]), ["inner.stop", "shared.stop"])
+        self.assertEqual(self.handled, ["result"])
+        self.successResultOf(self.container.wait())
+
+    def test_waiting_workers(self) -> None:
+        """Workers that wait for their turn have it."""
+        waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
+        for each in waiting:
+            self.spawn(lambda each=each: each)
+        stopping = self.container.stop()
+        for n, each in enumerate(waiting):
+            self.assertNoResult(stopping)
+            each.callback(n)
+        self.successResultOf(stopping)
+        self.assertEqual(self.handled, [0, 1, 2])
+
+    def test_timeout(self) -> None:
+        """Workers that take too long are cancelled; no entrypoint is told, dependencies are torn down."""
+        cancelled: list[Any] = []
+        for _ in range(3):
+            self.spawn(lambda: Deferred(cancelled.append))
+        stopping = self.container.stop()
+        self.clock.advance(4.9)
+        self.assertNoResult(stopping)
+        self.clock.advance(0.2)
+        self.successResultOf(stopping)
+        self.assertEqual((len(cancelled), self.handled), (2, []))
+        self.assertEqual(self.steps.count("dependency.teardown"), 2)
+
+    def test_no_timeout(self) -> None:
+        """With null for SHUTDOWN_TIMEOUT they take as long as they take."""
+        container = NotingContainer(Service, {"SHUTDOWN_TIMEOUT": None}, clock=self.clock)
+        self.successResultOf(container.start())
+        waiting: Deferred[None] = Deferred()
+        container.spawn_worker(container.entrypoints[0], (lambda: waiting,), {})
+        stopping = container.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        waiting.callback(None)
+        self.successResultOf(stopping)
+
+    def test_twice(self) -> None:
+        """A second stop does nothing and fires with the first; so does a kill afterwards."""
+        waiting: Deferred[None] = Deferred()
+        self.does["inner.stop"] = lambda: waiting
+        first, second = self.container.stop(), self.container.stop()
+        self.assertNoResult(second)
+        waiting.callback(None)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.successResultOf(self.container.kill())
+        self.assertEqual(self.steps.count("entrypoint.stop"), 1)
+        self.assertNotIn("entrypoint.kill", self.steps)
+
+    def test_errors(self) -> None:
+        """An extension that fails to stop is logged and keeps no other from stopping."""
+        self.does["entrypoint.stop"] = self.does["inner.stop"] = lambda: 1 // 0
+        self.successResultOf(self.container.stop())
+        self.assertIn("shared.stop", self.steps)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_no_worker_afterwards(self) -> None:
+        """Once workers are done there are no new ones."""
+        refused: list[Exception] = []
+
+        def stop() -> None:
+            refused.append(self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None))
+
+        self.does["dependency.stop"] = stop
+        self.successResultOf(self.container.stop())
+        self.assertEqual(len(refused), 1)
+        self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None)
+
+    def test_by_its_own_worker(self) -> None:
+        """A method that stops its service is let finish."""
+        waiting: Deferred[Any] = Deferred()
+
+        async def method() -> Any:
+            self.container.stop()
+            return await waiting
+
+        self.spawn(method)
+        self.assertNotIn("dependency.stop", self.steps)
+        waiting.callback("result")
+        self.assertEqual(self.handled, ["result"])
+        self.assertTrue(self.container.stopped)
+
+
+class Killing(Case):
+    """``kill``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.successResultOf(self.container.start())
+        self.steps.clear()
+
+    def test_at_once(self) -> None:
+        """Workers are cancelled, those that wait for their turn forgotten, and extensions killed, once each."""
+        for _ in range(3):
+            self.spawn(lambda: Deferred())
+        self.successResultOf(self.container.kill())
+        self.assertEqual(self.steps[0], "entrypoint.kill")
+        self.assertEqual(sorted(set(self.steps)), sorted([*(f"{each}.kill" for each in ALL), "dependency.teardown"]))
+        self.assertEqual(self.steps.count("entrypoint.kill"), 1)
+        self.assertEqual(self.handled, [])
+        self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None)
+
+    def test_reason(self) -> None:
+        """``wait`` fails with what it was killed for, for all who wait; a second reason changes nothing."""
+        before = self.container.wait()
+        self.successResultOf(self.container.kill(ValueError("why")))
+        self.container.kill(KeyError("other"))
+        self.failureResultOf(before, ValueError)
+        self.failureResultOf(self.container.wait(), ValueError)
+
+    def test_nobody_waits(self) -> None:
+        """If nobody waits for it, the reason is in the log."""
+        self.container.spawn_managed(lambda: fail(ValueError("why")))
+        self.assertTrue(self.container.stopped)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_while_stopping(self) -> None:
+        """A kill hurries a stop that hangs."""
+        self.does["entrypoint.stop"] = lambda: Deferred()
+        stopping = self.container.stop()
+        self.assertNoResult(stopping)
+        self.successResultOf(self.container.kill())
+        self.successResultOf(stopping)
+        self.assertNotIn("dependency.stop", self.steps)
+        self.assertIn("dependency.kill", self.steps)
+
+    def test_errors(self) -> None:
+        """An extension that fails to be killed keeps nothing from ending."""
+        self.does["dependency.kill"] = lambda: 1 // 0
+        self.successResultOf(self.container.kill())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_by_its_own_worker(self) -> None:
+        """A worker that kills its container and then waits is cancelled as well."""
+        cancelled: list[Any] = []
+
+        def method() -> Any:
+            self.container.kill()
+            return Deferred(cancelled.append)
+
+        self.spawn(method)
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.handled, [])
+
+
+class Managed(Case):
+    """``spawn_managed``."""
+
+    def test_error(self) -> None:
+        """An error in background work kills the container and is why."""
+        self.successResultOf(self.container.start())
+        work: Deferred[None] = Deferred()
+        self.container.spawn_managed(lambda: work, "work")
+        waiting = self.container.wait()
+        work.errback(ValueError("why"))
+        self.failureResultOf(waiting, ValueError)
+        self.assertIn("entrypoint.kill", self.steps)
+
+    def test_cancelled_at_the_end(self) -> None:
+        """What still runs at the end is cancelled, and that is no error."""
+        cancelled: list[Any] = []
+
+        async def work() -> None:
+            await Deferred(cancelled.append)
+
+        self.successResultOf(self.container.start())
+        working = self.container.spawn_managed(work)
+        self.successResultOf(self.container.stop())
+        self.assertEqual(len(cancelled), 1)
+        self.successResultOf(working)
+        self.successResultOf(self.container.wait())
+
+
+class SharedThings(TestCase):
+    """``SharedServices``."""
+
+    class Thing(TwistedService):
+        def __init__(self, stops: list[Any], stopping: Any = None) -> None:
+            self.stops, self.stopping = stops, stopping
+
+        def stopService(self) -> Any:
+            super().stopService()
+            self.stops.append(self.name)
+            return self.stopping
+
+    def test_one_for_a_key(self) -> None:
+        """The first to ask makes it, the others get the same."""
+        shared = SharedServices()
+        first = shared.get("a", lambda: self.Thing([]))
+        self.assertIs(shared.get("a", lambda: self.fail("made twice")), first)
+        self.assertIsNot(shared.get("b", lambda: self.Thing([])), first)
+
+    def test_started(self) -> None:
+        """What is made runs if the whole runs, and is started with it otherwise."""
+        shared = SharedServices()
+        before = shared.get("a", lambda: self.Thing([]))
+        self.assertFalse(before.running)
+        shared.startService()
+        after = shared.get("b", lambda: self.Thing([]))
+        self.assertTrue(before.running and after.running)
+
+    def test_stopped(self) -> None:
+        """Stopping stops all, the newest first, and fires when all have."""
+        shared = SharedServices()
+        stops: list[Any] = []
+        waiting: Deferred[None] = Deferred()
+        shared.get("a", lambda: self.Thing(stops, waiting))
+        shared.get("b", lambda: self.Thing(stops))
+        shared.startService()
+        stopping = shared.stopService()
+        self.assertEqual(stops, ["b", "a"])
+        self.assertNoResult(stopping)
+        waiting.callback(None)
+        self.successResultOf(stopping)
+
+    def test_owner_stops_it(self) -> None:
+        """A container's own is stopped with it, after its extensions; one that was given is not."""
+        steps: list[Any] = []
+        for given in (None, SharedServices()):
+            container = NotingContainer(Service, {}, given, Clock())
+            thing = container.shared.get("a", lambda: self.Thing(steps))
+            container.does["inner.stop"] = lambda: steps.append("inner")
+            self.successResultOf(container.start())
+            self.assertEqual(thing.running, given is None)
+            self.successResultOf(container.stop())
+        self.assertEqual(steps, ["inner", "a", "inner"])
+
+
+class Configured(TestCase):
+    """What is read from classes and configuration."""
+
+    def test_name(self) -> None:
+        """A service has a name, and it is a string."""
+
+        class Nameless:
+            pass
+
+        class Numbered:
+            name = 5
+
+        self.assertEqual(get_service_name(Service), "service")
+        for cls, text in ((Nameless, "must define a `name` attribute (tests."), (Numbered, "must be a string (tests.")):
+            self.assertIn(text, str(self.assertRaises(ConfigurationError, get_service_name, cls)))
+
+    def test_max_workers(self) -> None:
+        """Ten, unless something else than nothing is configured."""
+        for config, number in (({}, 10), ({"max_workers": 3}, 3), ({"max_workers": 0}, 10)):
+            self.assertEqual(ServiceContainer(Service, config).max_workers, number)
+
+    def test_container_cls(self) -> None:
+        """Another class of container can be named."""
+        self.assertIs(get_container_cls({}), ServiceContainer)
+        path = f"{__name__}.NotingContainer"
+        self.assertEqual(get_container_cls({"SERVICE_CONTAINER_CLS": path}).__name__, "NotingContainer")
+        error = self.assertRaises(ConfigurationError, get_container_cls, {"SERVICE_CONTAINER_CLS": "os.nothing"})
+        self.assertIn("SERVICE_CONTAINER_CLS", str(error))
+
+    def test_threads(self) -> None:
+        """A service with blocking methods adds as many threads as it has workers, while it runs."""
+        from twisted.internet import reactor
+
+        class Blocking:
+            name = "blocking"
+            blocking = True
+
+            @Entrypoint.decorator
+            def method(self) -> None:
+                in_reactor(lambda: None)
+
+        pool = reactor.getThreadPool()  # type: ignore[attr-defined]
+        before = pool.max
+        container = ServiceContainer(Blocking, {"max_workers": 7})
+        self.successResultOf(container.start())
+        self.assertEqual(pool.max, before + 7)
+        self.successResultOf(container.stop())
+        self.assertEqual(pool.max, before)
