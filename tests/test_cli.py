@@ -90,7 +90,7 @@ class Commands(TestCase):
     async def test_what_to_type(self) -> None:
         """The lines that `run` prints work as they stand."""
         running = await self.services()
-        await running.line("to try:")
+        await running.line("^  .*txservices dispatch .*payload")
         lines = re.findall("^  (.*txservices .*)$", running.stdout, re.MULTILINE)
         self.assertEqual(len(lines), 4, running.stdout)
         for line in lines:

@@ -43,6 +43,8 @@ def load_module(name: str, folder: str) -> ModuleType:
     try:
         if os.path.isfile(path) and belongs_to_another(name, path):
             return load_file(f"{name}.py", path)
+        if "/" in name or name.startswith("."):
+            raise ModuleNotFoundError(name=name)  # a path, or what Python takes for a relative import
         return importlib.import_module(name)
     except ImportError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
