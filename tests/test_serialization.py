@@ -81,6 +81,9 @@ class JsonTests(SynchronousTestCase):
         for value in [{1}, (x for x in ""), ValueError("x"), object()]:
             error = self.assertRaises(EncodeError, self.serializers.encode, None, value)
             self.assertIn(type(value).__name__, str(error))
+        circle: list[Any] = []
+        circle.append(circle)
+        self.assertRaises(EncodeError, self.serializers.encode, None, circle)
 
     def test_bad_bodies(self) -> None:
         """Empty, cut and wrong text, and an envelope of an unknown type or a bad value, are decode errors."""

@@ -91,7 +91,19 @@ def unwrap(found: dict[str, Any]) -> Any:
     return found
 
 
-encode_json = json.JSONEncoder(default=wrap).encode
+def json_encoder() -> Callable[[Any], str]:
+    """What ``json.dumps`` does, with its C encoder made once: 0.8 us for a request, 2.0 where each makes its own.
+
+    Without the check for circles, which end in a ``RecursionError`` then.
+    """
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # PyPy has none
+        return json.JSONEncoder(default=wrap).encode
+    chunks = make(None, wrap, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True)
+    return lambda value: "".join(chunks(value, 0))
+
+
+encode_json = json_encoder()
 
 
 def decode_json(body: bytes) -> Any:

@@ -95,7 +95,7 @@ class Channel(AMQChannel):
         self.on_cancelled: Callable[[str], None] | None = None
         self.on_drained: Callable[[], None] | None = None
         self.on_confirmed: Callable[[Publishing, Exception | None], None] | None = None
-        self.frame = Assembler(self.method_received).frame
+        self.assembler = Assembler(self.method_received)
         self.replies: deque[Deferred[TxMessage]] = deque()
         self.reactions: dict[str, Callable[[Content], None]] = {
             "basic.deliver": self.deliver,

@@ -213,7 +213,7 @@ class Protocol(AMQClient):
             return  # that bytes came is all it says
         if channel is None:
             raise FrameError(ReplyCode.CHANNEL_ERROR, f"a frame for channel {number}, which is not open")
-        channel.frame(kind, payload)
+        channel.assembler.frame(kind, payload)
 
     def write(self, data: bytes) -> None:
         """Send frames, at the end of this turn of the reactor: all that a turn has to say is one write."""

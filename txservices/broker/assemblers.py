@@ -44,7 +44,7 @@ class Publishes(Assembler):
         args = self.decoded.get(payload)
         if args is not None and kind == FRAME_METHOD:
             self.content = Content(PUBLISH, args)
-            self.step = self.receive_header
+            self.frame = self.receive_header
             return
         if payload[:4] == ACK_ID and len(payload) == ACK_SIZE and kind == FRAME_METHOD:
             tag, bits = ACK.unpack_from(payload, 4)
@@ -64,6 +64,6 @@ class ClosedChannel(Assembler):
 
     __slots__ = ()
 
-    def frame(self, kind: int, payload: bytes) -> None:
+    def receive_method(self, kind: int, payload: bytes) -> None:
         if kind == FRAME_METHOD and payload[:4] in CHANNEL_CLOSES:
-            super().frame(kind, payload)
+            super().receive_method(kind, payload)

@@ -91,7 +91,7 @@ class Broker:
     def listen(self, host: str = "127.0.0.1", port: int = 5672) -> Deferred[IListeningPort]:
         """Take connections there. Fires with the port; fails with ``CannotListenError``."""
         kind = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
-        listening: Deferred[IListeningPort] = kind(self.clock, port, interface=host).listen(Sessions(self))  # type: ignore[no-untyped-call]
+        listening: Deferred[IListeningPort] = kind(self.clock, port, interface=host).listen(Sessions(self))
 
         def listens(listener: IListeningPort) -> IListeningPort:
             self.ports.append(listener)

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from txservices.amqp.codec import encode_shortstr
-from txservices.amqp.frames import Content, content_frames, frame
+from txservices.amqp.frames import Assembler, Content, content_frames, frame
 from txservices.amqp.spec import FRAME_METHOD, METHODS, ReplyCode
 from txservices.broker import messages
 from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Publishes
@@ -44,7 +44,7 @@ class Channel:
         self.number = number
         self.session = session
         self.vhost = session.vhost
-        self.frame = Publishes(self.method_received, session.publishes).frame
+        self.assembler: Assembler = Publishes(self.method_received, session.publishes)
         self.is_open = False
         self.active = True  # the client takes deliveries: channel.flow
         self.deliveries = Deliveries()
@@ -102,7 +102,7 @@ class Channel:
     def close(self, error: AmqpError) -> None:
         """The client's mistake: tell it, and take nothing more until it says that it knows."""
         self.end()
-        self.frame = ClosedChannel(self.client_closed).frame
+        self.assembler = ClosedChannel(self.client_closed)
         self.session.send(self.number, "channel.close", **close_arguments(error))
 
     def client_closed(self, content: Content) -> None:

@@ -69,7 +69,7 @@ class Endpoint:
         address = MemoryAddress(self.name)
         client = factory.buildProtocol(address)
         if client is None:
-            raise ConnectionRefusedError()  # type: ignore[no-untyped-call]
+            raise ConnectionRefusedError()
         join(client, Session(broker, trusted=True), broker.clock, address)
         return client
 
@@ -163,8 +163,8 @@ class Pipe:
     def end(self, ours: Exception, theirs: Exception) -> None:
         if self.connected:
             self.connected = self.peer.connected = False
-            self.peer.protocol.connectionLost(Failure(theirs))  # type: ignore[no-untyped-call]
-            self.protocol.connectionLost(Failure(ours))  # type: ignore[no-untyped-call]
+            self.peer.protocol.connectionLost(Failure(theirs))
+            self.protocol.connectionLost(Failure(ours))
 
     def getPeer(self) -> Any:
         return self.address

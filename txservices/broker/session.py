@@ -169,7 +169,7 @@ class Session(Protocol):
                 self.assembler.frame(kind, payload)
             elif not self.closing:
                 channel = self.channels.get(number) or self.new_channel(number)
-                channel.frame(kind, payload)
+                channel.assembler.frame(kind, payload)
         except AmqpError as error:
             if channel is None or error.code in HARD:
                 self.close(error)
