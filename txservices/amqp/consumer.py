@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection that still lives
+ACKS_PER_PREFETCH = 4  # a quarter of what may be unacked is acked together, so that the broker never waits for us
 MISMATCH_RETRY = 10.0  # seconds, when the queue has come to exist with other properties meanwhile
 
 
@@ -95,7 +96,7 @@ class Consumer:
         channel = await protocol.open_channel()
         self.channel = channel
         channel.on_closed = self.channel_closed
-        channel.on_drained = self.drain
+        channel.ack_batch = max(self.prefetch_count // ACKS_PER_PREFETCH, 1)
         channel.on_cancelled = self.cancelled_by_broker
         await self.consume_on(channel)
 
@@ -183,7 +184,8 @@ class Consumer:
     def drained(self) -> Deferred[None]:
         """Fires when every message taken is settled, or can't be any more since the channel is gone."""
         drained: Deferred[None] = Deferred(lambda cancelled: self.draining.remove(cancelled))
-        if self.unsettled:
+        if self.unsettled and self.channel is not None:
+            self.channel.on_drained = self.drain
             self.draining.append(drained)
         else:
             drained.callback(None)

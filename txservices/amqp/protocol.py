@@ -15,12 +15,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Connection as TcpConnection
 from twisted.logger import Logger
 from txamqp.client import TwistedDelegate
 from txamqp.message import Message as TxMessage
@@ -175,6 +177,7 @@ class Protocol(AMQClient):
         self.frames: list[bytes] = []  # to be sent at the end of this turn of the reactor
         self.acking: list[Channel] = []  # that have acks to send then
         self.flushing: IDelayedCall | None = None
+        self.send_now: Callable[[], Any] | None = None
 
     # Bytes
 
@@ -183,6 +186,9 @@ class Protocol(AMQClient):
             self.transport.setTcpNoDelay(True)
         if hasattr(self.transport, "setTcpKeepAlive"):
             self.transport.setTcpKeepAlive(True)
+        if isinstance(self.transport, TcpConnection):
+            # The reactor would do it, after one more poll of all sockets. An error shows again when it does.
+            self.send_now = self.transport.doWrite
         self.channels[0] = self.channelFactory(0, self.outgoing, self)
         self.transport.write(PROTOCOL_HEADER)
         opening: Deferred[Any] = self.start(self.response, self.mechanism)
@@ -219,10 +225,13 @@ class Protocol(AMQClient):
         """Send frames, at the end of this turn of the reactor: all that a turn has to say is one write."""
         self.frames.append(data)
         if not self.flushing:
-            self.flush_soon()
+            self.flushing = self.clock.callLater(0, self.flush)
 
-    def flush_soon(self) -> None:
-        self.flushing = self.clock.callLater(0, self.flush)
+    def flush_soon(self, channel: Channel) -> None:
+        """Send the acks of a channel along with this turn's frames."""
+        self.acking.append(channel)
+        if not self.flushing:
+            self.flushing = self.clock.callLater(0, self.flush)
 
     def flush(self) -> None:
         """Send what is to be sent, now."""
@@ -236,6 +245,8 @@ class Protocol(AMQClient):
             frames, self.frames = self.frames, []
             self.wrote = True
             self.transport.write(b"".join(frames))
+            if self.send_now is not None:
+                self.send_now()
 
     def give_up(self, error: FrameError) -> None:
         """The broker sent what it mustn't: tell it, and close. What waits fails with the error."""
@@ -297,6 +308,7 @@ class Protocol(AMQClient):
     def connectionLost(self, reason: Any) -> None:
         if self.beat.running:
             self.beat.stop()
+        self.send_now = None
         super().connectionLost(reason)
         if not self.opened.called:
             self.opened.errback(self.error or closed_error(reason))
