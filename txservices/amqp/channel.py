@@ -36,7 +36,7 @@ from txservices.exceptions import (
 log = Logger()
 
 ANSWERS = frozenset(answer for method in METHODS.values() for answer in method.responses)
-# An ack is a packet, and costs RabbitMQ as much as a small message; within this time there are mostly others to go with.
+# An ack is a packet, and costs RabbitMQ as much as a small message; within this time there mostly are others to join.
 # A process that dies by then has its last messages handled again: at least once is what acks are for.
 ACK_DELAY = 0.005  # seconds
 PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept a channel, one for each exchange and routing key in use
