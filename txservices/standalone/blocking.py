@@ -1,0 +1,378 @@
+"""Calls and events for programs without a reactor: scripts, Flask and Django views, a plain REPL.
+
+    with ClusterRpcProxy({"AMQP_URI": "amqp://guest:guest@localhost"}) as rpc:
+        print(rpc.service_x.remote_method("hellø"))
+        reply = rpc.service_x.another_method.call_async(1)
+        print(reply.result())
+
+    dispatch = event_dispatcher(config)
+    dispatch("service_a", "event_type", "payload")
+
+The names are those of ``standalone.rpc`` and ``standalone.events``; here calls wait, give values and raise errors as
+themselves. All of it may be used from any number of threads. One pair of connections, with one reply queue, serves all
+threads of a process and all proxies of one configuration, from the first ``start`` to some time after the last
+``stop``: so a view may say ``with ClusterRpcProxy(config)`` at each request. A forked worker has its own, with proxies
+that its parent had started too.
+
+    proxy  ->  in_reactor (reactor_thread)  ->  Share  ->  calls.Client, as services have it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.python.failure import Failure
+
+from txservices import calls, constants
+from txservices.amqp.connection import Connections
+from txservices.calls import Client, Context, RpcReply, ServiceProxy, default_options
+from txservices.events import get_event_exchange
+from txservices.exceptions import RpcConnectionError
+from txservices.sending import Sending, send, unconfirmed
+from txservices.serialization import Serializers
+from txservices.standalone import rpc as standalone
+from txservices.standalone.reactor_thread import current, in_reactor
+from txservices.utils import sanitize_url
+from txservices.workers import default_reactor
+
+__all__ = ["ClusterRpcProxy", "Dispatcher", "ServiceRpcProxy", "event_dispatcher", "get_event_exchange"]
+
+LINGER = 10.0  # seconds that unused connections are kept: a view that had to make them anew would take 15 ms longer
+
+P = TypeVar("P")
+
+
+# In the reactor's thread ----------------------------------------------------------------------------------------------
+
+
+class Share(MultiService):
+    """The connections of one configuration, for all who use them. Touched in the reactor's thread alone.
+
+    Attributes:
+        home: the process that it is in: a forked one must not use it.
+        users: how many rely on it. Without any it closes after ``LINGER``.
+        listening: whether replies can come.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.home = current()
+        self.config = config
+        self.clock = default_reactor()
+        self.connections = Connections.from_config(config, self.clock)
+        self.connections.setServiceParent(self)
+        self.client: Client | None = None
+        self.listening = False
+        self.waiting: list[Deferred[None]] = []
+        self.users = 0
+        self.closing: Any = None
+
+    @property
+    def usable(self) -> bool:
+        return self.home is current() and self.parent is not None
+
+    def use(self) -> Share:
+        self.users += 1
+        if self.closing is not None:
+            self.closing.cancel()
+            self.closing = None
+        return self
+
+    def release(self) -> None:
+        self.users -= 1
+        if not self.users and self.usable:
+            # without a connection there is nothing worth keeping
+            self.closing = self.clock.callLater(LINGER if self.connections.connected else 0, self.close)
+
+    def close(self) -> None:
+        self.closing = None
+        if self.parent is not None:
+            self.disownServiceParent()
+
+    def stopService(self) -> Deferred[Any]:
+        if self.closing is not None:
+            self.closing.cancel()
+            self.closing = None
+        if self.client is not None:
+            self.client.stop()
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
+
+    async def listen(self, timeout: float | None) -> Client:
+        """Wait until replies can come. ``BrokerRefused``, or ``RpcConnectionError`` if that takes too long."""
+        if self.client is None:
+            self.client = Client(self.connections, standalone.NAME, self.config, self.clock)
+            self.client.listen(self.connections.consume).addBoth(self.tell)
+        if not self.listening:
+            waiter: Deferred[None] = Deferred(lambda cancelled: self.waiting.remove(cancelled))
+            self.waiting.append(waiter)
+            if timeout is not None:
+                waiter.addTimeout(timeout, self.clock)
+            try:
+                await waiter
+            except DeferredTimeout:
+                uri = sanitize_url(str(self.config.get(constants.AMQP_URI_CONFIG_KEY)))
+                raise RpcConnectionError(f"no broker at {uri} within {timeout:g} s: is it running?") from None
+        return self.client
+
+    def tell(self, outcome: Failure | None) -> None:
+        self.listening = outcome is None
+        waiting, self.waiting = self.waiting, []
+        if outcome is not None:
+            self.close()  # whoever comes next tries anew
+        for waiter in waiting:
+            waiter.callback(outcome)
+
+
+def share_of(config: Mapping[str, Any], key: str) -> Share:
+    """The share of that configuration, used once more."""
+    share: Share = current().services.get(key, lambda: Share(config))
+    return share.use()
+
+
+def key_of(config: Mapping[str, Any]) -> str:
+    """Equal configurations have one share."""
+    return json.dumps(dict(config), sort_keys=True, default=repr)
+
+
+# Calls ----------------------------------------------------------------------------------------------------------------
+
+
+class BlockingProxy(Generic[P]):
+    """A proxy from ``start`` to ``stop``, or as long as a ``with``; as often as one likes, in several threads too.
+
+    Args:
+        config: as a service has it; ``AMQP_URI`` is what it needs.
+        context_data: goes along with each call, to the service and whomever it calls.
+        timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
+        options: those of ``RpcProxy``.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        if timeout is not None:
+            options["timeout"] = timeout
+        self.config = config
+        self.key = key_of(config)
+        self.caller = standalone.Caller.of(context_data)
+        self.sending = default_options(config, options)
+        self.starts = 0
+        self.share: Share | None = None
+
+    def proxy(self) -> P:
+        """What calls are made through."""
+        raise NotImplementedError
+
+    def start(self) -> P:
+        """Wait until calls can be made, and give what they are made through.
+
+        Raises ``BrokerRefused``, and ``RpcConnectionError`` where no broker answers for the length of a call.
+        """
+        in_reactor(self.open)
+        return self.proxy()
+
+    def stop(self) -> None:
+        """The opposite of one ``start``. Calls that nobody waits for have got out when this returns."""
+        if self.starts:
+            in_reactor(self.close)
+
+    def __enter__(self) -> P:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # In the reactor's thread
+
+    async def open(self) -> None:
+        self.starts += 1
+        try:
+            await self.use_share().listen(self.sending.timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        self.starts -= 1
+        if self.starts:
+            return
+        share, self.share = self.share, None
+        if share is not None and share.usable:
+            try:
+                await unconfirmed.settled(self.caller)
+            finally:
+                share.release()
+
+    def use_share(self) -> Share:
+        """Ours, or another if that has failed, or if this process was forked since."""
+        if self.share is None or not self.share.usable:
+            self.share = share_of(self.config, self.key)
+        return self.share
+
+    def begin_call(self, *call: Any) -> Deferred[Any]:
+        if not self.starts:
+            raise RuntimeError("this proxy is not started, or has been stopped: call inside of its `with`")
+        share = self.use_share()
+        if share.client is not None and share.listening:
+            return share.client.call(*call)
+        return Deferred.fromCoroutine(self.call_when_ready(share, call))
+
+    async def call_when_ready(self, share: Share, call: tuple[Any, ...]) -> Any:
+        client = await share.listen(self.sending.timeout)
+        return await client.call(*call)
+
+    def begin_async(self, name: str, *call: Any) -> RpcReply:
+        return RpcReply(self.begin_call(*call), name)
+
+    # What a method's proxy takes for its client
+
+    def call(
+        self,
+        context: Context,
+        service: str,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sending: Sending,
+    ) -> Any:
+        """As ``Client.call``, and wait for it."""
+        return in_reactor(self.begin_call, context, service, method, args, kwargs, sending)
+
+    def service(self, name: str) -> ServiceProxy:
+        client: Any = self
+        return ServiceProxy(client, self.caller, name, self.sending, MethodProxy)
+
+
+class MethodProxy(calls.MethodProxy):
+    """A method of another service: calling it waits, and gives what it returned."""
+
+    __slots__ = ()
+
+    def call_async(self, /, *args: Any, **kwargs: Any) -> Reply:
+        """Call it and go on; ``result()`` of what this gives waits. Arguments that can't be sent are an error here."""
+        proxy: Any = self.client
+        call = (self.context, self.service, self.method, args, kwargs, self.sending)
+        return Reply(in_reactor(proxy.begin_async, repr(self), *call))
+
+
+class Reply:
+    """The outcome of one call, to be had as often as asked, in any thread."""
+
+    __slots__ = ("home", "reply")
+
+    def __init__(self, reply: RpcReply) -> None:
+        self.home = current()
+        self.reply = reply
+
+    def result(self) -> Any:
+        """Wait for what the method returned, or raise the call's error."""
+        if self.home is not current():
+            raise RpcConnectionError(
+                f"{self.reply.call} was called before this process was forked: its parent has the reply"
+            )
+        return in_reactor(self.reply.result)
+
+
+class ClusterProxy:
+    """All services: ``rpc.service_x.method()``, and ``rpc["service-x"]`` for what is no name in Python."""
+
+    def __init__(self, proxy: BlockingProxy[Any]) -> None:
+        self._proxy = proxy
+
+    def __getitem__(self, service: str) -> ServiceProxy:
+        return self._proxy.service(service)
+
+    def __getattr__(self, service: str) -> ServiceProxy:
+        if service.startswith("__"):  # what copy, mock and inspect look for
+            raise AttributeError(service)
+        proxy = self.__dict__[service] = self[service]  # the next time Python finds it there
+        return proxy
+
+
+class ClusterRpcProxy(BlockingProxy[ClusterProxy]):
+    """Calls to any service."""
+
+    def proxy(self) -> ClusterProxy:
+        return ClusterProxy(self)
+
+
+class ServiceRpcProxy(BlockingProxy[ServiceProxy]):
+    """Calls to one service: ``with ServiceRpcProxy("service_x", config) as x: x.method()``."""
+
+    def __init__(self, service_name: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.service_name = service_name
+
+    def proxy(self) -> ServiceProxy:
+        return self.service(self.service_name)
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+class Dispatcher:
+    """``dispatch(service_name, event_type, event_data)``, over connections that are made with the first event.
+
+    It returns when the broker has the event. The exchange is the service's to declare: without it a dispatch fails with
+    ``ChannelClosedByBroker``. With the option ``mandatory=True`` an event that nobody listens to fails with
+    ``UndeliverableMessage``. It need not be stopped.
+    """
+
+    def __init__(self, config: Mapping[str, Any], **options: Any) -> None:
+        self.config = config
+        self.key = key_of(config)
+        self.sending = Sending.of(config, options)
+        self.serializers = Serializers.of(config)
+        self.stopped = False
+
+    def __call__(self, service_name: str, event_type: str, event_data: Any) -> None:
+        """Dispatch an event."""
+        in_reactor(self.send, service_name, event_type, event_data)
+
+    def stop(self) -> None:
+        """No more events."""
+        self.stopped = True
+
+    def __enter__(self) -> Dispatcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def send(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
+        if self.stopped:
+            raise RuntimeError("this dispatcher has been stopped, and can't be used any more")
+        properties, body = self.sending.write(self.serializers, event_data, {})
+        exchange = get_event_exchange(service_name, self.config).name
+        share = share_of(self.config, self.key)
+
+        def release(outcome: Any) -> Any:
+            share.release()
+            return outcome
+
+        try:
+            sent = send(share.connections, self.sending, exchange, event_type, properties, body, self)
+        except Exception:
+            share.release()
+            raise
+        return sent.addBoth(release)
+
+
+def event_dispatcher(config: Mapping[str, Any], **options: Any) -> Dispatcher:
+    """What dispatches events; options are those of ``sending.Sending``."""
+    return Dispatcher(config, **options)
