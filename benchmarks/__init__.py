@@ -1,0 +1,10 @@
+"""txservices beside its peers: one run, one broker, ratios.
+
+    python -m benchmarks                    all rows, five rounds; writes results/
+    python -m benchmarks rpc-50 events      these rows
+    python -m benchmarks --quick            one round of tiny ones, to see that everything runs
+
+`rows` says what is measured and what must be reached, `growth` how cost grows; `measure` starts a service and a caller
+and takes their figures; `report` and `chart` write them down. Each peer is one file in `peers/`, and says there how it
+is set up. `environment` makes the virtual environment that the peers live in.
+"""

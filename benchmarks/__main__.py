@@ -1,0 +1,103 @@
+"""`python -m benchmarks`: measure, tell, write down. See the package for what is where."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks import environment, load, report
+from benchmarks.growth import GROWTH
+from benchmarks.measure import Bench
+from benchmarks.report import Result
+from benchmarks.rows import BESIDE, Row
+from tests import rabbitmq
+
+ROWS = {row.name: row for row in [*BESIDE, *GROWTH]}
+RESULTS = environment.FOLDER / "results"
+QUICK = {"rounds": 1, "seconds": 0.5, "scale": 0.02}
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description="txservices beside its peers")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"all if none is named: {', '.join(ROWS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where a whole run is written")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.rows) - set(ROWS):
+        parser.error(f"no row {', '.join(sorted(unknown))}: there are {', '.join(ROWS)}")
+    if rabbitmq.MISSING:
+        parser.error(rabbitmq.MISSING)
+    return chosen
+
+
+def measure(rows: list[Row], bench: Bench, rounds: int) -> list[Result]:
+    """Every entry of every row once a round: what else the machine does hits all of them alike."""
+    results = [Result(row, {entry: [] for entry in row.entries}, {}) for row in rows]
+    for number in range(rounds):
+        for result in results:
+            for entry in turned(list(result.row.entries), number):
+                measure_one(result, entry, bench, f"{number + 1}/{rounds}")
+    return results
+
+
+def turned(entries: list[str], by: int) -> list[str]:
+    """Each round begins with another entry, so that none is always the one after the heaviest."""
+    by %= len(entries)
+    return [*islice(entries, by, None), *entries[:by]]
+
+
+def measure_one(result: Result, entry: str, bench: Bench, round_number: str) -> None:
+    row = result.row
+    try:
+        figures = row.entries[entry](bench)
+    except Exception as error:  # one that fails is told, and the others are measured all the same
+        result.failures[entry] = f"{row.name}, {entry}: {type(error).__name__}: {error}"
+        said = f"failed: {error}"
+    else:
+        result.samples[entry].append(figures)
+        said = f"{report.number(figures[row.figure])} {row.unit}"
+    print(f"{round_number}  {row.name:16}{entry:24}{said}", file=sys.stderr, flush=True)
+
+
+def write(results: list[Result], about: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(report.data(results, about), indent=1) + "\n")
+    (folder / "results.md").write_text(report.markdown(results, about) + "\n")
+    chart = [environment.peers_python(), "-m", "benchmarks.chart", "results.json", "results.png"]
+    draw = [*chart[:3], str(folder / chart[3]), str(folder / chart[4])]
+    subprocess.run(draw, check=True, cwd=environment.ROOT)
+    print(f"written: {folder}")
+
+
+def main() -> None:
+    chosen = options()
+    rounds, seconds, scale = (
+        (QUICK["rounds"], QUICK["seconds"], QUICK["scale"]) if chosen.quick else (chosen.rounds, chosen.seconds, 1.0)
+    )
+    environment.peers_python()
+    bench = Bench(rabbitmq.Node("benchmark", erlang="").start(), seconds, scale)
+    about = {
+        "date": environment.today(),
+        "machine": environment.machine(),
+        "rounds": rounds,
+        "seconds": seconds,
+        "versions": environment.versions(bench.node.ctl_now("version").strip(), load.name()),
+    }
+    rows = [ROWS[name] for name in chosen.rows] or list(ROWS.values())
+    results = measure(rows, bench, int(rounds))
+    print(report.markdown(results, about))
+    if not chosen.rows and not chosen.quick:
+        write(results, about, chosen.results)
+    failures = [failure for result in results for failure in result.failures.values()]
+    sys.exit("\n".join(failures) if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

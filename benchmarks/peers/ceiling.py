@@ -1,0 +1,108 @@
+"""The ceiling: what this broker and Python sockets can do with the same guarantees, and nothing else to do.
+
+Requests mandatory, persistent, confirmed, with the header array; replies persistent and confirmed; a request acked
+when its reply is confirmed; replies acked; queues durable, as nameko's. But the bytes are ready-made, bodies are never
+looked at, and nothing is dispatched to anything.
+
+It speaks nameko's wire: its caller can call any service of nameko's or txservices' as well.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from benchmarks.peers import contract, rawwire
+
+PREFETCH = 200  # RabbitMQ's own advice is 100 to 300
+
+
+def serve(uri: str) -> None:
+    wire = rawwire.Wire(uri)
+    wire.consume(f"rpc-{contract.NAME}", f"{contract.NAME}.*", PREFETCH)
+    contract.ready()
+    body = json.dumps({"result": contract.TEXT, "error": None}).encode()
+    reply = caller = b""
+    while True:
+        replies, acks = 0, []
+        for kind, payload in wire.frames():
+            if kind == rawwire.BODY_FRAME:
+                replies += 1
+            elif kind == rawwire.HEADER_FRAME:
+                if payload != caller:  # all of one caller's are the same bytes
+                    caller, reply = payload, rawwire.message(reply_to(payload), body)
+            elif payload[:4] == rawwire.ACK:
+                # the nth reply answers the nth request, and both are counted from 1: the same tag
+                acks.append(rawwire.frame(rawwire.METHOD_FRAME, 1, payload))
+        wire.socket.sendall(reply * replies + b"".join(acks))
+
+
+def reply_to(header: bytes) -> str:
+    """Of a request's properties."""
+    flags = int.from_bytes(header[12:14], "big")
+    position = 14
+    for bit in (0x8000, 0x4000):
+        position += 1 + header[position] if flags & bit else 0
+    position += 4 + int.from_bytes(header[position : position + 4], "big") if flags & 0x2000 else 0
+    position += (1 if flags & 0x1000 else 0) + (1 if flags & 0x0800 else 0)
+    position += 1 + header[position] if flags & 0x0400 else 0
+    return header[position + 1 : position + 1 + header[position]].decode()
+
+
+class Caller:
+    """Keeps so many calls in flight."""
+
+    def __init__(self, uri: str, size: int, stack: int) -> None:
+        self.wire = rawwire.Wire(uri)
+        body = json.dumps({"args": ["x" * size], "kwargs": {}}).encode()
+        headers = rawwire.stack_header(stack)
+        self.request = rawwire.message(f"{contract.NAME}.echo", body, self.wire.listen_for_replies(), headers)
+
+    def replies(self) -> int:
+        """Wait for replies, ack them, and say how many they are. Confirms arrive on the way, and are before replies."""
+        count = tag = 0
+        for kind, payload in self.wire.frames():
+            if kind == rawwire.BODY_FRAME:
+                count += 1
+            elif kind == rawwire.METHOD_FRAME and payload[:4] == rawwire.DELIVER:
+                tag = rawwire.delivery_tag(payload)
+            elif payload[:4] == rawwire.RETURN:
+                raise RuntimeError("nobody serves this call")
+        if tag:
+            self.wire.socket.sendall(rawwire.ack(tag, 1))
+        return count
+
+    def run(self, amount: Any, in_flight: int, times: contract.Times) -> None:
+        clock, waiting, turns = time.perf_counter, 0, amount()
+        began: list[float] = []  # replies come in the order of their calls: one queue, one service
+        while True:
+            new = 0
+            while waiting + new < in_flight and next(turns, turns) is None:
+                new += 1
+            if new:
+                began.extend([clock()] * new)
+                self.wire.socket.sendall(self.request * new)
+                waiting += new
+            if not waiting:
+                return
+            done = self.replies()
+            now, waiting = clock(), waiting - done
+            times.took.extend([now - before for before in began[:done]])
+            del began[:done]
+
+
+def call(options: Any) -> None:
+    caller = Caller(options.uri, options.size, options.stack)
+    caller.run(contract.amount(f"{contract.WARM_UP}s"), options.in_flight, contract.Times())
+    times = contract.Times()
+    caller.run(options.amount, options.in_flight, times)
+    times.figures()
+
+
+if __name__ == "__main__":
+    options = contract.arguments()
+    if options.action == "serve":
+        serve(options.uri)
+    else:
+        call(options)

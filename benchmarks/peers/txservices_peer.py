@@ -1,0 +1,119 @@
+"""txservices with nothing but its defaults: `@rpc`, `@event_handler`, `@http`, run by `txservices run`, everything on.
+
+The caller is the standalone `ClusterRpcProxy`, events come from the standalone `event_dispatcher`. With a URI of
+`embedded` the service's process is the broker too, and the caller joins it over TCP.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from itertools import cycle
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import react
+
+from benchmarks.peers import contract
+from txservices.events import event_handler
+from txservices.rpc import RpcProxy, rpc
+from txservices.standalone.events import event_dispatcher
+from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.web.handlers import http
+
+handled = contract.Handled()
+JSON = {"Content-Type": "application/json"}
+MODULE = "benchmarks.peers.txservices_peer"
+EMBEDDED = "embedded"
+CONFIG = os.path.join(os.path.dirname(__file__), "txservices.yaml")
+
+
+class Echo:
+    name = contract.NAME
+
+    @rpc
+    def echo(self, text: str) -> str:
+        return text
+
+
+class Listener:
+    name = "listener"
+
+    @event_handler(contract.NAME, "tick")
+    def tick(self, payload: int) -> None:
+        handled(payload)
+
+
+class Web:
+    name = "web"
+
+    @http("GET", "/items/<int:number>")
+    def get(self, request: Any, number: int) -> Any:
+        return 200, JSON, json.dumps({"id": number, "name": "item"})
+
+    @http("POST", "/items")
+    def post(self, request: Any) -> Any:
+        text = json.loads(request.get_data(as_text=True))["text"]
+        return 200, JSON, json.dumps({"length": len(text)})
+
+
+class Relay:
+    name = "relay"
+    benchmark = RpcProxy(contract.NAME)
+
+    @http("GET", "/call/<int:number>")
+    async def call(self, request: Any, number: int) -> Any:
+        text = await self.benchmark.echo(contract.TEXT)
+        return 200, JSON, json.dumps({"id": number, "text": text})
+
+
+SERVICES = {"rpc": Echo, "events": Listener, "http": Web, "http-rpc": Relay}
+
+
+def serve(options: Any) -> None:
+    """Become `txservices run`; its line `running:` is what others write as `ready`."""
+    os.environ |= {
+        "BENCHMARK_AMQP_URI": "" if options.uri == EMBEDDED else options.uri,
+        "BENCHMARK_PORT": str(options.port),
+        "BENCHMARK_METHODS": str(options.methods),
+        "BENCHMARK_SERVICES": str(options.services),
+    }
+    services = [f"{MODULE}:{SERVICES[options.work].__name__}"]
+    if options.methods > 1 or options.services > 1:
+        services = ["benchmarks.peers.many"]
+    txservices = os.path.join(os.path.dirname(sys.executable), "txservices")
+    os.execv(txservices, [txservices, "run", "--config", CONFIG, *services])
+
+
+async def call(options: Any) -> None:
+    uri = f"amqp://guest:guest@127.0.0.1:{options.port}/" if options.uri == EMBEDDED else options.uri
+    if options.work == "events":
+        async with event_dispatcher({"AMQP_URI": uri}) as dispatch:
+            one = lambda payload: dispatch(contract.NAME, "tick", payload)  # noqa: E731
+            await contract.dispatched(one, options.amount, options.in_flight, gather)
+        return
+    async with ClusterRpcProxy({"AMQP_URI": uri}) as cluster:
+        text = "x" * options.size
+        methods = proxies(cluster, options.services, options.methods)
+        following = cycle(methods)
+        one = (lambda: methods[0](text)) if len(methods) == 1 else (lambda: next(following)(text))
+        await contract.timed(one, options.amount, options.in_flight, gather)
+
+
+def proxies(cluster: Any, services: int, methods: int) -> list[Any]:
+    if services == methods == 1:
+        return [cluster[contract.NAME].echo]
+    names = [(f"many_{service}", f"method_{method}") for service in range(services) for method in range(methods)]
+    return [getattr(cluster[service], method) for service, method in names]
+
+
+def gather(*coroutines: Any) -> Deferred[Any]:
+    return gatherResults([Deferred.fromCoroutine(each) for each in coroutines], consumeErrors=True)
+
+
+if __name__ == "__main__":
+    options = contract.arguments()
+    if options.action == "serve":
+        serve(options)
+    react(lambda _: Deferred.fromCoroutine(call(options)))

@@ -1,0 +1,141 @@
+"""What is measured against whom, and what must be reached: the table of the benchmark.
+
+Each row measures its entries in turn; `ours` is compared with the others, and for those in `required` the ratio has to
+be at least so much. A ratio above 1 is always to our credit: more of what is to be much, or less of what is to be
+little. Adding a row is adding an entry here or in `growth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from benchmarks import measure
+from benchmarks.measure import GET, POST, Bench, Figures
+
+Measure = Callable[[Bench], Figures]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of work.
+
+    Attributes:
+        figure: which of the figures that come out is compared.
+        more: whether more of it is better.
+        also: figures that are told beside it, with what the table writes above them.
+        grows: entries are sizes of one thing of ours, and not peers.
+        ours: the entry that the others are compared with.
+    """
+
+    name: str
+    title: str
+    unit: str
+    entries: dict[str, Measure]
+    required: dict[str, float] = field(default_factory=dict)
+    ours: str = "txservices"
+    figure: str = "rate"
+    more: bool = True
+    also: dict[str, str] = field(default_factory=dict)
+    grows: bool = False
+
+    def ratio(self, ours: float, theirs: float) -> float:
+        return ours / theirs if self.more else theirs / ours
+
+
+def of(function: Callable[..., Figures], *peers: str, **options: object) -> dict[str, Measure]:
+    """A measurement for each of these peers."""
+    return {peer: bound(function, peer, options) for peer in peers}
+
+
+def bound(function: Callable[..., Figures], peer: str, options: dict[str, object]) -> Measure:
+    return lambda bench: function(bench, peer, **options)
+
+
+RPC = ["txservices", "nameko", "aio-pika", "faststream", "txamqp", "ceiling"]
+IN_FLIGHT = {"nameko": 10.0, "aio-pika": 2.5, "faststream": 8.0, "ceiling": 0.5}
+
+BESIDE = [
+    Row(
+        "rpc-1",
+        "RPC, one call at a time: how long it takes",
+        "ms",
+        of(measure.rpc, *RPC, in_flight=1),
+        {"nameko": 2.5, "aio-pika": 1.0, "ceiling": 1 / 1.5},
+        figure="p50",
+        more=False,
+        also={"p99": "p99, ms"},
+    ),
+    Row("rpc-50", "RPC, 50 in flight", "calls/s", of(measure.rpc, *RPC, in_flight=50), IN_FLIGHT),
+    Row("rpc-200", "RPC, 200 in flight", "calls/s", of(measure.rpc, *RPC, in_flight=200)),
+    Row(
+        "events",
+        "Events dispatched, confirmed, handled and acked",
+        "events/s",
+        of(measure.events, "txservices", "nameko", "aio-pika", "faststream", in_flight=50),
+        {"nameko": 8.0, "faststream": 2.0},
+    ),
+    Row(
+        "http-get",
+        "HTTP GET with a converter, answered with JSON",
+        "requests/s",
+        of(measure.http, "txservices", "nameko", "fastapi", request=GET),
+        {"nameko": 2.5, "fastapi": 1.0},
+    ),
+    Row(
+        "http-post",
+        "HTTP POST of 1 KB of JSON",
+        "requests/s",
+        of(measure.http, "txservices", "nameko", "fastapi", request=POST),
+    ),
+    Row(
+        "http-rpc",
+        "HTTP that makes one RPC",
+        "requests/s",
+        {
+            **of(measure.http_rpc, "txservices", "nameko"),
+            "fastapi + aio-pika": lambda bench: measure.http_rpc(bench, "fastapi", "aio-pika"),
+        },
+        {"nameko": 5.0},
+    ),
+    Row(
+        "start",
+        "From the start of the process to the first answered call",
+        "s",
+        of(measure.start, "txservices", "nameko"),
+        {"nameko": 1.0},
+        figure="seconds",
+        more=False,
+    ),
+    Row(
+        "memory",
+        "Memory of an idle service",
+        "MB",
+        of(measure.start, "txservices", "nameko"),
+        {"nameko": 1.0},
+        figure="megabytes",
+        more=False,
+    ),
+    Row(
+        "embedded-rpc",
+        "RPC through the embedded broker, 50 in flight, everything in two processes",
+        "calls/s",
+        {
+            "txservices, embedded": partial(measure.embedded_rpc, in_flight=50),
+            **of(measure.rpc, "nameko", in_flight=50),
+        },
+        {"nameko": 3.0},
+        ours="txservices, embedded",
+    ),
+    Row(
+        "embedded-events",
+        "Events through the embedded broker, everything in two processes",
+        "events/s",
+        {
+            "txservices, embedded": partial(measure.embedded_events, in_flight=50),
+            **of(measure.events, "nameko", in_flight=50),
+        },
+        ours="txservices, embedded",
+    ),
+]
