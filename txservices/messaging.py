@@ -113,12 +113,12 @@ class Consumers(SharedExtension):
 
     async def close(self) -> None:
         clock = self.container.clock
-        drained = gatherResults([consumer.drained() for consumer in self.opened])
+        drained = gatherResults([consumer.drained() for consumer in self.opened], consumeErrors=True)
         if not await in_time(drained, clock):
             left = sum(consumer.unsettled for consumer in self.opened)
             log.warn("{service}: {left} messages go back", service=self.container.service_name, left=left)
         opened, self.opened = self.opened, []
-        await in_time(gatherResults([consumer.close() for consumer in opened]), clock)
+        await in_time(gatherResults([consumer.close() for consumer in opened], consumeErrors=True), clock)
 
     def kill(self) -> None:
         opened, self.opened = self.opened, []
