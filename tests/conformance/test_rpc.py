@@ -1,0 +1,510 @@
+"""Calls: lines 1 to 20."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+
+from tests.conformance.cases import JSON, RPC, Case, Waiting
+from tests.services import Heard, properties_of
+from txservices.amqp.entities import Queue
+from txservices.broker.queues import Queue as BrokerQueue
+from txservices.exceptions import (
+    EncodeError,
+    IncorrectSignature,
+    MalformedRequest,
+    MethodNotFound,
+    RemoteError,
+    UnknownService,
+    deserialize,
+    deserialize_to_instance,
+    get_module_path,
+    registry,
+    safe_for_serialization,
+    serialize,
+)
+from txservices.extensions import DependencyProvider, Entrypoint
+from txservices.rpc import Rpc, RpcConsumer, RpcProxy, rpc
+from txservices.standalone.rpc import ServiceRpcProxy
+
+EMPTY = {"args": [], "kwargs": {}}
+
+
+class Broken(Exception):
+    """Has no text, not even for repr."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class NotShown:
+    """Has no repr."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+
+class Result(DependencyProvider):
+    """Tells what the dependencies are told of each worker."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.heard = heard
+
+    def worker_result(self, worker_ctx: Any, result: Any = None, exc_info: Any = None) -> None:
+        self.heard((result, exc_info and exc_info[0]))
+
+
+class Maths:
+    """Whom the tests call."""
+
+    name = "maths"
+    nobody = RpcProxy("nobody")
+
+    @rpc
+    def echo(self, *args, **kwargs):
+        return [list(args), kwargs]
+
+    @rpc
+    def give(self, value):
+        return value
+
+    @rpc
+    def fail(self, *args):
+        raise ValueError(*args)
+
+    @rpc
+    def break_down(self):
+        raise Broken("text", Broken())
+
+    @rpc
+    def not_shown(self):
+        return NotShown()
+
+    @rpc
+    async def try_nobody(self):
+        try:
+            return await self.nobody.method()
+        except UnknownService as error:
+            return [str(error), list(error.args)]
+
+    @rpc
+    def no_arguments(self):
+        return "ok"
+
+    @rpc
+    def positional(self, a, b):
+        return "ok"
+
+    @rpc
+    def default(self, a, b=None):
+        return "ok"
+
+    @rpc
+    def star(self, a, *args):
+        return "ok"
+
+    @rpc
+    def double_star(self, a, **kwargs):
+        return "ok"
+
+
+# method, args, kwargs, whether the method takes them
+SIGNATURES: list[tuple[str, tuple[Any, ...], dict[str, Any], bool]] = [
+    ("no_arguments", (), {}, True),
+    ("no_arguments", (1,), {}, False),
+    ("no_arguments", (), {"a": 1}, False),
+    ("positional", (), {}, False),
+    ("positional", (1,), {}, False),
+    ("positional", (1, 2), {}, True),
+    ("positional", (1,), {"b": 2}, True),
+    ("positional", (), {"a": 1, "b": 2}, True),
+    ("positional", (1, 2, 3), {}, False),
+    ("positional", (1, 2), {"b": 2}, False),
+    ("default", (), {}, False),
+    ("default", (1,), {}, True),
+    ("default", (1, 2), {}, True),
+    ("default", (1,), {"b": 2}, True),
+    ("default", (1,), {"c": 3}, False),
+    ("star", (), {}, False),
+    ("star", (1, 2, 3), {}, True),
+    ("star", (1,), {"b": 2}, False),
+    ("double_star", (1,), {"b": 2}, True),
+    ("double_star", (1, 2), {}, False),
+]
+
+
+class Calls(Case):
+    """Lines 1 to 8: from call to value or error."""
+
+    async def test_line_01_args_and_kwargs_round_trip(self) -> None:
+        """Positional and keyword arguments arrive as given, and are ``args`` and ``kwargs`` on the wire."""
+        await self.start(Maths)
+        tap = await self.tap("nameko-rpc", "maths.*")
+        maths = (await self.cluster()).maths
+        for args, kwargs in (((), {}), ((1, "ø"), {}), ((), {"x": None}), (([1],), {"args": 2, "kwargs": 3})):
+            self.assertEqual(await maths.echo(*args, **kwargs), [list(args), kwargs])
+            body = json.loads((await tap.wait(len(tap.things)))[-1].body)
+            self.assertEqual(body, {"args": list(args), "kwargs": kwargs})
+
+    async def test_line_02_headers_are_context_and_stack(self) -> None:
+        """A request's headers are the context data and the call id stack with the prefix, and nothing else."""
+
+        class Relay:
+            name = "relay"
+            maths = RpcProxy("maths")
+
+            @rpc
+            def give(self):
+                return self.maths.give(1)
+
+        await self.start(Maths, Relay)
+        tap = await self.tap("nameko-rpc", "maths.*")
+        await (await self.cluster({"language": "en", "d": {"a": [1]}})).relay.give()
+        (request,) = await tap.wait()
+        stack = request.headers.pop("nameko.call_id_stack")
+        self.assertEqual(request.headers, {"nameko.language": "en", "nameko.d": {"a": [1]}})
+        self.assertEqual([each.rpartition(".")[0] for each in stack], ["standalone_rpc_proxy.call", "relay.give"])
+
+    async def test_line_03_call_async(self) -> None:
+        """``call_async`` gives a reply before there is a result, which can be asked for later and repeatedly."""
+        waiting = Waiting()
+        await self.start(waiting.service)
+        reply = (await self.cluster()).waiting.method.call_async()
+        await waiting.called()
+        result = reply.result()
+        self.assertNoResult(result)
+        waiting.answers[0].callback("late")
+        self.assertEqual([await result, await reply.result(), await reply.result()], ["late"] * 3)
+
+    async def test_line_04_signatures(self) -> None:
+        """Twenty combinations are taken, or refused as IncorrectSignature with Python's words, before any worker."""
+        await self.start(Maths)
+        maths = (await self.cluster()).maths
+        for method, args, kwargs, accepted in SIGNATURES:
+            call = getattr(maths, method)(*args, **kwargs)
+            if accepted:
+                self.assertEqual(await call, "ok", (method, args, kwargs))
+            else:
+                with self.assertRaises(IncorrectSignature, msg=(method, args, kwargs)) as raised:
+                    await call
+                self.assertIn(f"{method}() ", str(raised.exception))
+
+    async def test_line_05_method_not_found(self) -> None:
+        """A method that isn't there is MethodNotFound with its name."""
+        await self.start(Maths)
+        with self.assertRaises(MethodNotFound) as raised:
+            await (await self.cluster()).maths.nothing()
+        self.assertEqual((raised.exception.args, str(raised.exception)), (("nothing",), "nothing"))
+
+    async def test_line_06_malformed_request(self) -> None:
+        """A body without ``args`` or ``kwargs`` is a MalformedRequest under nameko's path."""
+        await self.start(Maths)
+        for body in ({"args": []}, {"kwargs": {}}, {}):
+            error = await self.error_of("maths.echo", body)
+            self.assertEqual(error["exc_path"], "nameko.exceptions.MalformedRequest")
+            self.assertEqual(error["value"], "Message missing `args` or `kwargs`")
+
+    async def test_line_07_error_of_the_method(self) -> None:
+        """A method's error is a RemoteError with its type's name and its text."""
+        await self.start(Maths)
+        with self.assertRaises(RemoteError) as raised:
+            await (await self.cluster()).maths.fail("why")
+        error = raised.exception
+        self.assertEqual((error.exc_type, error.value, str(error)), ("ValueError", "why", "ValueError why"))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    async def test_line_08_unknown_service(self) -> None:
+        """A service that has never run is UnknownService, from a worker and from both standalone proxies."""
+        await self.start(Maths)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.maths.try_nobody(), ["Unknown service `nobody`", ["nobody"]])
+        async with ServiceRpcProxy("nobody", self.config) as nobody:
+            for method in (nobody.method, cluster.nobody.method):
+                with self.assertRaises(UnknownService):
+                    await method()
+
+
+class Consuming(Case):
+    """Lines 9 to 14: the queue of requests, the queue of replies, and their options."""
+
+    async def test_line_09_requeued_while_killed(self) -> None:
+        """What a container is sent while it is being killed goes back to the queue, and another one answers it."""
+        ran, ending = Heard(), Deferred[None]()
+
+        class Telling(Rpc):
+            def handle_result(self, message, worker_ctx, result, exc_info):
+                ran((worker_ctx.container, message.redelivered))
+                return super().handle_result(message, worker_ctx, result, exc_info)
+
+        class Slow(Entrypoint):
+            def kill(self):
+                return ending
+
+        class Service:
+            name = "service"
+
+            @Slow.decorator
+            @Telling.decorator
+            def method(self):
+                return "done"
+
+        (killed,) = await self.start(Service)
+        killing = killed.kill()
+        call = (await self.cluster()).service.method()
+        (other,) = await self.start(Service)
+        self.assertEqual(await call, "done")
+        self.assertEqual(len(self.vhost.queues["rpc-service"].consumers), 2)
+        ending.callback(None)
+        await killing
+        self.assertEqual(ran.things, [(other, True)])
+
+    async def test_line_10_one_consumer_for_many_methods(self) -> None:
+        """Many methods share one consumer, and the first entrypoint that stops ends it for all.
+
+        nameko waits for the last of them; either way no call is answered MethodNotFound meanwhile: it waits in the
+        queue for the next instance.
+        """
+        (container,) = await self.start(Maths)
+        self.assertEqual(len(self.vhost.queues["rpc-maths"].consumers), 1)
+        entrypoints = {each.method_name: each for each in container.entrypoints}
+        await entrypoints["give"].stop()
+        call = (await self.cluster()).maths.give(1)
+        await self.bare.publish("", "nobody", b"", {})
+        self.assertNoResult(call)
+        await container.stop()
+        await self.start(Maths)
+        self.assertEqual(await call, 1)
+
+    async def test_line_11_consumer_without_methods(self) -> None:
+        """An rpc consumer whose service has no method left starts, consumes nothing, and stops."""
+
+        class Without(DependencyProvider):
+            rpc_consumer = RpcConsumer()
+
+        class Service:
+            name = "without"
+            without = Without()
+
+        (container,) = await self.start(Service)
+        await container.stop()
+        with self.assertRaises(UnknownService):
+            await (await self.cluster()).without.method()
+        self.assertNotIn("rpc-without", self.vhost.queues)
+
+    async def test_line_12_reply_queue_expires(self) -> None:
+        """A reply queue expires five minutes after its last consumer is gone, and not while it is consumed."""
+        await self.start(Maths)
+        cluster = await self.cluster()
+        queue = self.vhost.queues[cluster._client.queue.name]
+        self.assertEqual(queue.arguments, {"x-expires": 300_000})
+        self.assertEqual((queue.expires, len(queue.consumers), queue.expires_at), (300_000, 1, float("inf")))
+        before = self.broker.clock.seconds()
+        await self.stops[-1]()
+        self.assertFalse(queue.deleted)
+        self.assertTrue(before + 300 <= queue.expires_at < before + 315)
+        clock = Clock()
+        unused = BrokerQueue("reply", arguments={"x-expires": 300_000}, seconds=clock.seconds)
+        unused.used()
+        ended: list[Any] = []
+        unused.unused = ended.append
+        clock.advance(299)
+        unused.look()
+        self.assertEqual(ended, [])
+        clock.advance(2)
+        unused.look()
+        self.assertEqual(ended, [unused])
+
+    async def test_line_13_throughput_with_one_worker(self) -> None:
+        """Five calls of a service with one worker take less than a second."""
+        await self.start(Maths, max_workers=1)
+        maths = (await self.cluster()).maths
+        clock = self.broker.clock
+        began = clock.seconds()
+        self.assertEqual(await gatherResults([maths.give(n) for n in range(5)]), list(range(5)))
+        self.assertLess(clock.seconds() - began, 1)
+
+    async def test_line_14_options_that_are_reserved(self) -> None:
+        """Where a call goes, that it must arrive, and where its reply comes to, is no option of a proxy's."""
+        reserved = {"exchange": "x", "routing_key": "x", "mandatory": False, "reply_to": "x", "correlation_id": "x"}
+
+        class Asking:
+            name = "asking"
+            maths = RpcProxy("maths", **reserved)
+            nobody = RpcProxy("nobody", **reserved)
+
+            @rpc
+            def ask(self):
+                return self.maths.give.options(**reserved)(1)
+
+            @rpc
+            def ask_nobody(self):
+                return self.nobody.method()
+
+        await self.start(Maths, Asking)
+        tap = await self.tap("nameko-rpc", "maths.give")
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.asking.ask(), 1)
+        (request,) = tap.things
+        self.assertEqual((request.exchange, request.routing_key), ("nameko-rpc", "maths.give"))
+        self.assertNotIn("x", (request.properties["reply_to"], request.properties["correlation_id"]))
+        with self.assertRaises(RemoteError) as raised:
+            await cluster.asking.ask_nobody()
+        self.assertEqual(raised.exception.exc_type, "UnknownService")
+        self.flushLoggedErrors(UnknownService)
+
+
+class Replies(Case):
+    """Lines 15 to 20: what becomes of results and errors."""
+
+    async def test_line_15_responder(self) -> None:
+        """Results, errors, what JSON or pickle can't write, and what has no text: each is one reply to read."""
+        await self.start(Maths, ACCEPT=["json", "pickle"])
+        reply = await self.request("maths.give", {"args": [1], "kwargs": {}})
+        self.assertEqual(properties_of(reply), {**JSON, "headers": {}, "correlation_id": "c"})
+        self.assertEqual(reply.body, b'{"result": 1, "error": null}')
+        errors = [
+            ("maths.fail", ["a"], "ValueError", ["a"], "a"),
+            ("maths.not_shown", [], "UnserializableValueError", [], "Unserializable value: `[__repr__ failed]`"),
+            ("maths.break_down", [], "Broken", ["text", "[__unicode__ failed]"], "[__unicode__ failed]"),
+        ]
+        for key, args, exc_type, exc_args, value in errors:
+            error = await self.error_of(key, {"args": args, "kwargs": {}})
+            self.assertEqual((error["exc_type"], error["exc_args"], error["value"]), (exc_type, exc_args, value))
+        await self.start(Unpicklable, ACCEPT=["json", "pickle"])
+        pickled = await self.request(
+            "unpicklable.give", pickle.dumps(EMPTY), content_type="application/x-python-serialize"
+        )
+        self.assertEqual(pickled.properties["content_type"], "application/x-python-serialize")
+        self.assertEqual(pickle.loads(pickled.body)["error"]["exc_type"], "UnserializableValueError")
+        self.flushLoggedErrors(ValueError, Broken)
+
+    def test_line_16_exception_without_text(self) -> None:
+        """An exception whose ``__str__`` fails has a text that says so."""
+        self.assertEqual(serialize(Broken("a"))["value"], "[__unicode__ failed]")
+
+    def test_line_17_safe_for_serialization(self) -> None:
+        """Dicts with any keys, sets, tuples and None become what every serializer can write."""
+        table: list[tuple[Any, Any]] = [
+            ({1: {None: (2, "x")}}, {"1": {"None": ["2", "x"]}}),
+            ({"a"}, ["a"]),
+            ((1, None), ["1", "None"]),
+            (None, "None"),
+            ("text", "text"),
+            (b"a", ["97"]),
+            (Broken(), "[__unicode__ failed]"),
+        ]
+        for value, expected in table:
+            self.assertEqual(safe_for_serialization(value), expected)
+
+    async def test_line_18_matched_by_path(self) -> None:
+        """An application's own MethodNotFound does not become nameko's at the caller."""
+
+        class Own:
+            name = "own"
+
+            @rpc
+            def method(self):
+                raise type("MethodNotFound", (Exception,), {"__module__": "app"})("mine")
+
+        await self.start(Own)
+        lines = self.lines()
+        with self.assertRaises(RemoteError) as raised:
+            await (await self.cluster()).own.method()
+        self.assertEqual((raised.exception.exc_type, raised.exception.value), ("MethodNotFound", "mine"))
+        self.assertEqual(len(lines.things), 1)
+        self.flushLoggedErrors()
+
+    async def test_line_19_deserialize_to_instance(self) -> None:
+        """A registered class comes back as itself; missing keys and old nameko's traceback do no harm."""
+
+        @deserialize_to_instance
+        class Refused(Exception):
+            pass
+
+        path = get_module_path(Refused)
+        self.addCleanup(registry.pop, path)
+
+        class Refusing:
+            name = "refusing"
+
+            @rpc(expected_exceptions=Refused)
+            def method(self):
+                raise Refused("why", 1)
+
+        await self.start(Refusing)
+        with self.assertRaises(Refused) as raised:
+            await (await self.cluster()).refusing.method()
+        self.assertEqual(raised.exception.args, ("why", "1"))
+        for data, expected in (
+            ({"exc_type": "Refused", "value": "v"}, "RemoteError('Refused v')"),
+            ({"exc_type": "Refused", "exc_path": path, "traceback": "old"}, "Refused()"),
+            ({"exc_type": "T", "exc_path": "x.T", "exc_args": [], "value": "v", "traceback": ""}, "RemoteError('T v')"),
+        ):
+            self.assertEqual(repr(deserialize(data)), expected)
+
+    async def test_line_20_handle_result_changes_outcome(self) -> None:
+        """What an entrypoint makes of result or error is what the caller gets and what ``worker_result`` is told."""
+
+        class Changing(Rpc):
+            def handle_result(self, message, worker_ctx, result, exc_info):
+                if exc_info is not None:
+                    return super().handle_result(message, worker_ctx, "mended", None)
+                if result == "bad":
+                    error = MalformedRequest("made bad")
+                    return super().handle_result(message, worker_ctx, None, (type(error), error, None))
+                return super().handle_result(message, worker_ctx, [result], exc_info)
+
+        heard = Heard()
+
+        class Changed:
+            name = "changed"
+            seen = Result(heard)
+
+            @Changing.decorator(expected_exceptions=ValueError)
+            def method(self, value):
+                if value == "raise":
+                    raise ValueError
+                return value
+
+            @rpc
+            def unserializable(self):
+                return object()
+
+        await self.start(Changed)
+        changed = (await self.cluster()).changed
+        self.assertEqual([await changed.method("good"), await changed.method("raise")], [["good"], "mended"])
+        with self.assertRaises(MalformedRequest):
+            await changed.method("bad")
+        with self.assertRaises(RemoteError):
+            await changed.unserializable()
+        self.assertEqual(
+            heard.things, [(["good"], None), ("mended", None), (None, MalformedRequest), (None, EncodeError)]
+        )
+
+
+class Unpicklable:
+    """Gives what pickle can't write."""
+
+    name = "unpicklable"
+
+    @rpc
+    def give(self):
+        return lambda: None
+
+
+class Topology(Case):
+    """What lines 9 to 12 stand on."""
+
+    async def test_line_10_request_queue(self) -> None:
+        """The queue of requests has nameko's name, flags and binding, so that both share it."""
+        await self.start(Maths)
+        await self.bare.declare(Queue("rpc-maths", RPC, "maths.*"))
+        queue = self.vhost.queues["rpc-maths"]
+        self.assertEqual((queue.durable, queue.auto_delete, queue.owner, queue.arguments), (True, False, None, {}))
+        self.assertEqual({each.source.name: each.key for each in queue.incoming}["nameko-rpc"], "maths.*")
