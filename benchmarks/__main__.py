@@ -28,7 +28,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where a whole run is written")
+    parser.add_argument("--results", type=Path, help=f"write there; a whole run is written to {RESULTS} by itself")
     chosen = parser.parse_args()
     if unknown := set(chosen.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}: there are {', '.join(ROWS)}")
@@ -88,13 +88,14 @@ def main() -> None:
         "machine": environment.machine(),
         "rounds": rounds,
         "seconds": seconds,
+        "scale": scale,
         "versions": environment.versions(bench.node.ctl_now("version").strip(), load.name()),
     }
     rows = [ROWS[name] for name in chosen.rows] or list(ROWS.values())
     results = measure(rows, bench, int(rounds))
     print(report.markdown(results, about))
-    if not chosen.rows and not chosen.quick:
-        write(results, about, chosen.results)
+    if folder := chosen.results or (None if chosen.rows or chosen.quick else RESULTS):
+        write(results, about, folder)
     failures = [failure for result in results for failure in result.failures.values()]
     sys.exit("\n".join(failures) if failures else 0)
 

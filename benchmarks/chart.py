@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from statistics import median
+from textwrap import fill
 
 import matplotlib
 
@@ -15,6 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 COLUMNS = 3
+WIDTH = 54  # characters of a title
 OURS, THEIRS = "#2a6f97", "#b9c6ce"
 
 
@@ -31,7 +33,7 @@ def draw(axes, row) -> None:
     labels = [f" {m:,.0f}" if m >= 100 else f" {m:.3g}" for m in middle]
     axes.bar_label(bars, labels=labels, padding=6, fontsize=8)
     axes.margins(x=0.22)
-    axes.set_title(f"{row['name']}: {row['title']}", fontsize=9, loc="left", wrap=True)
+    axes.set_title(fill(f"{row['name']}: {row['title']}", WIDTH), fontsize=9, loc="left")
     axes.set_xlabel(row["unit"], fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -12,6 +12,7 @@ from benchmarks.measure import Figures
 from benchmarks.rows import Row
 
 NOTHING = ""
+QUICK = "**A quick look only**: of the numbers in backlogs and waiting calls a small part was used."
 CHAPTERS = {False: "Beside the peers", True: "How cost grows"}
 
 
@@ -31,6 +32,8 @@ class Result:
         return median(values) if values else None
 
     def ratio(self, entry: str) -> float | None:
+        if self.row.grows and entry not in self.row.required:
+            return None  # that small ones cost less a piece is no news
         ours, theirs = self.median(self.row.ours), self.median(entry)
         return self.row.ratio(ours, theirs) if ours and theirs and entry != self.row.ours else None
 
@@ -102,6 +105,7 @@ def markdown(results: list[Result], about: dict[str, Any]) -> str:
         f"{about['date']}, {about['machine']}. Rounds: {about['rounds']}, interleaved; {about['seconds']:g} s a"
         " measurement; medians. One RabbitMQ, one service process and one caller process each, all on this machine.",
         "A ratio above 1 is to the credit of txservices.",
+        *([QUICK] if about["scale"] < 1 else []),
         NOTHING,
         f"Versions: {versions}.",
         NOTHING,

@@ -27,10 +27,8 @@ from txservices.amqp.spec import txamqp_spec
 def spec() -> Any:
     """The table, and the frame types by name, which plain txamqp looks up there for each frame."""
     made = txamqp_spec()
-    made.major, made.minor = (
-        0,
-        9,
-    )  # what it opens with; RabbitMQ takes a 9, 1 in the places where it writes them for 0-8
+    # what it opens with; 9 and 1, where it writes them, RabbitMQ takes for 0-8
+    made.major, made.minor = 0, 9
     for name, number in {"frame-method": 1, "frame-header": 2, "frame-body": 3, "frame-heartbeat": 8}.items():
         made.constants.add(Constant(made, name, number, None, []))
     return made
