@@ -59,6 +59,7 @@ def measure_one(result: Result, entry: str, bench: Bench, round_number: str) -> 
         figures = row.entries[entry](bench)
     except Exception as error:  # one that fails is told, and the others are measured all the same
         result.failures[entry] = f"{row.name}, {entry}: {type(error).__name__}: {error}"
+        bench.vhosts.clear()  # what it has left in its queues would be counted by the next
         said = f"failed: {error}"
     else:
         result.samples[entry].append(figures)
