@@ -23,10 +23,6 @@ RPC = Exchange("nameko-rpc", type="topic")
 QUEUE = Queue("q", Exchange("x"), "key")
 
 
-class Seen(Heard):
-    """Messages, as they come and not settled."""
-
-
 class Waiting:
     """A service whose one method tells that it was called, and waits for the test to answer."""
 
