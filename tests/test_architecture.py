@@ -27,7 +27,7 @@ ROWS = {
         "events",
         "web",
     ],
-    "faces": ["standalone", "testing", "announce", "loading", "logs", "probe", "process", "tap", "cli"],
+    "faces": ["standalone", "testing", "announce", "given", "loading", "logs", "probe", "process", "tap", "cli"],
 }
 PLACE = {room: (row, place) for row, rooms in enumerate(ROWS.values()) for place, room in enumerate(rooms)}
 CORE = {"extensions", "workers", "containers", "runners"}

@@ -40,10 +40,10 @@ class Commands(TestCase):
         os.makedirs(self.folder)
         self.config = processes.config_file(self)
 
-    async def services(self) -> processes.Process:
+    async def services(self, *options: str) -> processes.Process:
         with open(os.path.join(self.folder, "app.py"), "w") as file:
             file.write(SERVICE)
-        running = processes.txservices(self, "run", "--config", self.config, "app", cwd=self.folder)
+        running = processes.txservices(self, "run", "--config", self.config, *options, "app", cwd=self.folder)
         await running.line("running: odd")
         return running
 
@@ -144,6 +144,22 @@ class Commands(TestCase):
         status, stdout, _ = await self.ends("show-config")
         self.assertEqual(status, 0)
         self.assertEqual(yaml.safe_load(stdout), {"AMQP_URI": "amqp://me:********@host/", "max_workers": 7})
+
+    async def test_define(self) -> None:
+        """What is defined goes before the file; services and their callers take it alike."""
+        port = free_port()
+        define = ("-d", f"EMBEDDED_BROKER_ADDRESS=127.0.0.1:{port}", "-d", "rpc_exchange=other-rpc")
+        status, stdout, _ = await self.ends("show-config", "--config", self.config, *define, "-d", "max_workers=7")
+        shown = yaml.safe_load(stdout)
+        self.assertEqual((status, shown["max_workers"], shown["rpc_exchange"]), (0, 7, "other-rpc"))
+        running = await self.services(*define, "--define", "password=s3cret")
+        await running.line(f"broker: embedded, on 127.0.0.1:{port}")
+        await running.line(f"call --config .* {' '.join(define).replace('-d ', '--define ')} odd.add")
+        self.assertEqual(await self.call(*define, "odd.add", "[1, 2]"), (0, "3\n", ""))
+        self.assertEqual(await self.ends("dispatch", "--config", self.config, *define, "shop", "sold"), (0, "", ""))
+        await running.line("sold: None$")
+        self.assertNotIn("s3cret", running.stdout + running.stderr)
+        await processes.stopped(running)
 
     async def test_help(self) -> None:
         """The help names every command; the version is that of the package."""

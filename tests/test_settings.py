@@ -129,3 +129,24 @@ class Mistakes(TestCase):
         with open(path, "wb") as file:
             file.write(b"a: \xff\n")
         self.assertIn("is not UTF-8", str(self.assertRaises(ConfigurationError, settings.load, path)))
+
+    def test_define(self) -> None:
+        """A typed value is read as one in a file is; one that can't be is not repeated."""
+        for text, expected in [
+            ("max_workers=5", ("max_workers", 5)),
+            ("A=b=c", ("A", "b=c")),
+            ("LIST=[1, two]", ("LIST", [1, "two"])),
+            ("NOTHING=", ("NOTHING", None)),
+            ("HOST=${HOST:x}.org", ("HOST", "broker.example.org")),
+            ("TEXT='5'", ("TEXT", "5")),
+        ]:
+            self.assertEqual(settings.define(text, ENVIRON), expected)
+        for text, pattern in [
+            ("max_workers", "'max_workers' defines nothing: write KEY=VALUE"),
+            ("=5", "'=5' defines nothing"),
+            ("A=[s3cret", r"the value of A is not YAML \("),
+            ("A=s3cret\0", r"the value of A is not YAML \("),
+        ]:
+            error = self.assertRaises(ConfigurationError, settings.define, text)
+            self.assertRegex(str(error), pattern)
+            self.assertNotIn("s3cret", str(error))

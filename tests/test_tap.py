@@ -193,6 +193,11 @@ class Mistakes(Starts):
             file.write("a: [1\n")
         await self.mistake(self.face(["app"], self.folder, "--config", "bad.yaml"), "bad.yaml, line 2")
 
+    async def test_define(self) -> None:
+        """What is defined lacks its `=`."""
+        self.app(TICKS)
+        await self.mistake(self.start("app", "--define", "max_workers"), "'max_workers' defines nothing: write KEY=V")
+
     async def test_address(self) -> None:
         """A broker's address that can't be parsed, with its password not shown."""
         self.app(RPC)
@@ -308,14 +313,13 @@ class TheOptions(TestCase):
         self.assertEqual(options["modules"], ["a:One", "b"])
         self.assertEqual((options["config"], options["broker"]), ("c.yaml", "amqp://h/"))
 
+    def test_define(self) -> None:
+        """--define can be given again as well."""
+        options = tap.Options()
+        options.parseOptions(["-m", "a", "--define", "max_workers=5", "-d", "A=b"])
+        self.assertEqual(options["defines"], ["max_workers=5", "A=b"])
+
     def test_no_module(self) -> None:
         """Without a module there is nothing to run."""
         error = self.assertRaises(usage.UsageError, tap.Options().parseOptions, [])
         self.assertIn("--module", str(error))
-
-    def test_broker_goes_before_the_file(self) -> None:
-        """--broker is put in the place of the file's AMQP_URI."""
-        path = processes.config_file(self, AMQP_URI="amqp://file/", max_workers=3)
-        config = tap.read_config(path, "amqp://typed/")
-        self.assertEqual((config["AMQP_URI"], config["max_workers"]), ("amqp://typed/", 3))
-        self.assertEqual(tap.read_config(path, None)["AMQP_URI"], "amqp://file/")

@@ -6,6 +6,7 @@ what went wrong to stderr.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -13,12 +14,14 @@ from typing import Any
 
 import click
 import yaml
+from attrs import evolve
 from twisted.internet import task
 from twisted.logger import LogLevel
 
 from txservices import logs, process, tap
 from txservices.constants import AMQP_URI_CONFIG_KEY
 from txservices.exceptions import ConfigurationError
+from txservices.given import Given
 from txservices.utils import sanitize_url
 
 config_option = click.option(
@@ -31,6 +34,24 @@ config_option = click.option(
 broker_option = click.option(
     "-b", "--broker", metavar="URI", help="amqp://user:password@host:port/vhost; goes before the file's."
 )
+define_option = click.option(
+    "-d",
+    "--define",
+    "defines",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A key of the config, its value in YAML; goes before the file's. Can be given again.",
+)
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options of every command that has a config, as one argument, `given`."""
+
+    @functools.wraps(command)
+    def take(path: str | None, broker: str | None, defines: tuple[str, ...], **others: Any) -> None:
+        command(given=Given(path, broker, defines), **others)
+
+    return config_option(broker_option(define_option(take)))
 
 
 def main() -> None:
@@ -50,19 +71,18 @@ def commands() -> None:
 
 @commands.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE[:CLASS]...")
-@config_option
-@broker_option
-def run(modules: tuple[str, ...], path: str | None, broker: str | None) -> None:
+@configured
+def run(modules: tuple[str, ...], given: Given) -> None:
     """Run every service in the modules, until SIGTERM or Ctrl-C.
 
     With no broker configured the embedded one is used, on 127.0.0.1:5672.
     """
     from twisted.internet import reactor
 
-    config = tap.read_config(path, broker)
+    config = given.config()
     ending = process.Ending(reactor)
     logs.begin(config)
-    tree = tap.build(modules, config, ending, say=click.echo, options=tap.same_options(path, broker))
+    tree = tap.build(modules, config, ending, say=click.echo, options=given.to_type())
     tap.run(tree, ending)
 
 
@@ -81,9 +101,8 @@ def broker(host: str, port: int) -> None:
 @commands.command()
 @click.argument("target", metavar="SERVICE.METHOD")
 @click.argument("arguments", default="[]", metavar="[JSON]")
-@config_option
-@broker_option
-def call(target: str, arguments: str, path: str | None, broker: str | None) -> None:
+@configured
+def call(target: str, arguments: str, given: Given) -> None:
     """Call a service's method and print what it returns, as JSON.
 
     An array holds the positional arguments, an object the keyword ones:
@@ -93,10 +112,10 @@ def call(target: str, arguments: str, path: str | None, broker: str | None) -> N
     service, dot, method = target.rpartition(".")
     if not (service and dot and method):
         raise ConfigurationError(f"{target!r} names no method: write service.method")
-    given = read_json(arguments)
-    if not isinstance(given, (list, dict)):
+    read = read_json(arguments)
+    if not isinstance(read, (list, dict)):
         raise ConfigurationError(f"arguments {arguments}: write an array, as in '[{arguments}]', or an object")
-    args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
+    args, kwargs = (read, {}) if isinstance(read, list) else ([], read)
 
     async def work(config: dict[str, Any]) -> None:
         from txservices.standalone.rpc import ClusterRpcProxy
@@ -105,16 +124,15 @@ def call(target: str, arguments: str, path: str | None, broker: str | None) -> N
             result = await getattr(cluster[service], method)(*args, **kwargs)
         click.echo(json.dumps(result, ensure_ascii=False))
 
-    as_client(work, path, broker)
+    as_client(work, given)
 
 
 @commands.command()
 @click.argument("service")
 @click.argument("event")
 @click.argument("payload", default="null", metavar="[JSON]")
-@config_option
-@broker_option
-def dispatch(service: str, event: str, payload: str, path: str | None, broker: str | None) -> None:
+@configured
+def dispatch(service: str, event: str, payload: str, given: Given) -> None:
     """Dispatch an event as SERVICE would, for whoever handles it.
 
     txservices dispatch service_a event_type '"hello"'
@@ -127,15 +145,14 @@ def dispatch(service: str, event: str, payload: str, path: str | None, broker: s
         async with event_dispatcher(config) as tell:
             await tell(service, event, data)
 
-    as_client(work, path, broker)
+    as_client(work, given)
 
 
 @commands.command("show-config")
-@config_option
-@broker_option
-def show_config(path: str | None, broker: str | None) -> None:
+@configured
+def show_config(given: Given) -> None:
     """Print the config as the services would get it, passwords in addresses hidden."""
-    config = tap.read_config(path or "config.yaml", broker)
+    config = (given if given.path else evolve(given, path="config.yaml")).config()
     uri = config.get(AMQP_URI_CONFIG_KEY)
     if uri:
         shown = [sanitize_url(one) for one in uri] if isinstance(uri, list) else sanitize_url(uri)
@@ -151,9 +168,9 @@ def read_json(text: str) -> Any:
         raise ConfigurationError(f"{text} is not JSON ({error}): a text is written '{quoted}'") from None
 
 
-def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], path: str | None, broker: str | None) -> None:
+def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -> None:
     """Do `work` under a reactor of its own, then exit: 1 for an error from the other side, in one line."""
-    config = tap.read_config(path, broker)
+    config = given.config()
 
     async def main(reactor: Any) -> None:
         logs.begin({}, sys.stderr, LogLevel.warn)

@@ -121,3 +121,16 @@ def load(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text: save it as UTF-8") from error
     return parse(text, path, environ)
+
+
+def define(text: str, environ: Mapping[str, str] = os.environ) -> tuple[str, Any]:
+    """`KEY=VALUE`, as it is typed: the value is read as one in a file is."""
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals):
+        raise ConfigurationError(f"{text!r} defines nothing: write KEY=VALUE, as in max_workers=5")
+    try:
+        return key.strip(), Loader(value, environ).get_single_data()
+    except yaml.YAMLError as error:
+        # the value may be a secret: it is not repeated
+        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else type(error).__name__
+        raise ConfigurationError(f"the value of {key.strip()} is not YAML ({reason}): quote a text") from None

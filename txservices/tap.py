@@ -9,9 +9,6 @@ services here join it in memory; a second process, which finds that port answeri
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -21,8 +18,8 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
 
-from txservices import announce, loading, logs, probe, process, settings
-from txservices.amqp.address import DEFAULT_USER, parse_addresses
+from txservices import announce, loading, logs, probe, process
+from txservices.amqp.address import parse_addresses
 from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
 from txservices.constants import (
@@ -33,8 +30,8 @@ from txservices.constants import (
     WEB_SERVER_ADDRESS_CONFIG_KEY,
 )
 from txservices.exceptions import ConfigurationError
+from txservices.given import Given, command_to_type
 from txservices.runners import ServiceRunner
-from txservices.utils import sanitize_url
 
 EMBEDDED = "embedded"  # the broker's name in memory://embedded
 
@@ -54,12 +51,19 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self["modules"] = []
+        self["defines"] = []
 
     def opt_module(self, given: str) -> None:
         """A module with services, or module:Class for one of them. Can be given again."""
         self["modules"].append(given)
 
     opt_m = opt_module
+
+    def opt_define(self, given: str) -> None:
+        """KEY=VALUE for the config, the value in YAML; goes before the file's. Can be given again."""
+        self["defines"].append(given)
+
+    opt_d = opt_define
 
     def postOptions(self) -> None:
         if not self["modules"]:
@@ -73,35 +77,13 @@ def makeService(options: Options) -> IService:
     ending = process.Ending(reactor)
     ending.leave_at_exit()
     try:
-        config = read_config(options["config"], options["broker"])
+        given = Given(options["config"], options["broker"], tuple(options["defines"]))
+        config = given.config()
         logs.join(config)
-        reached_by = same_options(options["config"], options["broker"])
-        return build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), reached_by)
+        return build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), given.to_type())
     except ConfigurationError as error:
         process.tell(error)
         raise SystemExit(process.MISTAKE) from None
-
-
-def read_config(path: str | None, broker: str | None) -> dict[str, Any]:
-    config = settings.load(path) if path else {}
-    return {**config, AMQP_URI_CONFIG_KEY: broker} if broker else config
-
-
-def same_options(path: str | None, broker: str | None) -> str:
-    """What to type for another command to come to the same broker. A password is not repeated, but for guest's."""
-    options = f" --config {shlex.quote(path)}" if path else ""
-    if not broker:
-        return options
-    secret = any(address.password != DEFAULT_USER for address in parse_addresses(broker))
-    return f"{options} --broker {shlex.quote(sanitize_url(broker) if secret else broker)}"
-
-
-def command_to_type() -> str:
-    """How `txservices` is typed where this process was started: by its path, if it is not the one on PATH."""
-    ours = os.path.join(os.path.dirname(sys.argv[0]), "txservices")
-    found = shutil.which("txservices")
-    on_path = found is not None and os.path.realpath(found) == os.path.realpath(ours)
-    return "txservices" if on_path or not os.path.exists(ours) else shlex.quote(ours)
 
 
 def build(
