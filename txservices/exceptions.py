@@ -18,7 +18,7 @@
     RemoteError(exc_type, value)        the method raised, on the other side
     UnknownService  UnserializableValueError
     BadRequest                          the caller's fault
-      MalformedRequest  MethodNotFound  IncorrectSignature
+      MalformedRequest  MethodNotFound  IncorrectSignature  ConnectionNotFound
     ContainerBeingKilled                no more workers here
     ExtensionNotFound
 
@@ -227,6 +227,10 @@ class IncorrectSignature(BadRequest):
     """The method does not take these arguments."""
 
 
+class ConnectionNotFound(BadRequest):
+    """The WebSocket is not connected, or not any more."""
+
+
 class ContainerBeingKilled(Exception):
     """The container takes no more work: what was to be done goes back to where it came from."""
 
@@ -243,6 +247,7 @@ NAMEKO_PATHS: dict[type[BaseException], str] = {
         for error in (
             BadRequest,
             ConfigurationError,
+            ConnectionNotFound,
             ContainerBeingKilled,
             ExtensionNotFound,
             IncorrectSignature,

@@ -59,6 +59,11 @@ __all__ = [
 
 log = Logger()
 
+# Requests that are run and answered, and unacked until the broker confirms the reply, which for a persistent message is
+# when its caller has it. They must not keep the next ones away: with a prefetch of max_workers alone, 10, RPC with 50
+# in flight was half as fast as with 50.
+REPLIES_UNDER_WAY = 40
+
 
 class Responder:
     """Writes replies, and settles each request once the broker has its reply."""
@@ -164,7 +169,9 @@ class RpcConsumer(SharedExtension):
     def start(self) -> Deferred[None] | None:
         if not self.methods:
             return None  # none left of them, in a test that restricts its entrypoints
-        self.consumer = self.consumers.consume(self.queue, self.handle_message)
+        wished = self.container.config.get(constants.PREFETCH_COUNT_CONFIG_KEY)
+        prefetch_count = wished or self.container.max_workers + REPLIES_UNDER_WAY
+        self.consumer = self.consumers.consume(self.queue, self.handle_message, prefetch_count)
         return self.consumer.ready
 
     def cancel(self) -> Deferred[Any] | None:

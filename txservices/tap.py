@@ -32,6 +32,7 @@ from txservices.constants import (
 from txservices.exceptions import ConfigurationError
 from txservices.given import Given, command_to_type
 from txservices.runners import ServiceRunner
+from txservices.watchdog import watchdog
 
 EMBEDDED = "embedded"  # the broker's name in memory://embedded
 
@@ -157,6 +158,7 @@ class ServiceTree(Running):
         super().__init__(ending)
         self.config = dict(config)
         self.runner = ServiceRunner(self.config, clock=ending.reactor)
+        self.runner.shared.get("watchdog", lambda: watchdog(config, ending.reactor))
         self.broker: Broker | None = None
         self.say = say
         self.options = options

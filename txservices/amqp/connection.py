@@ -130,7 +130,7 @@ class Connection(Service):
         and with ``ConnectionLost`` when this stops.
         """
         waiter: Deferred[Protocol] = Deferred(lambda cancelled: self.waiting.remove(cancelled))
-        if self.protocol is not None:
+        if self.protocol is not None and not self.protocol.closed:  # a closed one may still have its socket
             waiter.callback(self.protocol)
         else:
             self.waiting.append(waiter)

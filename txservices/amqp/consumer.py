@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = Logger()
 
 CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection that still lives
-ACKS_PER_PREFETCH = 4  # a quarter of what may be unacked is acked together, so that the broker never waits for us
 MISMATCH_RETRY = 10.0  # seconds, when the queue has come to exist with other properties meanwhile
 
 
@@ -96,7 +95,6 @@ class Consumer:
         channel = await protocol.open_channel()
         self.channel = channel
         channel.on_closed = self.channel_closed
-        channel.ack_batch = max(self.prefetch_count // ACKS_PER_PREFETCH, 1)
         channel.on_cancelled = self.cancelled_by_broker
         await self.consume_on(channel)
 

@@ -20,7 +20,7 @@ from functools import cache
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import LoopingCall
 from twisted.internet.tcp import Connection as TcpConnection
 from twisted.logger import Logger
@@ -41,7 +41,7 @@ from txservices.amqp.spec import (
     ReplyCode,
     txamqp_spec,
 )
-from txservices.exceptions import AmqpError, ConfigurationError, FrameError
+from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -265,6 +265,8 @@ class Protocol(AMQClient):
 
     def open_channel(self) -> Deferred[Channel]:
         """Fires with a channel of its own, open; fails as ``Channel.invoke`` does."""
+        if self.closed:  # else nobody would ever tell it
+            return fail(self.error or ConnectionLost("the connection to the broker is closed"))
         number = next((n for n in range(1, self.channel_max + 1) if n not in self.channels), None)
         if number is None:
             raise AmqpError(ReplyCode.RESOURCE_ERROR, f"all {self.channel_max} channels are in use", "channel.open")
@@ -287,6 +289,8 @@ class Protocol(AMQClient):
         return closing.addBoth(closed)
 
     def do_close(self, reason: Any) -> None:
+        self.closed = True  # first: who is told of a closed channel may ask for another at once
+        self.failed(closed_error(reason))
         channels = self.channels
         self.channels: dict[int, Channel] = {}  # apart: who is told of a closed channel may take others out
         for channel in channels.values():
