@@ -1,0 +1,100 @@
+"""nameko's process, one for each version in a run, and our services in the test's own process, on one virtual host."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from tests import processes, rabbitmq
+from tests.interop import nameko_env
+from tests.interop.fleet import services
+from tests.services import Heard, ServicesCase
+from txservices.containers import ServiceContainer
+from txservices.rpc import rpc
+
+START_TIMEOUT = 60  # seconds; two on a free machine
+ALL = ("Answers", "Caller", "Teller", "Hops", "Listener", "Reader", "Twin", "Standalone")
+OURS = services("txservices", "t", Deferred)
+# Of both: nameko's RPC requests and replies go wherever this says, and pickles are read by those who ask for it.
+CONFIG = {"ACCEPT": ["json", "pickle"], "parent_calls_tracked": 3}
+UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+
+
+def argv(version: str, config: dict[str, Any], names: Iterable[str], **more: Any) -> list[str]:
+    told = json.dumps({"config": config, "services": list(names), **more})
+    return [nameko_env.python(version), "-W", "ignore", "-m", "tests.interop.nameko_peer", told]
+
+
+class Peer:
+    """A process of nameko's with all services of the fleet, and the configuration that it has."""
+
+    def __init__(self, version: str) -> None:
+        nameko_env.python(version)
+        node = rabbitmq.node()
+        self.config = {
+            **CONFIG,
+            "AMQP_URI": node.uri(node.new_vhost()),
+            "rpc_exchange": "nameko-rpc" if version == nameko_env.NAMEKO_2 else "another-rpc",
+        }
+        self.output = os.path.join(node.folder, f"nameko-{version}")
+        with socket.socket() as ready:
+            ready.bind(("127.0.0.1", 0))
+            ready.listen()
+            ready.settimeout(START_TIMEOUT)
+            command = argv(version, self.config, ALL, ready=ready.getsockname()[1])
+            self.process = rabbitmq.spawn(command, {**os.environ, "PYTHONPATH": processes.ROOT}, self.output)
+            try:
+                ready.accept()[0].close()
+            except TimeoutError:
+                with open(self.output, encoding="utf-8") as file:
+                    raise AssertionError(f"nameko {version} has not started:\n{file.read()[-4000:]}") from None
+        atexit.register(self.close)
+        reactor.addSystemEventTrigger("before", "shutdown", self.close)  # it would mourn its broker
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@cache
+def peer(version: str) -> Peer:
+    """That of the run."""
+    return Peer(version)
+
+
+class InteropCase(ServicesCase):
+    """A test with a nameko that runs, and with those of our services that it starts."""
+
+    skip = rabbitmq.skip
+    timeout = 30
+    version = nameko_env.NAMEKO_2
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.config = {**peer(self.version).config, "RPC_TIMEOUT": 20}
+
+    async def start_ours(self, *names: str, **config: Any) -> list[ServiceContainer]:
+        return await self.start(*(OURS[name] for name in names), **config)
+
+    async def witness(self) -> Heard:
+        """What the services tell, as (who, what, data, call id stack)."""
+        heard = Heard()
+
+        class Witness:
+            name = "witness"
+
+            @rpc
+            def tell(self, who: str, what: str, data: Any, stack: list[str]) -> None:
+                heard((who, what, data, stack))
+
+        await self.start(Witness)
+        return heard

@@ -1,0 +1,61 @@
+"""The real nameko, from PyPI, each version in a virtual environment of its own, made once: ``.nameko-2.14.1/`` in the
+checkout's folder.
+
+It is run by the Python that runs the tests. Tried on 3.11; eventlet 0.41, kombu 5.7 and greenlet 3.5 say that they run
+on 3.10 to 3.14. Where it can't be made, there is no network or eventlet has come to its end on that Python, the tests
+are skipped and say why; with ``TXSERVICES_NO_SKIPS`` that is a failure.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from unittest import SkipTest
+
+from tests.processes import ROOT
+
+NAMEKO_2 = "2.14.1"
+NAMEKO_3 = "3.0.0rc11"
+REQUIREMENTS = (
+    "werkzeug<3",  # from 3.1 on nameko.web.websocket can't be imported
+    "kombu>=5.4,<6",  # the JSON with envelopes that ours writes; 5.2 and earlier speak another
+    "eventlet>=0.36",  # the first that imports on Python 3.12
+    "setuptools<81",  # nameko's command line asks for pkg_resources
+)
+MINUTES = 5 * 60  # for pip, 15 seconds on a good line
+
+
+@cache
+def python(version: str) -> str:
+    """The interpreter that can ``import nameko``. ``SkipTest`` where there is none to be had."""
+    try:
+        return made(os.path.join(ROOT, f".nameko-{version}"), version)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "output", None) or str(error)
+        reason = f"no nameko {version} for Python {sys.version.split()[0]}, is there a network? {said[-2000:]}"
+    if os.environ.get("TXSERVICES_NO_SKIPS"):
+        raise AssertionError(reason)
+    raise SkipTest(reason)
+
+
+def made(folder: str, version: str) -> str:
+    interpreter = os.path.join(folder, "bin", "python")
+    marker = os.path.join(folder, f"installed-{sys.version_info.major}.{sys.version_info.minor}")
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
+        if not os.path.exists(marker):
+            shutil.rmtree(folder, ignore_errors=True)
+            run(sys.executable, "-m", "venv", folder)
+            pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+            run(*pip, f"nameko=={version}", *REQUIREMENTS)
+            run(interpreter, "-W", "ignore", "-c", "import nameko.runners, nameko.standalone.rpc")
+            open(marker, "w").close()
+    return interpreter
+
+
+def run(*argv: str) -> None:
+    subprocess.run(argv, check=True, timeout=MINUTES, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
