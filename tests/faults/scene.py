@@ -1,0 +1,115 @@
+"""What the fault tests share: a node behind a proxy, services on it, the log, and a node that may be treated badly."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
+
+from tests import rabbitmq
+from tests.faults.proxy import Proxy
+from tests.services import Heard, ServicesCase
+from txservices.amqp.connection import Connections
+from txservices.rpc import rpc
+
+FULL = bool(os.environ.get("FAULTS_FULL"))  # the long form of what is scaled down
+BACK = 2.0  # seconds within which all is back once the broker can be reached
+SOCKET = 1.0  # more, for a machine that is busy with other things
+LOOK_AGAIN = 0.02
+
+
+@cache
+def mortal() -> rabbitmq.Node:
+    """A node that tests stop, kill and starve, one after the other. Leave it running."""
+    return rabbitmq.Node("mortal").start()
+
+
+async def until(true: Callable[[], Any], seconds: float = 10) -> None:
+    """Look until it is so; for what tells nobody when it comes about."""
+    end = reactor.seconds() + seconds
+    while not true():
+        if reactor.seconds() > end:
+            raise AssertionError(f"not so after {seconds} s")
+        await deferLater(reactor, LOOK_AGAIN)
+
+
+class Echo:
+    """Answers at once."""
+
+    name = "echo"
+
+    @rpc
+    def echo(self, value: Any) -> Any:
+        return value
+
+
+class FaultsCase(ServicesCase):
+    """A test whose services reach a virtual host of their own over ``self.proxy``."""
+
+    skip = rabbitmq.skip
+    timeout = 60
+
+    def node(self) -> rabbitmq.Node:
+        """The broker; override it for one that may be harmed."""
+        return rabbitmq.node()
+
+    async def setUp(self) -> None:
+        super().setUp()
+        self.broker = self.node()
+        self.vhost = self.broker.new_vhost()
+        self.direct = {"AMQP_URI": self.broker.uri(self.vhost)}
+        self.proxy = await Proxy(self.broker.port).listen()
+        self.stops.append(self.proxy.shut)
+        self.config = {"AMQP_URI": self.proxy.uri(self.direct["AMQP_URI"]), "RPC_TIMEOUT": 30}
+
+    async def tearDown(self) -> None:
+        self.proxy.heal()
+        await super().tearDown()
+
+    def bare(self, **config: Any) -> Connections:
+        """Connections over the proxy."""
+        return self.connected({**self.config, **config})
+
+    def past_the_proxy(self) -> Connections:
+        """Connections that no fault touches."""
+        return self.connected(self.direct)
+
+    def connected(self, config: dict[str, Any]) -> Connections:
+        made = Connections.from_config(config)
+        made.startService()
+        self.stops.append(made.stopService)
+        return made
+
+    def logged(self, pattern: str) -> Heard:
+        """The lines of the log, from now on, in which the pattern is found."""
+        lines = Heard()
+
+        def observe(event: dict[str, Any]) -> None:
+            text = formatEvent(event)
+            if re.search(pattern, text):
+                lines(text)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
+
+    async def delete_queue(self, name: str) -> None:
+        """By an administrator, on a connection of his own."""
+        channel = await (await self.past_the_proxy().consuming.when_connected()).open_channel()
+        await channel.queue_delete(queue=name)
+
+    async def depth(self, name: str) -> tuple[int, int]:
+        """How many messages wait in a queue, and how many consume it."""
+        connections = self.past_the_proxy()
+        protocol = await connections.consuming.when_connected()
+        channel = await protocol.open_channel()
+        declared = await channel.queue_declare(queue=name, passive=True)
+        found = declared.message_count, declared.consumer_count
+        await protocol.close_channel(channel)
+        return found

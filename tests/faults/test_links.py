@@ -1,0 +1,389 @@
+"""Links that break in every way, between living services and a living RabbitMQ. Numbers are the faults'."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, succeed
+
+from tests.faults.scene import BACK, SOCKET, Echo, FaultsCase, until
+from tests.rabbitmq import free_port
+from tests.services import Heard, Recorded
+from txservices.amqp.connection import Connections
+from txservices.amqp.consumer import Consumer
+from txservices.amqp.entities import Exchange, Queue
+from txservices.events import event_handler
+from txservices.exceptions import ReplyQueueExpiredWithPendingReplies
+from txservices.rpc import rpc
+from txservices.sending import unconfirmed
+
+TELLS = Exchange("tells", type="topic")
+HEARS = Queue("hears", TELLS, "#")
+HEARTBEAT = 1  # seconds; more than a second of silence on loopback is a fault
+SILENCE = 2 * HEARTBEAT + 1.5  # seconds until either side has given up the other, RabbitMQ's own look included
+
+
+class LinkCase(FaultsCase):
+    """A consumer past the proxy, a publisher over it."""
+
+    async def heard(self) -> Recorded:
+        """What arrives, on a connection that no fault touches."""
+        recorded = Recorded()
+        await self.past_the_proxy().consume(HEARS, recorded, 100).ready
+        return recorded
+
+    def publish(self, connections: Connections, numbers: range, timeout: float = 20) -> Deferred[Any]:
+        publishes = [
+            connections.publish("tells", "k", b"%d" % n, {"message_id": f"m{n}"}, mandatory=True, timeout=timeout)
+            for n in numbers
+        ]
+        return gatherResults(publishes, consumeErrors=True)
+
+    async def all_there(self, recorded: Recorded, count: int) -> Counter[str]:
+        """All arrive, the first copies in order; gives how often each came."""
+        await until(lambda: len({message.properties["message_id"] for message in recorded.things}) >= count)
+        ids = [message.properties["message_id"] for message in recorded.things]
+        self.assertEqual(list(dict.fromkeys(ids)), [f"m{n}" for n in range(count)])
+        bodies = {message.properties["message_id"]: message.body for message in recorded.things}
+        self.assertEqual(bodies, {f"m{n}": b"%d" % n for n in range(count)})
+        return Counter(ids)
+
+
+class Publishing(LinkCase):
+    """What becomes of messages under way."""
+
+    async def test_row_04_reset_in_the_middle_of_publishes(self) -> None:
+        """RST while confirms are due: all are sent again in order with the same ids, and none is lost."""
+        recorded = await self.heard()
+        connections = self.bare()
+        await self.publish(connections, range(10))
+        self.proxy.freeze(up=False, down=True)  # the confirms
+        publishing = self.publish(connections, range(10, 200))
+        await recorded.wait(100)
+        self.proxy.heal_after_cut(reset=True)
+        await publishing
+        copies = await self.all_there(recorded, 200)
+        self.assertGreater(max(copies.values()), 1)
+
+    async def test_row_04_reset_in_each_ten_publishes(self) -> None:
+        """A link that is reset again and again still loses nothing."""
+        recorded = await self.heard()
+        connections = self.bare()
+        publishing = []
+        for first in range(0, 200, 10):
+            publishing.append(self.publish(connections, range(first, first + 10)))
+            await recorded.wait(first // 2)
+            self.proxy.cut(reset=True)
+        await gatherResults(publishing)
+        await self.all_there(recorded, 200)
+
+    async def test_row_06_black_hole_to_the_broker(self) -> None:
+        """What is written vanishes: the connection is given up by the heartbeat, and the messages come nevertheless."""
+        await self.black_hole(up=True, down=False)
+
+    async def test_row_07_black_hole_from_the_broker(self) -> None:
+        """What the broker says vanishes: the same."""
+        await self.black_hole(up=False, down=True)
+
+    async def black_hole(self, **ways: bool) -> None:
+        recorded = await self.heard()
+        connections = self.bare(HEARTBEAT=HEARTBEAT)
+        await self.publish(connections, range(10))
+        given_up = self.logged("no connection to the broker")
+        self.proxy.black_hole(**ways)
+        began = reactor.seconds()
+        publishing = self.publish(connections, range(10, 60))
+        await given_up.wait()
+        self.assertLess(reactor.seconds() - began, SILENCE)
+        self.proxy.heal()
+        await publishing
+        await self.all_there(recorded, 60)
+
+    async def test_row_09_a_slow_link_is_no_dead_one(self) -> None:
+        """With 0.3 s each way and 2 KB/s, nothing is given up: the heartbeats come through, and so do the messages."""
+        recorded = await self.heard()
+        given_up = self.logged("no connection to the broker|was silent")
+        for way in (self.proxy.up, self.proxy.down):
+            way.delay, way.rate = 0.3, 2000
+        connections = self.bare(HEARTBEAT=2)
+        await self.publish(connections, range(30))
+        await self.all_there(recorded, 30)
+        self.assertEqual(given_up.things, [])
+
+
+class Declaring(LinkCase):
+    """What is declared while its connection goes."""
+
+    async def test_row_05_lost_while_declaring(self) -> None:
+        """A declaration under way when the link is cut is made on the next connection, and nothing is raised."""
+        connections = self.bare()
+        await connections.publisher.connection.when_connected()
+        self.proxy.freeze(up=False, down=True)
+        declaring = connections.declare(TELLS, HEARS)
+        again = connections.declare(Exchange("another"))
+        await until(lambda: self.proxy.links[0].down.waiting)
+        self.proxy.heal_after_cut(reset=True)
+        await declaring
+        await again
+        await connections.publish("tells", "k", b"", {}, mandatory=True)
+
+    async def test_row_05_declared_in_the_moment_of_the_loss(self) -> None:
+        """What is declared and consumed by who is told of the loss is there after it."""
+        connections = self.bare()
+        first = connections.consume(HEARS, lambda message: None, 1)
+        await first.ready
+        await connections.declare(TELLS)
+        late: list[Consumer] = []
+        recorded = Recorded()
+        first.on_lost.append(lambda: late or late.append(connections.consume(Queue("late"), recorded, 1)))
+        await self.broker.ctl("close_all_connections", "--vhost", self.vhost, "for the test")
+        await late[0].ready
+        await connections.publish("", "late", b"", {}, mandatory=True)
+        await recorded.wait()
+
+
+class Consuming(LinkCase):
+    """Who consumes is back, once, and knows what it has seen."""
+
+    async def consumer(self, connections: Connections, receive: Any) -> Consumer:
+        consumer = connections.consume(HEARS, receive, 10)
+        await consumer.ready
+        return consumer
+
+    async def test_row_08_frozen_and_healed(self) -> None:
+        """A link that was frozen, also for the attempts to come back, leaves one consumer and no zombie of it."""
+        recorded = Recorded()
+        consumer = await self.consumer(self.bare(HEARTBEAT=HEARTBEAT), recorded)
+        back = Heard()
+        consumer.on_ready.append(back)
+        given_up = self.logged("no connection to the broker")
+        self.proxy.freeze()
+        await given_up.wait()
+        await self.proxy.linked.wait(2)  # an attempt that hangs
+        self.proxy.heal()
+        began = reactor.seconds()
+        await back.wait()
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
+        self.assertEqual(await self.depth("hears"), (0, 1))
+        await self.publish(self.past_the_proxy(), range(10))
+        await recorded.wait(10)
+        copies = await self.all_there(recorded, 10)
+        self.assertEqual(set(copies.values()), {1})
+
+    async def test_row_08_the_attempts_failed_too(self) -> None:
+        """The same when the attempts made meanwhile ended in a reset."""
+        recorded = Recorded()
+        consumer = await self.consumer(self.bare(HEARTBEAT=HEARTBEAT), recorded)
+        back = Heard()
+        consumer.on_ready.append(back)
+        given_up = self.logged("no connection to the broker")
+        self.proxy.freeze()
+        await given_up.wait()
+        for attempt in (2, 3, 4):
+            await self.proxy.linked.wait(attempt)
+            self.proxy.cut(reset=True)
+        self.proxy.heal()
+        await back.wait()
+        await self.publish(self.past_the_proxy(), range(10))
+        await recorded.wait(10)
+        self.assertEqual(await self.depth("hears"), (0, 1))
+
+    async def test_row_10_lost_while_a_worker_runs(self) -> None:
+        """The event comes again, flagged; the first worker's late ack goes nowhere; the queue is empty afterwards."""
+        begun, finish, redelivered = Heard(), [Deferred(), Deferred()], []
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("teller", "told")
+            async def told(self, value: str) -> None:
+                begun(value)
+                await finish[len(begun.things) - 1]
+
+        (container,) = await self.start(Listener)
+        (entrypoint,) = container.entrypoints
+        receive = entrypoint.consumer.receive
+        closed = self.logged("closed|traceback|unknown delivery tag")
+
+        def noting(message: Any) -> None:
+            redelivered.append(message.redelivered)
+            receive(message)
+
+        entrypoint.consumer.receive = noting
+        back = Heard()
+        entrypoint.consumer.on_ready.append(back)
+        self.proxy.cut(reset=True)  # so that the one who notes is who consumes
+        await back.wait(1)
+        await self.past_the_proxy().publish("teller.events", "told", b'"once"', JSON, mandatory=True)
+        await begun.wait(1)
+        self.proxy.cut(reset=True)
+        await begun.wait(2)
+        finish[0].callback(None)  # too late
+        finish[1].callback(None)
+        self.assertEqual(redelivered, [False, True])
+        await entrypoint.consumer.drained()
+        await container.stop()
+        self.assertEqual((await self.depth("evt-teller-told--listener.told"))[0], 0)
+        self.assertEqual([line for line in closed.things if "no connection" not in line], [])
+
+
+JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
+
+
+class Calling(LinkCase):
+    """What a caller is told."""
+
+    async def test_row_11_lost_while_the_caller_waits(self) -> None:
+        """A call survives the loss of the caller's connections and of the service's, at once."""
+        begun, finish = Heard(), Deferred()
+
+        class Slow:
+            name = "slow"
+
+            @rpc
+            async def work(self, value: int) -> int:
+                begun(value)
+                await finish
+                return value
+
+        await self.start(Slow)
+        cluster = await self.cluster()
+        answer = cluster.slow.work(7)
+        await begun.wait()
+        self.proxy.cut(reset=True)
+        await begun.wait(2)  # given again to who is back
+        finish.callback(None)
+        self.assertEqual(await answer, 7)
+
+    async def test_row_11_replies_wait_for_the_caller(self) -> None:
+        """A caller that is away when the reply is sent has it when it is back."""
+        begun, finish = Heard(), Deferred()
+
+        class Slow:
+            name = "slow"
+
+            @rpc
+            async def work(self, value: int) -> int:
+                begun(value)
+                await finish
+                return value
+
+        (container,) = await self.start(Slow, **self.direct)
+        cluster = await self.cluster()
+        answer = cluster.slow.work(7)
+        await begun.wait()
+        await unconfirmed.settled(cluster._caller)  # else the request is sent again, and run again
+        await self.proxy.shut()
+        finish.callback(None)
+        (consumer,) = next(each for each in container.subextensions if hasattr(each, "opened")).opened
+        await consumer.drained()  # replied and acked
+        self.assertNoResult(answer)
+        await self.proxy.listen()
+        self.assertEqual(await answer, 7)
+        self.assertEqual(len(begun.things), 1)
+
+    async def test_row_12_reply_queue_deleted_while_away(self) -> None:
+        """Calls under way fail as soon as the loss of their queue is seen, and the next one is answered."""
+
+        class Never:
+            name = "never"
+
+            @rpc
+            async def work(self) -> None:
+                begun()
+                await over
+
+        begun, over = Heard(), Deferred()
+        await self.start(Never, Echo, **self.direct)
+        self.stops.append(lambda: over.callback(None) or succeed(None))
+        cluster = await self.cluster()
+        pending = [cluster.never.work() for _ in range(3)]
+        await begun.wait(3)
+        await self.proxy.shut()
+        await self.delete_queue(cluster._client.queue.name)
+        await self.proxy.listen()
+        began = reactor.seconds()
+        for answer in pending:
+            await self.assertFailure(answer, ReplyQueueExpiredWithPendingReplies)
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
+        self.assertEqual(await cluster.echo.echo("again"), "again")
+
+    async def test_row_12_reply_queue_deleted_under_us(self) -> None:
+        """The same when it is deleted while we consume it."""
+
+        class Never:
+            name = "never"
+
+            @rpc
+            async def work(self) -> None:
+                begun()
+                await over
+
+        begun, over = Heard(), Deferred()
+        await self.start(Never, Echo, **self.direct)
+        self.stops.append(lambda: over.callback(None) or succeed(None))
+        cluster = await self.cluster()
+        pending = cluster.never.work()
+        await begun.wait()
+        await self.delete_queue(cluster._client.queue.name)
+        await self.assertFailure(pending, ReplyQueueExpiredWithPendingReplies)
+        self.assertEqual(await cluster.echo.echo("again"), "again")
+
+
+class Starting(FaultsCase):
+    """Brokers that are not there."""
+
+    async def test_row_01_absent_at_start(self) -> None:
+        """A service waits for its broker, says why and until when for each attempt, and is up when there is one."""
+        attempts = self.logged("no connection to the broker")
+        await self.proxy.shut()
+        starting = Deferred.fromCoroutine(self.start(Echo))
+        lines = await attempts.wait(3)
+        for line in lines:
+            self.assertRegex(line, r"guest:\*+@127\.0\.0\.1:\d+/.*refused.*Trying again in \d\.\d s")
+        self.assertNoResult(starting)
+        await self.proxy.listen()
+        began = reactor.seconds()
+        await starting
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
+        self.assertEqual(await (await self.cluster()).echo.echo(1), 1)
+
+    async def test_row_30_first_host_dead(self) -> None:
+        """Of two hosts, the one that answers is used: at the start, and when the other dies later."""
+        self.config["AMQP_URI"] = [f"amqp://guest:guest@127.0.0.1:{free_port()}/", self.config["AMQP_URI"]]
+        await self.start(Echo)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.echo.echo(1), 1)
+
+    async def test_row_30_host_dies_later(self) -> None:
+        """A host that dies under its clients costs them a reconnect to the next one."""
+        self.config["AMQP_URI"] = [self.config["AMQP_URI"], self.direct["AMQP_URI"]]
+        await self.start(Echo)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.echo.echo(1), 1)
+        await self.proxy.shut()
+        began = reactor.seconds()
+        self.assertEqual(await cluster.echo.echo(2), 2)
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
+
+    async def test_row_34_they_come_back_spread_out(self) -> None:
+        """Of 200 connections that lose their broker at once, no tenth of the time sees more than a third try again."""
+        waits: list[float] = []
+        connections = [self.bare() for _ in range(3)]
+        await gatherResults([each.consuming.when_connected() for each in connections])
+        lines = self.logged("Trying again in")
+        await self.proxy.shut()
+        await lines.wait(3)
+        for line in lines.things:
+            self.assertIn("********", line)
+        for _ in range(67):
+            waits += [each.consuming.retry_after(failed, None) for failed, each in enumerate(connections)]
+        for failed in range(3):
+            some = waits[failed::3]
+            width = (max(some) - min(some)) / 10
+            crowds = Counter(int((wait - min(some)) / width) for wait in some)
+            self.assertLess(max(crowds.values()), len(some) / 3)
+        await self.proxy.listen()
+        await until(lambda: all(each.connected for each in connections))
