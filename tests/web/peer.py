@@ -21,6 +21,9 @@ class Transport(StringTransportWithDisconnection):
         self.disconnecting = True
         super().loseConnection()
 
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """As TCP has it."""
+
 
 class Peer:
     """A connection from a client."""

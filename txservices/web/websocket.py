@@ -1,0 +1,313 @@
+"""WebSockets: ``rpc`` methods for browsers, and a hub to send them events. At ``/ws``, on the port of HTTP.
+
+    class Chat:
+        name = "chat"
+        hub = WebSocketHubProvider()
+
+        @rpc
+        def say(self, socket_id, text):
+            self.hub.broadcast("room", "said", {"text": text})
+
+A client sends ``{"method": "say", "data": {"text": "hi"}, "correlation_id": 1}`` and gets a ``result`` with that id, or
+an ``event``, each as JSON in a message. Its requests are handled one after the other, in order.
+
+    Socket -> Connection.receive -> WebSocketRpc.handle_message -> spawn_worker -> Connection.answer -> Socket
+
+The hub is this process's: another instance of the service has its own clients. A page of another origin can't connect
+unless ``WEBSOCKET_ORIGINS`` names it: browsers let any page try, and send what the user is logged in by.
+
+It needs the extra ``websocket``, for wsproto.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from werkzeug.routing import Rule
+from werkzeug.wrappers import Response
+from wsproto.frame_protocol import CloseReason
+
+from txservices import constants
+from txservices.exceptions import (
+    ConnectionNotFound,
+    ContainerBeingKilled,
+    MalformedRequest,
+    MethodNotFound,
+    UnserializableValueError,
+    serialize,
+)
+from txservices.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
+from txservices.web.messages import HttpRequest, text_response, unavailable
+from txservices.web.server import WebServer, body_max_of
+from txservices.web.site import Received
+from txservices.web.sockets import Socket, handshake
+from txservices.workers import ExcInfo, WorkerContext, in_reactor
+
+WAITING_MAX = 16  # requests of one socket that wait for their turn before no more is read
+
+log = Logger()
+
+
+def written(message: dict[str, Any]) -> str:
+    """A message as JSON: the kind that browsers read, without NaN."""
+    return json.dumps(message, allow_nan=False)
+
+
+class Connection:
+    """A client: its socket, and its requests, one at a time.
+
+    Attributes:
+        socket_id: by which methods and the hub know it.
+        context_data: that of each of its calls, the same object: what one changes there the next one finds.
+    """
+
+    def __init__(self, server: WebSocketServer, context_data: dict[str, Any]) -> None:
+        self.server = server
+        self.socket_id = str(uuid.uuid4())
+        self.context_data = context_data
+        self.subscriptions: set[str] = set()
+        self.waiting: deque[str | bytes] = deque()
+        self.paused = self.busy = self.looping = False
+        self.socket: Any = None
+
+    def receive(self, message: str | bytes) -> None:
+        if self.server.stopped:
+            return
+        self.waiting.append(message)
+        if len(self.waiting) > WAITING_MAX and not self.paused:
+            self.paused = True
+            self.socket.pause()
+        self.handle_waiting()
+
+    def handle_waiting(self) -> None:
+        """In a loop: a method that does not wait has answered when ``handle`` returns."""
+        if self.looping:
+            return
+        self.looping = True
+        while self.waiting and not self.busy and self.socket.open and not self.server.stopped:
+            self.busy = True
+            self.handle(self.waiting.popleft())
+        self.looping = False
+        if self.paused and len(self.waiting) <= WAITING_MAX:
+            self.paused = False
+            self.socket.resume()
+
+    def handle(self, message: str | bytes) -> None:
+        correlation_id = None
+        try:
+            method, data, correlation_id = request_of(message)
+            provider = self.server.methods.get(method)
+            if provider is None:
+                raise MethodNotFound()
+            provider.handle_message(self, data, partial(self.answer, correlation_id))
+        except ContainerBeingKilled:
+            self.socket.close(CloseReason.GOING_AWAY, "the service has stopped")
+        except Exception as error:
+            self.answer(correlation_id, None, error)
+
+    def answer(self, correlation_id: Any, result: Any, error: BaseException | None) -> None:
+        """Send the outcome of the request that is being handled, and take the next."""
+        try:
+            if error is not None:
+                raise error
+            text = written({"type": "result", "success": True, "data": result, "correlation_id": correlation_id})
+        except Exception as raised:
+            if raised is not error:  # from json: the result can't be written
+                log.error("the result for socket {id} is no JSON: {error}", id=self.socket_id, error=raised)
+                raised = UnserializableValueError(result)
+            failed = {"type": "result", "success": False, "error": serialize(raised), "correlation_id": correlation_id}
+            text = written(failed)
+        self.socket.send(text)
+        self.busy = False
+        self.handle_waiting()
+
+    def send_event(self, event: str, data: Any) -> None:
+        self.socket.send(written({"type": "event", "event": event, "data": data}))
+
+
+def request_of(message: str | bytes) -> tuple[str, dict[str, Any], Any]:
+    """A request's method, data and correlation id, or ``MalformedRequest``."""
+    try:
+        request = json.loads(message)
+        method, data = request["method"], request.get("data") or {}
+        if not isinstance(method, str) or not isinstance(data, dict):
+            raise TypeError
+        return method, data, request.get("correlation_id")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise MalformedRequest("Invalid JSON data") from None
+
+
+class WebSocketServer(ProviderCollector, SharedExtension):
+    """A container's WebSockets, inside each entrypoint and hub, once. For the listener it is a handler of a URL."""
+
+    web = WebServer()
+    url = "/ws"
+    method = "GET"
+    stopped = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.methods: dict[str, WebSocketRpc] = {}
+        self.connections: dict[str, Connection] = {}
+        self.hub = WebSocketHub(self.connections)
+
+    @property
+    def where(self) -> str:
+        return f"the WebSockets of {self.container.service_name}"
+
+    def setup(self) -> None:
+        self.web.register_provider(self)
+
+    def register_provider(self, provider: Any) -> None:
+        super().register_provider(provider)
+        self.methods[provider.method_name] = provider
+
+    def unregister_provider(self, provider: Any) -> Deferred[None]:  # type: ignore[override]
+        """With the last one no more requests are taken; those that run are answered still."""
+        super().unregister_provider(provider)
+        return succeed(None) if self._providers else self.close_url()
+
+    def close_url(self) -> Deferred[None]:
+        self.stopped = True
+        return self.web.unregister_provider(self)
+
+    def stop(self) -> Deferred[None]:
+        """Workers have ended: so do the sockets."""
+        for connection in list(self.connections.values()):
+            connection.socket.close(CloseReason.GOING_AWAY, "the service has stopped")
+        return self.close_url()
+
+    def kill(self) -> Deferred[None]:
+        return self.stop()
+
+    def get_url_rule(self) -> Rule:
+        return Rule(self.url, methods=[self.method])
+
+    def serve(self, received: Received, request: HttpRequest) -> None:
+        """Open a socket, or say why not."""
+        refused = self.refuse(request)
+        opened = refused or handshake(received, request)
+        if isinstance(opened, Response):
+            received.answer(opened)
+            return
+        connection = Connection(self, self.web.context_data_from_headers(request))
+        self.connections[connection.socket_id] = connection
+        gone = partial(self.connections.pop, connection.socket_id, None)
+        connection.socket = Socket(received, opened, body_max_of(self.container.config), connection.receive, gone)
+        connection.send_event("connected", {"socket_id": connection.socket_id})
+
+    def refuse(self, request: HttpRequest) -> Response | None:
+        if self.stopped:
+            return unavailable()
+        origin = request.headers.get("Origin")
+        if origin is None or self.takes_origin(origin, request.headers.get("Host", "")):
+            return None
+        key = constants.WEBSOCKET_ORIGINS_CONFIG_KEY
+        log.warn("a page of {origin} may not open a WebSocket: add it to {key} if it should", origin=origin, key=key)
+        return text_response(f"Error: pages of {origin} are not in {key}\n", 403)
+
+    def takes_origin(self, origin: str, host: str) -> bool:
+        """Whether a page of that origin may connect: our own, or one of those configured, ``*`` for all."""
+        origins = self.container.config.get(constants.WEBSOCKET_ORIGINS_CONFIG_KEY)
+        if origins is not None:
+            return "*" in origins or origin in origins
+        return origin.partition("://")[2].lower() == host.lower()
+
+
+class WebSocketHub:
+    """Sends events to clients, by socket or by channel."""
+
+    def __init__(self, connections: dict[str, Connection]) -> None:
+        self.connections = connections
+
+    def connection(self, socket_id: str) -> Connection:
+        try:
+            return self.connections[socket_id]
+        except KeyError:
+            raise ConnectionNotFound(socket_id) from None
+
+    def get_subscriptions(self, socket_id: str) -> list[str]:
+        """A socket's channels, sorted. ``ConnectionNotFound`` if it has gone; so too below."""
+        return sorted(self.connection(socket_id).subscriptions)
+
+    def subscribe(self, socket_id: str, channel: str) -> None:
+        """From now on the socket gets what is broadcast on the channel."""
+        self.connection(socket_id).subscriptions.add(channel)
+
+    def unsubscribe(self, socket_id: str, channel: str) -> None:
+        """The opposite; nothing for a socket that has gone or was not subscribed."""
+        connection = self.connections.get(socket_id)
+        if connection is not None:
+            connection.subscriptions.discard(channel)
+
+    def broadcast(self, channel: str, event: str, data: Any) -> None:
+        """Send an event to all sockets of a channel."""
+        text = written({"type": "event", "event": event, "data": data})
+        for connection in list(self.connections.values()):
+            if channel in connection.subscriptions:
+                connection.socket.send(text)
+
+    def unicast(self, socket_id: str, event: str, data: Any) -> bool:
+        """Send an event to one socket; whether it is there."""
+        connection = self.connections.get(socket_id)
+        if connection is None:
+            return False
+        connection.send_event(event, data)
+        return True
+
+
+class BlockingHub:
+    """The hub for a method that runs in a thread: the same methods, called in the reactor's."""
+
+    def __init__(self, hub: WebSocketHub) -> None:
+        self.hub = hub
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(in_reactor, getattr(self.hub, name))
+
+
+class WebSocketHubProvider(DependencyProvider):
+    """Injects the hub of the service's sockets."""
+
+    server = WebSocketServer()
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> WebSocketHub | BlockingHub:
+        return BlockingHub(self.server.hub) if worker_ctx.blocking else self.server.hub
+
+
+class WebSocketRpc(Entrypoint):
+    """Calls a method ``(self, socket_id, **data)`` for a client's request."""
+
+    server = WebSocketServer()
+
+    def setup(self) -> None:
+        self.server.register_provider(self)
+
+    def stop(self) -> Deferred[None]:
+        return self.server.unregister_provider(self)
+
+    def kill(self) -> Deferred[None]:
+        return self.stop()
+
+    def handle_message(
+        self, connection: Connection, data: dict[str, Any], answer: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Run a worker, whose outcome is the answer. Raises ``IncorrectSignature``."""
+        args = (connection.socket_id,)
+        self.check_signature(args, data)
+
+        def handle_result(worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
+            answer(result, None if exc_info is None else exc_info[1])
+            return result, exc_info
+
+        self.container.spawn_worker(self, args, data, connection.context_data, handle_result)
+
+
+rpc = WebSocketRpc.decorator
