@@ -113,6 +113,7 @@ class Connection(Service):
 
     async def say_goodbye(self, protocol: Protocol) -> None:
         gone = protocol.disconnected.wait()
+        protocol.flush()  # this turn's acks: nothing after the close counts
         closing: Deferred[Any] = protocol.channels[0].connection_close(
             reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done"
         )
