@@ -1,0 +1,413 @@
+"""A RabbitMQ that stops, dies, starves, refuses, and is administered under its clients. Numbers are the faults'."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+
+from tests import rabbitmq
+from tests.faults.scene import BACK, SOCKET, Echo, FaultsCase, mortal, until
+from tests.services import Heard, Recorded
+from txservices.amqp.entities import Exchange, Queue
+from txservices.events import event_handler
+from txservices.exceptions import (
+    BrokerRefused,
+    ChannelClosedByBroker,
+    DeclarationMismatch,
+    PublishNacked,
+    PublishTimeout,
+    RemoteError,
+    RpcTimeout,
+    UnknownService,
+)
+from txservices.messaging import Publisher, consume
+from txservices.rpc import RpcProxy, rpc
+
+JSON = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2}
+TELLS = Exchange("tells", type="topic")
+HEARS = Queue("hears", TELLS, "#")
+users = itertools.count(1)
+
+
+class Mortal(FaultsCase):
+    """On a node that may be harmed."""
+
+    timeout = 100
+
+    def node(self) -> rabbitmq.Node:
+        return mortal()
+
+
+class Restarts(Mortal):
+    """The broker goes and comes back."""
+
+    async def test_row_02_stopped_in_order(self) -> None:
+        """Connections are closed with 320; when it is back so are consumers and callers, and nothing is lost."""
+        forced = self.logged("CONNECTION_FORCED")
+        await self.goes_and_comes(self.broker.stop_app, self.broker.start_app)
+        self.assertTrue(forced.things)
+
+    async def test_row_03_killed(self) -> None:
+        """The same after kill -9: what was confirmed is on its disk."""
+
+        async def kill() -> None:
+            self.broker.kill()
+
+        await self.goes_and_comes(kill, self.broker.restart)
+
+    async def goes_and_comes(self, go: Any, come: Any) -> None:
+        got: list[int] = []
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("teller", "told")
+            def told(self, number: int) -> None:
+                got.append(number)
+
+        await self.start(Echo, Listener)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.echo.echo("before"), "before")
+        teller = self.bare()
+        publishing = [teller.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(20)]
+        away = self.logged("no connection to the broker")
+        await go()
+        await away.wait()
+        calls = [cluster.echo.echo(number) for number in range(20)]
+        publishing += [teller.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(20, 40)]
+        await come()
+        began = reactor.seconds()
+        self.assertEqual(await gatherResults(calls), list(range(20)))
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
+        await gatherResults(publishing)
+        await until(lambda: len(set(got)) == 40)
+        self.assertEqual(await cluster.echo.echo("after"), "after")
+
+
+class Alarm(Mortal):
+    """The broker has no memory left."""
+
+    async def test_row_19_memory_alarm(self) -> None:
+        """Publishes fail typed at their deadlines, deliveries and acks go on, and both are said with the reason."""
+        heard: list[Any] = []
+        connections = self.bare()
+        consumer = connections.consume(HEARS, heard.append, 1)
+        await consumer.ready
+        await gatherResults([connections.publish("tells", "k", b"%d" % n, dict(JSON)) for n in range(10)])
+        await until(lambda: heard)
+        blocked = self.logged("takes no messages .*memory")
+        again = self.logged("takes messages again")
+        await self.broker.ctl("set_vm_memory_high_watermark", "0.00001")
+        try:
+            late = connections.publish("tells", "k", b"late", dict(JSON), timeout=1)
+            await blocked.wait()
+            self.assertEqual(connections.publisher.connection.protocol.blocked, "low on memory")
+            for count in range(1, 11):  # one at a time: each needs the ack of the one before
+                await until(lambda: len(heard) >= count)  # noqa: B023
+                heard[count - 1].ack()
+            await self.assertFailure(late, PublishTimeout)
+            waiting = connections.publish("tells", "k", b"waited", dict(JSON), timeout=30)
+        finally:
+            await self.broker.ctl("set_vm_memory_high_watermark", "0.4")
+        await again.wait()
+        await waiting
+        await connections.publish("tells", "k", b"free", dict(JSON))
+
+
+class Administered(FaultsCase):
+    """Others delete, close and forbid things."""
+
+    async def test_row_15_consumed_queue_deleted(self) -> None:
+        """The queue is declared again with its binding, consumed again, and that is said."""
+        got = Heard()
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("teller", "told")
+            def told(self, value: str) -> None:
+                got(value)
+
+        (container,) = await self.start(Listener)
+        said = self.logged("was deleted on the broker")
+        back = Heard()
+        container.entrypoints[0].consumer.on_ready.append(back)
+        await self.delete_queue("evt-teller-told--listener.told")
+        await back.wait()
+        self.assertEqual(len(said.things), 1)
+        await self.bare().publish("teller.events", "told", b'"again"', dict(JSON), mandatory=True)
+        self.assertEqual(await got.wait(), ["again"])
+
+    async def test_row_16_connections_closed(self) -> None:
+        """All connections closed by an administrator come back within two seconds, and calls under way end well."""
+        await self.start(Echo)
+        cluster = await self.cluster()
+        closed = self.logged("by a test's hand")
+        closing = self.broker.ctl("close_all_connections", "--vhost", self.vhost, "by a test's hand")
+        calls = []
+        while not closed.things:
+            calls.append(await cluster.echo.echo(len(calls)))
+        began = reactor.seconds()
+        self.assertEqual(await cluster.echo.echo("back"), "back")
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
+        self.assertEqual(calls, list(range(len(calls))))
+        await closing
+
+    async def test_row_16_channel_closed(self) -> None:
+        """A channel that is closed by an error is made again, and its connection and the others stay."""
+        connections = self.bare()
+        recorded, other = Recorded(), Recorded()
+        consumer = connections.consume(HEARS, recorded, 10)
+        untouched = connections.consume(Queue("other"), other, 10)
+        await gatherResults([consumer.ready, untouched.ready])
+        back = Heard()
+        consumer.on_ready.append(back)
+        protocol, channel = connections.consuming.protocol, untouched.channel
+        await consumer.channel.basic_ack(delivery_tag=1000)
+        await back.wait()
+        self.assertIs(connections.consuming.protocol, protocol)
+        self.assertIs(untouched.channel, channel)
+        await connections.publish("tells", "k", b"", {})
+        await connections.publish("", "other", b"", {})
+        await gatherResults([recorded.wait(), other.wait()])
+
+    async def test_row_17_refused_publishes(self) -> None:
+        """Publishes to an exchange that is not there fail alone: those of other workers meanwhile are confirmed."""
+
+        class Publishes:
+            name = "publishes"
+            good = Publisher(exchange=TELLS)
+            bad = Publisher(exchange=Exchange("gone"))
+
+            @rpc
+            async def publish(self, number: int) -> str:
+                if number % 10:
+                    await self.good(number, routing_key="k")
+                    return "confirmed"
+                try:
+                    await self.bad(number, routing_key="k")
+                except ChannelClosedByBroker as error:
+                    return error.text
+                return "no error"
+
+        await self.start(Publishes, max_workers=50)
+        cluster = await self.cluster()
+        recorded = Recorded()
+        await self.past_the_proxy().consume(HEARS, recorded, 100).ready
+        channel = await (await self.past_the_proxy().consuming.when_connected()).open_channel()
+        await channel.exchange_delete(exchange="gone")
+        answers = await gatherResults([cluster.publishes.publish(number) for number in range(50)])
+        for number, answer in enumerate(answers):
+            self.assertIn("confirmed" if number % 10 else "no exchange 'gone'", answer)
+        await recorded.wait(45)
+        self.assertEqual({message.body for message in recorded.things}, {b"%d" % n for n in range(50) if n % 10})
+
+    async def test_row_18_queue_with_other_arguments(self) -> None:
+        """A service whose queue exists with other arguments does not start, and says which differ."""
+        await self.past_the_proxy().declare(
+            Queue("evt-teller-told--listener.told", arguments={"x-max-length": 5}), Queue("rpc-echo", durable=False)
+        )
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("teller", "told")
+            def told(self, value: str) -> None:
+                pass
+
+        for service, difference in ((Listener, "x-max-length"), (Echo, "durable")):
+            error = await self.assertFailure(Deferred.fromCoroutine(self.start(service)), DeclarationMismatch)
+            self.assertIn(difference, str(error))
+
+    async def test_row_20_nack(self) -> None:
+        """A queue that is full and rejects fails the publish with PublishNacked; nothing is kept of it."""
+        full = Queue("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        connections = self.bare()
+        await connections.declare(full)
+        outcomes = await DeferredList([connections.publish("", "full", b"", {}) for _ in range(5)], consumeErrors=True)
+        failures = [failure for succeeded, failure in outcomes if not succeeded]
+        self.assertTrue(failures)
+        for failure in failures:
+            failure.trap(PublishNacked)
+        self.assertEqual((connections.publisher.unconfirmed, connections.publisher.unconfirmed_bytes), ({}, 0))
+
+    async def test_row_20_no_confirm(self) -> None:
+        """A confirm that does not come fails the publish at its deadline; nothing is kept, and the next one is fine."""
+        connections = self.bare()
+        await connections.declare(HEARS)
+        self.proxy.freeze(up=False, down=True)
+        await self.assertFailure(connections.publish("tells", "k", b"x", {}, timeout=0.3), PublishTimeout)
+        self.assertEqual((connections.publisher.unconfirmed, connections.publisher.unconfirmed_bytes), ({}, 0))
+        self.proxy.heal()
+        await connections.publish("tells", "k", b"y", {})
+        self.assertEqual(connections.publisher.channel.unconfirmed, {})
+
+    async def test_row_21_unroutable_call(self) -> None:
+        """A call of a service that nobody runs fails in a moment, not at its deadline."""
+        cluster = await self.cluster()
+        began = reactor.seconds()
+        error = await self.assertFailure(cluster.nobody.method(), UnknownService)
+        self.assertIn("nobody", str(error))
+        self.assertLess(reactor.seconds() - began, 1)
+
+    async def test_row_22_undecodable_bodies(self) -> None:
+        """Each goes to the queue's dead letters, its reason in the log; the good ones between them are handled."""
+        got, dead = Heard(), Recorded()
+        letters = Queue("letters", Exchange("dead", type="fanout"))
+        await self.past_the_proxy().consume(letters, dead, 10).ready
+
+        class Reader:
+            name = "reader"
+
+            @consume(Queue("read", arguments={"x-dead-letter-exchange": "dead"}))
+            def read(self, value: Any) -> None:
+                got(value)
+
+        await self.start(Reader)
+        said = self.logged("rejected")
+        connections = self.bare()
+        bad = [
+            (b"{", JSON),
+            (b"\xff", JSON),
+            (b"x", {**JSON, "content_type": "application/x-python-serialize"}),
+            (b"x", {**JSON, "headers": {"compression": "application/x-gzip"}}),
+            (b"x", {**JSON, "content_type": "nonsense"}),
+        ]
+        for number, (body, properties) in enumerate(bad):
+            await connections.publish("", "read", body, dict(properties))
+            await connections.publish("", "read", b"%d" % number, dict(JSON))
+        self.assertEqual(await got.wait(5), [0, 1, 2, 3, 4])
+        await dead.wait(5)
+        self.assertEqual([message.body for message in dead.things], [body for body, _ in bad])
+        self.assertEqual({message.headers["x-death"][0]["reason"] for message in dead.things}, {"rejected"})
+        self.assertEqual(len(said.things), 5)
+
+    async def test_row_24_reply_that_cannot_be_written(self) -> None:
+        """The caller is told that the result can't be serialised, and the next call is answered."""
+
+        class Odd:
+            name = "odd"
+
+            @rpc
+            def give(self, well: bool) -> Any:
+                return "well" if well else object()
+
+        await self.start(Odd)
+        cluster = await self.cluster()
+        error = await self.assertFailure(cluster.odd.give(False), RemoteError)
+        self.assertEqual(error.exc_type, "UnserializableValueError")
+        self.assertEqual(await cluster.odd.give(True), "well")
+
+    async def test_row_32_wrong_credentials(self) -> None:
+        """A wrong password or virtual host fails the start at once, with what to look at and without the password."""
+        for user, password, vhost in (("guest", "s3cret", self.vhost), ("guest", "guest", "nowhere")):
+            config = {"AMQP_URI": self.broker.uri(vhost, user, password)}
+            error = await self.assertFailure(Deferred.fromCoroutine(self.start(Echo, **config)), BrokerRefused)
+            self.assertIn("check user, password and virtual host", str(error))
+            self.assertNotIn("s3cret", str(error))
+
+    async def test_row_32_credentials_revoked(self) -> None:
+        """A password that is changed under a service: a slow back-off, no password in the log, publishes fail typed."""
+        user = f"user-{next(users)}"
+        await self.broker.ctl("add_user", user, "s3cret-1")
+        await self.broker.ctl("set_permissions", "-p", self.vhost, user, ".*", ".*", ".*")
+        config = {"AMQP_URI": self.proxy.uri(self.broker.uri(self.vhost, user, "s3cret-1"))}
+        connections = self.connected(config)
+        await connections.declare(HEARS)
+        await self.broker.ctl("change_password", user, "s3cret-2")
+        lines = self.logged("no connection to the broker|s3cret")
+        self.proxy.cut(reset=True)
+        await lines.wait(2)
+        self.assertRegex(lines.things[1], r"ACCESS_REFUSED.*Trying again in 30\.0 s")
+        self.assertNotIn("s3cret", "".join(lines.things))
+        await self.assertFailure(connections.publish("tells", "k", b"", {}, timeout=0.2), PublishTimeout)
+
+
+class Limits(Mortal):
+    """The broker takes no message of that size."""
+
+    async def test_row_24_reply_too_big(self) -> None:
+        """The caller is told that the reply was refused; the method is not run again, and the next call is answered."""
+        runs: list[int] = []
+
+        class Big:
+            name = "big"
+
+            @rpc
+            def give(self, size: int) -> str:
+                runs.append(size)
+                return "x" * size
+
+        set_limit = "application:set_env(rabbit, max_message_size, {}), persistent_term:erase(max_message_size)."
+        await self.broker.ctl("eval", set_limit.format(100_000))
+        try:
+            await self.start(Big)
+            cluster = await self.cluster()
+            error = await self.assertFailure(cluster.big.give(200_000), RemoteError)
+            self.assertIn("larger than", str(error))
+            self.assertEqual(await cluster.big.give(10), "x" * 10)
+            self.assertEqual(runs, [200_000, 10])
+        finally:
+            await self.broker.ctl("eval", set_limit.format(134_217_728))
+
+
+class Crowded(FaultsCase):
+    """More work than workers."""
+
+    async def test_row_27_more_deliveries_than_workers(self) -> None:
+        """A prefetch above max_workers queues inside: each event is handled once, never more at once than may be."""
+        running, most, done = 0, [0], Heard()
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("teller", "told", prefetch_count=50)
+            async def told(self, number: int) -> None:
+                nonlocal running
+                running += 1
+                most[0] = max(most[0], running)
+                await next_turn()
+                running -= 1
+                done(number)
+
+        await self.start(Listener, max_workers=3)
+        connections = self.bare()
+        await gatherResults([connections.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(200)])
+        self.assertEqual(sorted(await done.wait(200)), list(range(200)))
+        self.assertEqual(most, [3])
+
+    async def test_row_27_workers_that_call_their_own_service(self) -> None:
+        """All workers waiting for their own service: each call ends by its deadline, heartbeats flow, and the service
+        answers again."""
+
+        class Inward:
+            name = "inward"
+            inward = RpcProxy("inward", timeout=1)
+
+            @rpc
+            async def outer(self) -> str:
+                try:
+                    return await self.inward.inner()
+                except RpcTimeout:
+                    return "timed out"
+
+            @rpc
+            def inner(self) -> str:
+                return "inner"
+
+        lost = self.logged("no connection to the broker")
+        await self.start(Inward, max_workers=3, HEARTBEAT=1)
+        cluster = await self.cluster()
+        answers = await gatherResults([cluster.inward.outer() for _ in range(12)])
+        self.assertLessEqual(set(answers), {"timed out", "inner"})
+        self.assertEqual(await cluster.inward.inner(), "inner")
+        self.assertEqual(lost.things, [])
+
+
+def next_turn() -> Deferred[None]:
+    turn: Deferred[None] = Deferred()
+    reactor.callLater(0, turn.callback, None)
+    return turn
