@@ -18,6 +18,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from txservices import exceptions
+from txservices.standalone import blocking
 from txservices.standalone.blocking import ClusterRpcProxy, ServiceRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import current
 
@@ -157,6 +158,14 @@ def threads() -> None:
         rpc.far.echo_when_told(1)
 
 
+def linger() -> None:
+    blocking.LINGER = 0.1
+    with ClusterRpcProxy({**CONFIG, "another": "configuration"}) as other:
+        equal([echo(1), echo(2)], [1, 2])
+        equal(other.far.echo_when_told(1), 1)
+        equal(echo(3), 3)
+
+
 class Server(ThreadingMixIn, WSGIServer):
     """A thread for each request, as Flask's and Django's own servers have it."""
 
@@ -206,16 +215,20 @@ def fork_later() -> None:
     with ClusterRpcProxy(CONFIG) as rpc:
         dispatch = event_dispatcher(CONFIG)
         equal(rpc.far.echo(1), 1)
-        pending = rpc.far.echo.call_async("the parent's")
+        pending = rpc.far.echo_when_told.call_async("the parent's")
+        arrived = rpc.far.echo.call_async("known")
+        arrived.result()
 
         def work() -> None:
             equal(in_threads(5, rpc.far.echo), [0, 1, 2, 3, 4])  # with the proxy that the parent has started
             equal(echo("own"), "own")
             dispatch("source", "type", "from a child")
             fails(exceptions.RpcConnectionError, pending.result)
+            equal(arrived.result(), "known")
             in_children(1, lambda: equal(echo("grandchild"), "grandchild"))
 
         in_children(2, work)
+        rpc.far.tell()
         equal([rpc.far.echo(2), pending.result()], [2, "the parent's"])
         in_threads(1, lambda _: in_children(1, lambda: equal(echo(3), 3)))
         with multiprocessing.get_context("fork").Pool(2) as pool:

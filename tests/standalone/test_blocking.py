@@ -57,6 +57,10 @@ class BlockingCase(ServicesCase):
                 return value
 
             @rpc
+            def tell(self):
+                told.callback(None)
+
+            @rpc
             @event_handler("source", "type")
             def hear(self, value):
                 heard(value)
@@ -128,6 +132,16 @@ class Programs(BlockingCase):
         self.told.callback(None)
         await processes.succeed(program)
         self.assertEqual(len(self.broker.sessions), before)
+
+    async def test_linger(self) -> None:
+        """Connections that nobody uses any more are closed after a while, one configuration's without another's."""
+        before, removed, remove = len(self.broker.sessions), Heard(), self.broker.remove
+        self.patch(self.broker, "remove", lambda session: removed(remove(session)))
+        program = self.program("linger")
+        await removed.wait(2)
+        self.assertEqual(len(self.broker.sessions), before + 2)
+        self.told.callback(None)
+        await processes.succeed(program)
 
     async def test_wsgi(self) -> None:
         """Views that connect at each request, in a thread each; the server ends when it is told to."""

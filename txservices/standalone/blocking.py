@@ -279,7 +279,7 @@ class Reply:
 
     def result(self) -> Any:
         """Wait for what the method returned, or raise the call's error."""
-        if self.home is not current():
+        if self.home is not current() and self.reply.waiting is not None:
             raise RpcConnectionError(
                 f"{self.reply.call} was called before this process was forked: its parent has the reply"
             )

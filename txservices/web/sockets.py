@@ -12,19 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import h11
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from werkzeug.wrappers import Response
-from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, TextMessage
-from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import ProtocolError, RemoteProtocolError
 from zope.interface import implementer
 
 from txservices.web.messages import HttpRequest, text_response
 from txservices.web.site import Received
+
+try:
+    import h11
+    from wsproto import ConnectionType, WSConnection
+    from wsproto.connection import ConnectionState
+    from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, TextMessage
+    from wsproto.frame_protocol import CloseReason
+    from wsproto.utilities import ProtocolError, RemoteProtocolError
+except ImportError as error:
+    raise ImportError(f"WebSockets need wsproto: pip install 'txservices[websocket]' ({error})") from error
+
+__all__ = ["CloseReason", "Socket", "handshake"]
 
 BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client which does not read
 OPEN = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)

@@ -32,7 +32,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
-from wsproto.frame_protocol import CloseReason
 
 from txservices import constants
 from txservices.exceptions import (
@@ -47,7 +46,7 @@ from txservices.extensions import DependencyProvider, Entrypoint, ProviderCollec
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import WebServer, body_max_of
 from txservices.web.site import Received
-from txservices.web.sockets import Socket, handshake
+from txservices.web.sockets import CloseReason, Socket, handshake
 from txservices.workers import ExcInfo, WorkerContext, in_reactor
 
 WAITING_MAX = 16  # requests of one socket that wait for their turn before no more is read
