@@ -14,7 +14,7 @@ PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 ROWS = {
     "words": ["constants", "exceptions", "utils"],
     "wire": ["settings", "serialization", "amqp"],
-    "core": ["extensions", "workers", "containers", "runners", "broker"],
+    "core": ["extensions", "workers", "watchdog", "containers", "runners", "broker"],
     "writes": [
         "timer",
         "dependency_providers",
@@ -30,7 +30,7 @@ ROWS = {
     "faces": ["standalone", "testing", "announce", "given", "loading", "logs", "probe", "process", "tap", "cli"],
 }
 PLACE = {room: (row, place) for row, rooms in enumerate(ROWS.values()) for place, room in enumerate(rooms)}
-CORE = {"extensions", "workers", "containers", "runners"}
+CORE = {"extensions", "workers", "watchdog", "containers", "runners"}
 BROKER_USES = {"txservices.amqp." + name for name in ("spec", "codec", "frames")}
 HOSTS_OF_BROKER = {"broker", "tap", "cli", "testing"}
 PURE = {

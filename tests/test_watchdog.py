@@ -1,0 +1,164 @@
+"""Who holds the reactor is named: by a clock of the test's own, and in processes that really block."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+from txservices.exceptions import ConfigurationError
+from txservices.watchdog import Watchdog, watchdog
+
+SLEEPS = """
+import time
+from twisted.internet.defer import succeed
+from txservices.timer import timer
+
+class Sleeps:
+    name = "sleeps"
+
+    @timer(interval=60, eager=True)
+    {method}
+
+def in_a_helper():
+    time.sleep(1.5)
+"""
+
+
+class Looks(TestCase):
+    """What the thread does each time it looks."""
+
+    def setUp(self) -> None:
+        self.time = self.used = 100.0
+        self.dog = Watchdog(1.0, Clock(), lambda: self.time, lambda: self.used)
+        self.dog.reactor_thread = threading.get_ident()
+        self.dog.beat()
+        self.dog.look()
+
+    def look(self, *passing: float, used: float = 0.25) -> list[str]:
+        """What is logged when it looks each time after that many seconds."""
+        with capturedLogs() as events:
+            for seconds in passing:
+                self.time += seconds
+                self.used += used
+                self.dog.look()
+        return [formatEvent(event) for event in events]
+
+    def test_in_time(self) -> None:
+        """While the stamp is renewed, or may still be, nothing is said."""
+        self.assertEqual(self.look(*[0.25] * 5), [])
+        self.dog.beat()
+        self.assertEqual(self.look(*[0.25] * 5), [])
+
+    def test_held(self) -> None:
+        """Once too old, it says so once, and the reactor says when it goes on."""
+        (told,) = self.look(*[0.25] * 12)
+        self.assertIn("the reactor has been held for 1.5 s by ", told)
+        self.assertIn("in look\n", told)
+        with capturedLogs() as events:
+            self.dog.beat()
+            self.dog.beat()
+        self.assertEqual([formatEvent(event) for event in events], ["the reactor goes on, after 3.0 s"])
+
+    def test_again(self) -> None:
+        """The next time it is held, it says so again."""
+        self.look(*[0.25] * 12)
+        self.dog.beat()
+        self.assertEqual(len(self.look(*[0.25] * 12)), 1)
+
+    def test_stopped_process(self) -> None:
+        """A process that was stopped or starved as a whole was not held by a method."""
+        self.assertEqual(self.look(600, used=0), [])
+
+    def test_interpreter_held(self) -> None:
+        """When even this thread could not run because the processor was used, somebody held it."""
+        self.assertEqual(len(self.look(600, used=300)), 1)
+
+
+class TheConfig(TestCase):
+    """What BLOCKED_REACTOR_TIMEOUT says."""
+
+    def test_timeout(self) -> None:
+        """Seconds, a second if it is not there."""
+        for config, expected in [({}, 1.0), ({"BLOCKED_REACTOR_TIMEOUT": 0.2}, 0.2)]:
+            made = watchdog(config, Clock())
+            self.assertIsInstance(made, Watchdog)
+            self.assertEqual(made.timeout, expected)
+
+    def test_off(self) -> None:
+        """Null and 0 turn it off."""
+        for off in (None, 0):
+            self.assertNotIsInstance(watchdog({"BLOCKED_REACTOR_TIMEOUT": off}, Clock()), Watchdog)
+
+    def test_mistakes(self) -> None:
+        """What is no number of seconds is refused."""
+        for wrong in ("soon", -1, True):
+            error = self.assertRaises(ConfigurationError, watchdog, {"BLOCKED_REACTOR_TIMEOUT": wrong}, Clock())
+            self.assertIn("BLOCKED_REACTOR_TIMEOUT", str(error))
+
+    def test_life(self) -> None:
+        """Stopping leaves neither a call on the clock nor a thread, and it can be started again."""
+        clock = Clock()
+        dog = Watchdog(0.004, clock)
+        for _ in range(2):
+            dog.startService()
+            (thread,) = [each for each in threading.enumerate() if each.name == "txservices.watchdog"]
+            dog.stopService()
+            thread.join(10)
+            self.assertFalse(thread.is_alive())
+            self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class Blocks:
+    """Services of which a method sleeps."""
+
+    def start(self, method: str, **config: Any) -> processes.Process:
+        folder = os.path.abspath(self.mktemp())
+        os.makedirs(folder)
+        with open(os.path.join(folder, "app.py"), "w") as file:
+            file.write(SLEEPS.format(method=method))
+        path = processes.config_file(self, **{"BLOCKED_REACTOR_TIMEOUT": 0.3, **config})
+        return self.face(["app"], folder, "--config", path)
+
+    async def test_plain_method(self) -> None:
+        """Who sleeps in the reactor is named, with where it does so, and not with how the reactor came there."""
+        running = self.start("def tick(self): in_a_helper()")
+        await running.line("the reactor has been held for [0-9.]+ s by sleeps.tick")
+        await running.line("the reactor goes on, after [0-9.]+ s")
+        self.assertRegex(running.stdout, r'\(blocking = True\).*\n\s+File ".*app.py", line 10, in tick\n')
+        self.assertRegex(running.stdout, r"in in_a_helper\n\s+time.sleep\(1.5\)")
+        await processes.stopped(running)
+
+    async def test_after_a_wait(self) -> None:
+        """Also one that has waited before, by then called by what it waited for."""
+        method = "async def tick(self):\n        await succeed(None)\n        in_a_helper()"
+        running = self.start(method)
+        await running.line("the reactor has been held for [0-9.]+ s by sleeps.tick")
+        await processes.stopped(running)
+
+    async def test_in_a_callback(self) -> None:
+        """What is no worker's is named by its function."""
+        reactor = "__import__('twisted.internet.reactor').internet.reactor"
+        running = self.start(f"def tick(self): {reactor}.callLater(0, in_a_helper)")
+        await running.line(r"the reactor has been held for [0-9.]+ s by in_a_helper \(.*app.py:\d+\)")
+        await processes.stopped(running)
+
+    async def test_in_a_thread(self) -> None:
+        """A blocking method holds nothing."""
+        running = self.start("def tick(self): in_a_helper(); print('slept')\n    blocking = True")
+        await running.line("slept")
+        self.assertNotIn("has been held", running.stdout)
+        await processes.stopped(running)
+
+
+class BlocksByRun(Blocks, processes.ByRun, TestCase):
+    """`txservices run`."""
+
+
+class BlocksUnderTwistd(Blocks, processes.ByTwistd, TestCase):
+    """twistd."""

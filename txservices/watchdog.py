@@ -1,0 +1,146 @@
+"""Who holds the reactor: a thread that looks at the reactor's stack when it has stopped going round.
+
+    reactor: a stamp, four times per timeout   <-   thread: is the stamp too old? -> log where the reactor is
+
+A plain method runs in the reactor's thread. While it computes, or waits for something that blocks, no other worker
+goes on and no heartbeat goes out. Workers pay nothing for this: what costs is the stamp and the thread's look at it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+import twisted
+import txservices
+from txservices import constants
+from txservices.exceptions import ConfigurationError
+from txservices.workers import Workers
+
+LOOKS = 4  # per timeout: a reactor that is held is found out after 1 to 1.5 timeouts
+
+# What calls everything, in Twisted's reactors and in asyncio's; `fireEvent` when they start and stop
+MAIN_LOOPS = {"mainLoop", "run_forever", "fireEvent"}
+LIFE_OF_A_WORKER = Workers.live.__code__
+FOLDERS = tuple(os.path.dirname(str(package.__file__)) + os.sep for package in (twisted, txservices))
+
+log = Logger()
+
+
+class Watchdog(Service):
+    """Watches from its start to its stop. Both happen in the reactor's thread.
+
+    Args:
+        timeout: seconds that the reactor may be held.
+        now, cpu: clocks that may be read in any thread; the second tells how long this process has really run.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        clock: Any,
+        now: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.timeout = timeout
+        self.interval = timeout / LOOKS
+        self.now = now
+        self.cpu = cpu
+        self.stamp = self.told = 0.0
+        self.looked = (0.0, 0.0)
+        self.reactor_thread = 0
+        self.ended = threading.Event()
+        self.beating = LoopingCall(self.beat)
+        self.beating.clock = clock
+
+    def startService(self) -> None:
+        super().startService()
+        self.ended.clear()
+        self.reactor_thread = threading.get_ident()
+        self.looked = self.now(), self.cpu()
+        self.beating.start(self.interval)
+        threading.Thread(target=self.watch, name="txservices.watchdog", daemon=True).start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self.ended.set()
+        if self.beating.running:
+            self.beating.stop()
+
+    def beat(self) -> None:
+        before, self.stamp = self.stamp, self.now()
+        if before == self.told != 0:
+            log.warn("the reactor goes on, after {seconds:.1f} s", seconds=self.stamp - before)
+
+    # In the thread
+
+    def watch(self) -> None:
+        while not self.ended.wait(self.interval):
+            self.look()
+
+    def look(self) -> None:
+        """Log once who holds the reactor, if it has been held for longer than it may."""
+        stamp, now, cpu = self.stamp, self.now(), self.cpu()
+        (looked, used), self.looked = self.looked, (now, cpu)
+        # This thread comes late when the whole process has been stopped or starved, which is nobody's fault here.
+        # It also does when an extension in C keeps the interpreter to itself, but then that has used the processor.
+        if now - looked > self.timeout and cpu - used < self.timeout / 2:
+            return
+        # the stamp may be an interval old when the holding begins
+        if now - stamp <= self.timeout + self.interval or stamp == self.told:
+            return
+        frame = sys._current_frames().get(self.reactor_thread)
+        if frame is not None and self.stamp == stamp:
+            self.told = stamp
+            # from here: the reactor can't be asked to
+            log.warn(
+                "the reactor has been held for {seconds:.1f} s by {who}: what blocks belongs in a thread"
+                " (blocking = True), what computes for long should await now and then\n{stack}",
+                seconds=now - stamp,
+                who=who_holds(frame),
+                stack="".join(traceback.format_list(stack_of(frame))).rstrip(),
+            )
+
+
+def who_holds(frame: FrameType) -> str:
+    """The innermost worker, as `service.method`, else the first function that isn't the framework's."""
+    for each, _ in traceback.walk_stack(frame):
+        if each.f_code is LIFE_OF_A_WORKER:
+            worker = each.f_locals["worker"]
+            return f"{worker.service_name}.{worker.entrypoint.method_name}"
+    first = stack_of(frame)[0]
+    return f"{first.name} ({first.filename}:{first.lineno})"
+
+
+def stack_of(frame: FrameType) -> traceback.StackSummary:
+    """From the first call that isn't the framework's: how the reactor came there says nothing."""
+    frames: list[FrameType] = []  # the outermost comes last
+    for each, _ in traceback.walk_stack(frame):
+        if frames and (each.f_code is LIFE_OF_A_WORKER or each.f_code.co_name in MAIN_LOOPS):
+            break
+        frames.append(each)
+    while len(frames) > 1 and frames[-1].f_code.co_filename.startswith(FOLDERS):
+        frames.pop()
+    return traceback.StackSummary.extract((each, each.f_lineno) for each in reversed(frames))
+
+
+def watchdog(config: Mapping[str, Any], clock: Any) -> Service:
+    """What watches the reactor as long as BLOCKED_REACTOR_TIMEOUT says; with null or 0 it watches nothing."""
+    given = config.get(constants.BLOCKED_REACTOR_TIMEOUT_CONFIG_KEY, constants.DEFAULT_BLOCKED_REACTOR_TIMEOUT)
+    if not given:
+        return Service()
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or given < 0:
+        raise ConfigurationError(
+            f"{constants.BLOCKED_REACTOR_TIMEOUT_CONFIG_KEY}: {given!r} is no number of seconds: write 1.0, or null"
+        )
+    return Watchdog(given, clock)
