@@ -176,10 +176,10 @@ class Consumer(Entrypoint):
             )
         except DecodeError as error:
             log.error(
-                "{service}.{method}: {message} rejected: {error}",
+                "{service}.{method}: {delivery} rejected: {error}",
                 service=self.container.service_name,
                 method=self.method_name,
-                message=message,
+                delivery=message,  # "message" is a key of Twisted's own
                 error=error,
             )
             message.reject()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.logger import LogLevel
 
 from tests.conformance.cases import QUEUE, Case, Waiting
 from tests.services import Heard
@@ -275,7 +276,7 @@ class Ends(Case):
 
         nameko's consumer thread dies of it, and its container with that.
         """
-        broken = Heard()
+        broken, lines = Heard(), self.lines(LogLevel.critical)
 
         def receive(message: Any) -> None:
             broken(message)
@@ -288,6 +289,8 @@ class Ends(Case):
         await self.publish("", "odd", 1)
         await self.publish("", "odd", 2)
         await broken.wait(2)
+        for line in await lines.wait(2):
+            self.assertRegex(line, "^<Message .* was not taken, rejected$")
         self.assertEqual(await (await self.cluster()).echo.echo(1), 1)
         self.assertTrue(container.running)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)

@@ -207,7 +207,7 @@ class Channel(AMQChannel):
         try:
             receive(message)
         except Exception:
-            log.failure("{message} was not taken, rejected", message=message)
+            log.failure("{delivery} was not taken, rejected", delivery=message)
             message.reject()
 
     def settle(self, message: Message, ack: bool, requeue: bool) -> None:
