@@ -1,4 +1,4 @@
-"""HTTP: lines 64 and 65."""
+"""HTTP and WebSockets: lines 64 to 66."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.wrappers import Response
 
 from tests.web.peer import WebTestCase, text
-from txservices.exceptions import BadRequest, ConfigurationError
+from tests.web.test_websocket import Client, event, succeeded
+from txservices.exceptions import BadRequest, ConfigurationError, ConnectionNotFound
 from txservices.extensions import DependencyProvider
 from txservices.web.handlers import HttpRequestHandler, http
 from txservices.web.server import WebServer, parse_address
+from txservices.web.websocket import WebSocketHubProvider
+from txservices.web.websocket import rpc as websocket_rpc
 
 LOGGED = rb"\r\n\r\nError: internal error, the log has it as call service.[a-z_]+.[0-9a-f-]{36}\n$"
 
@@ -209,3 +212,92 @@ class Servers(WebTestCase):
         answer = self.peer().get("/", "Accept-Language: da")
         self.assertIn(b"\r\nX-Wrapped: /\r\n", answer)
         self.assertTrue(answer.endswith(b"\r\n\r\nda"))
+
+
+class Chat:
+    """Subscribes, and tells."""
+
+    name = "chat"
+    hub = WebSocketHubProvider()
+
+    @websocket_rpc
+    def subscribe(self, socket_id, channel):
+        self.hub.subscribe(socket_id, channel)
+        return self.hub.get_subscriptions(socket_id)
+
+    @websocket_rpc
+    def unsubscribe(self, socket_id, channel):
+        self.hub.unsubscribe(socket_id, channel)
+        return self.hub.get_subscriptions(socket_id)
+
+    @websocket_rpc
+    def tell(self, socket_id, channel, value):
+        self.hub.broadcast(channel, "told", value)
+
+    @websocket_rpc
+    def whisper(self, socket_id, to, value):
+        return self.hub.unicast(to, "whispered", value)
+
+    @websocket_rpc(expected_exceptions=ConnectionNotFound)
+    def subscribe_other(self, socket_id, other):
+        self.hub.subscribe(other, "room")
+
+
+class WebSockets(WebTestCase):
+    """Line 66."""
+
+    async def setUp(self) -> None:
+        super().setUp()
+        await self.serve(Chat)
+
+    def connected(self) -> tuple[Client, str]:
+        client = Client(self.peer())
+        (greeting,) = client.messages()
+        self.assertEqual((greeting["type"], greeting["event"]), ("event", "connected"))
+        return client, greeting["data"]["socket_id"]
+
+    async def test_line_66_channels(self) -> None:
+        """Who subscribed hears what is told to a channel, once; who left it doesn't; leaving twice is nothing."""
+        (one, _), (other, _) = self.connected(), self.connected()
+        self.assertEqual(one.call("subscribe", 1, channel="room"), [succeeded(["room"], 1)])
+        self.assertEqual(one.call("subscribe", channel="room"), [succeeded(["room"])])
+        self.assertEqual(other.call("subscribe", channel="other"), [succeeded(["other"])])
+        self.assertEqual(other.call("tell", channel="room", value={"a": 1}), [succeeded(None)])
+        self.assertEqual(one.messages(), [event("told", {"a": 1})])
+        for _ in range(2):
+            self.assertEqual(one.call("unsubscribe", channel="room"), [succeeded([])])
+        self.assertEqual(other.call("tell", channel="room", value=2), [succeeded(None)])
+        self.assertEqual(one.messages(), [])
+
+    async def test_line_66_closed(self) -> None:
+        """A socket that is closed is subscribed to nothing, and telling its channel goes on."""
+        (one, one_id), (other, _) = self.connected(), self.connected()
+        one.call("subscribe", channel="room")
+        one.peer.leave()
+        self.assertEqual(other.call("tell", channel="room", value=1), [succeeded(None)])
+        self.assertEqual(other.call("whisper", to=one_id, value=1), [succeeded(False)])
+
+    async def test_line_66_unicast(self) -> None:
+        """One socket alone is told, and whoever tells learns whether it is there."""
+        (one, one_id), (other, _) = self.connected(), self.connected()
+        self.assertEqual(other.call("whisper", to=one_id, value=1), [succeeded(True)])
+        self.assertEqual(one.messages(), [event("whispered", 1)])
+        self.assertEqual(other.call("whisper", to="nobody", value=1), [succeeded(False)])
+
+    async def test_line_66_mistakes(self) -> None:
+        """Unknown methods, wrong arguments, what is no request, and unknown sockets are answered as errors."""
+        client, _ = self.connected()
+        for answers, exc_type, correlation_id in (
+            (client.call("nothing", 1), "MethodNotFound", 1),
+            (client.call("subscribe", 2), "IncorrectSignature", 2),
+            (client.call("subscribe", 3, room="x"), "IncorrectSignature", 3),
+            (client.call("subscribe_other", 4, other="nobody"), "ConnectionNotFound", 4),
+            (client.text("{"), "MalformedRequest", None),
+            (client.text("[]"), "MalformedRequest", None),
+            (client.text('{"correlation_id": 5}'), "MalformedRequest", None),
+        ):
+            (answer,) = answers
+            self.assertEqual((answer["type"], answer["success"]), ("result", False))
+            self.assertEqual(answer["error"]["exc_path"], f"nameko.exceptions.{exc_type}")
+            self.assertEqual(answer["correlation_id"], correlation_id)
+        self.assertEqual(client.call("subscribe", channel="still"), [succeeded(["still"])])

@@ -1,0 +1,142 @@
+"""Commands and configuration: lines 67 to 69."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+from txservices import settings
+from txservices.exceptions import ConfigurationError
+
+ENVIRON = {"INT": "5", "BOOL": "true", "LIST": "[1, 2]", "DICT": "{a: 1}", "SEVEN": "007", "TEXT": '"1"', "EMPTY": ""}
+
+# as written in the file, what it becomes
+VALUES: list[tuple[str, Any]] = [
+    ("${INT}", 5),
+    ("${BOOL}", True),
+    ("${LIST}", [1, 2]),
+    ("${DICT}", {"a": 1}),
+    ("${SEVEN}", 7),
+    ("${TEXT}", "1"),
+    ("${EMPTY}", None),
+    ("${EMPTY:default}", None),
+    ("${UNSET}", None),
+    ("${UNSET:default}", "default"),
+    ("${UNSET:a:b}", "a:b"),
+    ("amqp://${UNSET:guest}:${INT}@host", "amqp://guest:5@host"),
+    ("$INT", "$INT"),
+    ('"${INT}"', "${INT}"),
+    ("'${INT}'", "${INT}"),
+    ('!env_var "${INT}"', 5),
+    ('!raw_env_var "${INT}"', "5"),
+    ("${UNSET:${INT}}", 5),
+    ('!env_var "${UNSET:${UNSET:{a: [${INT}]}}}"', {"a": [5]}),
+    ("[${INT}, ${UNSET:x}]", [5, "x"]),
+    ("{key: ${BOOL}}", {"key": True}),
+]
+
+APP = """
+import logging
+from twisted.internet.defer import Deferred
+from txservices.rpc import rpc
+from txservices.timer import timer
+
+class One:
+    name = "one"
+
+    @rpc
+    def method(self): pass
+
+class Two:
+    name = "two"
+
+    @timer(interval=60, eager=True)
+    def tick(self):
+        logging.getLogger("of.the.app").warning("ticking")
+        return Deferred()
+
+value = 1
+"""
+LOGGING = {
+    "version": 1,
+    "formatters": {"own": {"format": "own format: %(name)s %(message)s"}},
+    "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "own"}},
+    "root": {"handlers": ["out"], "level": "INFO"},
+}
+
+
+class Settings(TestCase):
+    """Line 67."""
+
+    def test_line_67_substitution(self) -> None:
+        """Variables in plain scalars become what YAML makes of their text. Nested ones need no package here."""
+        for written, value in VALUES:
+            found = settings.parse(f"key: {written}\n", "config.yaml", ENVIRON)["key"]
+            self.assertEqual((found, type(found)), (value, type(value)), written)
+        with self.assertRaises(ConfigurationError):
+            settings.parse("key: !!python/name:os.system", "config.yaml", ENVIRON)
+
+    async def test_line_67_show_config(self) -> None:
+        """``show-config`` prints what the services get; passwords in addresses are hidden, which nameko shows."""
+        folder = os.path.abspath(self.mktemp())
+        os.makedirs(folder)
+        with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
+            file.write("AMQP_URI: amqp://u:${PASSWORD}@h/\nmax_workers: ${WORKERS:3}\n")
+        shown = processes.txservices(self, "show-config", cwd=folder, PASSWORD="s3cret")
+        self.assertEqual(await processes.succeed(shown), "AMQP_URI: amqp://u:********@h/\nmax_workers: 3\n")
+
+
+class Run(TestCase):
+    """Line 68: ``txservices run``."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
+            file.write(textwrap.dedent(APP))
+
+    def run_services(self, *modules: str, **config: Any) -> processes.Process:
+        file = processes.config_file(self, **config)
+        return processes.txservices(self, "run", "--config", file, *modules, cwd=self.folder)
+
+    async def test_line_68_mistakes(self) -> None:
+        """What can't be run is told in one line that says what it may have been, with status 2; nameko's is 0."""
+        table = [
+            ("nowhere", "no module named 'nowhere'"),
+            ("app.py", "did you mean 'app'?"),
+            ("app:Three", "'Three'|Three"),
+            ("app:value", "app:value is no class"),
+        ]
+        running = [(self.run_services(module), words) for module, words in table]
+        for process, words in running:
+            self.assertEqual(await process.exit(), 2, str(process))
+            self.assertRegex(process.stderr, f"^Error: .*({words}).*\n$")
+
+    async def test_line_68_signals(self) -> None:
+        """SIGTERM, however often, and Ctrl-C stop in order; a second Ctrl-C does not wait. The status is 0.
+
+        A signal during a system call (EINTR) is Python's own to mend since 3.5.
+        """
+        for names in (("TERM", "TERM", "INT", "INT"), ("INT", "INT")):
+            running = self.run_services("app")
+            await running.line("running: one, two")
+            await running.line("ticking")
+            running.signal(names[0])
+            await running.line(f"SIG{names[0]}: stopping")
+            for name in names[1:]:
+                running.signal(name)
+            self.assertEqual(await running.exit(), 0, str(running))
+
+    async def test_line_68_one_class(self) -> None:
+        """``module:Class`` runs that one alone; LOGGING goes to ``logging.config``, and Twisted's lines there too."""
+        running = self.run_services("app:Two", LOGGING=LOGGING, SHUTDOWN_TIMEOUT=0.01)
+        await running.line("^own format: of.the.app ticking$")
+        self.assertEqual(await running.end(), 0, str(running))
+        self.assertIn("starting services: two\n", running.stdout)
+        await running.line("^own format: twisted SIGTERM: stopping$")
