@@ -35,8 +35,8 @@ VALUES: list[tuple[str, Any]] = [
     ('!raw_env_var "${INT}"', "5"),
     ("${UNSET:${INT}}", 5),
     ('!env_var "${UNSET:${UNSET:{a: [${INT}]}}}"', {"a": [5]}),
-    ("[${INT}, ${UNSET:x}]", [5, "x"]),
-    ("{key: ${BOOL}}", {"key": True}),
+    ("\n  - ${INT}\n  - ${UNSET:x}", [5, "x"]),
+    ("\n  inner: ${BOOL}", {"inner": True}),
 ]
 
 APP = """
