@@ -27,7 +27,20 @@ ROWS = {
         "events",
         "web",
     ],
-    "faces": ["standalone", "testing", "announce", "given", "loading", "logs", "probe", "process", "tap", "cli"],
+    "faces": [
+        "standalone",
+        "testing",
+        "announce",
+        "given",
+        "loading",
+        "logs",
+        "manhole",
+        "probe",
+        "process",
+        "tap",
+        "reloading",
+        "cli",
+    ],
 }
 PLACE = {room: (row, place) for row, rooms in enumerate(ROWS.values()) for place, room in enumerate(rooms)}
 CORE = {"extensions", "workers", "watchdog", "containers", "runners"}

@@ -10,7 +10,7 @@ import functools
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import yaml
@@ -18,7 +18,7 @@ from attrs import evolve
 from twisted.internet import task
 from twisted.logger import LogLevel
 
-from txservices import logs, process, tap
+from txservices import logs, process, reloading, tap
 from txservices.constants import AMQP_URI_CONFIG_KEY
 from txservices.exceptions import ConfigurationError
 from txservices.given import Given
@@ -72,18 +72,30 @@ def commands() -> None:
 @commands.command()
 @click.argument("modules", nargs=-1, required=True, metavar="MODULE[:CLASS]...")
 @configured
-def run(modules: tuple[str, ...], given: Given) -> None:
+@click.option(
+    "--backdoor-port",
+    "backdoor",
+    metavar="[HOST:]PORT",
+    help="A port of this machine for a Python prompt inside the process, by telnet.",
+)
+@click.option("--reload", "again", is_flag=True, help="Begin anew when a module or the config changes.")
+def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool) -> None:
     """Run every service in the modules, until SIGTERM or Ctrl-C.
 
     With no broker configured the embedded one is used, on 127.0.0.1:5672.
     """
     from twisted.internet import reactor
 
-    config = given.config()
-    ending = process.Ending(reactor)
-    logs.begin(config)
-    tree = tap.build(modules, config, ending, say=click.echo, options=given.to_type())
-    tap.run(tree, ending)
+    def serve(ending: process.Ending) -> NoReturn:
+        config = given.config()
+        logs.begin(config)
+        tree = tap.build(modules, config, ending, say=click.echo, options=given.to_type())
+        tree.open_backdoor(backdoor)
+        tap.run(tree, ending)
+
+    if again:
+        reloading.keep_serving(serve, [given.path] if given.path else [], reactor)
+    serve(process.Ending(reactor))
 
 
 @commands.command()

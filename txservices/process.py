@@ -36,6 +36,7 @@ class Ending:
         self.reactor = reactor
         self.status = 0
         self.under_way = False
+        self.asked_for = False  # by a signal
         self.hurry: Callable[[], object] = lambda: None  # what a second Ctrl-C does
 
     def end(self, status: int) -> None:
@@ -66,6 +67,7 @@ class Ending:
         self.reactor.callFromThread(self.asked, number)
 
     def asked(self, number: int) -> None:
+        self.asked_for = True
         if not self.under_way:
             log.info("{signal}: stopping", signal=signal.Signals(number).name)
             self.end(0)

@@ -47,6 +47,7 @@ class Options(usage.Options):
     optParameters = [
         ["config", "c", None, "A YAML file; ${NAME:default} in it comes from the environment."],
         ["broker", "b", None, "amqp://user:password@host:port/vhost; goes before the file's."],
+        ["backdoor-port", None, None, "[host:]port on this machine for a Python prompt inside the process, by telnet."],
     ]
 
     def __init__(self) -> None:
@@ -81,7 +82,9 @@ def makeService(options: Options) -> IService:
         given = Given(options["config"], options["broker"], tuple(options["defines"]))
         config = given.config()
         logs.join(config)
-        return build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), given.to_type())
+        tree = build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), given.to_type())
+        tree.open_backdoor(options["backdoor-port"])
+        return tree
     except ConfigurationError as error:
         process.tell(error)
         raise SystemExit(process.MISTAKE) from None
@@ -160,14 +163,26 @@ class ServiceTree(Running):
         self.runner = ServiceRunner(self.config, clock=ending.reactor)
         self.runner.shared.get("watchdog", lambda: watchdog(config, ending.reactor))
         self.broker: Broker | None = None
+        self.manhole: Any = None
         self.say = say
         self.options = options
         ending.hurry = self.runner.kill
+
+    def open_backdoor(self, address: str | None) -> None:
+        """Have a manhole at `[host:]port`, if there is an address, from the start on."""
+        if address:
+            from txservices import manhole  # few want one, and all would wait for twisted.conch
+
+            containers = {container.service_name: container for container in self.runner.containers}
+            inside = {"runner": self.runner, "containers": containers, "config": self.config}
+            self.manhole = manhole.Manhole(manhole.port_of(address), inside, self.ending.reactor)
 
     async def come_up(self) -> None:
         self.say(f"starting services: {', '.join(self.runner.service_names)}")
         ended = self.runner.wait()  # asked first: who dies in the start is told of here, and once
         try:
+            if self.manhole is not None:
+                self.say(f"backdoor: telnet {self.manhole.listen()}")
             await self.find_broker()
             await self.runner.start()
         except Exception:
@@ -214,6 +229,8 @@ class ServiceTree(Running):
         if self.life is not None:
             self.life.cancel()
         await close(self.broker)
+        if self.manhole is not None:
+            await self.manhole.stop()
 
 
 class BrokerAlone(Running):
