@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any
 
 import crochet
-import twisted.internet
 from crochet._eventloop import ThreadLogObserver
 from crochet._shutdown import FunctionRegistry, Watchdog
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -64,8 +63,8 @@ class ReactorThread:
         with self.lock:
             if self.begun:
                 return
-            if self.needs_another():
-                replace_reactor(self.inherited)
+            if self.parent is not None:
+                self.settle_in(self.parent)
             reactor = default_reactor()
             if reactor.running:
                 use_running_reactor()
@@ -75,11 +74,17 @@ class ReactorThread:
             reactor.callFromThread(reactor.addSystemEventTrigger, "before", "shutdown", self.services.stopService)
             self.begun = True
 
-    def needs_another(self) -> bool:
-        """Whether the reactor is a copy of the parent's, and not one that this process has begun to run itself."""
-        if self.inherited is None or (self.inherited.running and not self.was_running):
-            return False
-        return sys.modules.get(REACTOR) is self.inherited
+    def settle_in(self, parent: ReactorThread) -> None:
+        """Have nothing more to do with the parent's reactor, unless this process has begun to run it itself."""
+        inherited = self.inherited
+        runs_here = inherited is not None and inherited.running and not self.was_running
+        if inherited is not None and default_reactor() is inherited and not runs_here:
+            if parent.begun:
+                leave_sockets(inherited)
+            replace_reactor(inherited)
+            renew_crochet()
+        elif not event_loop()._started:
+            renew_crochet()  # from Python 3.13 on, a thread made before a fork can't be started after it
 
 
 def use_running_reactor() -> None:
@@ -117,26 +122,34 @@ def in_reactor(function: Callable[..., Any], *args: Any) -> Any:
 # Forks ----------------------------------------------------------------------------------------------------------------
 
 
+def event_loop() -> Any:
+    """Crochet's, of which there is one."""
+    setup: Any = crochet.setup
+    return setup.__self__
+
+
 def replace_reactor(inherited: Any) -> None:
-    """Another reactor of the same kind in place of the parent's, and crochet's event loop made again."""
-    sys.modules.pop(REACTOR, None)
-    del twisted.internet.reactor
+    """Another reactor of the same kind in place of the parent's."""
+    del sys.modules[REACTOR]
     installReactor(type(inherited)())
     threadable.ioThread = None  # the parent's thread; one of ours may come to have its number
-    for observer in list(globalLogPublisher._observers):  # its thread is gone: messages would pile up for it
+
+
+def renew_crochet() -> None:
+    """Crochet's event loop as it was when crochet was imported. In place: what it has decorated holds it."""
+    start_logging: Callable[..., Any] = legacy_log.startLoggingWithObserver
+    for observer in list(globalLogPublisher._observers):
         if isinstance(observer, LegacyLogObserverWrapper) and isinstance(observer.legacyObserver, ThreadLogObserver):
-            globalLogPublisher.removeObserver(observer)
+            globalLogPublisher.removeObserver(observer)  # its thread is gone: messages would pile up for it
+            start_logging = add_observer  # and logging has begun
     at_end = FunctionRegistry()
-    setup: Any = crochet.setup
-    loop = setup.__self__
-    type(loop).__init__(  # in place: what crochet has decorated holds it
-        loop,
-        lambda: sys.modules[REACTOR],
-        at_end.register,
-        lambda observer, _: legacy_log.addObserver(observer),  # Twisted's logs have begun already
-        Watchdog(threading.main_thread(), at_end.run),
-        reapAllProcesses,
-    )
+    watchdog = Watchdog(threading.main_thread(), at_end.run)
+    loop = event_loop()
+    type(loop).__init__(loop, default_reactor, at_end.register, start_logging, watchdog, reapAllProcesses)
+
+
+def add_observer(observer: Any, _: bool) -> None:
+    legacy_log.addObserver(observer)
 
 
 def leave_sockets(reactor: Any) -> None:
@@ -149,12 +162,9 @@ def leave_sockets(reactor: Any) -> None:
 
 def forked() -> None:
     global _current
-    inherited = sys.modules.get(REACTOR)
-    if _current.begun and inherited is not None:
-        leave_sockets(inherited)
     unconfirmed.counts.clear()  # the parent's to wait for
     unconfirmed.waiting.clear()
-    _current = ReactorThread(inherited, _current)
+    _current = ReactorThread(sys.modules.get(REACTOR), _current)
 
 
 _current = ReactorThread()
