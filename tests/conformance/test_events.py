@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests import rabbitmq
 from tests.conformance.cases import JSON, Case
 from tests.services import Heard, properties_of
 from txservices.amqp.entities import Exchange, Queue
@@ -264,3 +265,37 @@ class Topology(EventCase):
             with self.assertRaises(ConfigurationError) as raised:
                 await self.start(service)
             self.assertIn("auto_delete", str(raised.exception))
+
+
+class QueuesOnRabbitMQ(Case):
+    """Line 29, as RabbitMQ reports it."""
+
+    skip = rabbitmq.skip
+    timeout = 100
+
+    async def test_line_29_queues(self) -> None:
+        """What RabbitMQ says of each handler's queue is what it says of nameko's."""
+        node = rabbitmq.node()
+        vhost = node.new_vhost()
+        self.config["AMQP_URI"] = node.uri(vhost)
+        await self.start(
+            listener(Heard(), "pool"),
+            listener(Heard(), "brief", **UNRELIABLE),
+            listener(Heard(), "one", handler_type=SINGLETON),
+            listener(Heard(), "all", handler_type=BROADCAST, **UNRELIABLE),
+        )
+        columns = ("name", "durable", "auto_delete", "exclusive", "arguments")
+        listed = await node.ctl("list_queues", "--vhost", vhost, "--silent", *columns)
+        found = sorted(line.split("\t") for line in listed.splitlines())
+        broadcast = found.pop(1)
+        self.assertEqual(
+            found,
+            [
+                ["evt-source-type", "true", "false", "false", "[]"],
+                ["evt-source-type--brief.handle", "true", "true", "false", "[]"],
+                ["evt-source-type--pool.handle", "true", "false", "false", "[]"],
+            ],
+        )
+        self.assertRegex(broadcast[0], "^evt-source-type--all.handle-[0-9a-f]{32}$")
+        # declared durable, as nameko does it; RabbitMQ says false of one that goes with its connection
+        self.assertEqual(broadcast[1:], ["false", "true", "true", "[]"])

@@ -7,18 +7,19 @@ import pickle
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import Clock
 
+from tests import rabbitmq
 from tests.conformance.cases import JSON, RPC, Case, Waiting
 from tests.services import Heard, properties_of
+from txservices import constants
 from txservices.amqp.entities import Queue
-from txservices.broker.queues import Queue as BrokerQueue
 from txservices.exceptions import (
     EncodeError,
     IncorrectSignature,
     MalformedRequest,
     MethodNotFound,
     RemoteError,
+    UndeliverableMessage,
     UnknownService,
     deserialize,
     deserialize_to_instance,
@@ -297,29 +298,6 @@ class Consuming(Case):
             await (await self.cluster()).without.method()
         self.assertNotIn("rpc-without", self.vhost.queues)
 
-    async def test_line_12_reply_queue_expires(self) -> None:
-        """A reply queue expires five minutes after its last consumer is gone, and not while it is consumed."""
-        await self.start(Maths)
-        cluster = await self.cluster()
-        queue = self.vhost.queues[cluster._client.queue.name]
-        self.assertEqual(queue.arguments, {"x-expires": 300_000})
-        self.assertEqual((queue.expires, len(queue.consumers), queue.expires_at), (300_000, 1, float("inf")))
-        before = self.broker.clock.seconds()
-        await self.stops[-1]()
-        self.assertFalse(queue.deleted)
-        self.assertTrue(before + 300 <= queue.expires_at < before + 315)
-        clock = Clock()
-        unused = BrokerQueue("reply", arguments={"x-expires": 300_000}, seconds=clock.seconds)
-        unused.used()
-        ended: list[Any] = []
-        unused.unused = ended.append
-        clock.advance(299)
-        unused.look()
-        self.assertEqual(ended, [])
-        clock.advance(2)
-        unused.look()
-        self.assertEqual(ended, [unused])
-
     async def test_line_13_throughput_with_one_worker(self) -> None:
         """Five calls of a service with one worker take less than a second."""
         await self.start(Maths, max_workers=1)
@@ -357,6 +335,47 @@ class Consuming(Case):
             await cluster.asking.ask_nobody()
         self.assertEqual(raised.exception.exc_type, "UnknownService")
         self.flushLoggedErrors(UnknownService)
+
+
+class ReplyQueues(Case):
+    """Line 12."""
+
+    async def test_line_12_reply_queue_expires(self) -> None:
+        """A reply queue expires once it was unused for so long, and not while it is consumed."""
+        self.patch(constants, "RPC_REPLY_QUEUE_TTL", 200)
+        await self.start(Maths)
+        cluster = await self.cluster()
+        client = cluster._client
+        clock, began = client.clock, client.clock.seconds()
+        while clock.seconds() < began + 0.5:
+            self.assertEqual(await cluster.maths.give(1), 1)
+        await self.stops[-1]()
+        published = 0
+        with self.assertRaises(UndeliverableMessage):
+            while clock.seconds() < began + 10:  # publishing to a queue is no use of it
+                await self.bare.publish("nameko-rpc", client.reply_to, b"", {}, mandatory=True)
+                published += 1
+        self.assertGreater(published, 0)  # it has outlived its consumer
+
+    async def test_line_12_five_minutes(self) -> None:
+        """Its name and its arguments are nameko's."""
+        cluster = await self.cluster()
+        client = cluster._client
+        await self.bare.declare(
+            Queue(f"rpc.reply-standalone_rpc_proxy-{client.reply_to}", arguments={"x-expires": 300_000})
+        )
+
+
+class ReplyQueuesOnRabbitMQ(ReplyQueues):
+    """The same where it is RabbitMQ's to do."""
+
+    skip = rabbitmq.skip
+    timeout = 100
+
+    def setUp(self) -> None:
+        super().setUp()
+        node = rabbitmq.node()
+        self.config["AMQP_URI"] = node.uri(node.new_vhost())
 
 
 class Replies(Case):
