@@ -23,6 +23,7 @@ from txservices.standalone.blocking import ClusterRpcProxy, ServiceRpcProxy, eve
 from txservices.standalone.reactor_thread import current
 
 NAME, URI = sys.argv[1:] or ("", "")
+END_AFTER = 60  # seconds, whatever happens: nothing is left of a test that went wrong
 CONFIG = {"AMQP_URI": URI, "RPC_TIMEOUT": 20}
 
 
@@ -66,6 +67,7 @@ def in_children(number: int, function: Callable[[], None]) -> None:
     for _ in range(number):
         child = os.fork()
         if not child:
+            signal.alarm(END_AFTER)
             function()
             sys.exit(0)
         children.append(child)
@@ -267,4 +269,5 @@ def reactor_of_the_program() -> None:
 
 
 if __name__ == "__main__":
+    signal.alarm(END_AFTER)
     globals()[NAME]()
