@@ -6,9 +6,9 @@ import atexit
 import json
 import os
 import re
-import socket
+import select
+import subprocess
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 from twisted.internet import reactor
@@ -24,13 +24,16 @@ from txservices.rpc import rpc
 START_TIMEOUT = 60  # seconds; two on a free machine
 ALL = ("Answers", "Caller", "Teller", "Hops", "Listener", "Reader", "Twin", "Standalone")
 OURS = services("txservices", "t", Deferred)
-# Of both: nameko's RPC requests and replies go wherever this says, and pickles are read by those who ask for it.
-CONFIG = {"ACCEPT": ["json", "pickle"], "parent_calls_tracked": 3}
+CONFIG = {"ACCEPT": ["json", "pickle"], "parent_calls_tracked": 3}  # of both sides
+MORE: dict[str, dict[str, Any]] = {
+    nameko_env.NAMEKO_2: {},
+    nameko_env.NAMEKO_3: {"rpc_exchange": "another-rpc", "AUTO_DELETE_EVENT_EXCHANGES": True},
+}
 UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
-def argv(version: str, config: dict[str, Any], names: Iterable[str], **more: Any) -> list[str]:
-    told = json.dumps({"config": config, "services": list(names), **more})
+def argv(version: str, config: dict[str, Any], names: Iterable[str]) -> list[str]:
+    told = json.dumps({"config": config, "services": list(names)})
     return [nameko_env.python(version), "-W", "ignore", "-m", "tests.interop.nameko_peer", told]
 
 
@@ -40,32 +43,35 @@ class Peer:
     def __init__(self, version: str) -> None:
         nameko_env.python(version)
         node = rabbitmq.node()
-        self.config = {
-            **CONFIG,
-            "AMQP_URI": node.uri(node.new_vhost()),
-            "rpc_exchange": "nameko-rpc" if version == nameko_env.NAMEKO_2 else "another-rpc",
-        }
-        self.output = os.path.join(node.folder, f"nameko-{version}")
-        with socket.socket() as ready:
-            ready.bind(("127.0.0.1", 0))
-            ready.listen()
-            ready.settimeout(START_TIMEOUT)
-            command = argv(version, self.config, ALL, ready=ready.getsockname()[1])
-            self.process = rabbitmq.spawn(command, {**os.environ, "PYTHONPATH": processes.ROOT}, self.output)
-            try:
-                ready.accept()[0].close()
-            except TimeoutError:
-                with open(self.output, encoding="utf-8") as file:
-                    raise AssertionError(f"nameko {version} has not started:\n{file.read()[-4000:]}") from None
+        self.config = {**CONFIG, **MORE[version], "AMQP_URI": node.uri(node.new_vhost())}
+        output = os.path.join(node.folder, f"nameko-{version}")
+        with open(output, "wb") as file:
+            self.process = subprocess.Popen(
+                argv(version, self.config, ALL),
+                env={**os.environ, "PYTHONPATH": processes.ROOT},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                start_new_session=True,  # Ctrl-C is for the tests
+            )
         atexit.register(self.close)
         reactor.addSystemEventTrigger("before", "shutdown", self.close)  # it would mourn its broker
+        assert self.process.stdout is not None
+        select.select([self.process.stdout], [], [], START_TIMEOUT)
+        os.set_blocking(self.process.stdout.fileno(), False)
+        if self.process.stdout.readline() != b"ready\n":
+            self.close()
+            with open(output, encoding="utf-8") as file:
+                raise AssertionError(f"nameko {version} has not started:\n{file.read()[-4000:]}")
 
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
-@cache
+@nameko_env.once
 def peer(version: str) -> Peer:
     """That of the run."""
     return Peer(version)

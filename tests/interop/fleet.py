@@ -230,6 +230,8 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
         name = f"hops_{own}"
         blocking = True
         context = Context()
+        language = module("contextdata").Language()
+        user_id = module("contextdata").UserId()
         hops_n = RpcProxy("hops_n")
         hops_t = RpcProxy("hops_t")
         dispatch = events.EventDispatcher()
@@ -243,6 +245,7 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
                 "call_id": context.call_id,
                 "origin": context.origin_call_id,
                 "parent": context.immediate_parent_call_id,
+                "providers": [self.language, self.user_id],
                 "data": {key: value for key, value in context.data.items() if key != "call_id_stack"},
             }
             if not route:

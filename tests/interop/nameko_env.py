@@ -13,7 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Callable
+from typing import Any
 from unittest import SkipTest
 
 from tests.processes import ROOT
@@ -29,14 +30,31 @@ REQUIREMENTS = (
 MINUTES = 5 * 60  # for pip, 15 seconds on a good line
 
 
-@cache
+def once(function: Callable[[str], Any]) -> Callable[[str], Any]:
+    """``functools.cache`` for errors too: what takes a minute to fail is not tried again by the next test."""
+    outcomes: dict[str, Any] = {}
+
+    def cached(version: str) -> Any:
+        if version not in outcomes:
+            try:
+                outcomes[version] = function(version)
+            except (AssertionError, SkipTest) as error:
+                outcomes[version] = error
+        if isinstance(outcomes[version], Exception):
+            raise outcomes[version]
+        return outcomes[version]
+
+    return cached
+
+
+@once
 def python(version: str) -> str:
     """The interpreter that can ``import nameko``. ``SkipTest`` where there is none to be had."""
     try:
         return made(os.path.join(ROOT, f".nameko-{version}"), version)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "output", None) or str(error)
-        reason = f"no nameko {version} for Python {sys.version.split()[0]}, is there a network? {said[-2000:]}"
+        said = str(getattr(error, "output", None) or error)[-2000:]
+        reason = f"no nameko {version} for Python {sys.version.split()[0]}, is there a network? {said}"
     if os.environ.get("TXSERVICES_NO_SKIPS"):
         raise AssertionError(reason)
     raise SkipTest(reason)

@@ -1,8 +1,8 @@
 """The process of nameko's that these tests talk to; its Python is that of ``nameko_env``.
 
-    python -m tests.interop.nameko_peer '{"config": {"AMQP_URI": …}, "services": ["Answers", …], "ready": PORT}'
+    python -m tests.interop.nameko_peer '{"config": {"AMQP_URI": …}, "services": ["Answers", …]}'
 
-Once all services consume it prints ``ready`` and connects to that port of 127.0.0.1, if it was given one.
+It prints ``ready`` once all services consume.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ eventlet.monkey_patch()
 import json  # noqa: E402
 import logging  # noqa: E402
 import signal  # noqa: E402
-import socket  # noqa: E402
 import sys  # noqa: E402
 
 import nameko  # noqa: E402
@@ -61,8 +60,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: eventlet.spawn_n(runner.stop))
     runner.start()
     print("ready", flush=True)
-    if told.get("ready"):
-        socket.create_connection(("127.0.0.1", told["ready"])).close()
     runner.wait()
 
 

@@ -37,6 +37,7 @@ class Context(InteropCase):
         for route in ROUTES:
             for seen in await self.walk(*route):
                 self.assertEqual(seen["data"], ARRIVED, route)
+                self.assertEqual(seen["providers"], ["en", 7])
 
     async def test_call_id_stacks(self) -> None:
         """Each hop adds its call to the stack of the one before it, and the oldest drop out at the same length."""
@@ -73,9 +74,9 @@ class Context(InteropCase):
         self.assertEqual(stacks[0][0], stacks[1][0])
 
     async def test_programs_of_namekos(self) -> None:
-        """Context and call id of nameko's standalone proxies arrive in our services."""
+        """Context and call id of nameko's standalone proxies arrive in our services; None is nothing."""
         cluster = await self.cluster()
-        for answer in await cluster.standalone_n.call("hops_t", "hop", [], ARRIVED):
+        for answer in await cluster.standalone_n.call("hops_t", "hop", [], {**ARRIVED, "none": None}):
             (seen,) = answer["result"]
             self.assertEqual(seen["data"], ARRIVED)
             self.assertEqual(len(seen["stack"]), 2)

@@ -14,13 +14,16 @@ from decimal import Decimal
 from pickle import dumps
 from typing import Any
 
+from tests import rabbitmq
 from tests.interop.fixtures import InteropCase
 from tests.interop.fleet import FAILURES, RESULTS, SIDES
 from tests.interop.nameko_env import NAMEKO_3
 from tests.services import Heard, Recorded
 from txservices.amqp import frames
 from txservices.amqp.codec import encode_properties
-from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.entities import Message, Queue
+from txservices.calls import rpc_exchange
+from txservices.events import get_event_exchange
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
@@ -43,6 +46,28 @@ UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 NAMES = re.compile(rb"(caller|teller|answers)_[nt]")
 # Python's own words, about the function that looks whether arguments fit.
 CHECKED_BY = re.compile(rb"(inspect\.getcallargs|txservices\.extensions\.\w+)(?=\(\) argument after)")
+
+
+TOPOLOGY = {
+    "list_exchanges": "name type durable auto_delete internal arguments",
+    "list_queues": "name durable auto_delete exclusive arguments",
+    "list_bindings": "destination_name source_name destination_kind routing_key arguments",
+}
+# Whose an exchange or queue is: the first name in a line of the above.
+OWNER = re.compile(r"^(?:(?:rpc-|rpc\.reply-|evt-[^\t]*--)?(?!standalone)\w+_|readings-)([nt])\b")
+
+
+def owner(line: str) -> str | None:
+    found = OWNER.match(line)
+    return found and found.group(1)
+
+
+def stripped(line: str) -> str:
+    """A line without its owner's side; events keep their source's."""
+    mine = re.compile(rf"((?:--|rpc-|reply-|^|\t)\w+_|readings-|\t){owner(line)}(?=[-.\t])")
+    if line.startswith("evt-"):
+        mine = re.compile(r"(--\w+_)[nt]\b")
+    return re.sub(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4,12}){4}", "an id", mine.sub(r"\1", line))
 
 
 class Raw(dict[str, Any]):
@@ -76,7 +101,7 @@ class Wire(InteropCase):
 
         self.patch(frames, "decode_properties", keep)
         self.bare = self.connections()
-        self.rpc_exchange = Exchange(self.config["rpc_exchange"], type="topic")
+        self.rpc_exchange = rpc_exchange(self.config)
 
     async def same(self, tapped: Heard, act: Callable[[str], Any], expiration: str | None = None) -> Message:
         """Have each side send one message: the same, but for the expiration that ours has. Gives nameko's."""
@@ -163,12 +188,14 @@ class Wire(InteropCase):
 
     async def test_replies(self) -> None:
         """Results, errors of all kinds, and the answers to what is no request, are the same down to their bytes."""
-        await self.start_ours("Answers")
+        await self.start_ours("Answers", "Caller")
         replies = Recorded()
         queue = Queue(f"replies-{self.id()}", self.rpc_exchange, "the-replies", auto_delete=True)
         await self.bare.consume(queue, replies, 100).ready
         json, pickle = "application/json", "application/x-python-serialize"
         requests: list[tuple[str, bytes, str]] = [
+            ("relay", b'{"args": ["nobody", "x"], "kwargs": {}}', json),
+            ("relay", b'{"args": ["answers_n", "stranger"], "kwargs": {}}', json),
             ("echo", b'{"args": [1, "x"], "kwargs": {"k": null}}', json),
             ("echo", '{"args": ["ü"], "kwargs": {}, "more": 1}'.encode(), json),
             ("echo", b'{"kwargs": {}, "args": "ab"}', json),
@@ -202,16 +229,26 @@ class Wire(InteropCase):
                     await self.same(
                         replies,
                         lambda side, m=method, b=body, p=properties: self.bare.publish(
-                            self.rpc_exchange.name, f"answers_{side}.{m}", b, dict(p)
+                            self.rpc_exchange.name, f"{'caller' if m == 'relay' else 'answers'}_{side}.{m}", b, dict(p)
                         ),
                     )
+
+    async def test_topology(self) -> None:
+        """Each side's exchanges, queues and bindings have the same properties; so have the queues of replies."""
+        await self.start_ours("Answers", "Caller", "Teller", "Hops", "Listener", "Reader")
+        vhost = self.config["AMQP_URI"].rpartition("/")[2]
+        for command, columns in TOPOLOGY.items():
+            lines = (await rabbitmq.node().ctl(command, "-p", vhost, *columns.split())).splitlines()
+            listed = {side: {stripped(line) for line in lines if owner(line) == side} for side in SIDES}
+            self.assertEqual(listed["n"], listed["t"], command)
+            self.assertGreater(len(listed["n"]), 1, lines)
 
     async def test_events(self) -> None:
         """A service's events, with and without options, and those with JSON's special types."""
         await self.start_ours("Teller")
         tapped = Recorded()
         for side in SIDES:
-            exchange = Exchange(f"teller_{side}.events", type="topic")
+            exchange = get_event_exchange(f"teller_{side}", self.config)
             queue = Queue(f"events-{side}-{self.id()}", exchange, "#", auto_delete=True)
             await self.bare.consume(queue, tapped, 100).ready
         cluster = await self.cluster(context_data=CONTEXT)
