@@ -39,15 +39,17 @@ ROWS = {
         "process",
         "tap",
         "reloading",
+        "shell",
         "cli",
     ],
 }
 PLACE = {room: (row, place) for row, rooms in enumerate(ROWS.values()) for place, room in enumerate(rooms)}
 CORE = {"extensions", "workers", "watchdog", "containers", "runners"}
-BROKER_USES = {"txservices.amqp." + name for name in ("spec", "codec", "frames")}
+BROKER_USES = {"txservices.amqp." + name for name in ("spec", "tables", "codec", "frames")}
 HOSTS_OF_BROKER = {"broker", "tap", "cli", "testing"}
 PURE = {
     "txservices.amqp.spec",
+    "txservices.amqp.tables",
     "txservices.amqp.codec",
     "txservices.amqp.frames",
     "txservices.broker.exchanges",
@@ -108,7 +110,7 @@ def fault(module: str, imported: str) -> str | None:
     if there == "broker" and here not in HOSTS_OF_BROKER:
         return f"only {', '.join(sorted(HOSTS_OF_BROKER))} know the broker"
     if here == "broker" and there == "amqp" and not imported.startswith(tuple(BROKER_USES)):
-        return "of amqp the broker uses spec, codec and frames"
+        return "of amqp the broker uses spec, tables, codec and frames"
     if here == "broker" and there in CORE:
         return "the broker knows nothing of services"
     if here != there and PLACE[there] > PLACE[here]:

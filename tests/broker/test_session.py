@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.broker.peer import Client, method, publish
-from txservices.amqp import codec, frames
+from txservices.amqp import codec, frames, tables
 from txservices.amqp.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS, PROTOCOL_HEADER
 from txservices.broker import session
 from txservices.broker.broker import Broker
@@ -52,7 +52,7 @@ class HandshakeTests(SynchronousTestCase):
     def test_amqplain(self) -> None:
         """AMQPLAIN is a table without its length."""
         self.client.write(PROTOCOL_HEADER)
-        response = codec.encode_table({"LOGIN": "guest", "PASSWORD": "guest"})[4:]
+        response = tables.encode_table({"LOGIN": "guest", "PASSWORD": "guest"})[4:]
         self.client.method(0, "connection.start-ok", mechanism="AMQPLAIN", response=response)
         self.assertIn("connection.tune", self.client.names())
 
@@ -229,7 +229,7 @@ class BadBytesTests(SynchronousTestCase):
     def test_deep_table(self) -> None:
         """A table nested beyond the limit is 502."""
         table = b""
-        for _ in range(codec.TABLE_DEPTH_MAX + 2):
+        for _ in range(tables.TABLE_DEPTH_MAX + 2):
             table = b"\x01aF" + struct.pack(">I", len(table)) + table
         client = Client().open()
         head = codec.encode_method("queue.declare", queue="q")[:-4]

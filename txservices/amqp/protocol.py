@@ -31,7 +31,7 @@ from txamqp.spec import Spec
 
 from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error
-from txservices.amqp.codec import encode_method, encode_table
+from txservices.amqp.codec import encode_method
 from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.amqp.spec import (
     FRAME_HEARTBEAT,
@@ -41,6 +41,7 @@ from txservices.amqp.spec import (
     ReplyCode,
     txamqp_spec,
 )
+from txservices.amqp.tables import encode_table
 from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
 
 if TYPE_CHECKING:

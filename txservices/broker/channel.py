@@ -12,9 +12,9 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from txservices.amqp.codec import encode_shortstr
 from txservices.amqp.frames import Assembler, Content, content_frames, frame
 from txservices.amqp.spec import FRAME_METHOD, METHODS, ReplyCode
+from txservices.amqp.tables import encode_shortstr
 from txservices.broker import messages
 from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Publishes
 from txservices.broker.messages import Message

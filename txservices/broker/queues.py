@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
-from txservices.amqp.codec import encode_shortstr
+from txservices.amqp.tables import encode_shortstr
 from txservices.broker.exchanges import Binding
 from txservices.broker.messages import Message
 

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txservices import __version__
-from txservices.amqp.codec import decode_table, encode_longstr, encode_method
+from txservices.amqp.codec import encode_method
 from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
 from txservices.amqp.spec import (
     FRAME_HEARTBEAT,
@@ -32,6 +32,7 @@ from txservices.amqp.spec import (
     PROTOCOL_HEADER,
     ReplyCode,
 )
+from txservices.amqp.tables import decode_table, encode_longstr
 from txservices.broker.assemblers import Decoded
 from txservices.broker.channel import Channel, close_arguments, requeue
 from txservices.broker.vhost import VirtualHost
