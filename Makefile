@@ -35,4 +35,4 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) _trial_temp* .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) .nameko-* _trial_temp* .mypy_cache .ruff_cache dist build
