@@ -1,0 +1,154 @@
+"""``TestCase`` and its stage: services, broker and HTTP in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ConnectionRefusedError
+from twisted.trial.unittest import TestCase as TrialTestCase
+
+from txservices.broker import memory
+from txservices.events import event_handler
+from txservices.exceptions import ConfigurationError
+from txservices.rpc import RpcProxy, rpc
+from txservices.testing import TestCase
+from txservices.testing.services import dummy, entrypoint_hook, entrypoint_waiter
+from txservices.testing.stage import Stage
+from txservices.web.handlers import http
+
+
+class Greeting:
+    name = "greeting"
+
+    @rpc
+    def hello(self, who: str) -> str:
+        return f"Hello, {who}!"
+
+    @event_handler("source", "type")
+    def handle(self, data: Any) -> Any:
+        return data
+
+    @dummy
+    def nothing(self) -> None: ...
+
+
+class Web:
+    name = "web"
+    greeting = RpcProxy("greeting")
+
+    @http("GET,POST", "/hello/<who>")
+    async def hello(self, request: Any, who: str) -> Any:
+        if request.method == "POST":
+            return 201, request.get_data(as_text=True)
+        return await self.greeting.hello(who)
+
+    @http("GET", "/long")
+    def long(self, request: Any) -> str:
+        return "x" * 1_000_000
+
+
+class CaseTests(TestCase):
+    """What a test is given."""
+
+    async def test_cluster(self) -> None:
+        """Services are called through a proxy."""
+        await self.start(Greeting)
+        self.assertEqual(await (await self.cluster()).greeting.hello("world"), "Hello, world!")
+
+    async def test_dispatch(self) -> None:
+        """Events are dispatched in anybody's name."""
+        (container,) = await self.start(Greeting)
+        async with entrypoint_waiter(container, "handle") as waited:
+            await self.dispatch("source", "type", {"a": 1})
+        self.assertEqual(waited.get(), {"a": 1})
+
+    async def test_web_session(self) -> None:
+        """HTTP goes to the service's site, and no port is opened."""
+        await self.start(Greeting, Web)
+        session = self.web_session()
+        response = await session.get("/hello/world")
+        self.assertEqual((response.code, await response.text()), (200, "Hello, world!"))
+        response = await session.post("http://127.0.0.1:8000/hello/world", data=b"body")
+        self.assertEqual((response.code, await response.text()), (201, "body"))
+        self.assertEqual((await session.get("/nothing")).code, 404)
+        self.assertEqual(len(await (await session.get("/long")).content()), 1_000_000)
+
+    async def test_response_left_unread(self) -> None:
+        """A response whose body nobody reads doesn't keep the test from ending."""
+        await self.start(Web)
+        self.assertEqual((await self.web_session().get("/long")).code, 200)
+
+    async def test_nobody_serves(self) -> None:
+        """Where no service serves, the connection is refused."""
+        await self.start(Greeting)
+        await self.assertFailure(self.web_session().get("/"), ConnectionRefusedError)
+
+    async def test_configuration(self) -> None:
+        """Keywords are keys of the configuration."""
+        (container,) = await self.start(Greeting, max_workers=3)
+        self.assertEqual(container.max_workers, 3)
+        self.assertEqual(self.container(Greeting, max_workers=4).max_workers, 4)
+
+    async def test_no_start(self) -> None:
+        """A class that is no service is an error of ``start``."""
+        with self.assertRaises(ConfigurationError):
+            await self.start(object)
+
+
+class StageTests(TrialTestCase):
+    """The stage by itself."""
+
+    async def test_end(self) -> None:
+        """After it nothing is left: no service, no broker, and no call in the reactor."""
+        stage = Stage()
+        (container,) = await stage.start(Greeting)
+        await stage.cluster()
+        self.assertIn(stage.broker, memory.brokers)
+        await stage.stop()
+        self.assertTrue(container.stopped)
+        self.assertNotIn(stage.broker, memory.brokers)
+        left = [str(each) for each in reactor.getDelayedCalls() if "TestCase" not in str(each)]  # trial's own timeout
+        self.assertEqual(left, [])
+
+    async def test_apart(self) -> None:
+        """Two stages know nothing of each other."""
+        one, two = Stage(RPC_TIMEOUT=0.2), Stage(RPC_TIMEOUT=0.2)
+        self.addCleanup(one.stop)
+        self.addCleanup(two.stop)
+        await one.start(Greeting)
+        error = await (await two.cluster()).greeting.hello("world").addErrback(lambda failure: failure.type.__name__)
+        self.assertEqual(error, "UnknownService")
+
+    async def test_runner(self) -> None:
+        """A runner's services are served, called and stopped as well."""
+        stage = Stage()
+        self.addCleanup(stage.kill)
+        runner = stage.runner(stage.config, Greeting, Web)
+        await runner.start()
+        self.assertEqual(await (await stage.web_session().get("/hello/you")).text(), "Hello, you!")
+
+    async def test_get_message(self) -> None:
+        """A message is taken out of a queue; with none there, time runs out."""
+        stage = Stage()
+        self.addCleanup(stage.stop)
+        (container,) = await stage.start(Greeting)
+        await container.stop()
+        await stage.dispatch("source", "type", {"a": 1})
+        queue = "evt-source-type--greeting.handle"
+        self.assertEqual((await stage.get_message(queue, ack=False)).payload, {"a": 1})
+        message = await stage.get_message(queue)
+        self.assertEqual((message.payload, message.headers), ({"a": 1}, {}))
+        self.assertEqual(message.properties["content_type"], "application/json")
+        with self.assertRaises(DeferredTimeout):
+            await stage.get_message(queue, timeout=0.01)
+
+    async def test_kill(self) -> None:
+        """Killing waits for no worker."""
+        stage = Stage(SHUTDOWN_TIMEOUT=1000)
+        (container,) = await stage.start(Greeting)
+        with entrypoint_hook(container, "nothing") as nothing:
+            self.assertIsNone(await nothing())
+        await stage.kill()
+        self.assertTrue(container.stopped)

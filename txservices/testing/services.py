@@ -1,0 +1,251 @@
+"""Helpers for one container: call a method, wait for a method, leave parts out. nameko's names.
+
+replace_dependencies(container, "y")
+await container.start()
+with entrypoint_hook(container, "method") as method:
+    result = await method(1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.python.failure import Failure
+
+from txservices.containers import ServiceContainer
+from txservices.exceptions import ContainerBeingKilled, ExtensionNotFound
+from txservices.extensions import Entrypoint, is_dependency, iter_extensions, members
+from txservices.testing.doubles import double_of
+from txservices.testing.utils import DummyProvider
+from txservices.testing.waiting import TIMEOUT, WaitResult
+from txservices.workers import ExcInfo, WorkerContext
+
+S = TypeVar("S")
+
+WorkerCallback = Callable[[WorkerContext, Any, "ExcInfo | None"], Any]
+
+
+# Calls ----------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def entrypoint_hook(
+    container: ServiceContainer,
+    method_name: str,
+    context_data: Mapping[str, Any] | None = None,
+    timeout: float = TIMEOUT,
+) -> Iterator[Callable[..., Deferred[Any]]]:
+    """A function that runs the method in a worker, and gives a Deferred of what it returns or raises.
+
+    It fires when the worker's dependencies are torn down; with the container's error if that dies first. The
+    entrypoint itself is passed by: nothing is serialized, and arguments are Python's to check.
+    """
+    entrypoint = find_entrypoint(container, method_name)
+    if entrypoint is None:
+        raise ExtensionNotFound(f"No entrypoint for '{method_name}' found on container {container.service_name}")
+
+    def hook(*args: Any, **kwargs: Any) -> Deferred[Any]:
+        def handle_result(worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
+            return result, exc_info
+
+        def ours(worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None) -> bool:
+            return worker_ctx.handle_result is handle_result
+
+        async def run() -> Any:
+            waited = WaitResult()
+            ended = worker_ended(container, ours, waited)
+            data = dict(context_data or {})
+            try:
+                container.spawn_worker(entrypoint, args, kwargs, data, handle_result)
+            except ContainerBeingKilled:
+                ended.addErrback(lambda _: None)
+                ended.cancel()
+                raise
+            await in_time(ended, container, method_name, timeout)
+            return waited.get()
+
+        return Deferred.fromCoroutine(run())
+
+    yield hook
+
+
+class EntrypointWaiterTimeout(Exception):
+    """No worker of that method has ended in time, or none that the callback was waiting for."""
+
+
+class entrypoint_waiter:  # a name of nameko's
+    """Waits, at the end of the block, until a worker of that method has ended and its dependencies are torn down.
+
+        async with entrypoint_waiter(container, "handle") as waited:
+            await dispatch("source", "type", 1)
+        waited.get()    # what the method returned; raises what it raised
+
+    With a ``callback(worker_ctx, result, exc_info)``, until that gives something true. ``entrypoint_waiter.Timeout``
+    after ``timeout`` seconds.
+    """
+
+    Timeout = EntrypointWaiterTimeout
+
+    def __init__(
+        self,
+        container: ServiceContainer,
+        method_name: str,
+        timeout: float = TIMEOUT,
+        callback: WorkerCallback | None = None,
+    ) -> None:
+        if find_entrypoint(container, method_name) is None:
+            raise RuntimeError(f"{container.service_name} has no entrypoint `{method_name}`")
+        self.container = container
+        self.method_name = method_name
+        self.timeout = timeout
+        self.callback = callback
+
+    async def __aenter__(self) -> WaitResult:
+        waited = WaitResult()
+        self.ended = worker_ended(self.container, self.awaited, waited)
+        return waited
+
+    def awaited(self, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
+        if worker_ctx.entrypoint.method_name != self.method_name:
+            return False
+        return self.callback is None or self.callback(worker_ctx, result, exc_info)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None:
+            self.ended.addErrback(lambda _: None)
+            self.ended.cancel()
+            return
+        await in_time(self.ended, self.container, self.method_name, self.timeout)
+
+
+def find_entrypoint(container: ServiceContainer, method_name: str) -> Entrypoint | None:
+    return next((each for each in container.entrypoints if each.method_name == method_name), None)
+
+
+def worker_ended(container: ServiceContainer, awaited: WorkerCallback, waited: WaitResult) -> Deferred[None]:
+    """Fires when such a worker has ended, with its outcome in ``waited``; fails with what the container died of."""
+
+    def leave(result: Any) -> Any:
+        container.on_worker_ended.remove(observe)
+        container_ended.addErrback(lambda _: None)
+        container_ended.cancel()
+        return result
+
+    def observe(worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None) -> None:
+        if container.being_killed or ended.called:
+            return  # cancelled workers; the container's own error says more
+        try:
+            if awaited(worker_ctx, result, exc_info):
+                waited.send(result, exc_info)
+                ended.callback(None)
+        except Exception as error:  # the callback's
+            ended.errback(error)
+
+    def died(result: Any) -> None:
+        if not ended.called:
+            ended.errback(result if isinstance(result, Failure) else Failure(ContainerBeingKilled()))
+
+    ended: Deferred[None] = Deferred()
+    container_ended = container.wait()
+    container.on_worker_ended.append(observe)
+    ended.addBoth(leave)
+    container_ended.addBoth(died)
+    return ended
+
+
+async def in_time(ended: Deferred[None], container: ServiceContainer, method_name: str, timeout: float) -> None:
+    try:
+        await ended.addTimeout(timeout, container.clock)
+    except DeferredTimeout:
+        raise EntrypointWaiterTimeout(
+            f"Timeout on {container.service_name}.{method_name} after {timeout} seconds"
+        ) from None
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def worker_factory(service_cls: type[S], **dependencies: Any) -> S:
+    """An instance of the service, with a double for each dependency that isn't given. No container, no life.
+
+    See ``testing.doubles`` for what a double gives. ``ExtensionNotFound`` for a name that is no dependency.
+    """
+    providers = {name: value for name, value in members(service_cls).items() if is_dependency(value)}
+    for name in dependencies:
+        if name not in providers:
+            raise ExtensionNotFound(f"DependencyProvider '{name}' not found on {service_cls}")
+    service = service_cls()
+    for name, provider in providers.items():
+        setattr(service, name, dependencies.get(name) if name in dependencies else double_of(provider, service_cls))
+    return service
+
+
+def replace_dependencies(container: ServiceContainer, *names: str, **replacements: Any) -> Any:
+    """Put doubles in the place of dependencies, before the start; gives the one double, or a tuple of them.
+
+    A keyword gives the replacement itself: what the workers find. What was inside the replaced dependencies and in no
+    other is not started: without its ``RpcProxy`` a service has no reply queue.
+    """
+    not_started(container, "replace its dependencies")
+    twice = [name for name in names if name in replacements or names.count(name) > 1]
+    if twice:
+        raise RuntimeError(f"Cannot replace the same dependency '{twice[0]}' more than once")
+    providers = {provider.attr_name: provider for provider in container.dependencies}
+    for name in (*names, *replacements):
+        if name not in providers:
+            raise ExtensionNotFound(f"Dependency '{name}' not found on {container}")
+    doubles = {name: double_of(providers[name], container.service_cls) for name in names}
+    for name, replacement in {**doubles, **replacements}.items():
+        place = container.dependencies.index(providers[name])
+        container.dependencies[place] = DummyProvider(replacement).bind(container, name)
+    find_subextensions(container)
+    return doubles[names[0]] if len(names) == 1 else tuple(doubles.values())
+
+
+def restrict_entrypoints(container: ServiceContainer, *names: str) -> None:
+    """Leave only the entrypoints of these methods, before the start. What was inside the others alone goes, too."""
+    not_started(container, "restrict its entrypoints")
+    known = {entrypoint.method_name for entrypoint in container.entrypoints}
+    for name in names:
+        if name not in known:
+            raise ExtensionNotFound(f"Entrypoint '{name}' not found on {container}")
+    container.entrypoints[:] = [each for each in container.entrypoints if each.method_name in names]
+    find_subextensions(container)
+
+
+def not_started(container: ServiceContainer, what: str) -> None:
+    if container.started:
+        raise RuntimeError(f"{container} has started: {what} before that")
+
+
+def find_subextensions(container: ServiceContainer) -> None:
+    outer = (*container.dependencies, *container.entrypoints)
+    container.subextensions[:] = dict.fromkeys(inner for each in outer for inner in iter_extensions(each))
+
+
+# Entrypoints ----------------------------------------------------------------------------------------------------------
+
+
+class Once(Entrypoint):
+    """Runs the method once, when the service starts, with the arguments of the decorator."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        own = {name: kwargs.pop(name) for name in ("expected_exceptions", "sensitive_arguments") if name in kwargs}
+        super().__init__(**own)
+        self.args = args
+        self.kwargs = kwargs
+
+    def start(self) -> None:
+        self.container.spawn_worker(self, self.args, self.kwargs)
+
+
+class DummyEntrypoint(Entrypoint):
+    """Never calls the method: for one that only ``entrypoint_hook`` is to call."""
+
+
+once = Once.decorator
+dummy = DummyEntrypoint.decorator

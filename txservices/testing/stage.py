@@ -1,0 +1,273 @@
+"""The services of one test: broker, web server and connections are in memory, and private.
+
+stage.start(ServiceX) -> containers over one SharedServices, as in a process -> memory://, a broker of its own
+stage.web_session().get("/url") -> SiteEndpoint -> the site that the web server would serve; no port is opened
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, execute, gatherResults, maybeDeferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.web.client import URI, Agent
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from txservices import constants
+from txservices.amqp.connection import Connections
+from txservices.amqp.entities import Message, Queue
+from txservices.broker import memory
+from txservices.containers import ServiceContainer, SharedServices, get_container_cls
+from txservices.runners import ServiceRunner
+from txservices.serialization import Serializers
+from txservices.standalone.events import Dispatcher
+from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
+from txservices.web.server import Listener, body_max_of, parse_address
+from txservices.web.site import WebSite
+from txservices.workers import default_reactor
+
+numbers = itertools.count(1)
+
+DEFAULTS = {
+    constants.WEB_SERVER_ADDRESS_CONFIG_KEY: constants.DEFAULT_WEB_SERVER_ADDRESS,
+    constants.RPC_TIMEOUT_CONFIG_KEY: 10,  # seconds: a call that nobody answers fails before the test does
+    constants.SHUTDOWN_TIMEOUT_CONFIG_KEY: 1,
+}
+
+
+@frozen
+class QueuedMessage:
+    """A message that was in a queue, and what its body says."""
+
+    message: Message
+    payload: Any
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        return self.message.properties
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        return self.message.headers
+
+
+class Stage:
+    """Starts services for a test, talks to them, and stops it all.
+
+    Attributes:
+        config: what the services have, unless their test says otherwise.
+    """
+
+    def __init__(self, **config: Any) -> None:
+        self.broker = f"testing-{next(numbers)}"
+        self.config: dict[str, Any] = {constants.AMQP_URI_CONFIG_KEY: f"memory://{self.broker}", **DEFAULTS, **config}
+        self.shared: dict[str, SharedServices] = {}  # by broker
+        self.containers: list[ServiceContainer] = []
+        self.runners: list[ServiceRunner] = []
+        self.stops: list[Callable[[], Any]] = []
+        self.dispatcher: Dispatcher | None = None
+
+    # Services
+
+    def container(self, service_cls: type[Any], config: Mapping[str, Any] | None = None) -> ServiceContainer:
+        """A container that is yet to be started. All of them share what those of a process would."""
+        config = self.config if config is None else config
+        broker = str(config.get(constants.AMQP_URI_CONFIG_KEY))
+        shared = self.shared.get(broker)
+        if shared is None:
+            shared = self.shared[broker] = SharedServices()
+            shared.startService()
+        serve_in_memory(shared, config)
+        container = get_container_cls(config)(service_cls, config, shared)
+        self.containers.append(container)
+        return container
+
+    async def start(self, *service_classes: type[Any], **config: Any) -> list[ServiceContainer]:
+        """Their containers, started. Keywords are keys of the configuration."""
+        containers = [self.container(each, {**self.config, **config}) for each in service_classes]
+        await gatherResults([container.start() for container in containers], consumeErrors=True)
+        return containers
+
+    def runner(self, config: Mapping[str, Any], *service_classes: type[Any]) -> ServiceRunner:
+        """A runner that is yet to be started."""
+        runner = ServiceRunner(config)
+        serve_in_memory(runner.shared, config)
+        for each in service_classes:
+            runner.add_service(each)
+        self.runners.append(runner)
+        return runner
+
+    # Talking to them
+
+    async def cluster(self, context_data: Mapping[str, Any] | None = None, **options: Any) -> ClusterProxy:
+        """A standalone proxy of all services."""
+        proxy = ClusterRpcProxy(self.config, context_data, **options)
+        self.stops.append(proxy.stop)
+        return await proxy.start()
+
+    def dispatch(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
+        """Dispatch an event in a service's name. Fires when the broker has it, which is before it is handled."""
+        if self.dispatcher is None:
+            self.dispatcher = Dispatcher(self.config)
+            self.stops.append(self.dispatcher.stop)
+        return self.dispatcher(service_name, event_type, event_data)
+
+    def web_session(self) -> WebSession:
+        """An HTTP client of the services, as treq's."""
+        host, port = parse_address(self.config[constants.WEB_SERVER_ADDRESS_CONFIG_KEY])
+        session = WebSession(f"http://{host}:{port}", self.listener)
+        self.stops.append(session.close)
+        return session
+
+    def listener(self, host: str, port: int) -> MemoryListener | None:
+        """Who listens at that address, over all that run here."""
+        for shared in (*self.shared.values(), *(runner.shared for runner in self.runners)):
+            found = shared.namedServices.get(f"web:{host}:{port}")
+            if isinstance(found, MemoryListener) and found.listening is not None:
+                return found
+        return None
+
+    async def get_message(
+        self, queue: str, ack: bool = True, timeout: float = 1, accept: str | list[str] | None = None
+    ) -> QueuedMessage:
+        """Take one message from a queue that is there; ``TimeoutError`` if none comes. Without ``ack`` it goes back."""
+        config = self.config if accept is None else {**self.config, constants.ACCEPT_CONFIG_KEY: accept}
+        connections = Connections.from_config(config)
+        connections.startService()
+        received: Deferred[Message] = Deferred()
+
+        def receive(message: Message) -> None:
+            if not received.called:
+                received.callback(message)
+
+        try:
+            consumer = connections.consume(Queue(queue, passive=True), receive, 1)
+            await consumer.ready
+            message = await received.addTimeout(timeout, default_reactor())
+            properties = message.properties
+            payload = Serializers.of(config).decode(
+                properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers
+            )
+            if ack:
+                message.ack()
+            await consumer.close()
+            return QueuedMessage(message, payload)
+        finally:
+            await connections.stopService()
+
+    # The end
+
+    def stop(self) -> Deferred[None]:
+        """Stop services and clients, and forget the broker. Fires when nothing of it is left in the reactor."""
+        return Deferred.fromCoroutine(self.end("stop"))
+
+    def kill(self) -> Deferred[None]:
+        """As ``stop``, without waiting for workers."""
+        return Deferred.fromCoroutine(self.end("kill"))
+
+    async def end(self, how: str) -> None:
+        stops, self.stops = self.stops, []
+        for stop in reversed(stops):
+            await maybeDeferred(stop)
+        await gatherResults([getattr(each, how)() for each in (*self.runners, *self.containers)])
+        for shared in self.shared.values():
+            await maybeDeferred(shared.stopService)
+        broker = memory.brokers.pop(self.broker, None)
+        if broker is not None:
+            await broker.stop()
+        await deferLater(default_reactor(), 0)  # what the last connections wrote is on its way for one turn
+
+
+# HTTP without a port --------------------------------------------------------------------------------------------------
+
+
+class Listening:
+    """What stands for a port."""
+
+    def stopListening(self) -> None:
+        """Nothing was opened."""
+
+
+class MemoryListener(Listener):
+    """A listener that serves those inside the process alone."""
+
+    def listen(self) -> None:
+        if self.listening is None and self.serving:
+            self.listening = Listening()
+            self.site.closing = False
+
+
+def serve_in_memory(shared: SharedServices, config: Mapping[str, Any]) -> None:
+    """Be there before ``WebServer`` asks for a listener."""
+    host, port = parse_address(
+        config.get(constants.WEB_SERVER_ADDRESS_CONFIG_KEY) or constants.DEFAULT_WEB_SERVER_ADDRESS
+    )
+    shared.get(
+        f"web:{host}:{port}", lambda: MemoryListener(host, port, WebSite(body_max_of(config), default_reactor()))
+    )
+
+
+FindListener = Callable[[str, int], "MemoryListener | None"]
+
+
+@implementer(IAgentEndpointFactory)
+class WebSession(HTTPClient):
+    """treq's client of the services of a test: ``response = await session.get("/url")``, ``await response.text()``.
+
+    A URL may go without its host.
+    """
+
+    def __init__(self, base: str, find: FindListener) -> None:
+        super().__init__(Agent.usingEndpointFactory(default_reactor(), self))
+        self.base = base
+        self.find = find
+        self.pipes: list[memory.Pipe] = []
+
+    def request(self, method: str, url: Any, **options: Any) -> Deferred[Any]:
+        """As treq's."""
+        if isinstance(url, str) and url.startswith("/"):
+            url = self.base + url
+        return super().request(method, url, **options)
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        return SiteEndpoint(self, uri.host.decode("ascii"), uri.port)
+
+    def close(self) -> Deferred[None]:
+        """Leave, also in the middle of a response. Fires when the services know it."""
+        for pipe in self.pipes:
+            pipe.abortConnection()
+        left: Deferred[None] = Deferred()
+        default_reactor().callLater(0, left.callback, None)
+        return left
+
+
+@implementer(IStreamClientEndpoint)
+class SiteEndpoint:
+    """Connects a client to the site of a listener, by bytes."""
+
+    def __init__(self, session: WebSession, host: str, port: int) -> None:
+        self.session = session
+        self.host = host
+        self.port = port
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return execute(self.connect_now, protocolFactory)
+
+    def connect_now(self, factory: IProtocolFactory) -> IProtocol:
+        listener = self.session.find(self.host, self.port)
+        if listener is None:
+            raise ConnectionRefusedError(f"no service of this test serves {self.host}:{self.port}")
+        address = memory.MemoryAddress(f"{self.host}:{self.port}")
+        client = factory.buildProtocol(address)
+        server = listener.site.buildProtocol(address)
+        assert client is not None and server is not None
+        pipe, _ = memory.join(client, server, default_reactor(), address)
+        self.session.pipes.append(pipe)
+        return client
