@@ -88,14 +88,17 @@ def free_port() -> int:
     raise RuntimeError(f"no free port from {PORTS.start} to {PORTS.stop}")
 
 
-def spawn(argv: list[str], environ: dict[str, str], output: str) -> subprocess.Popen[bytes]:
-    """Start a process that does not outlive this one, even if this one is killed."""
+def tied(argv: list[str]) -> list[str]:
+    """The command of a process that does not outlive this one, even if this one is killed."""
     setpriv = shutil.which("setpriv")
-    tied = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+    return [setpriv, "--pdeathsig", "KILL", *argv] if setpriv else argv
+
+
+def spawn(argv: list[str], environ: dict[str, str], output: str) -> subprocess.Popen[bytes]:
     with open(output, "ab") as file:
         # a session of its own: Ctrl-C at the terminal is for the tests, which then end it
         return subprocess.Popen(
-            [*tied, *argv], env=environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            tied(argv), env=environ, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
 
 

@@ -47,7 +47,7 @@ class Peer:
         output = os.path.join(node.folder, f"nameko-{version}")
         with open(output, "wb") as file:
             self.process = subprocess.Popen(
-                argv(version, self.config, ALL),
+                rabbitmq.tied(argv(version, self.config, ALL)),
                 env={**os.environ, "PYTHONPATH": processes.ROOT},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ from tests.interop.fixtures import CONFIG, InteropCase, argv
 from tests.interop.fleet import SIDES
 from tests.interop.nameko_env import NAMEKO_3
 from tests.services import ServicesCase
+from txservices.exceptions import RpcTimeout
 
 
 class Twins(InteropCase):
@@ -132,6 +133,19 @@ class Restarts(InteropCase):
         told = await heard.wait(3)
         self.assertEqual({what for _, what, *_ in told}, {"pool", "second", "one"})
         self.assertEqual(await process.end(), 0, process)
+
+    async def test_expired_meanwhile(self) -> None:
+        """A request that nobody waits for any more is not run by a nameko that comes back."""
+        heard = await self.witness()
+        cluster = await self.cluster()
+        away = await self.nameko("Twin")
+        self.assertEqual(await cluster.twin.who(1), ["n", 1])
+        await away.end()
+        await self.assertFailure(cluster.twin.until_killed.options(timeout=0.2)("n"), RpcTimeout)
+        waits = cluster.twin.who(2)  # in the same queue, behind it
+        await self.nameko("Twin")
+        self.assertEqual(await waits, ["n", 2])
+        self.assertEqual(heard.things, [])
 
     async def test_killed_in_the_middle_of_a_call(self) -> None:
         """What a twin was at when it was killed the other one does, whichever side each is of."""

@@ -47,7 +47,6 @@ NAMES = re.compile(rb"(caller|teller|answers)_[nt]")
 # Python's own words, about the function that looks whether arguments fit.
 CHECKED_BY = re.compile(rb"(inspect\.getcallargs|txservices\.extensions\.\w+)(?=\(\) argument after)")
 
-
 TOPOLOGY = {
     "list_exchanges": "name type durable auto_delete internal arguments",
     "list_queues": "name durable auto_delete exclusive arguments",
