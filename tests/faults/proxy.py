@@ -262,6 +262,10 @@ class Proxy:
             link.up.pump()
             link.down.pump()
 
+    def another_cable(self) -> None:
+        """New links are healthy; those that there are stay as they are, and neither side learns of the other's end."""
+        self.up, self.down = Conditions(), Conditions()
+
     def heal_after_cut(self, reset: bool = False) -> None:
         """End all links, what waits on them with them; those that come are healthy."""
         self.cut(reset)

@@ -9,12 +9,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from tests.faults.scene import BACK, SOCKET, Echo, FaultsCase, until
-from tests.rabbitmq import free_port
 from tests.services import Heard, Recorded
 from txservices.amqp.connection import Connections
 from txservices.amqp.consumer import Consumer
 from txservices.amqp.entities import Exchange, Queue
-from txservices.events import event_handler
+from txservices.events import BROADCAST, event_handler
 from txservices.exceptions import ReplyQueueExpiredWithPendingReplies
 from txservices.rpc import rpc
 from txservices.sending import unconfirmed
@@ -22,7 +21,7 @@ from txservices.sending import unconfirmed
 TELLS = Exchange("tells", type="topic")
 HEARS = Queue("hears", TELLS, "#")
 HEARTBEAT = 1  # seconds; more than a second of silence on loopback is a fault
-SILENCE = 2 * HEARTBEAT + 1.5  # seconds until either side has given up the other, RabbitMQ's own look included
+SILENCE = 2 * HEARTBEAT + 3  # seconds until either side has given up the other, on a machine that is busy
 
 
 class LinkCase(FaultsCase):
@@ -190,6 +189,35 @@ class Consuming(LinkCase):
         await recorded.wait(10)
         self.assertEqual(await self.depth("hears"), (0, 1))
 
+    async def test_row_08_the_broker_still_sees_a_zombie(self) -> None:
+        """An exclusive queue, which the broker holds for a connection that is dead at our end alone, is had again when
+        the broker gives that up; a shared queue is had at once."""
+        got = Heard()
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("teller", "told", handler_type=BROADCAST, reliable_delivery=False)
+            def told(self, value: str) -> None:
+                got(value)
+
+        (container,) = await self.start(Listener, HEARTBEAT=HEARTBEAT)
+        shared = await self.consumer(self.bare(HEARTBEAT=HEARTBEAT), lambda message: None)
+        back, shared_back = Heard(), Heard()
+        container.entrypoints[0].consumer.on_ready.append(back)
+        shared.on_ready.append(shared_back)
+        given_up = self.logged("no connection to the broker")
+        self.proxy.black_hole()
+        await given_up.wait(2)
+        self.proxy.another_cable()
+        began = reactor.seconds()
+        await shared_back.wait()
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
+        await back.wait()
+        self.assertLess(reactor.seconds() - began, BACK + SOCKET + SILENCE)
+        await self.past_the_proxy().publish("teller.events", "told", b'"heard"', dict(JSON), mandatory=True)
+        await got.wait()
+
     async def test_row_10_lost_while_a_worker_runs(self) -> None:
         """The event comes again, flagged; the first worker's late ack goes nowhere; the queue is empty afterwards."""
         begun, finish, redelivered = Heard(), [Deferred(), Deferred()], []
@@ -330,60 +358,3 @@ class Calling(LinkCase):
         await self.delete_queue(cluster._client.queue.name)
         await self.assertFailure(pending, ReplyQueueExpiredWithPendingReplies)
         self.assertEqual(await cluster.echo.echo("again"), "again")
-
-
-class Starting(FaultsCase):
-    """Brokers that are not there."""
-
-    async def test_row_01_absent_at_start(self) -> None:
-        """A service waits for its broker, says why and until when for each attempt, and is up when there is one."""
-        attempts = self.logged("no connection to the broker")
-        await self.proxy.shut()
-        starting = Deferred.fromCoroutine(self.start(Echo))
-        lines = await attempts.wait(3)
-        for line in lines:
-            self.assertRegex(line, r"guest:\*+@127\.0\.0\.1:\d+/.*refused.*Trying again in \d\.\d s")
-        self.assertNoResult(starting)
-        await self.proxy.listen()
-        began = reactor.seconds()
-        await starting
-        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
-        self.assertEqual(await (await self.cluster()).echo.echo(1), 1)
-
-    async def test_row_30_first_host_dead(self) -> None:
-        """Of two hosts, the one that answers is used: at the start, and when the other dies later."""
-        self.config["AMQP_URI"] = [f"amqp://guest:guest@127.0.0.1:{free_port()}/", self.config["AMQP_URI"]]
-        await self.start(Echo)
-        cluster = await self.cluster()
-        self.assertEqual(await cluster.echo.echo(1), 1)
-
-    async def test_row_30_host_dies_later(self) -> None:
-        """A host that dies under its clients costs them a reconnect to the next one."""
-        self.config["AMQP_URI"] = [self.config["AMQP_URI"], self.direct["AMQP_URI"]]
-        await self.start(Echo)
-        cluster = await self.cluster()
-        self.assertEqual(await cluster.echo.echo(1), 1)
-        await self.proxy.shut()
-        began = reactor.seconds()
-        self.assertEqual(await cluster.echo.echo(2), 2)
-        self.assertLess(reactor.seconds() - began, BACK + SOCKET)
-
-    async def test_row_34_they_come_back_spread_out(self) -> None:
-        """Of 200 connections that lose their broker at once, no tenth of the time sees more than a third try again."""
-        waits: list[float] = []
-        connections = [self.bare() for _ in range(3)]
-        await gatherResults([each.consuming.when_connected() for each in connections])
-        lines = self.logged("Trying again in")
-        await self.proxy.shut()
-        await lines.wait(3)
-        for line in lines.things:
-            self.assertIn("********", line)
-        for _ in range(67):
-            waits += [each.consuming.retry_after(failed, None) for failed, each in enumerate(connections)]
-        for failed in range(3):
-            some = waits[failed::3]
-            width = (max(some) - min(some)) / 10
-            crowds = Counter(int((wait - min(some)) / width) for wait in some)
-            self.assertLess(max(crowds.values()), len(some) / 3)
-        await self.proxy.listen()
-        await until(lambda: all(each.connected for each in connections))
