@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 
-.PHONY: help run test lint bench clean
+.PHONY: help run test faults lint bench clean
 
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
 	@echo "make test   the whole suite (TESTS=tests.test_rpc for a part)"
+	@echo "make faults the fault tests alone, in their long form: a cluster, more deaths, more seeds"
 	@echo "make lint   ruff, and mypy --strict on txservices/"
 	@echo "make bench  the benchmarks"
 	@echo "make clean  take away the virtual environment and everything made"
@@ -26,6 +27,9 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m twisted.trial $(TESTS)
+
+faults: $(VENV)/installed
+	FAULTS_FULL=1 $(BIN)/python -m twisted.trial tests.faults
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
