@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
 
 from twisted.internet import reactor
@@ -14,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from tests.faults.checker import CALL, EVENT, Checker
 from tests.faults.proxy import Proxy, Quiet
 from tests.faults.scene import until
+from tests.processes import ROOT
 
 
 class Recorder(Protocol):
@@ -137,3 +140,20 @@ class CheckerTests(TestCase):
         self.checker.call(8, Deferred(), 1)
         self.checker.note(CALL, "handled", 8)
         self.assertIn("unanswered [8]", str(self.assertRaises(AssertionError, self.checker.check)))
+
+
+class Promises(TestCase):
+    """What docs/guarantees.md says is shown."""
+
+    def test_each_test_is_there(self) -> None:
+        """Every file and every test that the page names exists."""
+        with open(os.path.join(ROOT, "docs", "guarantees.md"), encoding="utf-8") as file:
+            page = file.read()
+        paths = set(re.findall(r"`([\w/]+\.py)`", page))
+        self.assertGreater(len(paths), 5)
+        sources = ""
+        for path in paths:
+            with open(os.path.join(ROOT, "tests", path), encoding="utf-8") as file:
+                sources += file.read()
+        tests = set(re.findall(r"`(test_\w+)`", page))
+        self.assertEqual(tests - set(re.findall(r"def (test_\w+)", sources)), set())
