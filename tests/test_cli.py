@@ -164,6 +164,6 @@ class Commands(TestCase):
     async def test_help(self) -> None:
         """The help names every command; the version is that of the package."""
         _, stdout, _ = await self.ends("--help")
-        for name in ("run", "call", "dispatch", "broker", "show-config"):
+        for name in ("run", "call", "dispatch", "shell", "broker", "show-config"):
             self.assertRegex(stdout, f"\n  {name} ")
         self.assertRegex((await self.ends("--version"))[1], r"txservices, version \d")

@@ -1,4 +1,4 @@
-"""`txservices`: run services, call them, tell them something, be their broker, show their config.
+"""`txservices`: run services, call them, tell them something, prompt for it, be their broker, show their config.
 
 Exit status: 0 done, 1 a remote error or a crash, 2 a user's mistake. What a command answers goes to stdout,
 what went wrong to stderr.
@@ -158,6 +158,23 @@ def dispatch(service: str, event: str, payload: str, given: Given) -> None:
             await tell(service, event, data)
 
     as_client(work, given)
+
+
+@commands.command()
+@configured
+@click.option(
+    "--interface",
+    type=click.Choice(["bpython", "ipython", "plain"]),
+    help="The prompt; the first of these that is installed, if not given.",
+)
+def shell(given: Given, interface: str | None) -> None:
+    """A Python prompt with the services at hand, as `n`.
+
+    n.rpc.service_x.remote_method("hello") waits, and gives what it returned. What is piped in is run.
+    """
+    from txservices.shell import interact
+
+    interact(given, interface)
 
 
 @commands.command("show-config")

@@ -1,0 +1,138 @@
+"""`txservices shell`, piped into and at a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+
+SERVICE = """
+from txservices.events import event_handler
+from txservices.rpc import rpc
+
+class Odd:
+    name = "odd"
+
+    @rpc
+    def add(self, first, second=1): return first + second
+
+    @rpc
+    def fail(self): raise ValueError("not today")
+
+    @event_handler("shop", "sold")
+    def sold(self, payload): print("sold:", payload)
+"""
+TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+class Shells(TestCase):
+    """Shells, with one process of services."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        self.config = processes.config_file(self)
+
+    def file(self, name: str, text: str) -> str:
+        path = os.path.join(self.folder, name)
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    async def services(self) -> processes.Process:
+        self.file("app.py", SERVICE)
+        running = processes.txservices(self, "run", "--config", self.config, "app", cwd=self.folder)
+        await running.line("running: odd")
+        return running
+
+    def piped(self, text: str, *options: str, **environ: str) -> processes.Process:
+        shell = processes.txservices(self, "shell", "-c", self.config, *options, cwd=self.folder, **environ)
+        shell.process.write(text.encode())
+        shell.process.closeStdin()
+        return shell
+
+    def at_terminal(self, *options: str, **environ: str) -> processes.Process:
+        arguments = [processes.script("txservices"), "shell", "-c", self.config, *options]
+        environ = {"TERM": "dumb", "PYTHONPATH": self.folder, **environ}
+        return processes.start(self, [sys.executable, "-c", TERMINAL, *arguments], self.folder, **environ)
+
+    async def test_piped(self) -> None:
+        """Calls wait and print, with no prompt between; names in brackets; events; what is defined in it."""
+        running = await self.services()
+        shell = self.piped(
+            "n.rpc.odd.add(1, 2)\nn.rpc['odd'].add(5)\nfor each in 1, 2:\n    x = n.rpc.odd.add(each, second=10)\n"
+            "x\nn.dispatch_event('shop', 'sold', {'a': 1})\nn.disconnect()\nn.rpc.odd.add.call_async(40, 2).result()\n"
+            "sorted(n.config)"
+        )
+        printed = await processes.succeed(shell)
+        names = "['AMQP_URI', 'EMBEDDED_BROKER_ADDRESS', 'WEB_SERVER_ADDRESS']"
+        self.assertEqual((printed, shell.stderr), (f"3\n6\n12\n42\n{names}\n", ""))
+        await running.line("sold: {'a': 1}$")
+        await processes.stopped(running)
+
+    async def test_errors(self) -> None:
+        """What is piped ends with its first error, from its own line on, with 1; with any interface asked for."""
+        running = await self.services()
+        for text, error in [
+            ("n.rpc.odd.fail()", "RemoteError: ValueError not today"),
+            ("n.rpc.nobody.fail()", "UnknownService: Unknown service `nobody`"),
+            ("1 +", "SyntaxError: invalid syntax"),
+        ]:
+            shell = self.piped(f"print('begins')\n{text}\nprint('not reached')\n", "--interface", "ipython")
+            self.assertEqual(await shell.exit(), 1, str(shell))
+            self.assertEqual(shell.stdout, "" if "1 +" in text else "begins\n")
+            self.assertRegex(shell.stderr, f'(?s)File "<stdin>", line 2.*{re.escape(error)}\n$')
+            self.assertNotIn("in run_piped", shell.stderr)
+        self.assertEqual(await running.end(), 0)
+
+    async def test_startup_file(self) -> None:
+        """PYTHONSTARTUP is run before, with `n` at hand; an error in it is told of, and no end."""
+        broker = "--broker=amqp://guest:guest@127.0.0.1:1/"
+        path = self.file("startup.py", "there = n.config['AMQP_URI']\n1 / 0\n")
+        shell = self.piped("there", broker, PYTHONSTARTUP=path)
+        self.assertEqual(await processes.succeed(shell), "'amqp://guest:guest@127.0.0.1:1/'\n")
+        self.assertRegex(shell.stderr, '(?s)File ".*startup.py", line 2.*ZeroDivisionError')
+
+    async def test_no_broker(self) -> None:
+        """With none configured and none there it says so, with 2."""
+        shell = self.piped("1")
+        self.assertEqual(await shell.exit(), 2, str(shell))
+        self.assertRegex(shell.stderr, "^Error: no broker on 127.0.0.1:.*\n$")
+
+    async def test_terminal(self) -> None:
+        """At a terminal it greets, prompts, prints and goes on after an error; Ctrl-D leaves, with 0."""
+        running = await self.services()
+        shell = self.at_terminal("--interface", "plain")
+        await shell.line("Broker: amqp://guest:[*]{8}@127.0.0.1:[0-9]+/.*\r\n(.*\r\n)+>>> ")
+        for typed, answer in [("n.rpc.odd.add(1, 41)", "^42\r$"), ("1 / 0", "^ZeroDivisionError"), ("6 * 9", "^54\r$")]:
+            shell.process.write(f"{typed}\n".encode())
+            await shell.line(answer)
+        shell.process.write(b"\x04")
+        self.assertEqual(await shell.exit(), 0, str(shell))
+        await processes.stopped(running)
+
+    async def test_interfaces(self) -> None:
+        """The first that is installed, or the one that is asked for."""
+        self.file(
+            "bpython.py", "def embed(locals_, banner): print('bpython', locals_['n'].config['max_workers'], banner)"
+        )
+        self.file(
+            "IPython.py", "def start_ipython(argv, user_ns): print('ipython', user_ns['n'].config['max_workers'], argv)"
+        )
+        options = ("--broker", "amqp://me:s3cret@127.0.0.1:1/", "-d", "max_workers=7")
+        for interface, expected in [((), "bpython 7 txs"), (("--interface", "ipython"), r"ipython 7 \['--Term")]:
+            shell = self.at_terminal(*options, *interface)
+            await shell.line(expected)
+            self.assertEqual(await shell.exit(), 0, str(shell))
+            self.assertNotIn("s3cret", shell.stdout)
+
+    async def test_interface_not_installed(self) -> None:
+        """One that is asked for and not there is a mistake."""
+        self.file("sitecustomize.py", "import sys; sys.modules['bpython'] = None")
+        shell = self.at_terminal("--broker", "amqp://127.0.0.1:1/", "--interface", "bpython")
+        self.assertEqual(await shell.exit(), 2, str(shell))
+        await shell.line("Error: --interface bpython: it is not installed: pip install bpython, or choose plain")
