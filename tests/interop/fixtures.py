@@ -57,12 +57,12 @@ class Peer:
         atexit.register(self.close)
         reactor.addSystemEventTrigger("before", "shutdown", self.close)  # it would mourn its broker
         assert self.process.stdout is not None
-        select.select([self.process.stdout], [], [], START_TIMEOUT)
-        os.set_blocking(self.process.stdout.fileno(), False)
-        if self.process.stdout.readline() != b"ready\n":
+        readable, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
+        if not readable or os.read(self.process.stdout.fileno(), 100)[:5] != b"ready":  # nothing: it has ended
+            status = self.process.poll()
             self.close()
             with open(output, encoding="utf-8") as file:
-                raise AssertionError(f"nameko {version} has not started:\n{file.read()[-4000:]}")
+                raise AssertionError(f"nameko {version} has not started, status {status}:\n{file.read()[-4000:]}")
 
     def close(self) -> None:
         self.process.kill()
