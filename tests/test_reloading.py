@@ -149,3 +149,16 @@ class Runs(TestCase):
         write(os.path.join(self.folder, "app.py"), APP)
         await running.line("^version 1 key a")
         self.assertEqual(await running.end(), 0, str(running))
+
+    async def test_leaving_while_it_stops(self) -> None:
+        """Ctrl-C while a change waits for a worker to finish ends the process, and at once."""
+        waits = APP.replace("def tell(self): ", "def tell(self): from_now = Deferred(); ")
+        waits = waits.replace('("key"))', '("key")); return from_now')
+        write(os.path.join(self.folder, "app.py"), "from twisted.internet.defer import Deferred\n" + waits)
+        running = self.start()
+        await running.line("^version 1 key a")
+        await running.line("running: tells")
+        self.version("2")
+        await running.line("beginning anew")
+        self.assertEqual(await running.end("INT"), 0, str(running))
+        self.assertNotIn("version 2", running.stdout)
