@@ -1,9 +1,9 @@
 """The real nameko, from PyPI, each version in a virtual environment of its own, made once: ``.nameko-2.14.1/`` in the
 checkout's folder.
 
-It is run by the Python that runs the tests. Tried on 3.11; eventlet 0.41, kombu 5.7 and greenlet 3.5 say that they run
-on 3.10 to 3.14. Where it can't be made, there is no network or eventlet has come to its end on that Python, the tests
-are skipped and say why; with ``TXSERVICES_NO_SKIPS`` that is a failure.
+It is run by the Python that runs the tests. 3.10 to 3.13 have been tried, with eventlet 0.41, kombu 5.7 and greenlet
+3.5. Where it can't be made, for want of a network or because eventlet has come to its end on that Python, the tests are
+skipped and say why; with ``TXSERVICES_NO_SKIPS`` they fail.
 """
 
 from __future__ import annotations
