@@ -9,8 +9,13 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from tests import processes
+from tests.conformance.cases import Case
+from tests.services import Heard
 from txservices import settings
+from txservices.broker.broker import Broker
+from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError
+from txservices.rpc import rpc
 
 ENVIRON = {"INT": "5", "BOOL": "true", "LIST": "[1, 2]", "DICT": "{a: 1}", "SEVEN": "007", "TEXT": '"1"', "EMPTY": ""}
 
@@ -140,3 +145,62 @@ class Run(TestCase):
         self.assertEqual(await running.end(), 0, str(running))
         self.assertIn("starting services: two\n", running.stdout)
         await running.line("^own format: twisted SIGTERM: stopping$")
+
+
+class Shell(Case):
+    """Line 69: ``txservices shell``. There is no ``test`` command: nothing needs to be patched before pytest runs."""
+
+    timeout = 60
+
+    async def setUp(self) -> None:
+        super().setUp()
+        heard = self.heard = Heard()
+        server = Broker()
+        port: Any = await server.listen(port=0)
+        self.config["AMQP_URI"] = f"amqp://guest:guest@127.0.0.1:{port.getHost().port}/"
+        self.stops.append(server.stop)
+
+        class Service:
+            name = "service-x"
+
+            @rpc
+            def double(self, value):
+                return value * 2
+
+            @rpc(expected_exceptions=ValueError)
+            def fail(self):
+                raise ValueError("why")
+
+            @event_handler("source", "type")
+            def hear(self, data):
+                heard(data)
+
+        await self.start(Service)
+
+    def shell(self, typed: str, *options: str, **environ: str) -> processes.Process:
+        shell = processes.txservices(self, "shell", "--broker", self.config["AMQP_URI"], *options, **environ)
+        shell.process.write(typed.encode())
+        shell.process.closeStdin()
+        return shell
+
+    async def test_line_69_helper_object(self) -> None:
+        """``n`` calls and waits, dispatches, and has the config; PYTHONSTARTUP is run before it; the status is 0."""
+        startup = os.path.abspath(self.mktemp())
+        with open(startup, "w", encoding="utf-8") as file:
+            file.write("started = 21\n")
+        typed = (
+            "n.rpc['service-x'].double(started)\nn.dispatch_event('source', 'type', {'a': 1})\n"
+            "n.config['AMQP_URI'].partition(':')[0]\nn.disconnect()\n"
+        )
+        shell = self.shell(typed, PYTHONSTARTUP=startup)
+        self.assertEqual(await processes.succeed(shell), "42\n'amqp'\n")
+        self.assertEqual(await self.heard.wait(), [{"a": 1}])
+
+    async def test_line_69_exit_codes(self) -> None:
+        """An error in what is piped in ends it with 1, whatever the interface; one that there isn't, with 2."""
+        failing = self.shell("n.rpc['service-x'].fail()\nprint('on')\n", "--interface", "bpython")
+        wrong = self.shell("", "--interface", "nothing")
+        self.assertEqual(await failing.exit(), 1, str(failing))
+        self.assertIn("RemoteError: ValueError why", failing.stderr)
+        self.assertEqual(failing.stdout, "")
+        self.assertEqual(await wrong.exit(), 2, str(wrong))
