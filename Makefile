@@ -10,7 +10,7 @@ TESTS ?= tests
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
 	@echo "make test   the whole suite (TESTS=tests.test_rpc for a part)"
-	@echo "make faults the fault tests alone, in their long form: more deaths, more seeds"
+	@echo "make faults the fault tests alone, in their long form: a cluster, more deaths, more seeds"
 	@echo "make lint   ruff, and mypy --strict on txservices/"
 	@echo "make bench  the benchmarks"
 	@echo "make clean  take away the virtual environment and everything made"
