@@ -20,7 +20,7 @@ ACCEPT_CONFIG_KEY = "ACCEPT"
 
 MAX_WORKERS_CONFIG_KEY = "max_workers"
 DEFAULT_MAX_WORKERS = 10
-PREFETCH_COUNT_CONFIG_KEY = "prefetch_count"  # as many messages as workers, for RPC 40 more, unless set
+PREFETCH_COUNT_CONFIG_KEY = "prefetch_count"  # as many messages as workers and 40 more, unless set
 PARENT_CALLS_CONFIG_KEY = "parent_calls_tracked"
 DEFAULT_PARENT_CALLS_TRACKED = 10
 SERVICE_CONTAINER_CLS_CONFIG_KEY = "SERVICE_CONTAINER_CLS"
@@ -29,6 +29,8 @@ RPC_EXCHANGE_CONFIG_KEY = "rpc_exchange"
 DEFAULT_RPC_EXCHANGE = "nameko-rpc"
 AUTO_DELETE_EVENT_EXCHANGES_CONFIG_KEY = "AUTO_DELETE_EVENT_EXCHANGES"
 DECLARE_EVENT_EXCHANGES_CONFIG_KEY = "DECLARE_EVENT_EXCHANGES"
+QUEUE_TYPE_CONFIG_KEY = "QUEUE_TYPE"
+QUEUE_TYPES = ("classic", "quorum")
 
 RPC_TIMEOUT_CONFIG_KEY = "RPC_TIMEOUT"
 DEFAULT_RPC_TIMEOUT = 60.0  # seconds for the reply to a call; null for no end
@@ -63,6 +65,8 @@ RPC_ROUTING_KEY_TEMPLATE = "{}.*"  # service; every method of it
 RPC_REPLY_QUEUE_TEMPLATE = "rpc.reply-{}-{}"  # service, id
 RPC_REPLY_QUEUE_TTL = 300_000  # milliseconds that a reply queue outlives its last consumer, `x-expires`
 EVENT_EXCHANGE_TEMPLATE = "{}.events"  # service that dispatches
+
+QUEUE_TYPE_ARGUMENT = "x-queue-type"
 
 # On Python objects ------------------------------------------------------------------------------------------
 

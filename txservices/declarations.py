@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from attrs import evolve
+
+from txservices import constants
 from txservices.amqp.entities import Exchange, Queue
 from txservices.exceptions import ConfigurationError
+
+E = TypeVar("E", Exchange, Queue, Exchange | Queue)
 
 # What kombu makes arguments of: attribute, argument, from its unit to the broker's.
 QUEUE_ARGUMENTS: tuple[tuple[str, str, Callable[[Any], int]], ...] = (
@@ -73,3 +78,28 @@ def entity_of(thing: Any) -> Exchange | Queue:
     if isinstance(thing, Queue) or hasattr(thing, "queue_arguments"):
         return queue_of(thing)
     return exchange_of(thing)
+
+
+def with_queue_type(entity: E, configured: str | None, wanted: str | None = None) -> E:
+    """The queue as one of the type that is wanted for it, or else configured for all, if it can be and has none yet.
+
+    Queues that go with a connection or with their last consumer stay as they are: no quorum holds those. To want a type
+    for one of them is a ``ConfigurationError``, and so is a type that there isn't. What is no queue is given back.
+    """
+    queue_type = wanted or configured
+    if queue_type is None or not isinstance(entity, Queue):
+        return entity
+    if queue_type not in constants.QUEUE_TYPES:
+        raise ConfigurationError(
+            f"{constants.QUEUE_TYPE_CONFIG_KEY}: {queue_type!r} is none of {', '.join(constants.QUEUE_TYPES)}"
+        )
+    if entity.exclusive or entity.auto_delete or not entity.durable:
+        if wanted == "quorum":
+            raise ConfigurationError(
+                f"queue {entity.name!r} can't be a quorum queue, for it does not last: give no queue_type, or a queue"
+                " that is durable, not exclusive and not deleted by itself (reliable_delivery=True for events)"
+            )
+        return entity
+    if entity.passive or constants.QUEUE_TYPE_ARGUMENT in entity.arguments:
+        return entity
+    return evolve(entity, arguments={**entity.arguments, constants.QUEUE_TYPE_ARGUMENT: queue_type})

@@ -45,7 +45,7 @@ class BrokerRefused(ConfigurationError):
 
 
 class DeclarationMismatch(ConfigurationError):
-    """An exchange or queue exists on the broker with other properties than those declared here."""
+    """An exchange or queue exists on the broker with other properties than those declared here, or can't have them."""
 
 
 class AmqpError(Exception):

@@ -19,7 +19,7 @@ from txservices.amqp.connection import Connections
 from txservices.amqp.consumer import Consumer as QueueConsumer
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.containers import ServiceContainer
-from txservices.declarations import exchange_of, queue_of
+from txservices.declarations import exchange_of, queue_of, with_queue_type
 from txservices.exceptions import ContainerBeingKilled, DecodeError
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
 from txservices.sending import Sending, context_from, headers_for, send, unconfirmed
@@ -30,6 +30,10 @@ __all__ = ["Consumer", "Exchange", "Publisher", "Queue", "consume"]
 
 log = Logger()
 
+# Messages that are handled, but not acked as the broker sees it: a request's ack waits for the confirm of its reply, any
+# ack is a while on its way. They must not keep the next ones away. With a prefetch of max_workers alone, 10, it was 2,400
+# calls and 8,100 events in a second, with 50 it is 4,900 and 12,800.
+UNDER_WAY = 40
 SETTLE_TIMEOUT = 5.0  # seconds that a stop waits, once the workers are done, for the last confirms and acks
 
 
@@ -68,7 +72,7 @@ class Publisher(DependencyProvider):
         self.serializers = Serializers.of(config)
         self.sending = Sending.of(config, self.options)
         destination = self.queue or self.exchange
-        own = () if destination is None else (destination,)
+        own = () if destination is None else (with_queue_type(destination, self.sending.queue_type),)
         return self.amqp.declare(*self.sending.declare, *own)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Callable[..., Any]:
@@ -102,9 +106,9 @@ class Consumers(SharedExtension):
     def consume(
         self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int | None = None
     ) -> QueueConsumer:
-        """Have the queue's messages delivered to ``receive``; as many at once as there may be workers, or as told."""
+        """Have the queue's messages delivered to ``receive``; as many at once as told here, or in the configuration."""
         count = prefetch_count or self.container.config.get(constants.PREFETCH_COUNT_CONFIG_KEY)
-        consumer = amqp(self.container).consume(queue, receive, count or self.container.max_workers)
+        consumer = amqp(self.container).consume(queue, receive, count or self.container.max_workers + UNDER_WAY)
         self.opened.append(consumer)
         return consumer
 
@@ -140,25 +144,34 @@ class Consumer(Entrypoint):
 
     The message is acked when the worker is done, also if it raised; with ``requeue_on_error`` it goes back to the
     queue then and comes again at once. A body that can't be read is rejected (to the queue's dead letters, if it has
-    them) and logged.
+    them) and logged. ``queue_type`` is ``"quorum"`` or ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't
+    given; a queue that has the argument ``x-queue-type`` keeps it.
     """
 
     consumers = Consumers()
     consumer: QueueConsumer | None = None
 
     def __init__(
-        self, queue: Any = None, requeue_on_error: bool = False, prefetch_count: int | None = None, **kwargs: Any
+        self,
+        queue: Any = None,
+        requeue_on_error: bool = False,
+        prefetch_count: int | None = None,
+        queue_type: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.queue = None if queue is None else queue_of(queue)
         self.requeue_on_error = requeue_on_error
         self.prefetch_count = prefetch_count
+        self.queue_type = queue_type
 
     def setup(self) -> None:
         self.decode = Serializers.of(self.container.config).decode
 
     def start(self) -> Deferred[None]:
         assert self.queue is not None
+        configured = self.container.config.get(constants.QUEUE_TYPE_CONFIG_KEY)
+        self.queue = with_queue_type(self.queue, configured, self.queue_type)
         self.consumer = self.consumers.consume(self.queue, self.handle_message, self.prefetch_count)
         return self.consumer.ready
 

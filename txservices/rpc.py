@@ -27,6 +27,7 @@ from txservices.calls import (
     default_options,
     rpc_exchange,
 )
+from txservices.declarations import with_queue_type
 from txservices.exceptions import (
     BadRequest,
     ChannelClosedByBroker,
@@ -58,11 +59,6 @@ __all__ = [
 ]
 
 log = Logger()
-
-# Requests that are run and answered, and unacked until the broker confirms the reply, which for a persistent message is
-# when its caller has it. They must not keep the next ones away: with a prefetch of max_workers alone, 10, RPC with 50
-# in flight was half as fast as with 50.
-REPLIES_UNDER_WAY = 40
 
 
 class Responder:
@@ -159,19 +155,18 @@ class RpcConsumer(SharedExtension):
         self.decode = serializers.decode
         self.accepted = frozenset(serializers.accepted)
         self.prefix = f"{self.container.service_name}."
-        self.queue = Queue(
+        queue = Queue(
             constants.RPC_QUEUE_TEMPLATE.format(self.container.service_name),
             exchange,
             constants.RPC_ROUTING_KEY_TEMPLATE.format(self.container.service_name),
         )
+        self.queue = with_queue_type(queue, config.get(constants.QUEUE_TYPE_CONFIG_KEY))
         self.responder = Responder(amqp(self.container), exchange.name, serializers)
 
     def start(self) -> Deferred[None] | None:
         if not self.methods:
             return None  # none left of them, in a test that restricts its entrypoints
-        wished = self.container.config.get(constants.PREFETCH_COUNT_CONFIG_KEY)
-        prefetch_count = wished or self.container.max_workers + REPLIES_UNDER_WAY
-        self.consumer = self.consumers.consume(self.queue, self.handle_message, prefetch_count)
+        self.consumer = self.consumers.consume(self.queue, self.handle_message)
         return self.consumer.ready
 
     def cancel(self) -> Deferred[Any] | None:

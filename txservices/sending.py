@@ -21,7 +21,7 @@ from txservices import constants
 from txservices.amqp import spec
 from txservices.amqp.connection import Connections
 from txservices.amqp.entities import Exchange, Queue
-from txservices.declarations import entity_of
+from txservices.declarations import entity_of, with_queue_type
 from txservices.serialization import Serializers, compress
 
 log = Logger()
@@ -67,6 +67,7 @@ class Sending:
         timeout: seconds for the broker's confirm; for RPC, for the reply. None for no end.
         use_confirms: whether the publisher is told the outcome. The broker is asked for it in any case.
         declare: exchanges and queues to declare first.
+        queue_type: of the queues among them, as ``QUEUE_TYPE`` says, so that they are what their consumers declare.
         properties: of AMQP's basic class. With a ``content_type`` among them the body goes as it is.
     """
 
@@ -77,6 +78,7 @@ class Sending:
     timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT
     routing_key: str = ""
     declare: tuple[Exchange | Queue, ...] = ()
+    queue_type: str | None = None
     headers: Mapping[str, Any] = {}
     properties: Mapping[str, Any] = {"delivery_mode": PERSISTENT, "priority": 0}
 
@@ -84,7 +86,7 @@ class Sending:
     def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
         """As the configuration says, with these options on top."""
         timeout = config.get(constants.PUBLISH_TIMEOUT_CONFIG_KEY, constants.DEFAULT_PUBLISH_TIMEOUT)
-        return cls(timeout=timeout).merged(options)
+        return cls(timeout=timeout, queue_type=config.get(constants.QUEUE_TYPE_CONFIG_KEY)).merged(options)
 
     def merged(self, options: Mapping[str, Any]) -> Sending:
         """With these options on top. ``TypeError`` for one that means nothing."""
@@ -96,7 +98,8 @@ class Sending:
             elif name == "headers":
                 changes["headers"] = {**self.headers, **(value or {})}
             elif name == "declare":
-                changes["declare"] = (*self.declare, *map(entity_of, value or ()))
+                added = [with_queue_type(entity_of(each), self.queue_type) for each in value or ()]
+                changes["declare"] = (*self.declare, *added)
             elif name == "expiration":
                 # as kombu has it: seconds in Python, milliseconds as text on the wire
                 properties[name] = None if value is None else str(int(value * 1000))

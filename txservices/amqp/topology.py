@@ -6,7 +6,18 @@ from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.spec import ReplyCode
-from txservices.exceptions import ChannelClosedByBroker, DeclarationMismatch
+from txservices.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, DeclarationMismatch
+
+# what the user is to do, by the broker's reply code
+CURES: dict[int, str] = {
+    ReplyCode.PRECONDITION_FAILED: (
+        "exists with other properties ({}): delete it on the broker, or declare it as it is there"
+    ),
+    ReplyCode.NOT_IMPLEMENTED: (
+        "is of a kind that this broker does not have ({}): set AMQP_URI (or --broker) to a RabbitMQ, or declare it"
+        " without that argument (QUEUE_TYPE in the config, queue_type= of the entrypoint)"
+    ),
+}
 
 
 async def declare(protocol: Protocol, *entities: Exchange | Queue) -> None:
@@ -22,21 +33,20 @@ async def declare(protocol: Protocol, *entities: Exchange | Queue) -> None:
 async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
     """Declare one, with what it needs, and give its name (the broker's choice for a queue without one).
 
-    Raises ``DeclarationMismatch`` for one that exists otherwise, and ``ChannelClosedByBroker`` for any other refusal.
+    Raises ``DeclarationMismatch`` for one that exists otherwise or that this broker can't have, and
+    ``ChannelClosedByBroker`` for any other refusal.
     """
     try:
         if isinstance(entity, Exchange):
             await declare_exchange(channel, entity)
             return entity.name
         return await declare_queue(channel, entity)
-    except ChannelClosedByBroker as error:
-        if error.code == ReplyCode.PRECONDITION_FAILED:
-            kind = type(entity).__name__.lower()
-            raise DeclarationMismatch(
-                f"{kind} {entity.name!r} exists with other properties ({error.text}): delete it on the broker, or"
-                " declare it as it is there"
-            ) from error
-        raise
+    except (ChannelClosedByBroker, ConnectionClosedByBroker) as error:
+        cure = CURES.get(error.code)
+        if cure is None or entity.name not in error.text:  # a connection may be closed for somebody else's
+            raise
+        kind = type(entity).__name__.lower()
+        raise DeclarationMismatch(f"{kind} {entity.name!r} {cure.format(error.text)}") from error
 
 
 async def declare_exchange(channel: Channel, exchange: Exchange) -> None:
