@@ -29,7 +29,7 @@ from txservices.exceptions import (
     registry,
 )
 from txservices.extensions import DependencyProvider
-from txservices.rpc import Rpc, RpcProxy, rpc
+from txservices.rpc import ClusterRpc, Rpc, RpcProxy, rpc
 
 MESSAGE = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2, "priority": 0}
 
@@ -778,3 +778,36 @@ class EndTests(ServicesCase):
         cluster = await self.cluster(config={"serializer": "pickle", "ACCEPT": ["pickle", "json"]})
         with self.assertRaises(MalformedRequest):
             await cluster.service.plain(1)
+
+
+class Everybody:
+    """Knows whom it calls only when it does."""
+
+    name = "everybody"
+    cluster = ClusterRpc(timeout=5)
+
+    @rpc
+    async def ask(self, service, value):
+        return [await self.cluster[service].plain(value), await self.cluster.service.plain(value)]
+
+    @rpc(blocking=True)
+    def wait(self, service, value):
+        return [self.cluster[service].plain(value), self.cluster.service.plain(value)]
+
+
+class ClusterRpcTests(ServicesCase):
+    """All services, injected."""
+
+    async def test_any_service(self) -> None:
+        """A service named at the call is called, by attribute or in brackets, in the reactor and in a thread."""
+        await self.start(Service, Everybody)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.everybody.ask("service", 1), [1, 1])
+        self.assertEqual(await cluster.everybody.wait("service", 2), [2, 2])
+
+    async def test_nobody(self) -> None:
+        """A service that there isn't is known by its error."""
+        await self.start(Service, Everybody)
+        error = await self.assertFailure((await self.cluster()).everybody.ask("nobody", 1), RemoteError)
+        self.assertEqual(error.exc_type, "UnknownService")
+        self.assertEqual(len(self.flushLoggedErrors(UnknownService)), 1)

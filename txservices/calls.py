@@ -261,6 +261,31 @@ class ServiceProxy:
         return f"<proxy service: {self._service}>"
 
 
+class ClusterProxy:
+    """All services: ``cluster.service_x.method()``, and ``cluster["service-x"]`` for what is no name in Python."""
+
+    def __init__(
+        self,
+        client: Client,
+        context: Context,
+        sending: Sending,
+        method_proxy: Callable[[Client, Context, str, str, Sending], MethodProxy] | None = None,
+    ) -> None:
+        self._client = client
+        self._context = context
+        self._sending = sending
+        self._method_proxy = method_proxy
+
+    def __getitem__(self, service: str) -> ServiceProxy:
+        return ServiceProxy(self._client, self._context, service, self._sending, self._method_proxy)
+
+    def __getattr__(self, service: str) -> ServiceProxy:
+        if service.startswith("__"):  # what copy, mock and inspect look for
+            raise AttributeError(service)
+        proxy = self.__dict__[service] = self[service]  # the next time Python finds it there
+        return proxy
+
+
 class MethodProxy:
     """A method of another service, to be called."""
 

@@ -1,4 +1,4 @@
-"""Calls from service to service: ``@rpc`` answers them, ``RpcProxy`` makes them.
+"""Calls from service to service: ``@rpc`` answers them, ``RpcProxy`` and ``ClusterRpc`` make them.
 
 ``RpcConsumer.handle_message`` reads a request, one dict look-up finds its method -> a worker -> ``Responder`` writes
 the reply -> the broker has it -> the request is acked. No ack without a reply that is safe: a call whose service dies
@@ -21,6 +21,7 @@ from txservices.amqp.entities import Message, Queue
 from txservices.calls import (
     BlockingMethodProxy,
     Client,
+    ClusterProxy,
     MethodProxy,
     RpcReply,
     ServiceProxy,
@@ -41,12 +42,14 @@ from txservices.exceptions import (
 )
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
 from txservices.messaging import Consumers, amqp, in_time
-from txservices.sending import context_from, unconfirmed
+from txservices.sending import Sending, context_from, unconfirmed
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext
 
 __all__ = [
     "Client",
+    "ClusterProxy",
+    "ClusterRpc",
     "MethodProxy",
     "ReplyListener",
     "Responder",
@@ -55,6 +58,7 @@ __all__ = [
     "RpcProxy",
     "RpcReply",
     "ServiceProxy",
+    "ServiceRpc",
     "rpc",
 ]
 
@@ -273,8 +277,9 @@ class ReplyListener(SharedExtension):
         self.stop()
 
 
-class RpcProxy(DependencyProvider):
-    """Injects a proxy of another service: ``self.y.method(1)`` is a Deferred of what the method returned there.
+class ClusterRpc(DependencyProvider):
+    """Injects a proxy of all services: ``self.cluster.service_y.method(1)``, where a service is known by its name only
+    when it is called. A name that is none in Python goes in brackets, ``self.cluster["service-y"]``.
 
     ``timeout`` in seconds (None for none) ends each call, ``RPC_TIMEOUT`` of the configuration if it isn't given; other
     options are those of ``sending.Sending``: ``priority``, ``headers``, ``serializer``, …
@@ -282,15 +287,35 @@ class RpcProxy(DependencyProvider):
 
     reply_listener = ReplyListener()
 
-    def __init__(self, target_service: str, **options: Any) -> None:
-        self.target_service = target_service
+    def __init__(self, **options: Any) -> None:
         self.options = options
 
     def setup(self) -> None:
         self.sending = default_options(self.container.config, self.options)
 
-    def get_dependency(self, worker_ctx: WorkerContext) -> ServiceProxy:
+    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+        return ClusterProxy(*self.calls_of(worker_ctx))
+
+    def calls_of(self, worker_ctx: WorkerContext) -> tuple[Client, WorkerContext, Sending, type[MethodProxy]]:
+        """What a proxy needs to call for that worker."""
         client = self.reply_listener.client
         assert client is not None
-        method_proxy = BlockingMethodProxy if worker_ctx.blocking else MethodProxy
-        return ServiceProxy(client, worker_ctx, self.target_service, self.sending, method_proxy)
+        return client, worker_ctx, self.sending, BlockingMethodProxy if worker_ctx.blocking else MethodProxy
+
+
+class RpcProxy(ClusterRpc):
+    """Injects a proxy of one service: ``self.y.method(1)`` is a Deferred of what the method returned there.
+
+    Options are those of ``ClusterRpc``.
+    """
+
+    def __init__(self, target_service: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.target_service = target_service
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> ServiceProxy:
+        client, context, sending, method_proxy = self.calls_of(worker_ctx)
+        return ServiceProxy(client, context, self.target_service, sending, method_proxy)
+
+
+ServiceRpc = RpcProxy  # nameko 3's name

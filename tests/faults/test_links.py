@@ -302,7 +302,7 @@ class Calling(LinkCase):
         cluster = await self.cluster()
         answer = cluster.slow.work(7)
         await begun.wait()
-        await unconfirmed.settled(cluster._caller)  # else the request is sent again, and run again
+        await unconfirmed.settled(cluster._context)  # else the request is sent again, and run again
         await self.proxy.shut()
         finish.callback(None)
         (consumer,) = next(each for each in container.subextensions if hasattr(each, "opened")).opened

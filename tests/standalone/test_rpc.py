@@ -6,11 +6,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
 
 from tests.services import Heard, ServicesCase
+from txservices import exceptions
+from txservices import rpc as services_rpc
+from txservices.amqp import publish
 from txservices.amqp.entities import Queue
 from txservices.exceptions import ConfigurationError, RpcConnectionError, RpcTimeout, UnknownService
 from txservices.rpc import rpc
+from txservices.standalone import blocking
+from txservices.standalone import rpc as standalone
 from txservices.standalone.rpc import Caller, ClusterRpcProxy, ServiceRpcProxy
 
 
@@ -168,3 +174,15 @@ class StartTests(ServicesCase):
 
 async def nothing() -> None:
     """What has nothing to stop."""
+
+
+class NamekosNames(TestCase):
+    """What is imported under other names too."""
+
+    def test_same(self) -> None:
+        """nameko's path and nameko 3's names lead to the one thing that there is."""
+        self.assertIs(publish.UndeliverableMessage, exceptions.UndeliverableMessage)
+        self.assertIs(services_rpc.ServiceRpc, services_rpc.RpcProxy)
+        for module in standalone, blocking:
+            self.assertIs(module.ServiceRpcClient, module.ServiceRpcProxy)
+            self.assertIs(module.ClusterRpcClient, module.ClusterRpcProxy)

@@ -41,7 +41,15 @@ from txservices.standalone.reactor_thread import current, in_reactor
 from txservices.utils import sanitize_url
 from txservices.workers import default_reactor
 
-__all__ = ["ClusterRpcProxy", "Dispatcher", "ServiceRpcProxy", "event_dispatcher", "get_event_exchange"]
+__all__ = [
+    "ClusterRpcClient",
+    "ClusterRpcProxy",
+    "Dispatcher",
+    "ServiceRpcClient",
+    "ServiceRpcProxy",
+    "event_dispatcher",
+    "get_event_exchange",
+]
 
 LINGER = 10.0  # seconds that unused connections are kept: a view that had to make them anew would take 15 ms longer
 
@@ -318,6 +326,10 @@ class ServiceRpcProxy(BlockingProxy[ServiceProxy]):
 
     def proxy(self) -> ServiceProxy:
         return self.service(self.service_name)
+
+
+ClusterRpcClient = ClusterRpcProxy  # nameko 3's names
+ServiceRpcClient = ServiceRpcProxy
 
 
 # Events ---------------------------------------------------------------------------------------------------------------

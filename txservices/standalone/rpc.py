@@ -19,14 +19,16 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from txservices import constants
 from txservices.amqp.connection import Connections
-from txservices.calls import Client, ServiceProxy, default_options
+from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.exceptions import RpcConnectionError
-from txservices.sending import Sending, unconfirmed
+from txservices.sending import unconfirmed
 from txservices.utils import sanitize_url
 
 NAME = "standalone_rpc_proxy"  # what stands on the wire where a service has its name
 
 P = TypeVar("P")
+
+__all__ = ["ClusterProxy", "ClusterRpcClient", "ClusterRpcProxy", "ServiceRpcClient", "ServiceRpcProxy"]
 
 
 @frozen(eq=False)
@@ -119,24 +121,6 @@ class StandaloneProxy(Generic[P]):
         await self.stop()
 
 
-class ClusterProxy:
-    """All services: ``cluster.service_x.method()``, and ``cluster["service-x"]`` for what is no name in Python."""
-
-    def __init__(self, client: Client, caller: Caller, sending: Sending) -> None:
-        self._client = client
-        self._caller = caller
-        self._sending = sending
-
-    def __getitem__(self, service: str) -> ServiceProxy:
-        return ServiceProxy(self._client, self._caller, service, self._sending)
-
-    def __getattr__(self, service: str) -> ServiceProxy:
-        if service.startswith("__"):  # what copy, mock and inspect look for
-            raise AttributeError(service)
-        proxy = self.__dict__[service] = self[service]  # the next time Python finds it there
-        return proxy
-
-
 class ClusterRpcProxy(StandaloneProxy[ClusterProxy]):
     """Calls to any service."""
 
@@ -153,3 +137,7 @@ class ServiceRpcProxy(StandaloneProxy[ServiceProxy]):
 
     def proxy(self) -> ServiceProxy:
         return ServiceProxy(self.client, self.caller, self.service_name, self.sending)
+
+
+ClusterRpcClient = ClusterRpcProxy  # nameko 3's names
+ServiceRpcClient = ServiceRpcProxy

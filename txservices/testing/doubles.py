@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txservices.events import EventDispatcher
 from txservices.extensions import DependencyProvider
 from txservices.messaging import Publisher
-from txservices.rpc import RpcProxy
+from txservices.rpc import ClusterRpc
 
-GIVE_DEFERREDS = (RpcProxy, EventDispatcher, Publisher)
+GIVE_DEFERREDS = (ClusterRpc, EventDispatcher, Publisher)
 AT_ONCE = {"call_async"}  # of a proxy's methods: gives an RpcReply
 
 
