@@ -92,3 +92,46 @@ class Standard(SynchronousTestCase):
         except ValueError:
             logging.getLogger("app").exception("failed")
         self.assertIn("ValueError: boom", self.events[-1]["text"])
+
+
+class ToStandard(SynchronousTestCase):
+    """Twisted's events, with LOGGING."""
+
+    def setUp(self) -> None:
+        self.log = LogPublisher(logs.ToStandard())
+
+    def test_names(self) -> None:
+        """Each goes to the logger of its module, with its level; what has none, to `twisted`."""
+        with self.assertLogs(level="DEBUG") as logged:
+            Logger("txservices.amqp.connection", observer=self.log).warn("lost {uri}: 5%s", uri="amqp://x")
+            Logger("app.stock", observer=self.log).debug("counted")
+            Logger("log_legacy", observer=self.log).info("Site starting")
+        self.assertEqual(
+            [(record.name, record.levelname, record.getMessage()) for record in logged.records],
+            [
+                ("txservices.amqp.connection", "WARNING", "lost amqp://x: 5%s"),
+                ("app.stock", "DEBUG", "counted"),
+                ("twisted", "INFO", "Site starting"),
+            ],
+        )
+
+    def test_filtered(self) -> None:
+        """A level set for one module holds for it alone."""
+        quiet = logging.getLogger("txservices.amqp")
+        self.addCleanup(quiet.setLevel, quiet.level)
+        quiet.setLevel("ERROR")
+        with self.assertLogs(level="INFO") as logged:
+            Logger("txservices.amqp.connection", observer=self.log).warn("lost")
+            Logger("txservices.rpc", observer=self.log).info("answered")
+        self.assertEqual([record.name for record in logged.records], ["txservices.rpc"])
+
+    def test_failure(self) -> None:
+        """A failure is the record's exc_info."""
+        with self.assertLogs("app", "ERROR") as logged:
+            try:
+                raise ValueError("boom")
+            except ValueError:
+                Logger("app", observer=self.log).failure("a worker failed")
+        [record] = logged.records
+        assert record.exc_info is not None
+        self.assertEqual((record.levelname, record.exc_info[0]), ("CRITICAL", ValueError))

@@ -1,8 +1,8 @@
 """Where what is logged goes: Twisted's logger and the standard library's become one.
 
 With the config key LOGGING the standard library's logging decides (`logging.config.dictConfig`) and Twisted's
-events go there. Without it Twisted's log decides (twistd's own, or a line each on stdout under
-`txservices run`) and the standard library's records of INFO and above go there.
+events go there, each to the logger named by the module that it is of. Without it Twisted's log decides (twistd's
+own, or a line each on stdout under `txservices run`) and the standard library's records of INFO and above go there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from twisted.logger import (
     Logger,
     LogLevel,
     LogLevelFilterPredicate,
-    STDLibLogObserver,
     formatEvent,
     globalLogBeginner,
     globalLogPublisher,
 )
+from zope.interface import implementer
 
 from txservices.constants import LOGGING_CONFIG_KEY
 from txservices.exceptions import ConfigurationError
@@ -41,6 +41,9 @@ LEVELS = (
     (logging.NOTSET, LogLevel.debug),
 )
 
+TO_STANDARD = {**{ours: theirs for theirs, ours in LEVELS}, LogLevel.debug: logging.DEBUG}
+LEGACY = "log_legacy"  # namespace of what comes by Twisted's old logger, whoever says it
+
 
 class ToTwisted(logging.Handler):
     """A standard handler that hands its records to Twisted's logger."""
@@ -48,6 +51,23 @@ class ToTwisted(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = next(ours for theirs, ours in LEVELS if record.levelno >= theirs)
         Logger(record.name).emit(level, "{text}", text=self.format(record))
+
+
+@implementer(ILogObserver)
+class ToStandard:
+    """An observer that hands events to the standard logger of their namespace: `txservices.amqp.connection`.
+
+    Twisted's own has one logger for all, by which LOGGING could not tell them apart.
+    """
+
+    def __call__(self, event: LogEvent) -> None:
+        namespace = event.get("log_namespace", LEGACY)
+        logger = logging.getLogger("twisted" if namespace == LEGACY else namespace)
+        level = TO_STANDARD.get(event.get("log_level", LogLevel.info), logging.INFO)
+        if logger.isEnabledFor(level):  # formatting is most of the work
+            failure = event.get("log_failure")
+            trace = None if failure is None else (failure.type, failure.value, failure.getTracebackObject())
+            logger.log(level, "%s", formatEvent(event), exc_info=trace)
 
 
 # what Twisted says of each port that opens or closes, in the words of its old logger
@@ -75,7 +95,7 @@ def to_file(file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
 
 def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedConstant = LogLevel.info) -> None:
     """Start logging where nobody else does: under `txservices run` and its like."""
-    observer: ILogObserver = STDLibLogObserver() if config.get(LOGGING_CONFIG_KEY) else to_file(file, level)
+    observer: ILogObserver = ToStandard() if config.get(LOGGING_CONFIG_KEY) else to_file(file, level)
     standard(config)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
@@ -83,7 +103,7 @@ def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedCons
 def join(config: Mapping[str, Any]) -> None:
     """Add ours to a log that is somebody else's: twistd's."""
     if config.get(LOGGING_CONFIG_KEY):
-        globalLogPublisher.addObserver(STDLibLogObserver())
+        globalLogPublisher.addObserver(ToStandard())
     standard(config)
 
 
