@@ -30,9 +30,9 @@ __all__ = ["Consumer", "Exchange", "Publisher", "Queue", "consume"]
 
 log = Logger()
 
-# Messages that are handled, but not acked as the broker sees it: a request's ack waits for the confirm of its reply, any
-# ack is a while on its way. They must not keep the next ones away. With a prefetch of max_workers alone, 10, it was 2,400
-# calls and 8,100 events in a second, with 50 it is 4,900 and 12,800.
+# Messages that are handled, but not acked as the broker sees it: a request's ack waits for the confirm of its reply,
+# any ack is a while on its way. They must not keep the next ones away. With a prefetch of max_workers alone, 10, it was
+# 2,400 calls and 8,100 events in a second, with 50 it is 4,900 and 12,800.
 UNDER_WAY = 40
 SETTLE_TIMEOUT = 5.0  # seconds that a stop waits, once the workers are done, for the last confirms and acks
 
