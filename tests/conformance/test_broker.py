@@ -189,7 +189,7 @@ class Flow(Case):
                 heard(body)
                 return stuck
 
-        (container,) = await self.start(Stuck, max_workers=2)
+        (container,) = await self.start(Stuck, prefetch_count=2)
         for number in range(6):
             await self.publish("x", "key", number)
         await heard.wait(2)

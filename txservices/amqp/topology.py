@@ -43,8 +43,10 @@ async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
         return await declare_queue(channel, entity)
     except (ChannelClosedByBroker, ConnectionClosedByBroker) as error:
         cure = CURES.get(error.code)
-        if cure is None or entity.name not in error.text:  # a connection may be closed for somebody else's
+        if cure is None:
             raise
+        if isinstance(error, ConnectionClosedByBroker) and entity.name not in error.text:
+            raise  # a connection may be closed for somebody else's declaration
         kind = type(entity).__name__.lower()
         raise DeclarationMismatch(f"{kind} {entity.name!r} {cure.format(error.text)}") from error
 
