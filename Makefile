@@ -3,14 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TESTS ?= tests
+# What takes minutes for itself is apart: `make interop` (the real nameko), `make faults` (RabbitMQ cut and killed).
+APART := tests.faults tests.interop
+PACKAGES := $(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py))
+MODULES := $(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
+TESTS ?= $(filter-out $(APART),$(PACKAGES)) $(MODULES)
 
-.PHONY: help run test faults lint bench clean
+.PHONY: help run test interop faults lint bench clean
 
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
-	@echo "make test   the whole suite (TESTS=tests.test_rpc for a part)"
-	@echo "make faults the fault tests alone, in their long form: a cluster, more deaths, more seeds"
+	@echo "make test   the suite (TESTS=tests.test_rpc for a part)"
+	@echo "make interop  with the real nameko in one cluster, in environments that it makes"
+	@echo "make faults   RabbitMQ cut, killed and starved, in the long form: a cluster, more deaths, more seeds"
 	@echo "make lint   ruff, and mypy --strict on txservices/"
 	@echo "make bench  the benchmarks"
 	@echo "make clean  take away the virtual environment and everything made"
@@ -27,6 +32,9 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m twisted.trial $(TESTS)
+
+interop: $(VENV)/installed
+	$(BIN)/python -m twisted.trial tests.interop
 
 faults: $(VENV)/installed
 	FAULTS_FULL=1 $(BIN)/python -m twisted.trial tests.faults
