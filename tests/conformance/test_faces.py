@@ -139,12 +139,12 @@ class Run(TestCase):
             self.assertEqual(await running.exit(), 0, str(running))
 
     async def test_line_68_one_class(self) -> None:
-        """``module:Class`` runs that one alone; LOGGING goes to ``logging.config``, and Twisted's lines there too."""
+        """``module:Class`` runs that one alone; LOGGING goes to ``logging.config``, each line under the module that said it."""
         running = self.run_services("app:Two", LOGGING=LOGGING, SHUTDOWN_TIMEOUT=0.01)
         await running.line("^own format: of.the.app ticking$")
         self.assertEqual(await running.end(), 0, str(running))
         self.assertIn("starting services: two\n", running.stdout)
-        await running.line("^own format: twisted SIGTERM: stopping$")
+        await running.line("^own format: txservices.process SIGTERM: stopping$")
 
 
 class Shell(Case):
