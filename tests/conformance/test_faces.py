@@ -139,7 +139,7 @@ class Run(TestCase):
             self.assertEqual(await running.exit(), 0, str(running))
 
     async def test_line_68_one_class(self) -> None:
-        """``module:Class`` runs that one alone; LOGGING goes to ``logging.config``, each line under the module that said it."""
+        """``module:Class`` runs that one alone; LOGGING goes to ``logging.config``, lines under who said them."""
         running = self.run_services("app:Two", LOGGING=LOGGING, SHUTDOWN_TIMEOUT=0.01)
         await running.line("^own format: of.the.app ticking$")
         self.assertEqual(await running.end(), 0, str(running))
