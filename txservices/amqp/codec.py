@@ -108,7 +108,7 @@ DELIVERS_MAX = 4096
 
 
 def read_deliver(payload: bytes, method: Method) -> dict[str, Any]:
-    """``read_arguments`` for the method that comes with every message: 0.8 us, 2.6 by the table.
+    """``read_arguments`` for the method that comes with every message: 1.1 us with the look-up, 2.6 by the table.
 
     Deliveries of a consumer are alike but for the delivery tag and whether they come again.
     """
@@ -166,7 +166,7 @@ LAYOUTS_MAX = 256
 def encode_properties(properties: Mapping[str, Any]) -> bytes:
     """A message's properties as flags and values: what follows the body size in a header frame. ``None`` is left out.
 
-    ``ValueError`` names what AMQP can't carry. With a request's nine properties: 3.9 us, 7.2 by a loop over all that
+    ``ValueError`` names what AMQP can't carry. With a request's nine properties: 4.2 us, 7.2 by a loop over all that
     there are, with a ``try`` for each.
     """
     names = tuple(properties)
