@@ -1,0 +1,251 @@
+"""The caller's side of RPC: what can be called and with what, what a call ends in, and that every call ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
+from tests.services import Heard, ServicesCase
+from txservices.events import EventDispatcher
+from txservices.exceptions import (
+    DecodeError,
+    EncodeError,
+    RemoteError,
+    ReplyQueueExpiredWithPendingReplies,
+    RpcConnectionError,
+    RpcTimeout,
+    UnknownService,
+)
+from txservices.rpc import RpcProxy, rpc
+
+
+class CallTests(ServicesCase):
+    """What a proxy gives, before and after there is an answer."""
+
+    async def test_call_async(self) -> None:
+        """``call_async`` does not wait; ``result()`` gives the value as often as asked, in any order."""
+        await self.start(Service)
+        service = (await self.cluster()).service
+        first, second = service.plain.call_async(1), service.plain.call_async(2)
+        self.assertEqual(await second.result(), 2)
+        early = [first.result(), first.result()]
+        self.assertEqual([await each for each in early], [1, 1])
+        self.assertEqual(await first.result(), 1)
+
+    async def test_call_async_error(self) -> None:
+        """An error is raised by each ``result()``; one that nobody asks for is a line in the log."""
+        cluster = await self.cluster()
+        reply = cluster.nobody.method.call_async()
+        for _ in range(2):
+            with self.assertRaises(UnknownService):
+                await reply.result()
+        dropped = cluster.nobody.method.call_async()
+        arrived: Deferred[Any] = Deferred()
+        dropped.waiting.append(arrived)
+        arrived.addErrback(lambda failure: failure.trap(UnknownService))
+        await arrived
+
+    async def test_unserializable_arguments(self) -> None:
+        """Arguments that can't be written raise before anything is sent, and the proxy goes on."""
+        await self.start(Service)
+        cluster = await self.cluster()
+        for unserializable in (object(), {1}):
+            with self.assertRaises(EncodeError):
+                cluster.service.plain(unserializable)
+        self.assertEqual(cluster._client.pending, {})
+        self.assertEqual(await cluster.service.plain(1), 1)
+
+    async def test_header_that_cannot_be_carried(self) -> None:
+        """A header value that AMQP has no type for raises, leaves nothing behind, and the proxy goes on."""
+        await self.start(Service)
+        cluster = await self.cluster()
+        with self.assertRaises(ValueError):
+            cluster.service.plain.options(headers={"x": object()})(1)
+        self.assertEqual(cluster._client.pending, {})
+        self.assertEqual(await cluster.service.plain(1), 1)
+
+    async def test_names_that_are_no_names(self) -> None:
+        """Services are had by attribute and by item; private names of Python's are no methods."""
+        cluster = await self.cluster()
+        self.assertEqual(repr(cluster["a-b"].method), "<proxy method: a-b.method>")
+        self.assertEqual(repr(cluster.a), "<proxy service: a>")
+        self.assertFalse(hasattr(cluster.a, "__wrapped__"))
+
+    async def test_blocking_worker(self) -> None:
+        """In a blocking service, calls, replies and dispatches wait in the thread and give values."""
+        heard = await self.tap("blocking.events")
+
+        class Blocking:
+            name = "blocking"
+            blocking = True
+            other = RpcProxy("other")
+            dispatch = EventDispatcher()
+
+            @rpc
+            def method(self, value):
+                told = self.dispatch("type", value)
+                reply = self.other.identify.call_async(value)
+                try:
+                    self.other.fail()
+                except RemoteError as error:
+                    return [self.other.identify(value), reply.result(), str(error), told]
+
+        await self.start(Blocking, Other)
+        value = await (await self.cluster()).blocking.method(1)
+        self.assertEqual(value, ["other 1", "other 1", "Custom there", None])
+        self.assertEqual([message.body for message in await heard.wait()], [b"1"])
+        self.flushLoggedErrors(Custom)
+
+
+class OptionTests(ServicesCase):
+    """How a call is sent, as far as the proxy may say."""
+
+    async def test_options(self) -> None:
+        """A proxy's options are on its messages; where they go and are answered to can't be changed by them."""
+
+        class Optional:
+            name = "optional"
+            service = RpcProxy(
+                "service", priority=3, headers={"h": 1}, exchange="x", routing_key="x", mandatory=False, reply_to="x",
+                correlation_id="x", timeout=5,
+            )  # fmt: skip
+
+            @rpc
+            def method(self):
+                return self.service.plain.options(priority=4, timeout=None)(1)
+
+            @rpc
+            def method_with_less(self):
+                return self.service.plain(1)
+
+        await self.start(Service, Optional)
+        tap = await self.tap("nameko-rpc", "service.plain")
+        cluster = await self.cluster()
+        self.assertEqual([await cluster.optional.method(), await cluster.optional.method_with_less()], [1, 1])
+        first, second = [message.properties for message in await tap.wait(2)]
+        self.assertEqual((first["priority"], first.get("expiration"), first["headers"]["h"]), (4, None, 1))
+        self.assertEqual((second["priority"], second["expiration"], second["headers"]["h"]), (3, "5000", 1))
+
+    async def test_unknown_option(self) -> None:
+        """An option that means nothing is refused when the service starts, with those there are."""
+
+        class Wrong:
+            name = "wrong"
+            service = RpcProxy("service", prioritty=3)
+
+            @rpc
+            def method(self):
+                pass
+
+        with self.assertRaises(TypeError) as raised:
+            await self.start(Wrong)
+        self.assertIn("no option 'prioritty'", str(raised.exception))
+
+
+class EndTests(AnsweringCase):
+    """Every call ends."""
+
+    async def test_timeout(self) -> None:
+        """A call whose time is up fails; its late reply is dropped and the proxy goes on."""
+        _, heard, answers = await self.waiting_service()
+        cluster = await self.cluster(timeout=0.2)
+        with self.assertRaises(RpcTimeout) as raised:
+            await cluster.waiting.method()
+        self.assertEqual(raised.exception.args, (0.2,))
+        tap = await self.tap("nameko-rpc", cluster._client.reply_to)
+        answers[0].callback("late")
+        await tap.wait()
+        call = cluster.waiting.method.options(timeout=10)()
+        await heard.wait(2)
+        answers[1].callback("in time")
+        self.assertEqual(await call, "in time")
+        self.assertEqual(cluster._client.pending, {})
+
+    async def test_cancel(self) -> None:
+        """A cancelled call is forgotten; the method runs nevertheless."""
+        _, heard, answers = await self.waiting_service()
+        cluster = await self.cluster()
+        call = cluster.waiting.method()
+        await heard.wait()
+        call.cancel()
+        with self.assertRaises(CancelledError):
+            await call
+        self.assertEqual(cluster._client.pending, {})
+        answers[0].callback(None)
+
+    async def test_stopped_proxy(self) -> None:
+        """Calls under way fail when their proxy stops, and later ones are refused."""
+        _, heard, answers = await self.waiting_service()
+        cluster = await self.cluster()
+        call = cluster.waiting.method()
+        await heard.wait()
+        await self.stops[-1]()
+        with self.assertRaises(RpcConnectionError):
+            await call
+        with self.assertRaises(RuntimeError):
+            cluster.waiting.method()
+        answers[0].callback(None)
+
+    async def test_expired_reply_queue(self) -> None:
+        """Calls fail at once when their reply queue is gone, and new ones have one of the same name."""
+        _, heard, answers = await self.waiting_service()
+        cluster = await self.cluster()
+        call = cluster.waiting.method()
+        await heard.wait()
+        protocol = await self.connections().consuming.when_connected()
+        channel = await protocol.open_channel()
+        await channel.queue_delete(queue=cluster._client.queue.name)
+        with self.assertRaises(ReplyQueueExpiredWithPendingReplies):
+            await call
+        answers[0].callback("nobody takes it")
+        again = cluster.waiting.method()
+        await heard.wait(2)
+        answers[1].callback(2)
+        self.assertEqual(await again, 2)
+
+    async def test_lost_connections(self) -> None:
+        """A call survives the loss of its caller's connections: the reply waits in the queue."""
+        heard, answer = Heard(), Deferred[str]()
+
+        class Once:
+            name = "once"
+
+            @rpc
+            def method(self):
+                heard()
+                return answer if len(heard.things) == 1 else "of a request that was sent again"
+
+        await self.start(Once)
+        cluster = await self.cluster()
+        call = cluster.once.method()
+        await heard.wait()
+        connections = cluster._client.publish_then.__self__
+        for connection in (connections.consuming, connections.publisher.connection):
+            connection.protocol.abort()
+        answer.callback("after all")
+        self.assertIn(await call, ("after all", "of a request that was sent again"))
+
+    async def test_replies_that_are_none(self) -> None:
+        """A reply that can't be read fails its call, and it alone."""
+        _, heard, answers = await self.waiting_service()
+        cluster = await self.cluster()
+        client = cluster._client
+        connections = self.connections()
+        table: list[tuple[bytes, dict[str, Any]]] = [
+            (b"{}", {}),
+            (b"{", {}),
+            (b"[]", {}),
+            (b"{}", {"content_type": "text/plain"}),
+        ]
+        for count, (body, properties) in enumerate(table, 1):
+            call = cluster.waiting.method()
+            await heard.wait(count)
+            (correlation_id,) = client.pending
+            whole = {**MESSAGE, "headers": {}, "correlation_id": correlation_id, **properties}
+            await connections.publish("nameko-rpc", client.reply_to, body, whole, mandatory=True)
+            with self.assertRaises(DecodeError):
+                await call
+        for answer in answers:
+            answer.callback(None)
