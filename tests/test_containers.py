@@ -4,104 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from tests.noting import ALL, Case, NotingContainer, Service
 from txservices.containers import (
     ServiceContainer,
-    SharedServices,
     get_container_cls,
     get_service_name,
-    in_reactor,
 )
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
-from txservices.extensions import DependencyProvider, Entrypoint, Extension, SharedExtension
-
-
-class Noting:
-    """Notes each step of its life in ``container.steps``, and does what the test put there for it."""
-
-    container: Any
-    title: str
-
-    def note(self, step: str) -> Any:
-        name = f"{self.title}.{step}"
-        self.container.steps.append(name)
-        return self.container.does.get(name, lambda: None)()
-
-    def setup(self) -> Any:
-        return self.note("setup")
-
-    def start(self) -> Any:
-        return self.note("start")
-
-    def stop(self) -> Any:
-        return self.note("stop")
-
-    def kill(self) -> Any:
-        return self.note("kill")
-
-
-class Inner(Noting, Extension):
-    title = "inner"
-
-
-class Shared(Noting, SharedExtension):
-    title = "shared"
-
-
-class Dependency(Noting, DependencyProvider):
-    title = "dependency"
-    inner = Inner()
-    shared = Shared()
-
-    def worker_teardown(self, worker_ctx: Any) -> None:
-        self.note("teardown")
-
-
-class Hook(Noting, Entrypoint):
-    title = "entrypoint"
-    shared = Shared()
-
-
-class Service:
-    name = "service"
-
-    dependency = Dependency()
-
-    @Hook.decorator
-    def method(self, does: Any) -> Any:
-        return does()
-
-
-class NotingContainer(ServiceContainer):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.steps: list[str] = []
-        self.does: dict[str, Any] = {}
-        super().__init__(*args, **kwargs)
-
-
-ALL = {"entrypoint", "dependency", "inner", "shared"}
-
-
-class Case(TestCase):
-    """A container on a clock of the test's."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.container = NotingContainer(Service, {"SHUTDOWN_TIMEOUT": 5, "max_workers": 2}, clock=self.clock)
-        self.steps = self.container.steps
-        self.does = self.container.does
-        self.handled: list[Any] = []
-
-    def spawn(self, does: Any) -> None:
-        def handle_result(worker_ctx: Any, result: Any, exc_info: Any) -> Any:
-            self.handled.append(result)
-            return result, exc_info
-
-        self.container.spawn_worker(self.container.entrypoints[0], (does,), {}, None, handle_result)
 
 
 class Starting(Case):
@@ -358,61 +270,6 @@ class Managed(Case):
         self.successResultOf(self.container.wait())
 
 
-class SharedThings(TestCase):
-    """``SharedServices``."""
-
-    class Thing(TwistedService):
-        def __init__(self, stops: list[Any], stopping: Any = None) -> None:
-            self.stops, self.stopping = stops, stopping
-
-        def stopService(self) -> Any:
-            super().stopService()
-            self.stops.append(self.name)
-            return self.stopping
-
-    def test_one_for_a_key(self) -> None:
-        """The first to ask makes it, the others get the same."""
-        shared = SharedServices()
-        first = shared.get("a", lambda: self.Thing([]))
-        self.assertIs(shared.get("a", lambda: self.fail("made twice")), first)
-        self.assertIsNot(shared.get("b", lambda: self.Thing([])), first)
-
-    def test_started(self) -> None:
-        """What is made runs if the whole runs, and is started with it otherwise."""
-        shared = SharedServices()
-        before = shared.get("a", lambda: self.Thing([]))
-        self.assertFalse(before.running)
-        shared.startService()
-        after = shared.get("b", lambda: self.Thing([]))
-        self.assertTrue(before.running and after.running)
-
-    def test_stopped(self) -> None:
-        """Stopping stops all, the newest first, and fires when all have."""
-        shared = SharedServices()
-        stops: list[Any] = []
-        waiting: Deferred[None] = Deferred()
-        shared.get("a", lambda: self.Thing(stops, waiting))
-        shared.get("b", lambda: self.Thing(stops))
-        shared.startService()
-        stopping = shared.stopService()
-        self.assertEqual(stops, ["b", "a"])
-        self.assertNoResult(stopping)
-        waiting.callback(None)
-        self.successResultOf(stopping)
-
-    def test_owner_stops_it(self) -> None:
-        """A container's own is stopped with it, after its extensions; one that was given is not."""
-        steps: list[Any] = []
-        for given in (None, SharedServices()):
-            container = NotingContainer(Service, {}, given, Clock())
-            thing = container.shared.get("a", lambda: self.Thing(steps))
-            container.does["inner.stop"] = lambda: steps.append("inner")
-            self.successResultOf(container.start())
-            self.assertEqual(thing.running, given is None)
-            self.successResultOf(container.stop())
-        self.assertEqual(steps, ["inner", "a", "inner"])
-
-
 class Configured(TestCase):
     """What is read from classes and configuration."""
 
@@ -441,23 +298,3 @@ class Configured(TestCase):
         self.assertEqual(get_container_cls({"SERVICE_CONTAINER_CLS": path}).__name__, "NotingContainer")
         error = self.assertRaises(ConfigurationError, get_container_cls, {"SERVICE_CONTAINER_CLS": "os.nothing"})
         self.assertIn("SERVICE_CONTAINER_CLS", str(error))
-
-    def test_threads(self) -> None:
-        """A service with blocking methods adds as many threads as it has workers, while it runs."""
-        from twisted.internet import reactor
-
-        class Blocking:
-            name = "blocking"
-            blocking = True
-
-            @Entrypoint.decorator
-            def method(self) -> None:
-                in_reactor(lambda: None)
-
-        pool = reactor.getThreadPool()  # type: ignore[attr-defined]
-        before = pool.max
-        container = ServiceContainer(Blocking, {"max_workers": 7})
-        self.successResultOf(container.start())
-        self.assertEqual(pool.max, before + 7)
-        self.successResultOf(container.stop())
-        self.assertEqual(pool.max, before)

@@ -1,20 +1,67 @@
-"""What kind of queue a service's queues are, on brokers that have quorum queues and on the one that has not."""
+"""kombu's exchanges and queues; and what kind of queue a service's queues are, on brokers that have quorum queues and
+on the one that has not.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import kombu
+from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import rabbitmq
 from tests.services import Heard, ServicesCase
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
-from txservices.declarations import with_queue_type
+from txservices.declarations import exchange_of, queue_of, with_queue_type
 from txservices.events import BROADCAST, EventDispatcher, event_handler
 from txservices.exceptions import ConfigurationError, DeclarationMismatch
 from txservices.messaging import Publisher, consume
 from txservices.rpc import RpcProxy, rpc
+
+
+class KombuTests(SynchronousTestCase):
+    """kombu's exchanges and queues are taken as they are in nameko's services."""
+
+    def test_exchange(self) -> None:
+        """An exchange by its attributes."""
+        table = [
+            (kombu.Exchange("a"), Exchange("a")),
+            (kombu.Exchange("a", type="topic", durable=False, auto_delete=True), Exchange("a", "topic", False, True)),
+            (kombu.Exchange("a", arguments={"x": 1}), Exchange("a", arguments={"x": 1})),
+            (kombu.Exchange("a", no_declare=True), Exchange("a", passive=True)),
+            (Exchange("a"), Exchange("a")),
+        ]
+        for given, expected in table:
+            self.assertEqual(asdict(exchange_of(given)), asdict(expected))
+
+    def test_queue(self) -> None:
+        """A queue by its attributes; what kombu makes arguments of, too."""
+        exchange = kombu.Exchange("x", "fanout")
+        table = [
+            (kombu.Queue("q"), Queue("q")),
+            (kombu.Queue("q", exchange, "key"), Queue("q", Exchange("x", "fanout"), "key")),
+            (kombu.Queue("q", durable=False, auto_delete=True), Queue("q", durable=False, auto_delete=True)),
+            (kombu.Queue("q", exclusive=True), Queue("q", exclusive=True, auto_delete=True)),
+            (
+                kombu.Queue("q", expires=1.5, message_ttl=2, max_length=3, queue_arguments={"x-queue-mode": "lazy"}),
+                Queue(
+                    "q", arguments={"x-queue-mode": "lazy", "x-expires": 1500, "x-message-ttl": 2000, "x-max-length": 3}
+                ),
+            ),
+        ]
+        for given, expected in table:
+            self.assertEqual(asdict(queue_of(given)), asdict(expected))
+
+    def test_what_is_neither(self) -> None:
+        """What is no exchange or queue, or more than one binding, is refused where it is declared."""
+        for take, thing in ((exchange_of, "name"), (queue_of, "name"), (queue_of, kombu.Exchange("x"))):
+            with self.assertRaises(ConfigurationError):
+                take(thing)
+        with self.assertRaises(ConfigurationError):
+            queue_of(kombu.Queue("q", kombu.Exchange("x", "headers"), binding_arguments={"x-match": "all"}))
+
 
 LEFT_ALONE = [
     Queue("q", exclusive=True),

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from decimal import Decimal
 from typing import Any
 
-import kombu
-from attrs import asdict
 from twisted.internet.defer import Deferred
 
 from tests.services import Heard, Recorded, ServicesCase, properties_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import WorkerContext
-from txservices.declarations import exchange_of, queue_of
 from txservices.exceptions import (
     ChannelClosedByBroker,
-    ConfigurationError,
     DeclarationMismatch,
     EncodeError,
     UndeliverableMessage,
@@ -24,154 +19,7 @@ from txservices.exceptions import (
 from txservices.extensions import DependencyProvider
 from txservices.messaging import Publisher, consume
 from txservices.rpc import rpc
-from txservices.sending import Confirmation, Sending, Unconfirmed, context_from, headers_for, unconfirmed
-from txservices.serialization import Serializers
-
-JSON = Serializers({})
-
-
-class HeaderTests(ServicesCase):
-    """A worker's context, to and from the wire."""
-
-    def test_there(self) -> None:
-        """Every key gets the prefix, one that has it too; values stay what they are."""
-        context = {"language": "en", "user_id": 7, "nameko.z": [1], "d": {"a": Decimal("1.5")}}
-        self.assertEqual(
-            headers_for(context),
-            {"nameko.language": "en", "nameko.user_id": 7, "nameko.nameko.z": [1], "nameko.d": {"a": Decimal("1.5")}},
-        )
-
-    def test_none(self) -> None:
-        """None is left out, with a warning that names the key."""
-        self.assertEqual(headers_for({"a": None, "b": 0}), {"nameko.b": 0})
-        (warning,) = self.flushWarnings()
-        self.assertEqual(warning["category"], UserWarning)
-        self.assertIn("'a'", warning["message"])
-
-    def test_back(self) -> None:
-        """One prefix is taken off; strangers' headers keep their names."""
-        headers = {"nameko.language": "en", "nameko.nameko.z": 1, "x-death": [{}], "foo": "bar"}
-        self.assertEqual(context_from(headers), {"language": "en", "nameko.z": 1, "x-death": [{}], "foo": "bar"})
-
-
-class SendingTests(ServicesCase):
-    """Options, merged."""
-
-    def write(self, value: Any = 1, headers: Any = None, **options: Any) -> tuple[dict[str, Any], bytes]:
-        return Sending().merged(options).write(JSON, value, headers or {})
-
-    def test_defaults(self) -> None:
-        """Without options a message is JSON and persistent."""
-        properties, body = self.write({"a": 1})
-        self.assertEqual(body, b'{"a": 1}')
-        self.assertEqual(
-            properties,
-            {
-                "content_type": "application/json",
-                "content_encoding": "utf-8",
-                "headers": {},
-                "delivery_mode": 2,
-                "priority": 0,
-            },
-        )
-
-    def test_properties(self) -> None:
-        """Every AMQP property can be given; expiration in seconds, as kombu has it."""
-        given = {
-            "delivery_mode": 1,
-            "priority": 9,
-            "correlation_id": "c",
-            "reply_to": "r",
-            "message_id": "m",
-            "timestamp": 1,
-            "type": "t",
-            "user_id": "guest",
-            "app_id": "a",
-        }
-        properties, _ = self.write(expiration=10, **given)
-        self.assertEqual(properties.pop("expiration"), "10000")
-        self.assertEqual({name: properties[name] for name in given}, given)
-        self.assertEqual(self.write(expiration=0.5)[0]["expiration"], "500")
-
-    def test_serializer(self) -> None:
-        """A serializer of its own, by name; one that there isn't is refused."""
-        properties, body = self.write((1,), serializer="yaml")
-        self.assertEqual((properties["content_type"], body), ("application/x-yaml", b"- 1\n"))
-        with self.assertRaises(ConfigurationError):
-            self.write(serializer="nothing")
-
-    def test_content_type(self) -> None:
-        """With a content type the body goes as it is, text or bytes and nothing else."""
-        properties, body = self.write("ø", content_type="text/x", content_encoding="latin-1")
-        self.assertEqual((properties["content_type"], properties["content_encoding"]), ("text/x", "latin-1"))
-        self.assertEqual(body, b"\xf8")
-        properties, body = self.write(b"\xff", content_type="image/x")
-        self.assertEqual((properties["content_encoding"], body), ("binary", b"\xff"))
-        with self.assertRaises(TypeError):
-            self.write({"a": 1}, content_type="text/x")
-
-    def test_compression(self) -> None:
-        """A compressed body says so in a header; a compression that there isn't is refused."""
-        properties, body = self.write("x" * 100, {"nameko.a": 1}, compression="gzip")
-        self.assertEqual(properties["headers"], {"nameko.a": 1, "compression": "application/x-gzip"})
-        self.assertEqual(zlib.decompress(body), b'"' + b"x" * 100 + b'"')
-        with self.assertRaises(ConfigurationError):
-            self.write(compression="nothing")
-
-    def test_precedence(self) -> None:
-        """A call's options go over the provider's, its context over both; declarations add up."""
-        first, second = Exchange("first"), Queue("second")
-        sending = Sending.of({"PUBLISH_TIMEOUT": 7}, {"priority": 1, "headers": {"a": 1, "b": 1}, "declare": [first]})
-        merged = sending.merged({"priority": 2, "headers": {"b": 2, "nameko.c": 2}, "declare": [second]})
-        properties, _ = merged.write(JSON, 1, {"nameko.c": 3})
-        self.assertEqual((properties["priority"], properties["headers"]), (2, {"a": 1, "b": 2, "nameko.c": 3}))
-        self.assertEqual((merged.declare, merged.timeout), ((first, second), 7))
-        self.assertEqual(sending.properties["priority"], 1)
-
-    def test_options_of_nameko_alone(self) -> None:
-        """Retries are no option here, and no error: what is published is sent until it is confirmed."""
-        self.assertEqual(Sending().merged({"retry": True, "retry_policy": {"max_retries": 3}}), Sending())
-
-    def test_unknown_option(self) -> None:
-        """An option that means nothing is refused."""
-        with self.assertRaises(TypeError):
-            Sending().merged({"mandatry": True})
-
-
-class UnconfirmedTests(ServicesCase):
-    """What a worker has published holds back its ack."""
-
-    def test_none(self) -> None:
-        """Who published nothing does not wait."""
-        called = Heard()
-        Unconfirmed().then("worker", called)
-        self.assertEqual(len(called.things), 1)
-
-    def test_some(self) -> None:
-        """All of a worker's publishes are waited for, and no one else's."""
-        called, counting = Heard(), Unconfirmed()
-        for worker in ("worker", "worker", "other"):
-            counting.add(worker)
-        counting.then("worker", called)
-        counting.then("worker", called)
-        counting.remove("worker")
-        self.assertEqual(called.things, [])
-        counting.remove("worker")
-        self.assertEqual(len(called.things), 2)
-        counting.remove("other")
-        self.assertEqual((counting.counts, counting.waiting), ({}, {}))
-
-    def test_published_in_answer(self) -> None:
-        """What is published where the last confirm arrives counts as well."""
-        called = Heard()
-        first = Confirmation("worker", "exchange", "key")
-        unconfirmed.then("worker", called)
-        second = []
-        first.addCallback(lambda _: second.append(Confirmation("worker", "exchange", "key")))
-        first.done(None)
-        self.assertEqual(called.things, [])
-        second[0].done(None)
-        self.assertEqual(len(called.things), 1)
+from txservices.sending import unconfirmed
 
 
 class PublisherTests(ServicesCase):
@@ -414,45 +262,3 @@ class ConsumerTests(ServicesCase):
         (entrypoint,) = container.entrypoints
         self.assertEqual(entrypoint.consumer.unsettled, 2)
         stuck.callback(None)
-
-
-class KombuTests(ServicesCase):
-    """kombu's exchanges and queues are taken as they are in nameko's services."""
-
-    def test_exchange(self) -> None:
-        """An exchange by its attributes."""
-        table = [
-            (kombu.Exchange("a"), Exchange("a")),
-            (kombu.Exchange("a", type="topic", durable=False, auto_delete=True), Exchange("a", "topic", False, True)),
-            (kombu.Exchange("a", arguments={"x": 1}), Exchange("a", arguments={"x": 1})),
-            (kombu.Exchange("a", no_declare=True), Exchange("a", passive=True)),
-            (Exchange("a"), Exchange("a")),
-        ]
-        for given, expected in table:
-            self.assertEqual(asdict(exchange_of(given)), asdict(expected))
-
-    def test_queue(self) -> None:
-        """A queue by its attributes; what kombu makes arguments of, too."""
-        exchange = kombu.Exchange("x", "fanout")
-        table = [
-            (kombu.Queue("q"), Queue("q")),
-            (kombu.Queue("q", exchange, "key"), Queue("q", Exchange("x", "fanout"), "key")),
-            (kombu.Queue("q", durable=False, auto_delete=True), Queue("q", durable=False, auto_delete=True)),
-            (kombu.Queue("q", exclusive=True), Queue("q", exclusive=True, auto_delete=True)),
-            (
-                kombu.Queue("q", expires=1.5, message_ttl=2, max_length=3, queue_arguments={"x-queue-mode": "lazy"}),
-                Queue(
-                    "q", arguments={"x-queue-mode": "lazy", "x-expires": 1500, "x-message-ttl": 2000, "x-max-length": 3}
-                ),
-            ),
-        ]
-        for given, expected in table:
-            self.assertEqual(asdict(queue_of(given)), asdict(expected))
-
-    def test_what_is_neither(self) -> None:
-        """What is no exchange or queue, or more than one binding, is refused where it is declared."""
-        for take, thing in ((exchange_of, "name"), (queue_of, "name"), (queue_of, kombu.Exchange("x"))):
-            with self.assertRaises(ConfigurationError):
-                take(thing)
-        with self.assertRaises(ConfigurationError):
-            queue_of(kombu.Queue("q", kombu.Exchange("x", "headers"), binding_arguments={"x-match": "all"}))

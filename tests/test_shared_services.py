@@ -1,0 +1,68 @@
+"""What the extensions of a container, or of all containers of a process, share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import Service as TwistedService
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from tests.noting import NotingContainer, Service
+from txservices.containers import SharedServices
+
+
+class SharedThings(TestCase):
+    """``SharedServices``."""
+
+    class Thing(TwistedService):
+        def __init__(self, stops: list[Any], stopping: Any = None) -> None:
+            self.stops, self.stopping = stops, stopping
+
+        def stopService(self) -> Any:
+            super().stopService()
+            self.stops.append(self.name)
+            return self.stopping
+
+    def test_one_for_a_key(self) -> None:
+        """The first to ask makes it, the others get the same."""
+        shared = SharedServices()
+        first = shared.get("a", lambda: self.Thing([]))
+        self.assertIs(shared.get("a", lambda: self.fail("made twice")), first)
+        self.assertIsNot(shared.get("b", lambda: self.Thing([])), first)
+
+    def test_started(self) -> None:
+        """What is made runs if the whole runs, and is started with it otherwise."""
+        shared = SharedServices()
+        before = shared.get("a", lambda: self.Thing([]))
+        self.assertFalse(before.running)
+        shared.startService()
+        after = shared.get("b", lambda: self.Thing([]))
+        self.assertTrue(before.running and after.running)
+
+    def test_stopped(self) -> None:
+        """Stopping stops all, the newest first, and fires when all have."""
+        shared = SharedServices()
+        stops: list[Any] = []
+        waiting: Deferred[None] = Deferred()
+        shared.get("a", lambda: self.Thing(stops, waiting))
+        shared.get("b", lambda: self.Thing(stops))
+        shared.startService()
+        stopping = shared.stopService()
+        self.assertEqual(stops, ["b", "a"])
+        self.assertNoResult(stopping)
+        waiting.callback(None)
+        self.successResultOf(stopping)
+
+    def test_owner_stops_it(self) -> None:
+        """A container's own is stopped with it, after its extensions; one that was given is not."""
+        steps: list[Any] = []
+        for given in (None, SharedServices()):
+            container = NotingContainer(Service, {}, given, Clock())
+            thing = container.shared.get("a", lambda: self.Thing(steps))
+            container.does["inner.stop"] = lambda: steps.append("inner")
+            self.successResultOf(container.start())
+            self.assertEqual(thing.running, given is None)
+            self.successResultOf(container.stop())
+        self.assertEqual(steps, ["inner", "a", "inner"])
