@@ -9,13 +9,14 @@ PACKAGES := $(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.p
 MODULES := $(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
 TESTS ?= $(filter-out $(APART),$(PACKAGES)) $(MODULES)
 
-.PHONY: help run test interop faults lint bench clean
+.PHONY: help run test interop faults soak lint bench clean
 
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
 	@echo "make test   the suite (TESTS=tests.test_rpc for a part)"
 	@echo "make interop  with the real nameko in one cluster, in environments that it makes"
 	@echo "make faults   RabbitMQ cut, killed and starved, in the long form: a cluster, more deaths, more seeds"
+	@echo "make soak     ten minutes at load, after which no memory, file, channel or queue is kept (SOAK_SECONDS=60 for less)"
 	@echo "make lint   ruff, and mypy --strict on txservices/"
 	@echo "make bench  the benchmarks"
 	@echo "make clean  take away the virtual environment and everything made"
@@ -38,6 +39,9 @@ interop: $(VENV)/installed
 
 faults: $(VENV)/installed
 	FAULTS_FULL=1 $(BIN)/python -m twisted.trial tests.faults
+
+soak: $(VENV)/installed
+	$(BIN)/python -m twisted.trial tests.faults.soak
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from tests.faults.checker import CALL, EVENT, Checker
 from tests.faults.proxy import Proxy, Quiet
 from tests.faults.scene import until
+from tests.faults.soak import Growth
 from tests.processes import ROOT
 
 
@@ -157,3 +158,17 @@ class Promises(TestCase):
                 sources += file.read()
         tests = set(re.findall(r"`(test_\w+)`", page))
         self.assertEqual(tests - set(re.findall(r"def (test_\w+)", sources)), set())
+
+
+class GrowthTests(TestCase):
+    """What a soak says of its samples."""
+
+    def test_warm_up_and_peaks_count_for_nothing(self) -> None:
+        """What rose in the beginning, or for a moment, is flat."""
+        growth = Growth.of("files of it", [1, 5, 9, *[10] * 9, 99, 10, 10], 0)
+        self.assertEqual((str(growth), growth.flat), ("files of it: 10, then 10 (+0, at most +0)", True))
+
+    def test_a_slow_rise_is_seen(self) -> None:
+        """A bit more with each sample is growth, if it is beyond the bound."""
+        rising = [0.5 * number for number in range(20)]
+        self.assertEqual([Growth.of("it", rising, bound).flat for bound in (1, 10)], [False, True])
