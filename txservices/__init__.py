@@ -7,7 +7,7 @@ The map, in rows: a module imports from lower rows, never from a higher one (a t
     writes   rpc  events  messaging  timer  web/  dependency_providers  contextdata
     core     extensions <- workers <- containers <- runners    broker/  (an AMQP server on amqp's frames)
     wire     settings  serialization  amqp/  (spec <- tables <- codec <- frames <- channel <- protocol <- connection)
-    words    constants  exceptions  utils
+    words    constants  exceptions  utils/
 
 Who writes a service imports from the second row; for an entrypoint or a dependency of one's own there is
 ``extensions``.

@@ -1,0 +1,91 @@
+"""``retry``: call again what failed.
+
+    @retry(for_exceptions=ConnectionError, max_attempts=5, delay=0.1, backoff=2)
+    async def fetch(): ...
+
+    await fetch()
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.python import threadable
+
+Errors = type[BaseException] | tuple[type[BaseException], ...]
+
+
+def retry(
+    wrapped: Callable[..., Any] | None = None,
+    for_exceptions: Errors = Exception,
+    max_attempts: int | None = 3,
+    delay: float = 1,
+    backoff: float = 1,
+    max_delay: float | None = None,
+    clock: Any = None,
+) -> Any:
+    """Decorator, bare or with arguments: a call that fails with one of these errors is made again.
+
+    A call gives a Deferred, of what the function gave in the end or of its last error. A plain function that is called
+    in another thread than the reactor's, as in a method with ``blocking = True``, is waited for there instead.
+
+    Args:
+        max_attempts: how often it is tried again after the first time; None for no end.
+        delay: seconds between two attempts, multiplied by ``backoff`` before each, at most ``max_delay``.
+        clock: the reactor, unless told otherwise.
+    """
+    if wrapped is None:
+        return functools.partial(
+            retry,
+            for_exceptions=for_exceptions,
+            max_attempts=max_attempts,
+            delay=delay,
+            backoff=backoff,
+            max_delay=max_delay,
+            clock=clock,
+        )
+    function = wrapped
+
+    def waits() -> Iterator[float]:
+        """Seconds before each further attempt of one call."""
+        wait, made = delay, 0
+        while max_attempts is None or made < max_attempts:
+            wait, made = wait * (backoff or 1), made + 1
+            yield wait if max_delay is None else min(wait, max_delay)
+
+    async def call_in_reactor(args: Any, kwargs: Any) -> Any:
+        for wait in waits():
+            try:
+                return await maybeDeferred(function, *args, **kwargs)
+            except for_exceptions:
+                await deferLater(default_reactor() if clock is None else clock, wait)
+        return await maybeDeferred(function, *args, **kwargs)
+
+    def call_in_thread(args: Any, kwargs: Any) -> Any:
+        for wait in waits():
+            try:
+                return function(*args, **kwargs)
+            except for_exceptions:
+                time.sleep(wait)
+        return function(*args, **kwargs)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if clock is not None or inspect.iscoroutinefunction(function) or threadable.isInIOThread():
+            return Deferred.fromCoroutine(call_in_reactor(args, kwargs))
+        return call_in_thread(args, kwargs)
+
+    call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # for Entrypoint.check_signature
+    return call
+
+
+def default_reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor
