@@ -1,4 +1,4 @@
-"""What the conformance tests share: the broker's books, the log's lines, requests by hand, and a service that waits."""
+"""What the conformance tests share: the broker's books, the log's lines, requests by hand, and services."""
 
 from __future__ import annotations
 
@@ -16,11 +16,40 @@ from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
 from txservices.broker.vhost import VirtualHost
 from txservices.containers import ServiceContainer
+from txservices.events import event_handler
+from txservices.messaging import consume
 from txservices.rpc import rpc
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2, "priority": 0}
 RPC = Exchange("nameko-rpc", type="topic")
 QUEUE = Queue("q", Exchange("x"), "key")
+UNKNOWN = {"__type__": "unknown", "__value__": 1}  # an envelope that no encoder writes
+
+
+def service(heard: Heard) -> type:
+    """A service that is called, told and sent messages."""
+
+    class Service:
+        name = "service"
+
+        @rpc
+        def call(self, value):
+            heard(value)
+            return value
+
+        @rpc
+        def leave(self, which):
+            raise (SystemExit, KeyboardInterrupt, GeneratorExit)[which]("out")
+
+        @event_handler("source", "type")
+        def hear(self, value):
+            heard(value)
+
+        @consume(QUEUE)
+        def take(self, value):
+            heard(value)
+
+    return Service
 
 
 class Waiting:

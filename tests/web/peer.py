@@ -1,14 +1,20 @@
-"""A client for the web tests: bytes in, bytes out, over a transport that is memory and a clock that stands."""
+"""Clients for the web tests, bytes in, bytes out: over memory and a clock that stands, or over a socket."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from txservices.runners import ServiceRunner
+from txservices.web.handlers import http
 from txservices.web.site import WebSite
 
 DATE = re.compile(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n")
@@ -103,3 +109,59 @@ def text(status: str, body: str, *before: str, after: str = "", length: int | No
         body,
     ]
     return "\r\n".join(lines).encode()
+
+
+class Service:
+    """A few URLs."""
+
+    name = "service"
+    waiting: Deferred[Any]
+
+    @http("GET", "/number/<int:value>")
+    def number(self, request, value):
+        return str(value)
+
+    @http("GET", "/slash/")
+    def slash(self, request):
+        return "/"
+
+    @http("POST", "/length")
+    def length(self, request):
+        return str(len(request.get_data()))
+
+    @http("GET", "/wait")
+    def wait(self, request):
+        Service.waiting = Deferred()
+        return Service.waiting
+
+    @http("GET", "/big/<int:size>")
+    def big(self, request, size):
+        return "x" * size
+
+
+class Conversation(Protocol):
+    """Sends bytes, and keeps what comes until the other side closes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.received = b""
+        self.begun: Deferred[None] = Deferred()
+        self.closed: Deferred[bytes] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.data)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if not self.begun.called:
+            self.begun.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.closed.callback(DATE.sub(b"Date: now\r\n", self.received))
+
+
+async def converse(port: int, data: bytes) -> bytes:
+    """All that comes back for bytes, over a real connection."""
+    talk = Conversation(data)
+    await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), talk)
+    return await talk.closed.addTimeout(30, reactor)
