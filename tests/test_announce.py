@@ -79,6 +79,15 @@ class Lines(SynchronousTestCase):
         lines = announce.lines_to_type(self.containers, announce.Reach(command=".venv/bin/txservices"))
         self.assertIn(".venv/bin/txservices call shop.plain", lines)
 
+    def test_many(self) -> None:
+        """Of a thousand methods some lines are shown, and how many more there are: an unread pipe is not filled."""
+        methods = {f"method_{number}": rpc(lambda self: None) for number in range(1000)}
+        crowd = type("Crowd", (), {"name": "crowd", **methods})
+        *shown, last = announce.lines_to_type([ServiceContainer(crowd, {})], announce.Reach())
+        self.assertEqual(len(shown), announce.LINES_MAX)
+        self.assertTrue(all(line.startswith("txservices call crowd.method_") for line in shown), shown)
+        self.assertEqual(last, "and 980 more")
+
     def test_uses(self) -> None:
         """Entrypoints are told by their classes' names, subclasses too."""
         self.assertTrue(announce.uses(self.containers, announce.HTTP))

@@ -21,6 +21,7 @@ VALUES: dict[Any, Any] = {int: 42, float: 1.5, bool: True, list: [], dict: {}}
 VALUES.update({kind.__name__: value for kind, value in list(VALUES.items())})
 # a converter in a URL -> a text that fits it
 PATHS = {"int": "42", "float": "1.5", "path": "a/b", "uuid": "12345678-1234-5678-1234-567812345678"}
+LINES_MAX = 20  # of what a start says: 1,000 methods would fill a pipe that nobody reads, and the process with it
 URL_VARIABLE = re.compile(r"<(?:(?P<converter>\w+)(?:\([^)]*\))?:)?(?P<name>\w+)>")
 
 
@@ -34,14 +35,16 @@ class Reach:
 
 
 def lines_to_type(containers: Iterable[Any], reach: Reach) -> list[str]:
-    """A line to type for each entrypoint that something can be typed for."""
+    """A line to type for each entrypoint that something can be typed for; ``LINES_MAX`` of them, and how many more."""
     lines = []
     for container in containers:
         for entrypoint in container.entrypoints:
             make = next((LINES[kind] for kind in kinds(entrypoint) if kind in LINES), None)
             if make is not None:
                 lines.append(make(container, entrypoint, reach))
-    return list(dict.fromkeys(lines))
+    lines = list(dict.fromkeys(lines))
+    more = len(lines) - LINES_MAX
+    return lines if more <= 0 else [*lines[:LINES_MAX], f"and {more:,} more"]
 
 
 def uses(containers: Iterable[Any], kind: str) -> bool:
