@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from tests import rabbitmq
 from txservices.amqp.connection import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.containers import ServiceContainer
@@ -88,6 +89,19 @@ class ServicesCase(TestCase):
         queue = Queue(f"tap-{next(numbers)}", Exchange(exchange, type="topic", **options), key, auto_delete=True)
         await self.connections().consume(queue, recorded, 100).ready
         return recorded
+
+
+class OnRabbitMQ(ServicesCase):
+    """The same on a RabbitMQ, in a virtual host of the test's own; to be named before the case that it takes there."""
+
+    skip = rabbitmq.skip
+    timeout = 100
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.node = rabbitmq.node()
+        self.vhost_name = self.node.new_vhost()
+        self.config["AMQP_URI"] = self.node.uri(self.vhost_name)
 
 
 def properties_of(message: Message) -> dict[str, Any]:

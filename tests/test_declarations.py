@@ -10,8 +10,7 @@ import kombu
 from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import rabbitmq
-from tests.services import Heard, ServicesCase
+from tests.services import Heard, OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
 from txservices.declarations import exchange_of, queue_of, with_queue_type
@@ -149,22 +148,18 @@ class Safe:
         """Hear it too."""
 
 
-class OnRabbitMQ(ServicesCase):
+class QuorumQueues(OnRabbitMQ):
     """Quorum queues, as RabbitMQ says what they are."""
-
-    skip = rabbitmq.skip
-    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()
         heard.things.clear()
-        self.node = rabbitmq.node()
-        self.vhost = self.node.new_vhost()
-        self.config["AMQP_URI"] = self.node.uri(self.vhost)
 
     async def types(self) -> dict[str, str]:
         """The queues of the virtual host, with their types."""
-        lines = await self.node.ctl("list_queues", "-p", self.vhost, "--quiet", "--no-table-headers", "name", "type")
+        lines = await self.node.ctl(
+            "list_queues", "-p", self.vhost_name, "--quiet", "--no-table-headers", "name", "type"
+        )
         return {name: kind.rpartition("_")[2] for name, kind in (line.split() for line in lines.splitlines())}
 
     async def test_configured(self) -> None:

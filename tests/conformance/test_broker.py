@@ -7,9 +7,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import LogLevel
 
-from tests import rabbitmq
 from tests.conformance.cases import QUEUE, Case, Waiting
-from tests.services import Heard
+from tests.services import Heard, OnRabbitMQ
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher, event_handler
@@ -237,16 +236,8 @@ class Flow(Case):
             await container.stop()
 
 
-class FlowOnRabbitMQ(Flow):
+class FlowOnRabbitMQ(OnRabbitMQ, Flow):
     """The same where it is RabbitMQ that hands out messages and beats."""
-
-    skip = rabbitmq.skip
-    timeout = 100
-
-    def setUp(self) -> None:
-        super().setUp()
-        node = rabbitmq.node()
-        self.config["AMQP_URI"] = node.uri(node.new_vhost())
 
 
 class Ends(Case):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests import rabbitmq
 from tests.conformance.cases import JSON, Case
-from tests.services import Heard, properties_of
+from tests.services import Heard, OnRabbitMQ, properties_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import (
     BROADCAST,
@@ -267,17 +266,11 @@ class Topology(EventCase):
             self.assertIn("auto_delete", str(raised.exception))
 
 
-class QueuesOnRabbitMQ(Case):
+class QueuesOnRabbitMQ(OnRabbitMQ):
     """Line 29, as RabbitMQ reports it."""
-
-    skip = rabbitmq.skip
-    timeout = 100
 
     async def test_line_29_queues(self) -> None:
         """What RabbitMQ says of each handler's queue is what it says of nameko's."""
-        node = rabbitmq.node()
-        vhost = node.new_vhost()
-        self.config["AMQP_URI"] = node.uri(vhost)
         await self.start(
             listener(Heard(), "pool"),
             listener(Heard(), "brief", **UNRELIABLE),
@@ -285,7 +278,7 @@ class QueuesOnRabbitMQ(Case):
             listener(Heard(), "all", handler_type=BROADCAST, **UNRELIABLE),
         )
         columns = ("name", "durable", "auto_delete", "exclusive", "arguments")
-        listed = await node.ctl("list_queues", "--vhost", vhost, "--silent", *columns)
+        listed = await self.node.ctl("list_queues", "--vhost", self.vhost_name, "--silent", *columns)
         found = sorted(line.split("\t") for line in listed.splitlines())
         broadcast = found.pop(1)
         self.assertEqual(

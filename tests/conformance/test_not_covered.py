@@ -14,9 +14,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
-from tests import rabbitmq
 from tests.conformance.cases import QUEUE, RPC, UNKNOWN, Case, service
-from tests.services import Heard
+from tests.services import Heard, OnRabbitMQ
 from tests.web.peer import WebTestCase, text
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
@@ -106,7 +105,8 @@ class Stops(Case):
 class Mismatches(Case):
     """A queue or exchange that exists with other properties: 406, on which nameko tries again for ever."""
 
-    async def begin(self) -> None:
+    async def test_start_is_refused(self) -> None:
+        """The start fails with what exists and how it differs, and the service can be stopped."""
         await self.bare.declare(
             Exchange("source.events", type="topic"),
             Queue("rpc-calls", RPC, "calls.*", arguments={"x-max-length": 3}),
@@ -115,10 +115,6 @@ class Mismatches(Case):
             Exchange("tells.events", type="topic", durable=False),
             Exchange("published", type="fanout"),
         )
-
-    async def test_start_is_refused(self) -> None:
-        """The start fails with what exists and how it differs, and the service can be stopped."""
-        await self.begin()
 
         class Calls:
             name = "calls"
@@ -160,16 +156,8 @@ class Mismatches(Case):
             await self.stops[-1]()
 
 
-class MismatchesOnRabbitMQ(Mismatches):
+class MismatchesOnRabbitMQ(OnRabbitMQ, Mismatches):
     """The same where most brokers are."""
-
-    skip = rabbitmq.skip
-    timeout = 100
-
-    async def begin(self) -> None:
-        node = rabbitmq.node()
-        self.config["AMQP_URI"] = node.uri(node.new_vhost())
-        await super().begin()
 
 
 class Envelopes(Case):

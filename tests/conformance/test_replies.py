@@ -5,10 +5,9 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from tests import rabbitmq
 from tests.conformance.cases import JSON, Case
 from tests.conformance.maths import Broken, Maths
-from tests.services import Heard, properties_of
+from tests.services import Heard, OnRabbitMQ, properties_of
 from txservices import constants
 from txservices.amqp.entities import Queue
 from txservices.exceptions import (
@@ -78,16 +77,8 @@ class ReplyQueues(Case):
         )
 
 
-class ReplyQueuesOnRabbitMQ(ReplyQueues):
+class ReplyQueuesOnRabbitMQ(OnRabbitMQ, ReplyQueues):
     """The same where it is RabbitMQ's to do."""
-
-    skip = rabbitmq.skip
-    timeout = 100
-
-    def setUp(self) -> None:
-        super().setUp()
-        node = rabbitmq.node()
-        self.config["AMQP_URI"] = node.uri(node.new_vhost())
 
 
 class Replies(Case):
