@@ -208,7 +208,7 @@ class Decorating(TestCase):
 
         class Own(Entrypoint):
             def __init__(self) -> None:
-                self.expected_exceptions = [ValueError]  # type: ignore[assignment]
+                self.expected_exceptions = [ValueError]
 
         class Service:
             name = "service"

@@ -216,13 +216,14 @@ class ProviderCollector:
         self._providers[provider] = None
         self._had_providers = True
 
-    def unregister_provider(self, provider: Any) -> None:
-        """Called by a provider in its ``stop``."""
+    def unregister_provider(self, provider: Any) -> Deferred[None] | None:
+        """Called by a provider in its ``stop``. A subclass may give a Deferred, for the provider to wait for."""
         self._providers.pop(provider, None)
         if not self._providers:
             left, self._left = self._left, []
             for waiter in left:
                 waiter.callback(None)
+        return None
 
     def wait_for_providers(self) -> Deferred[None]:
         """Fires when no provider is left; at once if there never was one."""

@@ -20,7 +20,7 @@ class Peer:
     def __init__(self, heartbeat: int = 0) -> None:
         self.clock = Clock()
         self.transport = StringTransport()
-        self.transport.abortConnection = self.aborted  # type: ignore[method-assign]
+        self.transport.abortConnection = self.aborted
         self.was_aborted = False
         address = parse_address("amqp://user:s3cret@localhost/vh")
         self.protocol = Protocol(address, heartbeat, "PLAIN", "tests", self.clock)

@@ -195,7 +195,7 @@ class SameAsRabbitMQTests(TestCase):
         threads.start()
         self.addCleanup(threads.stop)
         node = rabbitmq.node()
-        port = listening.getHost().port  # type: ignore[attr-defined]
+        port = listening.getHost().port
         ours = await deferToThreadPool(reactor, threads, outcomes, port, "/")
         theirs = await deferToThreadPool(reactor, threads, outcomes, node.port, node.new_vhost())
         different = {name: (ours[name], theirs[name]) for name in CASES if ours[name] != theirs[name]}

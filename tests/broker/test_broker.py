@@ -42,7 +42,7 @@ class ListenTests(TestCase):
         """A broker listens where it is told to; stopped, it has neither port nor connections."""
         broker = Broker()
         port = await broker.listen("127.0.0.1", 0)
-        number = port.getHost().port  # type: ignore[attr-defined]
+        number = port.getHost().port
         with self.assertRaises(CannotListenError):
             await Broker().listen("127.0.0.1", number)
         side = await TCP4ClientEndpoint(reactor, "127.0.0.1", number).connect(Factory.forProtocol(Side))
@@ -57,4 +57,4 @@ class ListenTests(TestCase):
 
 async def deferred_turn() -> None:
     """One turn of the reactor."""
-    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    await deferLater(reactor, 0)

@@ -72,7 +72,7 @@ class PublishTests(ChannelTestCase):
             ({"expiration": "soon"}, "channel.close", 406),
         ):
             client = Client().open()
-            client.publish("q", **properties)  # type: ignore[arg-type]
+            client.publish("q", **properties)
             ((_, name, args),) = client.sent()
             self.assertEqual((name, args["reply_code"]), (answer, code))
         payload = codec.encode_method("basic.publish", routing_key="q", immediate=True)

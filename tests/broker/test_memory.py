@@ -30,7 +30,7 @@ class Side(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.got.append(data)
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure) -> None:
         self.lost.append(reason.type)
 
     def pauseProducing(self) -> None:
@@ -100,7 +100,7 @@ class PipeTests(SynchronousTestCase):
 
     def test_error_in_a_protocol(self) -> None:
         """An error in one side ends the connection, as it would over TCP."""
-        self.other.dataReceived = lambda data: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+        self.other.dataReceived = lambda data: 1 / 0
         self.one.transport.write(b"x")
         self.turn()
         self.turn()
@@ -126,7 +126,7 @@ class EndpointTests(TestCase):
         side = await memory.endpoint("tests-broker").connect(Factory.forProtocol(Side))
         broker = memory.brokers["tests-broker"]
         self.assertEqual(len(broker.sessions), 1)
-        side.transport.loseConnection()  # type: ignore[attr-defined]
+        side.transport.loseConnection()
         await broker.stop()
         self.assertEqual(len(broker.sessions), 0)
 

@@ -51,7 +51,7 @@ def in_threads(number: int, function: Callable[[int], Any]) -> list[Any]:
     """What a function gives for 0, 1, 2, …, each in a thread."""
     results: dict[int, Any] = {}
     threads = [
-        threading.Thread(target=lambda n=n: results.update({n: function(n)}))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: results.update({n: function(n)}))
         for n in range(number)
     ]
     for thread in threads:
@@ -261,10 +261,10 @@ def reactor_of_the_program() -> None:
     def done(result: Any) -> None:
         print(result)
         fails(RuntimeError, lambda: echo(1))  # in the reactor's own thread
-        reactor.stop()  # type: ignore[attr-defined]
+        reactor.stop()
 
-    reactor.callWhenRunning(lambda: deferToThread(echo, "by its thread").addBoth(done))  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.callWhenRunning(lambda: deferToThread(echo, "by its thread").addBoth(done))
+    reactor.run()
     in_threads(1, lambda _: fails(exceptions.RpcConnectionError, lambda: echo(1)) and print("it has ended"))
 
 

@@ -65,7 +65,7 @@ class Router(KleinResource):
         self.app = app
         self.adapter: MapAdapter = app.url_map.bind("localhost")
 
-    def render(self, request: Received) -> Any:  # type: ignore[override]
+    def render(self, request: Received) -> Any:  # type: ignore[override]  # our site makes no other request
         try:
             method = request.method.decode("ascii").upper()
             path = path_of(request.uri)
@@ -261,7 +261,7 @@ class WebServer(ProviderCollector, SharedExtension):
             self.listener = self.find_listener()
         self.listener.register(provider)
 
-    def unregister_provider(self, provider: Any) -> Deferred[None]:  # type: ignore[override]
+    def unregister_provider(self, provider: Any) -> Deferred[None]:
         """Fires when the listener has closed, if that was the process's last entrypoint."""
         super().unregister_provider(provider)
         return succeed(None) if self.listener is None else self.listener.unregister(provider)

@@ -367,7 +367,7 @@ class WebSite(Site):
         for channel in list(self.channels):
             channel.transport.abortConnection()
 
-    def log(self, request: Received) -> None:  # type: ignore[override]
+    def log(self, request: Received) -> None:  # type: ignore[override]  # our channel makes no other request
         """A line for each request, for who wants debug lines of this logger."""
         if access_log.isEnabledFor(logging.DEBUG):
             access_log.debug(

@@ -168,7 +168,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         super().register_provider(provider)
         self.methods[provider.method_name] = provider
 
-    def unregister_provider(self, provider: Any) -> Deferred[None]:  # type: ignore[override]
+    def unregister_provider(self, provider: Any) -> Deferred[None]:
         """With the last one no more requests are taken; those that run are answered still."""
         super().unregister_provider(provider)
         return succeed(None) if self._providers else self.close_url()
