@@ -59,8 +59,8 @@ class Direct:
         return self.by_key.get(key, ())
 
 
-class Fanout:
-    """Every binding, whatever the key."""
+class Unsorted:
+    """Keeps bindings in the order in which they came, for types that look at each."""
 
     def __init__(self) -> None:
         self.bindings: dict[Binding, None] = {}
@@ -70,6 +70,10 @@ class Fanout:
 
     def remove(self, binding: Binding) -> None:
         del self.bindings[binding]
+
+
+class Fanout(Unsorted):
+    """Every binding, whatever the key."""
 
     def match(self, key: str, headers: Headers) -> Iterable[Binding]:
         return self.bindings
@@ -149,17 +153,8 @@ def with_none(places: dict[Word, None]) -> dict[Word, None]:
 X_MATCH = {"all": (all, False), "any": (any, False), "all-with-x": (all, True), "any-with-x": (any, True)}
 
 
-class ByHeaders:
+class ByHeaders(Unsorted):
     """The binding's arguments agree with the message's headers: all of them, or any, as its ``x-match`` says."""
-
-    def __init__(self) -> None:
-        self.bindings: dict[Binding, None] = {}
-
-    def add(self, binding: Binding) -> None:
-        self.bindings[binding] = None
-
-    def remove(self, binding: Binding) -> None:
-        del self.bindings[binding]
 
     def match(self, key: str, headers: Headers) -> Iterable[Binding]:
         values = headers()
