@@ -7,8 +7,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
+from txservices.amqp import codec, frames
 from txservices.amqp.protocol import CAPABILITIES, credentials
-from txservices.amqp.spec import PROTOCOL_HEADER, ReplyCode
+from txservices.amqp.spec import FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
 from txservices.exceptions import ConfigurationError, ConnectionClosedByBroker, ConnectionLost, FrameError
 
 
@@ -96,6 +97,20 @@ class HeartbeatTests(SynchronousTestCase):
         peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(peer.clock.getDelayedCalls(), [])
 
+    def test_who_takes_the_connection_and_says_nothing(self) -> None:
+        """Before anything is agreed on the wished-for interval holds: two of silence are the end, no beat is sent."""
+        peer = Peer(heartbeat=10)
+        peer.protocol.makeConnection(peer.transport)
+        for _ in range(4):
+            self.assertFalse(peer.was_aborted)
+            peer.clock.advance(5)
+        self.assertTrue(peer.was_aborted)
+        peer.sent()
+        self.assertEqual(peer.heartbeats, 0)
+        peer.protocol.connectionLost(Failure(ConnectionDone()))
+        self.failureResultOf(peer.protocol.opened, ConnectionLost)
+        self.assertEqual(peer.clock.getDelayedCalls(), [])
+
     def test_none_wished_for(self) -> None:
         """Zero on either side is no heartbeat at all."""
         peer = Peer(heartbeat=0)
@@ -128,6 +143,38 @@ class ErrorTests(SynchronousTestCase):
         peer.sent()
         peer.method(7, "basic.qos-ok")
         self.assertEqual(peer.sent()[0][2]["reply_code"], ReplyCode.CHANNEL_ERROR)
+
+    def test_not_asked_for(self) -> None:
+        """What answers something else, comes a second time, or is a client's to say, is 503; who waits is told."""
+        tune = {"channel_max": 0, "frame_max": 0, "heartbeat": 0}
+        for number, name, arguments in [
+            (1, "queue.bind-ok", {}),
+            (1, "queue.declare", {}),
+            (1, "connection.close", {"reply_code": 320}),
+            (0, "connection.start", {}),
+            (0, "connection.tune", tune),
+            (0, "channel.close", {"reply_code": 404}),
+            (0, "basic.ack", {}),
+        ]:
+            peer = Peer()
+            peer.connect()
+            waiting = peer.open_channel().queue_declare(queue="q")
+            peer.sent()
+            peer.method(number, name, **arguments)
+            self.assertEqual([args["reply_code"] for _, _, args in peer.sent()], [ReplyCode.COMMAND_INVALID], name)
+            self.failureResultOf(waiting, FrameError)
+
+    def test_more_in_the_chunk_of_the_close(self) -> None:
+        """What comes behind a close, in the same bytes, counts for nothing."""
+        peer = Peer()
+        peer.connect()
+        channel = peer.open_channel()
+        peer.sent()
+        close = codec.encode_method("connection.close", reply_code=320, reply_text="CONNECTION_FORCED - bye")
+        more = codec.encode_method("basic.cancel", consumer_tag="t")
+        peer.protocol.dataReceived(frames.frame(FRAME_METHOD, 0, close) + frames.frame(FRAME_METHOD, channel.id, more))
+        self.assertEqual([name for _, name, _ in peer.sent()], ["connection.close-ok"])
+        self.assertIsInstance(peer.protocol.error, ConnectionClosedByBroker)
 
     def test_connection_closed_by_the_broker(self) -> None:
         """Everything that waits fails with the broker's reason."""

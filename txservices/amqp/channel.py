@@ -21,7 +21,7 @@ from txamqp.protocol import AMQChannel
 from txservices.amqp.codec import encode_method
 from txservices.amqp.entities import Message
 from txservices.amqp.frames import Assembler, Content, content_frames, frame
-from txservices.amqp.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
+from txservices.amqp.spec import FRAME_METHOD, METHODS_BY_ID, ReplyCode
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -34,7 +34,9 @@ from txservices.exceptions import (
 
 log = Logger()
 
-ANSWERS = frozenset(answer for method in METHODS.values() for answer in method.responses)
+# What a broker may say without being asked, on channel 0 and on the others. ``connection.tune`` comes after the start.
+UNASKED_ON_CONNECTION = ("connection.start", "connection.close", "connection.blocked", "connection.unblocked")
+UNASKED_ON_CHANNEL = ("channel.close", "channel.flow", "basic.cancel")
 PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept a channel, one for each exchange and routing key in use
 
 
@@ -97,13 +99,16 @@ class Channel(AMQChannel):
         self.on_drained: Callable[[], None] | None = None
         self.on_confirmed: Callable[[Publishing, Exception | None], None] | None = None
         self.assembler = Assembler(self.method_received)
-        self.replies: deque[Deferred[TxMessage]] = deque()
+        self.replies: deque[tuple[tuple[str, ...], Deferred[TxMessage]]] = deque()  # what answers, who waits for it
         self.reactions: dict[str, Callable[[Content], None]] = {
             "basic.deliver": self.deliver,
             "basic.ack": self.confirm,
             "basic.nack": self.refuse,
             "basic.return": self.give_back,
+            **dict.fromkeys(UNASKED_ON_CHANNEL, self.hand_over),
         }
+        if id == 0:
+            self.reactions = dict.fromkeys(UNASKED_ON_CONNECTION, self.hand_over)
         self.consumers: dict[str, Callable[[Message], None]] = {}
         # Deliveries. Tags up to settled_to are all settled; those above it that are, stand in settled_above.
         self.unsettled = 0
@@ -132,21 +137,23 @@ class Channel(AMQChannel):
         if not ours.responses or arguments.get("nowait"):
             return succeed(None)
         reply: Deferred[TxMessage | None] = Deferred()
-        self.replies.append(reply)
+        self.replies.append((ours.responses, reply))
         return reply
 
     def method_received(self, content: Content) -> None:
-        """A whole method is there: to the one who waits for it, or to txamqp's delegate."""
+        """A whole method is there: to what reacts to it, or to the one who waits for it."""
         name = content.method.name
         react = self.reactions.get(name)
         if react is not None:
             react(content)
-        elif name in ANSWERS:
-            if not self.replies:
-                raise FrameError(ReplyCode.COMMAND_INVALID, f"{name} answers nothing that was asked")
-            self.replies.popleft().callback(self.as_message(content))
+        elif self.replies and name in self.replies[0][0]:
+            self.replies.popleft()[1].callback(self.as_message(content))
         else:
-            self.client.delegate.dispatch(self, self.as_message(content))
+            raise FrameError(ReplyCode.COMMAND_INVALID, f"{name} on channel {self.id} answers nothing that was asked")
+
+    def hand_over(self, content: Content) -> None:
+        """To txamqp's delegate."""
+        self.client.delegate.dispatch(self, self.as_message(content))
 
     def as_message(self, content: Content) -> TxMessage:
         """A method as txamqp's delegates know it."""
@@ -163,7 +170,7 @@ class Channel(AMQChannel):
         self.consumers.clear()
         self.acks.clear()
         replies, self.replies = self.replies, deque()
-        for reply in replies:
+        for _, reply in replies:
             reply.errback(error)
         if self.on_closed is not None:
             self.on_closed(error)

@@ -90,6 +90,7 @@ class Delegate(TwistedDelegate):
 
     def connection_start(self, channel: Channel, start: TxMessage) -> None:
         client = self.client
+        channel.reactions["connection.tune"] = channel.reactions.pop("connection.start")  # each of them comes once
         client.server_properties = start.server_properties
         channel.connection_start_ok(
             client_properties=client.client_properties,
@@ -101,6 +102,7 @@ class Delegate(TwistedDelegate):
     def connection_tune(self, channel: Channel, tune: TxMessage) -> None:
         """Take the smaller of both wishes; zero is "no wish" for limits, and "none" for heartbeats."""
         client = self.client
+        del channel.reactions["connection.tune"]
         client.channel_max = min(tune.channel_max or CHANNEL_MAX, CHANNEL_MAX)
         client.frame_max = max(min(tune.frame_max or FRAME_MAX, FRAME_MAX), FRAME_MIN_SIZE)
         client.reader.frame_max = client.frame_max
@@ -219,6 +221,8 @@ class Protocol(AMQClient):
         if kind == FRAME_HEARTBEAT:
             return  # that bytes came is all it says
         if channel is None:
+            if self.closed:  # in the same chunk as what closed it
+                return
             raise FrameError(ReplyCode.CHANNEL_ERROR, f"a frame for channel {number}, which is not open")
         channel.assembler.frame(kind, payload)
 
