@@ -1,4 +1,4 @@
-"""A soak: minutes of steady load, after which nothing has grown. For Linux, whose /proc it reads.
+"""A soak: minutes of steady load, after which nothing has grown.
 
 ``make soak`` runs it, for ten minutes or ``SOAK_SECONDS``. Its name is not a test module's, so that nothing else finds
 it: as part of the suite it would only ever be skipped.
@@ -7,59 +7,19 @@ it: as part of the suite it would only ever be skipped.
 from __future__ import annotations
 
 import os
-import re
-from statistics import median
 
-from attrs import frozen
 from twisted.internet import reactor
 
 from tests import processes, rabbitmq
+from tests.faults.growth import Growth, files, held_by, memory
 from tests.faults.load import RATE, LoadCase
 
 SECONDS = int(os.environ.get("SOAK_SECONDS") or 600)
 SAMPLE_EVERY = 1000  # events, and as many calls: five seconds
-WARM_UP = 0.2  # of all samples, from the start, which count for nothing: caches fill, Python's arenas find their size
 INSTANCES = 2  # of the service
 
 MEMORY_GROWTH = 2.0  # MiB of a process from the first third to the last: in ten minutes, 16 bytes of each message
-COUNT_GROWTH = 0.0  # of files, connections, channels and queues
-
-MIB = 1024 * 1024
-ASK_BROKER = "{length(rabbit_networking:connections()), length(rabbit_channel:list()), length(rabbit_amqqueue:list())}."
-
-
-@frozen
-class Growth:
-    """How one measure was in the first and in the last third of a run, by the median, and what it may have gained."""
-
-    what: str
-    first: float
-    last: float
-    bound: float
-
-    @classmethod
-    def of(cls, what: str, values: list[float], bound: float) -> Growth:
-        steady = values[int(len(values) * WARM_UP) :]
-        third = len(steady) // 3
-        return cls(what, median(steady[:third]), median(steady[-third:]), bound)
-
-    @property
-    def flat(self) -> bool:
-        return self.last - self.first <= self.bound
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.first:g}, then {self.last:g} ({self.last - self.first:+g}, at most {self.bound:+g})"
-
-
-def memory(pid: int) -> float:
-    """The resident memory of a process, in MiB."""
-    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-        return round(int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / MIB, 2)
-
-
-def files(pid: int) -> int:
-    """How many files and sockets a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+COUNT_GROWTH = 0.0  # of files, connections, channels, queues and consumers
 
 
 class Soak(LoadCase):
@@ -119,7 +79,6 @@ class Soak(LoadCase):
         for who, pid in pids.items():
             seen[f"memory of {who}, MiB"] = memory(pid)
             seen[f"files of {who}"] = files(pid)
-        counts = re.findall(r"\d+", await self.broker.ctl("eval", ASK_BROKER))
-        seen.update(zip(("connections", "channels", "queues"), map(float, counts), strict=True))
+        seen.update(await held_by(self.broker))
         for what, value in seen.items():
             self.samples.setdefault(what, []).append(value)

@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from tests.faults.checker import CALL, EVENT, Checker
+from tests.faults.growth import Growth
 from tests.faults.proxy import Proxy, Quiet
 from tests.faults.scene import until
-from tests.faults.soak import Growth
 from tests.processes import ROOT
 
 
