@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from tests.services import Heard, Recorded, ServicesCase, properties_of
@@ -238,6 +239,29 @@ class ConsumerTests(ServicesCase):
         await self.start(Slow)
         self.assertEqual(sorted(await heard.wait(3)), [1, 2, 3])
         self.assertLess(done, 3)
+
+    async def test_given_up_workers_are_not_waited_for(self) -> None:
+        """What workers had that did not finish in time goes back as soon as they are given up, to another instance."""
+        heard = Heard()
+
+        class Stuck:
+            name = "stuck"
+
+            @consume(self.queue)
+            def method(self, body):
+                heard(body)
+                return Deferred()
+
+        (container,) = await self.start(Stuck, SHUTDOWN_TIMEOUT=0.1)
+        await self.send(b"1")
+        await heard.wait()
+        began = reactor.seconds()
+        await container.stop()
+        self.assertLess(reactor.seconds() - began, 1)
+        others = Recorded()
+        await self.connections().consume(self.queue, others, 10).ready
+        (message,) = await others.wait()
+        self.assertTrue(message.redelivered)
 
     async def test_prefetch(self) -> None:
         """A stuck service holds no more messages than its prefetch_count: another instance gets the others."""

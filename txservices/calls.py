@@ -106,6 +106,7 @@ class Client:
 
     def __init__(self, connections: Connections, name: str, config: Mapping[str, Any], clock: Any) -> None:
         self.clock = clock
+        self.connections = connections
         self.publish_then = connections.publish_then
         self.serializers = Serializers.of(config)
         exchange = rpc_exchange(config)
@@ -121,6 +122,7 @@ class Client:
         self.sweeper = Sweeper(clock, self.pending, self.expire)
         self.replies_lost = False
         self.stopped = False
+        connections.on_given_up.append(self.given_up)
 
     def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], QueueConsumer]) -> Deferred[None]:
         """Begin to take replies, with what opens a consumer. Fires when they can come."""
@@ -209,9 +211,14 @@ class Client:
         for call in pending:
             call.answer.errback(error)
 
+    def given_up(self) -> None:
+        self.fail_pending(RpcConnectionError("the service is stopping, and there is no broker to bring the reply"))
+
     def stop(self) -> None:
         """No more calls; those under way fail."""
         self.stopped = True
+        if self.given_up in self.connections.on_given_up:
+            self.connections.on_given_up.remove(self.given_up)
         self.sweeper.stop()
         self.fail_pending(RpcConnectionError("the proxy was stopped before the reply came"))
 

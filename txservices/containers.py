@@ -80,7 +80,15 @@ def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
 
 
 class SharedServices(MultiService):
-    """What the process has once, however many services run in it. Stopping stops it all, the newest first."""
+    """What the process has once, however many services run in it. Stopping stops it all, the newest first.
+
+    Attributes:
+        on_stopping: called when the services begin to stop, all of them, before any has.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_stopping: list[Callable[[], None]] = []
 
     def get(self, key: str, make: Callable[[], IService]) -> Any:
         """The service of that key. The first to ask makes it; it is started if this runs."""
@@ -90,6 +98,10 @@ class SharedServices(MultiService):
             found.setName(key)
             found.setServiceParent(self)
         return found
+
+    def stopping(self) -> None:
+        for call in self.on_stopping:
+            call()
 
 
 class ServiceContainer(Service):
@@ -263,6 +275,8 @@ class ServiceContainer(Service):
         return self.stop()
 
     async def stop_in_order(self) -> None:
+        if self.owns_shared:
+            self.shared.stopping()
         self.cancel_start()
         for step in (
             lambda: self.end_all("stop", self.entrypoints),

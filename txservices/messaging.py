@@ -10,8 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
-from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txservices import constants
@@ -34,13 +33,18 @@ log = Logger()
 # any ack is a while on its way. They must not keep the next ones away. With a prefetch of max_workers alone, 10, it was
 # 2,400 calls and 8,100 events in a second, with 50 it is 4,900 and 12,800.
 UNDER_WAY = 40
-SETTLE_TIMEOUT = 5.0  # seconds that a stop waits, once the workers are done, for the last confirms and acks
 
 
 def amqp(container: ServiceContainer) -> Connections:
     """The process's connections to the broker, made by the first who asks."""
-    shared = container.shared.get("amqp", lambda: Connections.from_config(container.config, container.clock))
-    return cast(Connections, shared)
+    shared = container.shared
+
+    def make() -> Connections:
+        connections = Connections.from_config(container.config, container.clock)
+        shared.on_stopping.append(connections.leave)
+        return connections
+
+    return cast(Connections, shared.get("amqp", make))
 
 
 class Publisher(DependencyProvider):
@@ -116,27 +120,24 @@ class Consumers(SharedExtension):
         return Deferred.fromCoroutine(self.close())
 
     async def close(self) -> None:
-        clock = self.container.clock
-        drained = gatherResults([consumer.drained() for consumer in self.opened], consumeErrors=True)
-        if not await in_time(drained, clock):
-            left = sum(consumer.unsettled for consumer in self.opened)
+        if not self.opened:
+            return
+        connections = amqp(self.container)
+        if self.container.workers.abandoned:  # they ack nothing; those that ended do when they are confirmed
+            await connections.answered(connections.settled())
+        else:
+            drained = [consumer.drained() for consumer in self.opened]
+            await connections.answered(gatherResults(drained, consumeErrors=True))
+        left = sum(consumer.unsettled for consumer in self.opened)
+        if left:
             log.warn("{service}: {left} messages go back", service=self.container.service_name, left=left)
         opened, self.opened = self.opened, []
-        await in_time(gatherResults([consumer.close() for consumer in opened], consumeErrors=True), clock)
+        await connections.answered(gatherResults([consumer.close() for consumer in opened], consumeErrors=True))
 
     def kill(self) -> None:
         opened, self.opened = self.opened, []
         for consumer in opened:
             consumer.close()
-
-
-async def in_time(waited: Deferred[Any], clock: Any) -> bool:
-    """Whether that came about within SETTLE_TIMEOUT: what stops must not wait for a broker that is not there."""
-    try:
-        await waited.addTimeout(SETTLE_TIMEOUT, clock)
-    except (DeferredTimeout, FirstError):  # the latter from gatherResults, when it is cancelled
-        return False
-    return True
 
 
 class Consumer(Entrypoint):
@@ -178,7 +179,7 @@ class Consumer(Entrypoint):
     def stop(self) -> Deferred[Any] | None:
         if self.consumer is None:
             return None
-        return Deferred.fromCoroutine(in_time(self.consumer.cancel(), self.container.clock))
+        return Deferred.fromCoroutine(amqp(self.container).answered(self.consumer.cancel()))
 
     def handle_message(self, message: Message) -> None:
         properties = message.properties

@@ -41,7 +41,7 @@ from txservices.exceptions import (
     serialize,
 )
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
-from txservices.messaging import Consumers, amqp, in_time
+from txservices.messaging import Consumers, amqp
 from txservices.sending import Sending, context_from, unconfirmed
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext
@@ -178,7 +178,7 @@ class RpcConsumer(SharedExtension):
         consumer, self.consumer = self.consumer, None
         if consumer is None:
             return None
-        return Deferred.fromCoroutine(in_time(consumer.cancel(), self.container.clock))
+        return Deferred.fromCoroutine(amqp(self.container).answered(consumer.cancel()))
 
     def handle_message(self, message: Message) -> None:
         """Run the method that a request is for."""

@@ -129,6 +129,7 @@ class ServiceRunner(MultiService):
             log.failure("the services could not be started", failure)
 
     async def end_all(self, how: str) -> None:
+        self.shared.stopping()
         await gatherResults([getattr(container, how)() for container in self.containers])
         await maybeDeferred(self.shared.stopService)
         self.finished()

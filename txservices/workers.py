@@ -162,6 +162,7 @@ class Workers:
     Attributes:
         running: how many there are, without those that wait for their turn.
         closed: no worker begins any more, and none's result is handled.
+        abandoned: some were cancelled before they ended.
         on_ended: each is called with a worker, its result and its exc_info when all is over.
     """
 
@@ -173,7 +174,7 @@ class Workers:
         self.beginning_waiting = False
         self.pending: set[Deferred[None]] = set()  # the lives that wait for something
         self.thread_calls: set[Deferred[Any]] = set()
-        self.closed = False
+        self.closed = self.abandoned = False
         self.idle: list[Deferred[None]] = []
         self.on_ended: list[Callable[[WorkerContext, Any, ExcInfo | None], None]] = []
         self.learn([])
@@ -369,7 +370,7 @@ class Workers:
 
         A thread can't be ended: it gets an error at its next ``in_reactor``.
         """
-        self.closed = True
+        self.closed = self.abandoned = True
         self.waiting.clear()
         waiting_in_threads = list(self.thread_calls)
         for each in [*waiting_in_threads, *self.pending]:

@@ -8,10 +8,11 @@ import trustme
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import SSL4ServerEndpoint
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from txservices.amqp import publisher as publisher_module
-from txservices.amqp.connection import Connections
+from txservices.amqp.connection import AWAY_TIMEOUT, Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker.broker import Broker, Sessions
 from txservices.broker.memory import brokers
@@ -183,6 +184,22 @@ class WithoutBrokerTests(TestCase):
         await self.connections.stopService()
         self.assertNoResult(consumer.ready)
         self.failureResultOf(declared, ConnectionLost)
+
+    async def test_what_a_stop_could_not_publish_is_said(self) -> None:
+        """Publishes that wait when a stop finds nobody fail, and the log says how many there were for whom."""
+        said: list[str] = []
+        observe = lambda event: said.append(formatEvent(event))  # noqa: E731
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        waiting = [self.connections.publish("", queue, b"", {}) for queue in ("few", "many", "many")]
+        began = reactor.seconds()
+        await self.connections.stopService()
+        self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 0.5)
+        for publish in waiting:
+            self.failureResultOf(publish, ConnectionLost)
+        (line,) = [each for each in said if "did not confirm" in each]
+        self.assertIn("did not confirm 3 messages", line)
+        self.assertIn("2 to '' as 'many', 1 to '' as 'few'", line)
 
     def test_no_address(self) -> None:
         """A configuration without a broker is the user's mistake."""

@@ -94,9 +94,13 @@ class LoadCase(FaultsCase):
         self.checker = Checker(os.path.abspath(self.mktemp()))
         self.folder = os.path.abspath(self.mktemp())
         os.makedirs(self.folder)
-        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
-            file.write(WORKER)
+        self.write(WORKER)
         self.config["RPC_TIMEOUT"] = DEADLINE
+
+    def write(self, module: str) -> None:
+        """What instances run."""
+        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
+            file.write(module)
 
     def spawn(self, uri: str | None = None) -> processes.Process:
         """An instance of the worker, starting."""

@@ -108,6 +108,7 @@ class Delegate(TwistedDelegate):
         client.reader.frame_max = client.frame_max
         heartbeat = min(tune.heartbeat, client.heartbeat) if tune.heartbeat and client.heartbeat else 0
         channel.connection_tune_ok(channel_max=client.channel_max, frame_max=client.frame_max, heartbeat=heartbeat)
+        client.tuned = True
         client.start_heartbeat(heartbeat)
         client.started.fire()
 
@@ -175,7 +176,7 @@ class Protocol(AMQClient):
         self.error: AmqpError | None = None
         self.beat = LoopingCall(self.heartbeat_due)
         self.beat.clock = clock
-        self.wrote = self.read = False
+        self.wrote = self.read = self.tuned = False
         self.silent_beats = 0
         self.frames: list[bytes] = []  # to be sent at the end of this turn of the reactor
         self.acking: list[Channel] = []  # that have acks to send then
@@ -194,6 +195,7 @@ class Protocol(AMQClient):
             self.send_now = self.transport.doWrite
         self.channels[0] = self.channelFactory(0, self.outgoing, self)
         self.transport.write(PROTOCOL_HEADER)
+        self.start_heartbeat(self.heartbeat)
         opening: Deferred[Any] = self.start(self.response, self.mechanism)
         opening.addCallbacks(lambda _: self.opening_done(), self.opening_failed)
         opening.addErrback(lambda failure: log.failure("while opening a connection", failure))
@@ -325,12 +327,17 @@ class Protocol(AMQClient):
     # Heartbeats
 
     def start_heartbeat(self, seconds: int) -> None:
-        """Two beats an interval: one is sent where nothing was written, and one is missed where nothing came."""
+        """Two beats an interval: one is sent where nothing was written, and one is missed where nothing came.
+
+        Before the interval is agreed on, ours: who takes connections and says nothing is found out no later.
+        """
+        if self.beat.running:
+            self.beat.stop()
         if seconds:
             self.beat.start(seconds / 2, now=False)
 
     def heartbeat_due(self) -> None:
-        if not self.wrote:
+        if self.tuned and not self.wrote:
             self.transport.write(HEARTBEAT_FRAME)
         self.silent_beats = 0 if self.read else self.silent_beats + 1
         self.wrote = self.read = False

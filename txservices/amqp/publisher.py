@@ -8,14 +8,12 @@ then sent one at a time until the culprit is found.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txservices import constants
 from txservices.amqp.channel import Channel, Publishing
@@ -41,13 +39,8 @@ log = Logger()
 
 UNCONFIRMED_MAX = 200_000  # messages published and not yet confirmed
 UNCONFIRMED_BYTES_MAX = 268_435_456  # bytes of their bodies, 256 MiB
-FLUSH_TIMEOUT = 5.0  # seconds that a stop waits for the last confirms
+REPORTED_MAX = 10  # destinations that are named of what a stop could not publish
 FOREVER = float("inf")
-
-
-def overdue(failure: Failure) -> None:
-    """Errback of a wait that has had its time."""
-    failure.trap(DeferredTimeout)
 
 
 class Publisher:
@@ -63,7 +56,7 @@ class Publisher:
         self.unsent: deque[int] = deque()  # keys that wait for a channel, or for their turn among suspects
         self.suspects = 0  # at the front of unsent: those one of which made the broker close a channel
         self.topology: dict[Exchange | Queue, None] = {}  # what was declared, in order
-        self.flushing: list[Deferred[None]] = []
+        self.settling: list[tuple[int, Deferred[None]]] = []
         self.stopped = False
         self.sweeper = Sweeper(clock, self.unconfirmed, self.expire)
         connection.on_connected.append(self.restore)
@@ -160,10 +153,8 @@ class Publisher:
                 key=publishing.routing_key,
                 exchange=publishing.exchange,
             )
-        if self.flushing and not self.unconfirmed:
-            flushing, self.flushing = self.flushing, []
-            for flushed in flushing:
-                flushed.callback(None)
+        if self.settling:
+            self.tell_settled()
 
     # Sending what waits
 
@@ -248,24 +239,46 @@ class Publisher:
 
     # The end
 
-    def flush(self) -> Deferred[None]:
-        """No more publishes. Fires when all are confirmed; what isn't within FLUSH_TIMEOUT, or has no connection
-        to go out on, fails with ``ConnectionLost``."""
-        self.stopped = True
-        flushed: Deferred[None] = Deferred()
-        if not self.unconfirmed or self.channel is None:
-            flushed.callback(None)
-        else:
-            self.flushing.append(flushed)
-            flushed.addTimeout(FLUSH_TIMEOUT, self.clock)
-            flushed.addErrback(overdue)
-        return flushed.addCallback(self.give_up)
+    def settled(self) -> Deferred[None]:
+        """Fires when the broker has answered for all that was published until now."""
+        settled: Deferred[None] = Deferred()
+        self.settling.append((self.sequence, settled))
+        self.tell_settled()
+        return settled
 
-    def give_up(self, _: Any) -> None:
+    def tell_settled(self) -> None:
+        oldest = next(iter(self.unconfirmed), self.sequence + 1)
+        while self.settling and self.settling[0][0] < oldest:
+            _, settled = self.settling.pop(0)
+            settled.callback(None)
+
+    def flush(self) -> Deferred[None]:
+        """No more publishes. Fires when the broker has answered for all that there were."""
+        self.stopped = True
+        return self.settled()
+
+    def give_up(self) -> None:
+        """What is not confirmed by now fails with ``ConnectionLost``, and is reported."""
+        self.stopped = True
         self.sweeper.stop()
-        self.flushing = []
         self.unsent.clear()
         left = list(self.unconfirmed.values())
         self.unconfirmed.clear()
+        settling, self.settling = self.settling, []  # told when all of them have failed
+        if left:
+            log.error(
+                "the broker did not confirm {count} messages before the stop, they may be lost: {what}",
+                count=len(left),
+                what=destinations(left),
+            )
         for publishing in left:
             self.finish(publishing, ConnectionLost("the service stopped before the broker confirmed the message"))
+        for _, settled in settling:
+            settled.callback(None)
+
+
+def destinations(publishings: list[Publishing]) -> str:
+    """How many go where, for a person."""
+    counts = Counter((each.exchange, each.routing_key) for each in publishings)
+    named = [f"{count} to {exchange!r} as {key!r}" for (exchange, key), count in counts.most_common(REPORTED_MAX)]
+    return ", ".join(named) + (", …" if len(counts) > REPORTED_MAX else "")
