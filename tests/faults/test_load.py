@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 from twisted.internet import reactor
@@ -15,6 +16,8 @@ from tests import rabbitmq
 from tests.faults.checker import CALL, EVENT, Report
 from tests.faults.load import Load, LoadCase
 from tests.faults.scene import FULL, mortal
+from txservices.amqp.connection import Connections
+from txservices.amqp.entities import Message, Queue
 from txservices.events import event_handler
 from txservices.rpc import rpc
 
@@ -44,8 +47,26 @@ class BrokerDies(Loaded):
     def node(self) -> rabbitmq.Node:
         return mortal()
 
+    def watch(self) -> Any:
+        """Book the id of each delivery to what begins to consume before ``restore``."""
+        self.deliveries: Counter[str] = Counter()
+        self.redelivered = 0
+        consume = Connections.consume
+
+        def watching(connections: Connections, queue: Queue, receive: Any, *rest: Any) -> Any:
+            def received(message: Message) -> None:
+                seen = message.properties["message_id"]
+                self.redelivered += message.redelivered and seen in self.deliveries
+                self.deliveries[seen] += 1
+                receive(message)
+
+            return consume(connections, queue, received, *rest)
+
+        return self.patch(Connections, "consume", watching)
+
     async def test_load_2_broker_killed(self) -> None:
-        """No event is lost and no call fails; some are run again, for their acks died with the broker."""
+        """No event is lost and no call fails; some are run again, for their acks or confirms died with the broker, and
+        come under the id that they had."""
         checker = self.checker
 
         class Worker:
@@ -60,7 +81,9 @@ class BrokerDies(Loaded):
             def told(self, number: int) -> None:
                 checker.note(EVENT, "handled", number)
 
+        watching = self.watch()
         await self.start(Worker, prefetch_count=100)
+        watching.restore()
         moments = random.Random(SEED)
         load = await self.load()
         for _ in range(BROKER_DEATHS):
@@ -70,6 +93,10 @@ class BrokerDies(Loaded):
         await load.passed(200)
         report = await self.verify(load)
         self.assertGreater(report.attempted, 1000 * BROKER_DEATHS)
+        again = sum(self.deliveries.values()) - len(self.deliveries)
+        print(f"  delivered again {again}, of them {self.redelivered} flagged as redelivered, the rest published again")
+        self.assertEqual(len(self.deliveries), report.attempted)
+        self.assertLessEqual(report.duplicated, again)
 
 
 class InstancesDie(Loaded):

@@ -32,6 +32,8 @@ MEMORY_GROWTH = 2.0  # MiB after all losses; of anything else there may be none
 class Returning(FaultsCase):
     """Services wait for a broker, and come back to it."""
 
+    timeout = 300 if FULL else 60
+
     async def test_row_01_absent_at_start(self) -> None:
         """A service waits for its broker, says why and until when for each attempt, and is up when there is one."""
         attempts = self.logged("no connection to the broker")
