@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 import logging
 import logging.config
+import os
+import re
+from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests import processes
+from tests.services import ServicesCase
 from txservices import logs
+from txservices.events import EventDispatcher
 from txservices.exceptions import ConfigurationError
+from txservices.rpc import RpcProxy, rpc
 
 
 class Lines(SynchronousTestCase):
@@ -135,3 +145,173 @@ class ToStandard(SynchronousTestCase):
         [record] = logged.records
         assert record.exc_info is not None
         self.assertEqual((record.levelname, record.exc_info[0]), ("CRITICAL", ValueError))
+
+
+twisted_log = Logger("app.twisted")
+standard_log = logging.getLogger("app.standard")
+
+
+def say(what: str) -> None:
+    """Log something by both loggers."""
+    twisted_log.info("{what}", what=what)
+    standard_log.warning("%s", what)
+
+
+def later() -> Deferred[None]:
+    return deferLater(reactor, 0)
+
+
+class Talkative:
+    """A service whose methods log, each of another kind."""
+
+    name = "talkative"
+    talkative = RpcProxy("talkative")
+    dispatch = EventDispatcher()
+
+    @rpc
+    def plain(self):
+        say("plain")
+
+    @rpc
+    async def coroutine(self):
+        say("coroutine")
+        await later()
+        say("coroutine")
+        await self.talkative.quiet()
+        say("coroutine")
+
+    @rpc
+    @inlineCallbacks
+    def generator(self):
+        say("generator")
+        yield later()
+        say("generator")
+
+    @rpc
+    def called(self):
+        return self.talkative.quiet().addCallback(lambda _: say("called"))
+
+    @rpc
+    def refused(self):
+        return self.talkative.nothing().addErrback(lambda _: say("refused"))
+
+    @rpc
+    def told(self):
+        return self.dispatch("told", None).addCallback(lambda _: say("told"))
+
+    @rpc(blocking=True)
+    def thread(self):
+        say("thread")
+        self.talkative.quiet()
+        say("thread")
+
+    @rpc(expected_exceptions=ValueError)
+    def expected(self):
+        raise ValueError("as expected")
+
+    @rpc
+    def quiet(self):
+        pass
+
+
+KINDS = ("plain", "coroutine", "generator", "called", "refused", "told", "thread")
+
+
+class CallIds(ServicesCase):
+    """What a worker logs bears its call id."""
+
+    async def setUp(self) -> None:
+        super().setUp()
+        factory = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(logs.make_record_with_call_id)
+        self.addCleanup(logging.setLogRecordFactory, factory)
+        self.events: list[LogEvent] = []
+        for observer in (logs.notes_call_id, self.events.append):
+            globalLogPublisher.addObserver(observer)
+            self.addCleanup(globalLogPublisher.removeObserver, observer)
+        await self.start(Talkative)
+        self.cluster_rpc = await self.cluster()
+
+    async def test_every_kind_of_method(self) -> None:
+        """Plain, async, inlineCallbacks, in the callbacks of calls and events, and in a thread; by either logger."""
+        with self.assertLogs("app.standard") as logged:
+            await gatherResults([getattr(self.cluster_rpc.talkative, kind)() for kind in KINDS])
+        by_twisted = [(event["what"], event.get("call_id")) for event in self.events if "what" in event]
+        by_standard = [(record.getMessage(), record.call_id) for record in logged.records]  # type: ignore[attr-defined]
+        for lines in (by_twisted, by_standard):
+            self.assertEqual({what for what, _ in lines}, set(KINDS))
+            for what, call_id in lines:
+                self.assertRegex(str(call_id), rf"^talkative\.{what}\.[0-9a-f-]{{36}}$")
+            self.assertEqual(len({call_id for _, call_id in lines}), len(KINDS))  # each worker has one
+
+    async def test_our_own_lines(self) -> None:
+        """What we say of a worker bears it too, and what nobody called does not."""
+        await self.assertFailure(self.cluster_rpc.talkative.expected(), Exception)
+        with self.assertLogs("app.standard") as logged:
+            say("outside")
+        self.assertEqual([record.call_id for record in logged.records], ["-"])  # type: ignore[attr-defined]
+        [event] = [event for event in self.events if "(expected)" in event["log_format"]]
+        self.assertRegex(event["call_id"], r"^talkative\.expected\.")
+        self.assertEqual(event["log_system"], f"txservices.workers#warn {event['call_id']}")
+        [outside] = [event for event in self.events if event.get("what") == "outside"]
+        self.assertNotIn("call_id", outside)
+
+    def test_line(self) -> None:
+        """It stands behind the namespace."""
+        line = logs.one_line({"log_format": "sold", "log_namespace": "app", "log_time": 0.0, "call_id": "shop.sell.1"})
+        self.assertRegex(str(line), r"^\d\d:\d\d:\d\d info app \[shop\.sell\.1\]: sold$")
+
+
+APP = """
+import logging
+from txservices.rpc import rpc
+
+class Shop:
+    name = "shop"
+
+    @rpc
+    def sell(self):
+        logging.getLogger("app.stock").warning("sold one")
+"""
+
+
+class CallIdsOfProcesses(TestCase):
+    """The same, where people see it."""
+
+    timeout = 60
+
+    async def sold(self, face: Any, config: dict[str, Any]) -> str:
+        """The line that a worker of a process logs."""
+        folder = os.path.abspath(self.mktemp())
+        os.makedirs(folder)
+        with open(os.path.join(folder, "app.py"), "w", encoding="utf-8") as file:
+            file.write(APP)
+        path = processes.config_file(self, **config)
+        running = face.face(self, ["app"], folder, "--config", path)
+        await running.line("running: shop")
+        await processes.succeed(processes.txservices(self, "call", "--config", path, "shop.sell", "[]"))
+        line: re.Match[str] = await running.line("^.*sold one.*$")
+        await processes.stopped(running)
+        return line.group()
+
+    async def test_run(self) -> None:
+        """`txservices run`."""
+        self.assertRegex(await self.sold(processes.ByRun, {}), r" warn app\.stock \[shop\.sell\.\S+\]: sold one$")
+
+    async def test_twistd(self) -> None:
+        """twistd's own log."""
+        line = await self.sold(processes.ByTwistd, {})
+        self.assertRegex(line, r" \[app\.stock#warn shop\.sell\.\S+\] sold one$")
+
+    async def test_logging(self) -> None:
+        """A format of LOGGING's that asks for it."""
+        handler = {"class": "logging.StreamHandler", "formatter": "ours"}
+        config = {
+            "version": 1,
+            "formatters": {"ours": {"format": "%(name)s %(call_id)s %(message)s"}},
+            "handlers": {"console": handler},
+            "root": {"handlers": ["console"], "level": "INFO"},
+        }
+        self.assertRegex(
+            await self.sold(processes.ByRun, {"LOGGING": config}), r"^app\.stock shop\.sell\.\S+ sold one$"
+        )

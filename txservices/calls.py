@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 
@@ -57,9 +58,13 @@ class Context(Protocol):
 
 
 class Call:
-    """One call, from its request to its reply, its error, or the end of its time."""
+    """One call, from its request to its reply, its error, or the end of its time.
 
-    __slots__ = ("answer", "client", "context", "correlation_id", "deadline", "service", "timeout")
+    Attributes:
+        run: runs a function in the caller's context: its callbacks' log lines bear its call id.
+    """
+
+    __slots__ = ("answer", "client", "context", "correlation_id", "deadline", "run", "service", "timeout")
 
     def __init__(
         self, client: Client, context: Context, service: str, correlation_id: str, timeout: float | None
@@ -71,6 +76,7 @@ class Call:
         self.timeout = timeout
         self.deadline = FOREVER if timeout is None else client.clock.seconds() + timeout
         self.answer: Deferred[Any] = Deferred(self.forget)
+        self.run = copy_context().run
 
     def forget(self, _: Any = None) -> None:
         """The caller has cancelled it: a reply is a late one now."""
@@ -79,7 +85,7 @@ class Call:
     def published(self, error: Exception | None) -> None:
         """The broker has the request, or it can't be had."""
         if error is not None and self.client.pending.pop(self.correlation_id, None) is not None:
-            self.answer.errback(self.outcome(error))
+            self.run(self.answer.errback, self.outcome(error))
         unconfirmed.remove(self.context)
 
     def outcome(self, error: Exception) -> Exception:
@@ -185,15 +191,15 @@ class Client:
             )
             result, error = body["result"], body["error"]
         except (DecodeError, KeyError, TypeError) as problem:
-            call.answer.errback(DecodeError(f"the reply of {call.service} can't be read: {problem}"))
+            call.run(call.answer.errback, DecodeError(f"the reply of {call.service} can't be read: {problem}"))
             return
         if error:
-            call.answer.errback(deserialize(error))
+            call.run(call.answer.errback, deserialize(error))
         else:
-            call.answer.callback(result)
+            call.run(call.answer.callback, result)
 
     def expire(self, correlation_id: str, call: Call) -> None:
-        call.answer.errback(RpcTimeout(call.timeout))
+        call.run(call.answer.errback, RpcTimeout(call.timeout))
 
     def reply_queue_missing(self) -> None:
         """The queue is gone: we were away from the broker for longer than it kept it, or somebody deleted it."""
@@ -209,7 +215,7 @@ class Client:
         pending = list(self.pending.values())
         self.pending.clear()
         for call in pending:
-            call.answer.errback(error)
+            call.run(call.answer.errback, error)
 
     def given_up(self) -> None:
         self.fail_pending(RpcConnectionError("the service is stopping, and there is no broker to bring the reply"))

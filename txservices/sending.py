@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -191,14 +192,15 @@ class Confirmation(Deferred[None]):
         self.worker_ctx = worker_ctx
         self.exchange = exchange
         self.routing_key = routing_key
+        self.run = copy_context().run  # in it callbacks' log lines bear the worker's call id
         unconfirmed.add(worker_ctx)
 
     def done(self, error: Exception | None) -> None:
         """The broker has answered, or never will."""
         if error is None:
-            self.callback(None)
+            self.run(self.callback, None)
         else:
-            self.errback(error)
+            self.run(self.errback, error)
         unconfirmed.remove(self.worker_ctx)  # last: who looked may have published in answer
 
     def not_sent(self, failure: Failure) -> None:

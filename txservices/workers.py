@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
 WAITS = (Deferred, CoroutineType)  # what a method or a hook gives to be waited for; anything else is a value
 
 log = Logger()
+this_worker: ContextVar[WorkerContext | None] = ContextVar("this_worker", default=None)  # for the log
 this_thread = threading.local()  # .workers: those of the container whose blocking method it runs
 
 
@@ -237,6 +238,7 @@ class Workers:
 
     async def live(self, worker: WorkerContext) -> None:
         """A worker from beginning to end. Raises nothing."""
+        this_worker.set(worker)
         result = exc_info = None
         injected = 0
         try:
