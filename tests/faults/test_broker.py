@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from tests import rabbitmq
 from tests.faults.scene import BACK, SOCKET, Echo, FaultsCase, mortal, until
 from tests.services import Heard, Recorded
+from txservices.amqp.connection import Connections
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import event_handler
 from txservices.exceptions import (
@@ -29,6 +30,7 @@ from txservices.rpc import RpcProxy, rpc
 JSON = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2}
 TELLS = Exchange("tells", type="topic")
 HEARS = Queue("hears", TELLS, "#")
+FULL_QUEUE = Queue("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
 users = itertools.count(1)
 
 
@@ -223,16 +225,35 @@ class Administered(FaultsCase):
             self.assertIn(difference, str(error))
 
     async def test_row_20_nack(self) -> None:
-        """A queue that is full and rejects fails the publish with PublishNacked; nothing is kept of it."""
-        full = Queue("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        """What a full queue rejects is published again until its deadline, and fails with PublishNacked then; nothing
+        is kept of it."""
         connections = self.bare()
-        await connections.declare(full)
-        outcomes = await DeferredList([connections.publish("", "full", b"", {}) for _ in range(5)], consumeErrors=True)
+        await connections.declare(FULL_QUEUE)
+        self.assertTrue(await self.rejected(connections, 0.5))
+        self.assertEqual((connections.publisher.unconfirmed, connections.publisher.unconfirmed_bytes), ({}, 0))
+
+    async def test_row_20_nack_and_then_room(self) -> None:
+        """What was rejected is confirmed once there is room, and is there once, under its own id."""
+        connections = self.bare()
+        await connections.declare(FULL_QUEUE)
+        while not await self.rejected(connections, 0.5):
+            pass
+        waiting = connections.publish("", "full", b"late", {"message_id": "late"})
+        await until(lambda: connections.publisher.nacked.errors)
+        recorded = Recorded()
+        await self.past_the_proxy().consume(FULL_QUEUE, recorded, 10).ready
+        await waiting
+        await until(lambda: b"late" in [message.body for message in recorded.things])
+        self.assertEqual([m.properties["message_id"] for m in recorded.things if m.body == b"late"], ["late"])
+
+    async def rejected(self, connections: Connections, timeout: float) -> list[Any]:
+        """Those of five publishes that were nacked until then."""
+        publishes = [connections.publish("", "full", b"", {}, timeout=timeout) for _ in range(5)]
+        outcomes = await DeferredList(publishes, consumeErrors=True)
         failures = [failure for succeeded, failure in outcomes if not succeeded]
-        self.assertTrue(failures)
         for failure in failures:
             failure.trap(PublishNacked)
-        self.assertEqual((connections.publisher.unconfirmed, connections.publisher.unconfirmed_bytes), ({}, 0))
+        return failures
 
     async def test_row_20_no_confirm(self) -> None:
         """A confirm that does not come fails the publish at its deadline; nothing is kept, and the next one is fine."""

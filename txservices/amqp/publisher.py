@@ -19,6 +19,7 @@ from txservices import constants
 from txservices.amqp.channel import Channel, Publishing
 from txservices.amqp.codec import encode_properties
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.nacked import Nacked
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.topology import declare
 from txservices.exceptions import (
@@ -28,6 +29,7 @@ from txservices.exceptions import (
     ConnectionLost,
     DeclarationMismatch,
     PublishBufferFull,
+    PublishNacked,
     PublishTimeout,
 )
 from txservices.utils import Sweeper, new_id
@@ -58,6 +60,7 @@ class Publisher:
         self.topology: dict[Exchange | Queue, None] = {}  # what was declared, in order
         self.settling: list[tuple[int, Deferred[None]]] = []
         self.stopped = False
+        self.nacked = Nacked(self)
         self.sweeper = Sweeper(clock, self.unconfirmed, self.expire)
         connection.on_connected.append(self.restore)
 
@@ -134,14 +137,22 @@ class Publisher:
 
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         """The broker has answered for a message."""
-        if self.unconfirmed.pop(publishing.key, None) is None:
+        key = publishing.key
+        if self.unconfirmed.get(key) is None:
             return  # it had expired
+        if type(error) is PublishNacked:
+            self.nacked.add(publishing, error)
+            return
+        del self.unconfirmed[key]
+        if self.nacked.errors:
+            self.nacked.errors.pop(key, None)
         self.finish(publishing, error)
         if self.unsent:
             self.send()
 
     def expire(self, key: int, publishing: Publishing) -> None:
-        self.finish(publishing, PublishTimeout(publishing.exchange, publishing.routing_key))
+        nack = self.nacked.errors.pop(key, None)
+        self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
 
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
         self.unconfirmed_bytes -= len(publishing.body)
@@ -157,6 +168,17 @@ class Publisher:
             self.tell_settled()
 
     # Sending what waits
+
+    def to_send(self) -> deque[int]:
+        """What a new channel has to send: all that is unconfirmed, but for what is sent again on its own."""
+        return deque(key for key in self.unconfirmed if key not in self.nacked.errors)
+
+    def take_back(self, keys: list[int]) -> None:
+        """Send again here what was nacked before: one of these made the broker close the channel for it."""
+        for key in keys:
+            del self.nacked.errors[key]
+        self.unsent.extend(keys)
+        self.send()
 
     def send(self) -> None:
         """Send what is unsent: all of it, or while there are suspects one at a time."""
@@ -186,14 +208,14 @@ class Publisher:
         channel.on_closed = self.channel_closed
         channel.on_confirmed = self.confirmed
         self.channel = channel
-        self.unsent = deque(self.unconfirmed)
+        self.unsent = self.to_send()
         self.send()
 
     def channel_closed(self, error: AmqpError) -> None:
         channel, self.channel = self.channel, None
         if channel is None:
             return
-        self.unsent = deque(self.unconfirmed)
+        self.unsent = self.to_send()
         sent = list(channel.unconfirmed.values())
         channel.unconfirmed.clear()  # else they live on with it until Python looks for cycles
         channel.mandatory.clear()
@@ -201,7 +223,7 @@ class Publisher:
             return  # the connection is gone: restore() is called with the next one
         if len(sent) == 1:
             self.confirmed(sent[0], error)
-            self.unsent = deque(self.unconfirmed)
+            self.unsent = self.to_send()
         else:
             self.suspects = len(sent)
         reopening = Deferred.fromCoroutine(self.open(channel.client))
@@ -261,6 +283,7 @@ class Publisher:
         """What is not confirmed by now fails with ``ConnectionLost``, and is reported."""
         self.stopped = True
         self.sweeper.stop()
+        self.nacked.stop()
         self.unsent.clear()
         left = list(self.unconfirmed.values())
         self.unconfirmed.clear()
