@@ -54,6 +54,14 @@ class HandshakeTests(SynchronousTestCase):
         peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.failureResultOf(peer.protocol.opened, ConnectionLost)
 
+    def test_no_warnings(self) -> None:
+        """Nothing deprecated is called: where warnings are errors there would be no connection."""
+        peer = Peer()
+        peer.connect()
+        peer.open_channel()
+        peer.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.flushWarnings(), [])
+
     def test_login_methods(self) -> None:
         """PLAIN, AMQPLAIN and EXTERNAL answer as they must; another name is the user's mistake."""
         self.assertEqual(credentials("PLAIN", "ø", "p"), b"\0\xc3\xb8\0p")

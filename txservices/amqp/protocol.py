@@ -1,11 +1,12 @@
 """One connection to a broker: bytes to its channels, the handshake, heartbeats, the close.
 
-``Protocol`` is txamqp's ``AMQClient``. Kept: its channels, its ``Delegate`` (what the server says first), its events,
-``authenticate`` and ``close``. Replaced, and why (txamqp 0.8.2, of 2018):
+``Protocol`` is txamqp's ``AMQClient``. Kept: its channels, its ``Delegate`` (what the server says first), its events
+and ``close``. Replaced, and why (txamqp 0.8.2, of 2018):
 
 - framing: its buffer is joined and cut once a frame, which is quadratic; ``frames.FrameReader`` is not;
 - its codec: no arrays, signed numbers or nested tables, strings counted before they are encoded, bodies guessed to be
   text; ``codec`` has every type both ways, from one table;
+- its ``start``: it ends in a call that Twisted deprecates, which is an error where warnings are;
 - its ``outgoing`` and ``work`` queues: a frame out is a write, a frame in is a call;
 - the opening ``AMQP 1 1 0 9``: ``AMQP 0 0 9 1`` is the standard's;
 - client properties: it sends none, and a broker tells nothing (cancelled consumers, a blocked connection) to who
@@ -196,7 +197,8 @@ class Protocol(AMQClient):
         self.channels[0] = self.channelFactory(0, self.outgoing, self)
         self.transport.write(PROTOCOL_HEADER)
         self.start_heartbeat(self.heartbeat)
-        opening: Deferred[Any] = self.start(self.response, self.mechanism)
+        opening: Deferred[Any] = self.started.wait()
+        opening.addCallback(lambda _: self.channels[0].connection_open(self.vhost))
         opening.addCallbacks(lambda _: self.opening_done(), self.opening_failed)
         opening.addErrback(lambda failure: log.failure("while opening a connection", failure))
 
