@@ -7,7 +7,9 @@ import re
 
 from twisted.trial.unittest import TestCase
 
-from tests import processes
+from tests import processes, rabbitmq
+from tests.testing import managed
+from txservices.testing.rabbit import Client
 
 FIXTURES = """
 import pytest
@@ -16,6 +18,7 @@ from txservices.rpc import rpc
 from txservices.testing.services import entrypoint_hook
 from txservices.testing.utils import get_container
 from txservices.web.handlers import http
+from txservices.web.websocket import WebSocketHubProvider, rpc as websocket_rpc
 
 ended = []
 
@@ -77,16 +80,122 @@ async def test_call_ids(container_factory, rabbit_config, predictable_call_ids):
         await get(None)
     assert seen == ["service.get.0", "service.get.1"]
 
+async def test_queue_without_waiting(stage, get_message_from_queue):
+    from twisted.internet.defer import TimeoutError
+    from txservices.standalone.events import event_dispatcher
+    connections = await declared(stage)
+    with pytest.raises(TimeoutError):
+        await get_message_from_queue("q", block=False)
+    await connections.publish("", "q", b"[1]", {"content_type": "application/json"})
+    assert (await get_message_from_queue("q", ack=False, block=False)).payload == [1]
+    assert (await get_message_from_queue("q", block=False)).payload == [1]
+    await connections.stopService()
+
+async def declared(stage):
+    from txservices.amqp.entities import Queue
+    from txservices.amqp.connection import Connections
+    connections = Connections.from_config(stage.config)
+    connections.startService()
+    await connections.declare(Queue("q"))
+    return connections
+
+class Chat:
+    name = "chat"
+    hub = WebSocketHubProvider()
+
+    @websocket_rpc
+    def join(self, socket_id, room):
+        self.hub.subscribe(socket_id, room)
+        self.hub.broadcast(room, "joined", {})
+        return room
+
+async def test_websocket(container_factory, rabbit_config, websocket):
+    await container_factory(Chat, rabbit_config).start()
+    socket = await websocket()
+    assert await socket.rpc("join", room="r") == "r"
+    assert await socket.wait_for_event("joined") == ("joined", {})
+
+def test_websocket_plain(run, container_factory, rabbit_config, websocket):
+    run(container_factory(Chat, rabbit_config).start)
+    assert run(run(websocket).rpc, "join", room="r") == "r"
+
+def test_memory(rabbit_config, rabbit_uri, amqp_uri):
+    assert rabbit_config["AMQP_URI"] == rabbit_uri == amqp_uri
+    assert (rabbit_config["username"], rabbit_config["vhost"]) == ("guest", "/")
+
 async def test_fails(run):
     assert 1 == 2
 
 """
 
+MANAGED = """
+import pytest
+from txservices.amqp.connection import Connections
+from txservices.rpc import rpc
+from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.testing.rabbit import HTTPError
 
-class PytestTests(TestCase):
-    """A suite that uses the fixtures, and the documentation."""
+vhosts = []
 
-    timeout = 60
+class Service:
+    name = "service"
+
+    @rpc
+    def echo(self, value):
+        return value
+
+async def test_vhost(container_factory, rabbit_config, rabbit_manager):
+    vhosts.append(rabbit_config["vhost"])
+    await container_factory(Service, rabbit_config).start()
+    async with ClusterRpcProxy(rabbit_config) as cluster:
+        assert await cluster.service.echo(1) == 1
+        names = [queue["name"] for queue in await rabbit_manager.get_queues(rabbit_config["vhost"])]
+        assert "rpc-service" in names
+
+def test_plain(run, rabbit_config, rabbit_manager):
+    vhosts.append(rabbit_config["vhost"])
+    assert run(rabbit_manager.get_queues, rabbit_config["vhost"]) == []
+
+async def test_over_tls(rabbit_ssl_config, rabbit_ssl_options, rabbit_ssl_uri):
+    assert rabbit_ssl_config["AMQP_SSL"] == rabbit_ssl_options
+    assert rabbit_ssl_config["AMQP_URI"] == rabbit_ssl_uri
+    connections = Connections.from_config(rabbit_ssl_config)
+    connections.startService()
+    protocol = await connections.consuming.when_connected()
+    assert protocol.transport.getPeerCertificate() is not None
+    await connections.stopService()
+
+async def test_vhost_of_ones_own(vhost_pipeline, rabbit_manager):
+    async with vhost_pipeline.get() as vhost:
+        await rabbit_manager.create_queue(vhost, "q")
+
+def test_vhosts(run, rabbit_manager):
+    one, other = vhosts
+    assert one != other and one.startswith("nameko_test_") and len(one) == 22
+"""
+
+BLOCKING = """
+import time
+
+async def test_holds(run):
+    time.sleep(1.6)
+
+async def test_does_not(run):
+    pass
+"""
+
+NEEDS_MORE = """
+def test_tls(rabbit_ssl_config): pass
+
+def test_manager(rabbit_manager): pass
+"""
+
+
+TLS_FILES = {"ca_certs": "ca.pem", "certfile": "client.pem", "keyfile": "client.pem"}
+
+
+class PytestCase(TestCase):
+    """Runs a suite."""
 
     async def run_pytest(self, text: str, *options: str) -> tuple[int, processes.Process]:
         folder = os.path.abspath(self.mktemp())
@@ -102,12 +211,32 @@ class PytestTests(TestCase):
         )
         return await process.exit(), process
 
+
+class PytestTests(PytestCase):
+    """A suite that uses the fixtures, and the documentation."""
+
+    timeout = 60
+
     async def test_fixtures(self) -> None:
         """Each does what it says; an assertion that fails in the reactor's thread fails its test."""
         status, process = await self.run_pytest(FIXTURES)
         self.assertIn("FAILED test_it.py::test_fails - assert 1 == 2", process.stdout)
-        self.assertIn("1 failed, 7 passed", process.stdout, str(process))
+        self.assertIn("1 failed, 11 passed", process.stdout, str(process))
         self.assertEqual(status, 1)
+
+    async def test_blocking_detection(self) -> None:
+        """A test that holds the reactor fails with what it was at, if that was asked for."""
+        for options, expected in ((["--blocking-detection"], "1 failed, 1 passed"), ([], "2 passed")):
+            _, process = await self.run_pytest(BLOCKING, *options)
+            self.assertIn(expected, process.stdout, str(process))
+            self.assertEqual("time.sleep(1.6)" in process.stdout, bool(options))
+
+    async def test_what_is_not_in_memory(self) -> None:
+        """Fixtures that need a RabbitMQ say which option names it."""
+        _, process = await self.run_pytest(NEEDS_MORE)
+        self.assertIn("2 errors", process.stdout, str(process))
+        self.assertIn("give --amqp-uri", process.stdout)
+        self.assertIn("--rabbit-api-uri http://", process.stdout)
 
     async def test_documentation(self) -> None:
         """Every example of docs/testing.md runs, with trial or with pytest."""
@@ -125,3 +254,25 @@ class PytestTests(TestCase):
         )
         self.assertEqual(await trial.exit(), 0, str(trial))
         self.assertIn("successes=5", trial.stdout)
+
+
+class ManagedTests(PytestCase):
+    """The fixtures that ask RabbitMQ's management."""
+
+    skip = rabbitmq.skip
+    timeout = 120
+
+    async def test_managed(self) -> None:
+        """Each test has a virtual host of its own, over TLS too; none is left at the end."""
+        node = managed.node()
+        status, process = await self.run_pytest(
+            MANAGED,
+            f"--amqp-uri=pyamqp://guest:guest@localhost:{node.port}/ignored",
+            f"--rabbit-api-uri={node.api_uri}",
+            f"--amqp-ssl-port={node.ssl_port}",
+            *(f"--amqp-ssl-option={key}={node.path(name)}" for key, name in TLS_FILES.items()),
+        )
+        self.assertEqual(status, 0, str(process))
+        self.assertIn("5 passed", process.stdout)
+        left = [vhost["name"] for vhost in await Client(node.api_uri).get_all_vhosts()]
+        self.assertEqual([name for name in left if name.startswith("nameko_test_")], [])

@@ -242,6 +242,21 @@ class FactoryTests(SynchronousTestCase):
         service.other.answer.call_async.return_value.result.return_value = succeed(5)
         self.assertEqual(self.successResultOf(service.other.answer.call_async(1).result()), 5)
 
+    def test_options(self) -> None:
+        """A method with options is that method, and its double tells with which; also where calls wait in a thread."""
+
+        class Blocking(Service):
+            blocking = True
+
+        for service_cls, value in ((Service, self.successResultOf), (Blocking, lambda result: result)):
+            service = worker_factory(service_cls)
+            service.other.answer.return_value = 3
+            self.assertEqual(value(service.other.answer.options(timeout=5)(1)), 3)
+            service.other.answer.assert_called_once_with(1)
+            service.other.answer.options.assert_called_once_with(timeout=5)
+            service.other.options.return_value = 4  # a method of that name
+            self.assertEqual(value(service.other.options(1)), 4)
+
     def test_inline_callbacks(self) -> None:
         """A method written with ``inlineCallbacks`` gets values from doubles, too."""
 

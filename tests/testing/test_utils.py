@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from unittest.mock import Mock, call
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -17,7 +17,9 @@ from txservices.dependency_providers import Config
 from txservices.rpc import Rpc, rpc
 from txservices.runners import ServiceRunner
 from txservices.testing import utils, waiting
+from txservices.testing.services import dummy
 from txservices.timer import Timer
+from txservices.workers import WorkerContext
 
 
 class Service:
@@ -55,7 +57,15 @@ class LookingTests(SynchronousTestCase):
         self.assertNotEqual(1, utils.AnyInstanceOf(str))
         self.assertEqual(repr(utils.AnyInstanceOf(str)), "<AnyInstanceOf-str>")
         self.assertEqual(partial(print), utils.ANY_PARTIAL)
-        self.assertEqual(utils.unpack_mock_call(call(1, b=2)), ((1,), {"b": 2}))
+        positional, keyword = unpacked = utils.unpack_mock_call(call(1, b=2))
+        self.assertEqual((positional, keyword), ((1,), {"b": 2}))
+        self.assertEqual((unpacked.positional, unpacked.keyword), (positional, keyword))
+
+    def test_dummy_provider(self) -> None:
+        """An entrypoint without a container, for a worker context of the test's own."""
+        container = ServiceContainer(Service, {})
+        worker = WorkerContext(container, None, utils.DummyProvider("method"))
+        self.assertTrue(worker.call_id.startswith("service.method."))
 
     def test_find_free_port(self) -> None:
         """The port can be bound."""
@@ -148,3 +158,134 @@ class WaitingTests(TestCase):
         """A call that never comes fails the block."""
         waited: Deferred[Any] = Deferred.fromCoroutine(self.wait(Mock(), lambda: None, timeout=0.01))
         await self.assertFailure(waited, DeferredTimeout)
+
+
+class IdleTests(TestCase):
+    """``wait_for_worker_idle``."""
+
+    async def test_idle(self) -> None:
+        """It waits for the workers there are, and for none if there is none."""
+        work: Deferred[None] = Deferred()
+
+        class Working:
+            name = "working"
+
+            @dummy
+            def work(self):
+                return work
+
+        container = ServiceContainer(Working, {}, clock=Clock())
+        await utils.wait_for_worker_idle(container)
+        container.spawn_worker(container.entrypoints[0], (), {})
+        waiting = utils.wait_for_worker_idle(container, timeout=3)
+        self.assertNoResult(waiting)
+        late = utils.wait_for_worker_idle(container, timeout=1)
+        container.clock.advance(2)
+        self.failureResultOf(late, DeferredTimeout)
+        work.callback(None)
+        self.successResultOf(waiting)
+        self.assertEqual(container.clock.getDelayedCalls(), [])
+
+
+class PipelineTests(SynchronousTestCase):
+    """``ResourcePipeline``."""
+
+    def setUp(self) -> None:
+        self.making: list[Deferred[Any]] = []
+        self.destroyed: list[Any] = []
+        self.begun: list[Any] = []
+        self.destroying: Deferred[None] = succeed(None)
+
+    def tearDown(self) -> None:
+        for manager in reversed(self.begun):
+            ending = self.end(manager)
+            for each in self.making:
+                if not each.called:
+                    each.callback(None)
+            self.successResultOf(ending)
+
+    def pipeline(self, size: int = 2) -> utils.ResourcePipeline[Any]:
+        return utils.ResourcePipeline(self.create, self.destroy, size)
+
+    def create(self) -> Deferred[Any]:
+        self.making.append(Deferred())
+        return self.making[-1]
+
+    def destroy(self, resource: Any) -> Deferred[None]:
+        self.destroyed.append(resource)
+        return self.destroying
+
+    def begin(self, manager: Any) -> Deferred[Any]:
+        self.begun.append(manager)  # one that nobody holds any more ends
+        return Deferred.fromCoroutine(manager.__aenter__())
+
+    def end(self, manager: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(manager.__aexit__(None, None, None))
+
+    def test_ahead(self) -> None:
+        """As many as told are made ahead, one after the other; each that is taken is made up for."""
+        pipeline = self.pipeline()
+        self.successResultOf(self.begin(pipeline.run()))
+        self.making[0].callback("a")
+        self.making[1].callback("b")
+        self.assertEqual(len(self.making), 2)
+        self.assertEqual(self.successResultOf(self.begin(pipeline.get())), "a")
+        self.assertEqual(len(self.making), 3)
+
+    def test_wait(self) -> None:
+        """Who comes first waits for the first that is made."""
+        pipeline = self.pipeline()
+        self.successResultOf(self.begin(pipeline.run()))
+        taking, next_taking = self.begin(pipeline.get()), self.begin(pipeline.get())
+        self.assertNoResult(taking)
+        self.making[0].callback("a")
+        self.making[1].callback("b")
+        self.assertEqual([self.successResultOf(taking), self.successResultOf(next_taking)], ["a", "b"])
+
+    def test_given_back(self) -> None:
+        """What is given back is destroyed, and nobody waits for it."""
+        pipeline = self.pipeline()
+        self.destroying = Deferred()
+        self.successResultOf(self.begin(pipeline.run()))
+        self.making[0].callback("a")
+        lease = pipeline.get()
+        self.successResultOf(self.begin(lease))
+        self.successResultOf(self.end(lease))
+        self.assertEqual(self.destroyed, ["a"])
+        self.destroying.callback(None)
+
+    def test_end(self) -> None:
+        """The end waits for what is being made, and until all is destroyed."""
+        pipeline = self.pipeline()
+        run = pipeline.run()
+        self.destroying = Deferred()
+        self.successResultOf(self.begin(run))
+        self.making[0].callback("a")
+        ending = self.end(run)
+        self.making[1].callback("b")
+        self.assertEqual((len(self.making), self.destroyed), (2, ["a", "b"]))
+        self.assertNoResult(ending)
+        self.destroying.callback(None)
+        self.successResultOf(ending)
+
+    def test_errors(self) -> None:
+        """What can't be made is the error of who asks for it; what can't be destroyed is the end's."""
+        pipeline = self.pipeline(size=1)
+        run = pipeline.run()
+        self.successResultOf(self.begin(run))
+        self.making[0].errback(KeyError("make"))
+        self.failureResultOf(self.begin(pipeline.get()), KeyError)
+        self.making[1].callback("a")
+        self.destroying = fail(ValueError("destroy"))
+        self.failureResultOf(self.end(run), ValueError)
+        self.assertEqual(self.destroyed, ["a"])
+
+    def test_nothing_made(self) -> None:
+        """What could not be made is not destroyed either; a pipeline of no size is refused."""
+        pipeline = self.pipeline(size=1)
+        run = pipeline.run()
+        self.successResultOf(self.begin(run))
+        self.making[0].errback(KeyError("make"))
+        self.successResultOf(self.end(run))
+        self.assertEqual(self.destroyed, [])
+        self.assertRaises(RuntimeError, self.pipeline, 0)

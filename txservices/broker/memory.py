@@ -145,6 +145,9 @@ class Pipe:
             log.failure("an error in {protocol} ends its connection", protocol=self.protocol)
             self.abortConnection()
 
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Memory needs none: a site asks for it where a WebSocket stays open."""
+
     def loseConnection(self) -> None:
         """The end, once the other side has what was written."""
         if self.connected and not self.disconnecting:

@@ -18,9 +18,8 @@ from twisted.python.failure import Failure
 
 from txservices.containers import ServiceContainer
 from txservices.exceptions import ContainerBeingKilled, ExtensionNotFound
-from txservices.extensions import Entrypoint, is_dependency, iter_extensions, members
+from txservices.extensions import DependencyProvider, Entrypoint, is_dependency, iter_extensions, members
 from txservices.testing.doubles import double_of
-from txservices.testing.utils import DummyProvider
 from txservices.testing.waiting import TIMEOUT, WaitResult
 from txservices.workers import ExcInfo, WorkerContext
 
@@ -184,6 +183,16 @@ def worker_factory(service_cls: type[S], **dependencies: Any) -> S:
     return service
 
 
+class MockDependencyProvider(DependencyProvider):
+    """Injects what it is given."""
+
+    def __init__(self, dependency: Any = None) -> None:
+        self.dependency = dependency
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+        return self.dependency
+
+
 def replace_dependencies(container: ServiceContainer, *names: str, **replacements: Any) -> Any:
     """Put doubles in the place of dependencies, before the start; gives the one double, or a tuple of them.
 
@@ -201,7 +210,7 @@ def replace_dependencies(container: ServiceContainer, *names: str, **replacement
     doubles = {name: double_of(providers[name], container.service_cls) for name in names}
     for name, replacement in {**doubles, **replacements}.items():
         place = container.dependencies.index(providers[name])
-        container.dependencies[place] = DummyProvider(replacement).bind(container, name)
+        container.dependencies[place] = MockDependencyProvider(replacement).bind(container, name)
     find_subextensions(container)
     return doubles[names[0]] if len(names) == 1 else tuple(doubles.values())
 

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import frozen
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, execute, gatherResults, maybeDeferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import deferLater
@@ -126,6 +127,11 @@ class Stage:
         self.stops.append(session.close)
         return session
 
+    def web_endpoint(self) -> IStreamClientEndpoint:
+        """What connects to the web server, in memory; the connections end with the test."""
+        host, port = parse_address(self.config[constants.WEB_SERVER_ADDRESS_CONFIG_KEY])
+        return SiteEndpoint(self.web_session(), host, port)
+
     def listener(self, host: str, port: int) -> MemoryListener | None:
         """Who listens at that address, over all that run here."""
         for shared in (*self.shared.values(), *(runner.shared for runner in self.runners)):
@@ -135,9 +141,17 @@ class Stage:
         return None
 
     async def get_message(
-        self, queue: str, ack: bool = True, timeout: float = 1, accept: str | list[str] | None = None
+        self,
+        queue: str,
+        ack: bool = True,
+        block: bool = True,
+        timeout: float = 1,
+        accept: str | list[str] | None = None,
     ) -> QueuedMessage:
-        """Take one message from a queue that is there; ``TimeoutError`` if none comes. Without ``ack`` it goes back."""
+        """Take one message from a queue that is there. Without ``ack`` it goes back.
+
+        ``TimeoutError`` if none comes in ``timeout`` seconds; without ``block``, if none is there.
+        """
         config = self.config if accept is None else {**self.config, constants.ACCEPT_CONFIG_KEY: accept}
         connections = Connections.from_config(config)
         connections.startService()
@@ -148,6 +162,8 @@ class Stage:
                 received.callback(message)
 
         try:
+            if not block and not await messages_in(queue, connections):
+                raise DeferredTimeout(f"queue {queue!r} is empty")
             consumer = connections.consume(Queue(queue, passive=True), receive, 1)
             await consumer.ready
             message = await received.addTimeout(timeout, default_reactor())
@@ -183,6 +199,18 @@ class Stage:
         if broker is not None:
             await broker.stop()
         await deferLater(default_reactor(), 0)  # what the last connections wrote is on its way for one turn
+
+
+async def messages_in(queue: str, connections: Connections) -> int:
+    """How many messages a queue has for whoever asks next."""
+    protocol = await connections.consuming.when_connected()
+    channel = await protocol.open_channel()
+    try:
+        declared = await channel.queue_declare(queue=queue, passive=True)
+    finally:
+        await protocol.close_channel(channel)
+    count: int = declared.message_count
+    return count
 
 
 # HTTP without a port --------------------------------------------------------------------------------------------------

@@ -1,20 +1,25 @@
-"""What tests look for in containers, and values that equal many."""
+"""What tests look for in containers and at the broker, values that equal many, and resources made ahead of time."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 from unittest.mock import DEFAULT, Mock
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredQueue, maybeDeferred, succeed
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from txservices.containers import ServiceContainer
-from txservices.extensions import DependencyProvider, Extension
+from txservices.extensions import Entrypoint, Extension
 from txservices.runners import ServiceRunner
-from txservices.workers import WorkerContext, default_reactor
+from txservices.testing.rabbit import Client, HTTPError
+from txservices.workers import default_reactor
+
+T = TypeVar("T")
 
 
 def get_extension(container: ServiceContainer, extension_cls: type[Extension], **match_attrs: Any) -> Any:
@@ -52,6 +57,14 @@ def wait_for_call(timeout: float, mock_method: Mock, clock: Any = None) -> Defer
     called.addBoth(leave)
     mock_method.side_effect = call
     return called.addTimeout(timeout, default_reactor() if clock is None else clock)
+
+
+def wait_for_worker_idle(container: ServiceContainer, timeout: float = 10) -> Deferred[None]:
+    """Fires when the container has no worker, now if it has none; ``TimeoutError`` after ``timeout`` seconds.
+
+    One that is still to come isn't waited for: ``entrypoint_waiter`` does that.
+    """
+    return container.workers.when_idle().addTimeout(timeout, container.clock)
 
 
 def assert_stops_raising(
@@ -101,19 +114,24 @@ class AnyInstanceOf:
 ANY_PARTIAL = AnyInstanceOf(partial)
 
 
-class DummyProvider(DependencyProvider):
-    """Injects what it is given."""
+class DummyProvider(Entrypoint):
+    """An entrypoint that nothing has to bind: for a worker context of a test's own making."""
 
-    def __init__(self, dependency: Any = None) -> None:
-        self.dependency = dependency
-
-    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
-        return self.dependency
+    def __init__(self, method_name: str | None = None) -> None:
+        super().__init__()
+        self.method_name = method_name  # type: ignore[assignment]
 
 
-def unpack_mock_call(call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+class MockCallArgs(NamedTuple):
+    """The arguments of a call that a mock has noted."""
+
+    positional: tuple[Any, ...]
+    keyword: dict[str, Any]
+
+
+def unpack_mock_call(call: Any) -> MockCallArgs:
     """Positional and keyword arguments of a ``unittest.mock.call``."""
-    return call.args, call.kwargs
+    return MockCallArgs(call.args, call.kwargs)
 
 
 def find_free_port(host: str = "127.0.0.1") -> int:
@@ -122,3 +140,98 @@ def find_free_port(host: str = "127.0.0.1") -> int:
         bound.bind((host, 0))
         port: int = bound.getsockname()[1]
     return port
+
+
+def get_rabbit_connections(vhost: str, rabbit_manager: Client) -> Deferred[list[dict[str, Any]]]:
+    """Fires with what RabbitMQ's management says of each connection to that virtual host."""
+
+    async def get() -> list[dict[str, Any]]:
+        return [each for each in await rabbit_manager.get_connections() or () if each.get("vhost") == vhost]
+
+    return Deferred.fromCoroutine(get())
+
+
+def reset_rabbit_connections(vhost: str, rabbit_manager: Client) -> Deferred[None]:
+    """Have the broker close every connection to that virtual host. Fires when it has been told of all."""
+
+    async def reset() -> None:
+        for each in await get_rabbit_connections(vhost, rabbit_manager):
+            try:
+                await rabbit_manager.delete_connection(each["name"])
+            except HTTPError as error:
+                if error.response.status_code != 404:  # it has closed by itself
+                    raise
+
+    return Deferred.fromCoroutine(reset())
+
+
+class ResourcePipeline(Generic[T]):
+    """Resources made before somebody asks for one, and destroyed while nobody waits for that.
+
+        pipeline = ResourcePipeline(create, destroy)
+        async with pipeline.run():
+            async with pipeline.get() as resource: ...
+
+    Args:
+        create, destroy: each may give a Deferred, or be ``async``. What ``create`` raises, a ``get`` raises.
+        size: how many wait to be taken.
+    """
+
+    def __init__(self, create: Callable[[], Any], destroy: Callable[[T], Any], size: int = 3) -> None:
+        if size < 1:
+            raise RuntimeError(f"a pipeline of size {size} never makes anything: give 1 or more")
+        self.create = create
+        self.destroy = destroy
+        self.size = size
+        self.running = False
+        self.ready: DeferredQueue[tuple[Any, Failure | None]] = DeferredQueue()
+        self.making: Deferred[None] = succeed(None)
+        self.destroying: list[Deferred[Any]] = []
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[ResourcePipeline[T]]:
+        """Make resources until the end of the block, which waits until all are destroyed; raises what that raised."""
+        self.running = True
+        self.make_more()
+        try:
+            yield self
+        finally:
+            await self.shut_down()
+
+    @asynccontextmanager
+    async def get(self) -> AsyncIterator[T]:
+        """One of them, nobody else's, until the end of the block."""
+        resource, failure = await self.ready.get()
+        self.make_more()
+        if failure is not None:
+            failure.raiseException()
+        try:
+            yield resource
+        finally:
+            self.discard(resource)
+
+    def make_more(self) -> None:
+        if self.making.called:
+            self.making = Deferred.fromCoroutine(self.fill())
+
+    async def fill(self) -> None:
+        while self.running and len(self.ready.pending) < self.size:
+            try:
+                self.ready.put((await maybeDeferred(self.create), None))
+            except Exception:
+                self.ready.put((None, Failure()))
+
+    def discard(self, resource: T) -> None:
+        self.destroying.append(maybeDeferred(self.destroy, resource))
+
+    async def shut_down(self) -> None:
+        self.running = False
+        await self.making
+        unused, self.ready.pending = self.ready.pending, []
+        for resource, failure in unused:
+            if failure is None:
+                self.discard(resource)
+        destroying, self.destroying = self.destroying, []
+        for succeeded, outcome in await DeferredList(destroying, consumeErrors=True):
+            if not succeeded:
+                outcome.raiseException()

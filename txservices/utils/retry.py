@@ -12,13 +12,31 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ParamSpec, overload
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.python import threadable
 
+P = ParamSpec("P")
+
 Errors = type[BaseException] | tuple[type[BaseException], ...]
+
+
+@overload
+def retry(wrapped: Callable[P, Any]) -> Callable[P, Any]: ...
+
+
+@overload
+def retry(
+    *,
+    for_exceptions: Errors = ...,
+    max_attempts: int | None = ...,
+    delay: float = ...,
+    backoff: float = ...,
+    max_delay: float | None = ...,
+    clock: Any = ...,
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 
 
 def retry(
