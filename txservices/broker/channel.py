@@ -18,7 +18,7 @@ from txservices.amqp.tables import encode_shortstr
 from txservices.broker import messages
 from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Publishes
 from txservices.broker.messages import Message
-from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue
+from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
 from txservices.exceptions import AmqpError
 from txservices.utils import new_id
 
@@ -381,15 +381,6 @@ class Channel:
             payload = ACK_ID + ACK.pack(self.published, self.published > self.confirmed + 1)
             self.session.write(frame(FRAME_METHOD, self.number, payload))
             self.confirmed = self.published
-
-
-def requeue(entries: list[Entry]) -> None:
-    """Entries back to their queues, those of one queue together."""
-    by_queue: dict[Queue, list[Entry]] = {}
-    for entry in entries:
-        by_queue.setdefault(entry.queue, []).append(entry)
-    for queue, its in by_queue.items():
-        queue.requeue(its)
 
 
 def close_arguments(error: AmqpError) -> dict[str, Any]:

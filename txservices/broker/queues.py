@@ -388,3 +388,12 @@ class Queue:
             self.unused(self)
         elif self.deadline > -inf:
             self.watch(self)
+
+
+def requeue(entries: list[Entry]) -> None:
+    """Entries back to their queues, those of one queue together."""
+    by_queue: dict[Queue, list[Entry]] = {}
+    for entry in entries:
+        by_queue.setdefault(entry.queue, []).append(entry)
+    for queue, its in by_queue.items():
+        queue.requeue(its)

@@ -34,7 +34,8 @@ from txservices.amqp.spec import (
 )
 from txservices.amqp.tables import decode_table, encode_longstr
 from txservices.broker.assemblers import Decoded
-from txservices.broker.channel import Channel, close_arguments, requeue
+from txservices.broker.channel import Channel, close_arguments
+from txservices.broker.queues import requeue
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
 
