@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from websockets.uri import parse_uri
 
 from tests.web.peer import Peer, WebTestCase
-from txservices.exceptions import ConnectionNotFound
+from txservices.exceptions import ConfigurationError, ConnectionNotFound
 from txservices.runners import ServiceRunner
 from txservices.web import sockets
 from txservices.web.handlers import http
@@ -266,7 +266,7 @@ class Hub(SocketsCase):
         client, socket_id = self.connected()
         client.call("subscribe", channel="a")
         (container,) = self.runner.containers
-        (hub,) = [each.server.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
         client.peer.leave()
         self.assertEqual(hub.connections, {})
         self.assertRaises(ConnectionNotFound, hub.subscribe, socket_id, "a")
@@ -351,6 +351,148 @@ class Frames(SocketsCase):
         self.assertEqual(client.messages(), [succeeded(1)])
         self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1001)
         await stopping
+
+
+class News:
+    """Another service with sockets, in the same process as ``Chat``."""
+
+    name = "news"
+    hub = WebSocketHubProvider()
+    slow: Deferred[Any]
+
+    @rpc
+    def headlines(self, socket_id):
+        self.hub.subscribe(socket_id, "room")
+        return self.hub.get_subscriptions(socket_id)
+
+    @rpc
+    def publish(self, socket_id, text):
+        self.hub.broadcast("room", "news", text)
+
+    @rpc
+    def archive(self, socket_id):
+        News.slow = Deferred()
+        return News.slow
+
+
+class TwoServices(SocketsCase):
+    """Services of one process, at one address."""
+
+    async def start(self, **config: Any) -> None:
+        await self.serve(Chat, News, **config)
+
+    async def test_methods_of_both(self) -> None:
+        """A client reaches the methods of both by its one socket."""
+        await self.start()
+        client, socket_id = self.connected()
+        self.assertEqual(client.call("whoami"), [succeeded(socket_id)])
+        self.assertEqual(client.call("headlines"), [succeeded(["room"])])
+
+    async def test_channels(self) -> None:
+        """A channel is the service's own: what one broadcasts the other's subscribers don't hear."""
+        await self.start()
+        (chats, _), (reads, _) = self.connected(), self.connected()
+        chats.call("subscribe", channel="room")
+        reads.call("headlines")
+        self.assertEqual(chats.call("publish", text="extra"), [succeeded(None)])
+        self.assertEqual(reads.messages(), [event("news", "extra")])
+        self.assertEqual(reads.call("broadcast", channel="room", value=1), [succeeded(None)])
+        self.assertEqual(chats.messages(), [event("said", 1)])
+        self.assertEqual(reads.call("unsubscribe", channel="room"), [succeeded([])])
+        self.assertEqual(reads.call("headlines"), [succeeded(["room"])])
+
+    async def test_clash(self) -> None:
+        """Two methods of one name: the start is refused, and both are named."""
+
+        class Shout:
+            name = "shout"
+
+            @rpc
+            def echo(self, socket_id, value):
+                return value.upper()
+
+        error = await self.assertFailure(Deferred.fromCoroutine(self.serve(Chat, Shout)), ConfigurationError)
+        self.assertIn("chat and shout both have a WebSocket method 'echo'", str(error))
+
+    async def test_one_stops(self) -> None:
+        """One of them stops: sockets stay for the other, until a client asks for the one that has gone."""
+        await self.start()
+        (one, _), (two, _) = self.connected(), self.connected()
+        chat, _ = self.runner.containers
+        await chat.stop()
+        self.assertEqual(one.call("headlines"), [succeeded(["room"])])
+        self.assertEqual(two.call("whoami"), [])
+        self.assertEqual(two.protocol.close_rcvd and two.protocol.close_rcvd.code, 1001)
+        again, _ = self.connected()
+        self.assertEqual(again.call("headlines"), [succeeded(["room"])])
+
+    async def test_both_stop(self) -> None:
+        """All stop: what runs for a client of either is answered, and then the sockets close."""
+        await self.start()
+        client, _ = self.connected()
+        client.call("archive")
+        stopping = self.runner.stop()
+        self.assertEqual(self.client().response.status_code, 503)
+        News.slow.callback("found")
+        self.assertEqual(client.messages(), [succeeded("found")])
+        self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1001)
+        await stopping
+
+
+class Pings(SocketsCase):
+    """Who is silent is asked whether he is there."""
+
+    def pass_time(self, seconds: float) -> None:
+        self.reactor.pump([1.0] * int(seconds))
+
+    async def test_answered(self) -> None:
+        """A client that answers stays, however long it has nothing to say."""
+        await self.start()
+        client, _ = self.connected()
+        for _ in range(5):
+            self.pass_time(sockets.PING_INTERVAL + 2)
+            client.exchange()  # the ping comes in, and goes out as a pong
+            client.exchange()
+        self.pass_time(sockets.PING_INTERVAL - 1)
+        self.assertEqual(client.call("echo", value=1), [succeeded(1)])
+
+    async def test_dead(self) -> None:
+        """A client whose cable was pulled is found within PING_INTERVAL and PING_TIMEOUT; its subscriptions go."""
+        await self.start()
+        client, socket_id = self.connected()
+        client.call("subscribe", channel="room")
+        (container,) = self.runner.containers
+        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        self.pass_time(sockets.PING_INTERVAL + sockets.PING_TIMEOUT - 2)
+        self.assertEqual(hub.get_subscriptions(socket_id), ["room"])
+        self.pass_time(4)
+        self.assertFalse(client.peer.transport.connected)
+        self.assertRaises(ConnectionNotFound, hub.get_subscriptions, socket_id)
+
+    async def test_busy(self) -> None:
+        """A client whose requests wait, so that we don't read from it, is not taken for dead."""
+        await self.start()
+        client, _ = self.connected()
+        for number in range(20):
+            client.call("wait", number, value=number)
+        self.pass_time(3 * (sockets.PING_INTERVAL + sockets.PING_TIMEOUT))
+        self.assertTrue(client.peer.transport.connected)
+        for number in range(20):
+            Chat.waiting[number].callback(None)
+        self.assertEqual(len(client.messages()), 20)
+
+    async def test_goodbye_unheard(self) -> None:
+        """A socket that we have closed, and whose client takes nothing any more, does not stay."""
+        await self.start()
+        client, _ = self.connected()
+        transport, aborted = client.peer.transport, []
+        self.patch(transport, "loseConnection", lambda: None)  # what was written has not gone out
+        self.patch(transport, "abortConnection", lambda: aborted.append(True))
+        client.protocol.receive_data(client.peer.send(b"\xff" * 20))
+        self.pass_time(sockets.PING_INTERVAL - 1)
+        self.assertEqual(aborted, [])
+        self.pass_time(2)
+        self.assertEqual(aborted, [True])
 
 
 class OverTCP(TestCase):

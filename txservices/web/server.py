@@ -46,7 +46,7 @@ def parse_address(text: object) -> tuple[str, int]:
     match = ADDRESS.fullmatch(str(text))
     if match is None or int(match["port"]) > 65535:
         raise ConfigurationError(
-            f"{constants.WEB_SERVER_ADDRESS_CONFIG_KEY}: {str(text)!r} is no address: write host:port or port,"
+            f"{constants.WEB_SERVER_CONFIG_KEY}: {str(text)!r} is no address: write host:port or port,"
             " as 0.0.0.0:8000 or 8000"
         )
     default, _, _ = constants.DEFAULT_WEB_SERVER_ADDRESS.partition(":")
@@ -192,7 +192,7 @@ class Listener(Service):
         except CannotListenError as error:
             raise ConfigurationError(
                 f"can't listen at {self.host}:{self.wanted_port}: {error.socketError}: end the program that does, or"
-                f" set {constants.WEB_SERVER_ADDRESS_CONFIG_KEY} to another host:port (port 0 is any free one)"
+                f" set {constants.WEB_SERVER_CONFIG_KEY} to another host:port (port 0 is any free one)"
             ) from error
         self.site.closing = False
         self.port = self.listening.getHost().port
@@ -241,7 +241,7 @@ class WebServer(ProviderCollector, SharedExtension):
     def find_listener(self) -> Listener:
         """Who listens at the configured address, for all services of the process."""
         config, container = self.container.config, self.container
-        address = config.get(constants.WEB_SERVER_ADDRESS_CONFIG_KEY)
+        address = config.get(constants.WEB_SERVER_CONFIG_KEY)
         host, port = parse_address(constants.DEFAULT_WEB_SERVER_ADDRESS if address is None else address)
         body_max = body_max_of(config)
         listener: Listener = container.shared.get(
@@ -255,11 +255,15 @@ class WebServer(ProviderCollector, SharedExtension):
         assert self.listener is not None, "it is known when the service has started"
         return self.listener.port
 
-    def register_provider(self, provider: Any) -> None:
-        super().register_provider(provider)
+    def use_listener(self) -> Listener:
+        """The listener, which opens when the container has started."""
         if self.listener is None:
             self.listener = self.find_listener()
-        self.listener.register(provider)
+        return self.listener
+
+    def register_provider(self, provider: Any) -> None:
+        super().register_provider(provider)
+        self.use_listener().register(provider)
 
     def unregister_provider(self, provider: Any) -> Deferred[None]:
         """Fires when the listener has closed, if that was the process's last entrypoint."""

@@ -5,6 +5,9 @@
 The channel stays what it was for the site: it counts as one that is being answered, until it is closed. What a client
 can make us hold is limited: a message is at most ``WEB_BODY_MAX`` bytes (closed with 1009), and one that does not take
 what we send is left when ``BACKLOG_MAX`` bytes wait for it. No extension is spoken, so nothing comes in compressed.
+
+One that is silent for ``PING_INTERVAL`` is asked whether it is there, and has gone if nothing comes from it within
+``PING_TIMEOUT``: a cable that was pulled says nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ except ImportError as error:
 __all__ = ["CloseReason", "Socket", "handshake"]
 
 BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client which does not read
+PING_INTERVAL = 20.0  # seconds of silence before a ping; proxies on the way close what is silent for 60
+PING_TIMEOUT = 20.0  # seconds for the answer, or anything else
 OPEN = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
 
 log = Logger()
@@ -80,10 +85,12 @@ class Socket:
         self.parts: list[str | bytes] = []
         self.size = 0
         self.backlog: int | None = None  # bytes sent since the client has stopped to read; None while it reads
-        self.lost = False
+        self.lost = self.pinged = self.paused = False
         self.gone = gone
         received.notifyFinish().addErrback(self.connection_lost)
         self.channel.dataReceived = self.data_received  # from now on it is no HTTP
+        self.channel.timeoutConnection = self.silent
+        self.channel.wait(PING_INTERVAL)
         self.channel.registerProducer(self, True)
         self.channel.transport.setTcpKeepAlive(True)
         self.channel.write(ws.send(AcceptConnection()))
@@ -101,6 +108,7 @@ class Socket:
     def data_received(self, data: bytes) -> None:
         if self.ws.state not in OPEN:
             return
+        self.heard()
         try:
             self.ws.receive_data(data)
             for event in self.ws.events():
@@ -131,10 +139,31 @@ class Socket:
 
     def pause(self) -> None:
         """Take no more for now: the client has to wait, by TCP."""
+        self.paused = True
         self.channel.transport.pauseProducing()
 
     def resume(self) -> None:
+        self.paused = False
+        self.heard()
         self.channel.transport.resumeProducing()
+
+    # Whether somebody is there
+
+    def heard(self) -> None:
+        self.pinged = False
+        self.channel.wait(PING_INTERVAL)
+
+    def silent(self) -> None:
+        """Nothing has come until the channel's deadline. Also where we have said goodbye, and nobody has heard it."""
+        if self.paused and self.open:  # an answer would not be read either
+            self.heard()
+        elif self.open and not self.pinged:
+            self.pinged = True
+            self.channel.wait(PING_TIMEOUT)
+            self.write(Ping())
+        else:
+            log.debug("{peer} answers no ping: its WebSocket is closed", peer=self.channel.getPeer())
+            self.channel.transport.abortConnection()
 
     # Out
 

@@ -13,8 +13,12 @@ an ``event``, each as JSON in a message. Its requests are handled one after the 
 
     Socket -> Connection.receive -> WebSocketRpc.handle_message -> spawn_worker -> Connection.answer -> Socket
 
-The hub is this process's: another instance of the service has its own clients. A page of another origin can't connect
-unless ``WEBSOCKET_ORIGINS`` names it: browsers let any page try, and send what the user is logged in by.
+    WebSockets          /ws at an address of the process: its sockets, and the methods of all its services
+    WebSocketServer     a container's part in it, an extension inside each entrypoint and hub
+
+The services of a process share the sockets of their address: a client calls methods of all of them by its one, so no
+two may have one name. Channels are each service's own. Another process has its own clients. A page of another origin
+can't connect unless ``WEBSOCKET_ORIGINS`` names it: browsers let any page try, and send what the user is logged in by.
 
 It needs the extra ``websocket``, for wsproto.
 """
@@ -24,10 +28,11 @@ from __future__ import annotations
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from werkzeug.routing import Rule
@@ -35,6 +40,7 @@ from werkzeug.wrappers import Response
 
 from txservices import constants
 from txservices.exceptions import (
+    ConfigurationError,
     ConnectionNotFound,
     ContainerBeingKilled,
     MalformedRequest,
@@ -44,7 +50,7 @@ from txservices.exceptions import (
 )
 from txservices.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
 from txservices.web.messages import HttpRequest, text_response, unavailable
-from txservices.web.server import WebServer, body_max_of
+from txservices.web.server import Listener, WebServer, body_max_of
 from txservices.web.site import Received
 from txservices.web.sockets import CloseReason, Socket, handshake
 from txservices.workers import ExcInfo, WorkerContext, in_reactor
@@ -64,20 +70,22 @@ class Connection:
 
     Attributes:
         socket_id: by which methods and the hub know it.
-        context_data: that of each of its calls, the same object: what one changes there the next one finds.
+        contexts: for each service the context data of its calls, the same object: what one changes there the next one
+            finds.
+        subscriptions: services' names, each with a channel.
     """
 
-    def __init__(self, server: WebSocketServer, context_data: dict[str, Any]) -> None:
-        self.server = server
+    def __init__(self, sockets: WebSockets, contexts: dict[WebSocketServer, dict[str, Any]]) -> None:
+        self.sockets = sockets
         self.socket_id = str(uuid.uuid4())
-        self.context_data = context_data
-        self.subscriptions: set[str] = set()
+        self.contexts = contexts
+        self.subscriptions: set[tuple[str, str]] = set()
         self.waiting: deque[str | bytes] = deque()
         self.paused = self.busy = self.looping = False
         self.socket: Any = None
 
     def receive(self, message: str | bytes) -> None:
-        if self.server.stopped:
+        if self.sockets.stopped:
             return
         self.waiting.append(message)
         if len(self.waiting) > WAITING_MAX and not self.paused:
@@ -90,7 +98,7 @@ class Connection:
         if self.looping:
             return
         self.looping = True
-        while self.waiting and not self.busy and self.socket.open and not self.server.stopped:
+        while self.waiting and not self.busy and self.socket.open and not self.sockets.stopped:
             self.busy = True
             self.handle(self.waiting.popleft())
         self.looping = False
@@ -102,9 +110,11 @@ class Connection:
         correlation_id = None
         try:
             method, data, correlation_id = request_of(message)
-            provider = self.server.methods.get(method)
+            provider = self.sockets.methods.get(method)
             if provider is None:
                 raise MethodNotFound()
+            if provider.server.stopped:
+                raise ContainerBeingKilled()
             provider.handle_message(self, data, partial(self.answer, correlation_id))
         except ContainerBeingKilled:
             self.socket.close(CloseReason.GOING_AWAY, "the service has stopped")
@@ -143,48 +153,66 @@ def request_of(message: str | bytes) -> tuple[str, dict[str, Any], Any]:
         raise MalformedRequest("Invalid JSON data") from None
 
 
-class WebSocketServer(ProviderCollector, SharedExtension):
-    """A container's WebSockets, inside each entrypoint and hub, once. For the listener it is a handler of a URL."""
+class WebSockets(Service):
+    """The WebSockets at one address of the process, for all services that have some there; a handler of their URL.
 
-    web = WebServer()
+    Attributes:
+        methods: by name, of whichever service: a request bears no more than that.
+        servers: those of the services that run, or whose workers still do.
+    """
+
     url = "/ws"
     method = "GET"
-    stopped = False
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, listener: Listener, config: Mapping[str, Any]) -> None:
+        self.listener = listener
+        self.body_max = body_max_of(config)
+        self.origins = config.get(constants.WEBSOCKET_ORIGINS_CONFIG_KEY)
         self.methods: dict[str, WebSocketRpc] = {}
+        self.servers: dict[WebSocketServer, None] = {}
         self.connections: dict[str, Connection] = {}
-        self.hub = WebSocketHub(self.connections)
 
     @property
     def where(self) -> str:
-        return f"the WebSockets of {self.container.service_name}"
+        return f"the WebSockets of {', '.join(server.container.service_name for server in self.servers)}"
 
-    def setup(self) -> None:
-        self.web.register_provider(self)
+    @property
+    def stopped(self) -> bool:
+        """Whether no service takes requests any more."""
+        return all(server.stopped for server in self.servers)
 
-    def register_provider(self, provider: Any) -> None:
-        super().register_provider(provider)
-        self.methods[provider.method_name] = provider
+    def add(self, server: WebSocketServer) -> None:
+        """A service has WebSockets; with the first one the URL is served."""
+        closed = self.stopped
+        self.servers[server] = None
+        if closed:
+            self.listener.register(self)
 
-    def unregister_provider(self, provider: Any) -> Deferred[None]:
-        """With the last one no more requests are taken; those that run are answered still."""
-        super().unregister_provider(provider)
-        return succeed(None) if self._providers else self.close_url()
+    def claim(self, provider: WebSocketRpc) -> None:
+        """Take a method in. ``ConfigurationError`` if another service has one of that name."""
+        name = provider.method_name
+        other = self.methods.get(name)
+        if other is not None and other.server is not provider.server and not other.server.stopped:
+            one, two = (each.container.service_name for each in (other, provider))
+            raise ConfigurationError(
+                f"{one} and {two} both have a WebSocket method {name!r}, at one {self.url}: rename one, or run the"
+                f" services in processes of their own, each with its {constants.WEB_SERVER_CONFIG_KEY}"
+            )
+        self.methods[name] = provider
 
     def close_url(self) -> Deferred[None]:
-        self.stopped = True
-        return self.web.unregister_provider(self)
+        """Unless a service goes on: serve the URL no more. Fires when the listener has closed, if that was all."""
+        return self.listener.unregister(self) if self.stopped else succeed(None)
 
-    def stop(self) -> Deferred[None]:
-        """Workers have ended: so do the sockets."""
-        for connection in list(self.connections.values()):
-            connection.socket.close(CloseReason.GOING_AWAY, "the service has stopped")
-        return self.close_url()
-
-    def kill(self) -> Deferred[None]:
-        return self.stop()
+    def remove(self, server: WebSocketServer) -> Deferred[None]:
+        """A service has ended. So do the sockets, with the last one."""
+        closed = self.close_url()
+        self.servers.pop(server, None)
+        if not self.servers:
+            self.methods.clear()
+            for connection in list(self.connections.values()):
+                connection.socket.close(CloseReason.GOING_AWAY, "the service has stopped")
+        return closed
 
     def get_url_rule(self) -> Rule:
         return Rule(self.url, methods=[self.method])
@@ -196,10 +224,11 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         if isinstance(opened, Response):
             received.answer(opened)
             return
-        connection = Connection(self, self.web.context_data_from_headers(request))
+        contexts = {server: server.web.context_data_from_headers(request) for server in self.servers}
+        connection = Connection(self, contexts)
         self.connections[connection.socket_id] = connection
         gone = partial(self.connections.pop, connection.socket_id, None)
-        connection.socket = Socket(received, opened, body_max_of(self.container.config), connection.receive, gone)
+        connection.socket = Socket(received, opened, self.body_max, connection.receive, gone)
         connection.send_event("connected", {"socket_id": connection.socket_id})
 
     def refuse(self, request: HttpRequest) -> Response | None:
@@ -214,16 +243,63 @@ class WebSocketServer(ProviderCollector, SharedExtension):
 
     def takes_origin(self, origin: str, host: str) -> bool:
         """Whether a page of that origin may connect: our own, or one of those configured, ``*`` for all."""
-        origins = self.container.config.get(constants.WEBSOCKET_ORIGINS_CONFIG_KEY)
-        if origins is not None:
-            return "*" in origins or origin in origins
+        if self.origins is not None:
+            return "*" in self.origins or origin in self.origins
         return origin.partition("://")[2].lower() == host.lower()
 
 
-class WebSocketHub:
-    """Sends events to clients, by socket or by channel."""
+class WebSocketServer(ProviderCollector, SharedExtension):
+    """A container's part in the process's WebSockets, inside each entrypoint and hub, once.
 
-    def __init__(self, connections: dict[str, Connection]) -> None:
+    Attributes:
+        sockets: the process's.
+        stopped: whether it takes no more requests.
+    """
+
+    web = WebServer()
+    sockets: WebSockets | None = None
+    stopped = False
+
+    def setup(self) -> None:
+        self.join()
+
+    def join(self) -> WebSockets:
+        """The process's WebSockets, with this service among those that they are for."""
+        if self.sockets is None:
+            container = self.container
+            listener = self.web.use_listener()
+            key = f"websockets:{listener.host}:{listener.wanted_port}"
+            sockets: WebSockets = container.shared.get(key, lambda: WebSockets(listener, container.config))
+            self.sockets = sockets
+            sockets.add(self)
+        return self.sockets
+
+    def register_provider(self, provider: Any) -> None:
+        super().register_provider(provider)
+        self.join().claim(provider)
+
+    def unregister_provider(self, provider: Any) -> Deferred[None]:
+        """With the last one no more requests are taken; those that run are answered still."""
+        super().unregister_provider(provider)
+        if self._providers or self.sockets is None:
+            return succeed(None)
+        self.stopped = True
+        return self.sockets.close_url()
+
+    def stop(self) -> Deferred[None]:
+        """Workers have ended."""
+        self.stopped = True
+        return succeed(None) if self.sockets is None else self.sockets.remove(self)
+
+    def kill(self) -> Deferred[None]:
+        return self.stop()
+
+
+class WebSocketHub:
+    """Sends events to clients, by socket or by channel: a service's channels are its own."""
+
+    def __init__(self, service_name: str, connections: dict[str, Connection]) -> None:
+        self.service_name = service_name
         self.connections = connections
 
     def connection(self, socket_id: str) -> Connection:
@@ -234,23 +310,24 @@ class WebSocketHub:
 
     def get_subscriptions(self, socket_id: str) -> list[str]:
         """A socket's channels, sorted. ``ConnectionNotFound`` if it has gone; so too below."""
-        return sorted(self.connection(socket_id).subscriptions)
+        subscriptions = self.connection(socket_id).subscriptions
+        return sorted(channel for service_name, channel in subscriptions if service_name == self.service_name)
 
     def subscribe(self, socket_id: str, channel: str) -> None:
         """From now on the socket gets what is broadcast on the channel."""
-        self.connection(socket_id).subscriptions.add(channel)
+        self.connection(socket_id).subscriptions.add((self.service_name, channel))
 
     def unsubscribe(self, socket_id: str, channel: str) -> None:
         """The opposite; nothing for a socket that has gone or was not subscribed."""
         connection = self.connections.get(socket_id)
         if connection is not None:
-            connection.subscriptions.discard(channel)
+            connection.subscriptions.discard((self.service_name, channel))
 
     def broadcast(self, channel: str, event: str, data: Any) -> None:
         """Send an event to all sockets of a channel."""
         text = written({"type": "event", "event": event, "data": data})
         for connection in list(self.connections.values()):
-            if channel in connection.subscriptions:
+            if (self.service_name, channel) in connection.subscriptions:
                 connection.socket.send(text)
 
     def unicast(self, socket_id: str, event: str, data: Any) -> bool:
@@ -277,8 +354,11 @@ class WebSocketHubProvider(DependencyProvider):
 
     server = WebSocketServer()
 
+    def setup(self) -> None:
+        self.hub = WebSocketHub(self.container.service_name, self.server.join().connections)
+
     def get_dependency(self, worker_ctx: WorkerContext) -> WebSocketHub | BlockingHub:
-        return BlockingHub(self.server.hub) if worker_ctx.blocking else self.server.hub
+        return BlockingHub(self.hub) if worker_ctx.blocking else self.hub
 
 
 class WebSocketRpc(Entrypoint):
@@ -306,7 +386,8 @@ class WebSocketRpc(Entrypoint):
             answer(result, None if exc_info is None else exc_info[1])
             return result, exc_info
 
-        self.container.spawn_worker(self, args, data, connection.context_data, handle_result)
+        context_data = connection.contexts.setdefault(self.server, {})  # one that started later has seen no request
+        self.container.spawn_worker(self, args, data, context_data, handle_result)
 
 
 rpc = WebSocketRpc.decorator
