@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests import rabbitmq
+from tests.faults import load as load_module
 from tests.faults.checker import CALL, EVENT, Report
 from tests.faults.load import Load, LoadCase
 from tests.faults.scene import FULL, mortal
@@ -24,6 +25,7 @@ from txservices.rpc import rpc
 BROKER_DEATHS = 10 if FULL else 3
 INSTANCE_DEATHS = 20 if FULL else 6
 STOPS = 6 if FULL else 3
+DEADLINE = 120  # seconds for what waits for the broker; a busy machine has it for one second, and misses it for ten
 SEED = 5  # of the random moments
 
 
@@ -46,6 +48,11 @@ class BrokerDies(Loaded):
 
     def node(self) -> rabbitmq.Node:
         return mortal()
+
+    async def setUp(self) -> None:
+        self.patch(load_module, "DEADLINE", DEADLINE)
+        await super().setUp()
+        self.config["PUBLISH_TIMEOUT"] = DEADLINE
 
     def watch(self) -> Any:
         """Book the id of each delivery to what begins to consume before ``restore``."""
