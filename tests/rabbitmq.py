@@ -131,8 +131,10 @@ class Home:
         }
         self.epmd = spawn([str(program("epmd"))], self.environ, os.path.join(self.folder, "epmd.log"))
         atexit.register(self.close)
-        # a reactor that a signal has ended may not come back to Python's own exit
-        reactor.addSystemEventTrigger("after", "shutdown", self.close)
+        # A reactor that a signal has ended may not come back to Python's own exit. Workers of `trial -j` do, and say
+        # after each test that their reactor shuts down.
+        if "twisted.trial._dist.workertrial" not in sys.modules:
+            reactor.addSystemEventTrigger("after", "shutdown", self.close)
 
     def write(self, name: str, text: str, mode: int = 0o600) -> None:
         path = os.path.join(self.folder, name)
