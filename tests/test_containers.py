@@ -270,6 +270,41 @@ class Managed(Case):
         self.successResultOf(self.container.wait())
 
 
+class Names(Case):
+    """What nameko's extensions find on a container."""
+
+    def test_serializers(self) -> None:
+        """What is written and read, as the configuration says."""
+        self.assertEqual((self.container.serializer, self.container.accept), ("json", ["json"]))
+        container = ServiceContainer(Service, {"serializer": "yaml", "ACCEPT": ["yaml", "json"]})
+        self.assertEqual((container.serializer, container.accept), ("yaml", ["yaml", "json"]))
+        self.assertEqual(ServiceContainer(Service, {"serializer": "yaml"}).accept, ["yaml"])
+
+    def test_interface(self) -> None:
+        """Extensions are bound to the container's interface: itself, or what a subclass puts there."""
+        self.assertIs(self.container.interface, self.container)
+        seen: list[Any] = []
+
+        class Wrapped(ServiceContainer):
+            @property
+            def interface(self) -> Any:
+                seen.append(self)
+                return self
+
+        container = Wrapped(Service, {})
+        self.assertEqual(set(map(id, seen)), {id(container)})
+
+    def test_spawn_managed_thread(self) -> None:
+        """nameko's name for background work: what is given is ``async`` or gives a Deferred, in no thread."""
+        work: Deferred[None] = Deferred()
+        self.successResultOf(self.container.start())
+        working = self.container.spawn_managed_thread(lambda: work, "work")
+        waiting = self.container.wait()
+        work.errback(ValueError("why"))
+        self.successResultOf(working)
+        self.failureResultOf(waiting, ValueError)
+
+
 class Configured(TestCase):
     """What is read from classes and configuration."""
 

@@ -11,6 +11,7 @@ from txservices import exceptions
 from txservices.exceptions import (
     AmqpError,
     BadRequest,
+    CommandError,
     ConnectionLost,
     FrameError,
     IncorrectSignature,
@@ -113,7 +114,7 @@ class OnTheWire(TestCase):
 
     def test_nameko_paths(self) -> None:
         """What nameko has too is called on the wire as nameko calls it."""
-        for error in (MethodNotFound, IncorrectSignature, MalformedRequest, BadRequest, RemoteError, UnknownService):
+        for error in (MethodNotFound, IncorrectSignature, BadRequest, RemoteError, UnknownService, CommandError):
             self.assertEqual(get_module_path(error), f"nameko.exceptions.{error.__name__}")
         self.assertEqual(get_module_path(FrameError), "txservices.exceptions.FrameError")
 

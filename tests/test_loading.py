@@ -9,7 +9,7 @@ import sys
 from twisted.trial.unittest import TestCase
 
 from txservices import loading, process
-from txservices.exceptions import ConfigurationError
+from txservices.exceptions import CommandError
 
 SERVICES = """
 from txservices.timer import timer
@@ -58,7 +58,7 @@ class Loading(TestCase):
         return [cls.__name__ for cls in loading.find_services(given, self.folder)]
 
     def mistake(self, given: str) -> str:
-        return str(self.assertRaises(ConfigurationError, loading.find_services, given, self.folder))
+        return str(self.assertRaises(CommandError, loading.find_services, given, self.folder))
 
     def test_every_service_of_a_module(self) -> None:
         """Without a class each class with an entrypoint is meant, but for a nameless base of others."""

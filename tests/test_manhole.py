@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests import processes
 from tests.rabbitmq import free_port
 from txservices import manhole
-from txservices.exceptions import ConfigurationError
+from txservices.exceptions import CommandError
 
 APP = """
 from txservices.timer import timer
@@ -142,4 +142,4 @@ class ThePrompt(TestCase):
         for address in ("3000", "127.0.0.1:3000", "localhost:3000"):
             self.assertEqual(manhole.port_of(address), 3000)
         for address in ("", "port", "70000", "0.0.0.0:3000", "::1:3000", "example.org:3000"):
-            self.assertRaises(ConfigurationError, manhole.port_of, address)
+            self.assertRaises(CommandError, manhole.port_of, address)

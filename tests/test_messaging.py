@@ -18,7 +18,7 @@ from txservices.exceptions import (
     UndeliverableMessage,
 )
 from txservices.extensions import DependencyProvider
-from txservices.messaging import Publisher, consume
+from txservices.messaging import Consumer, Publisher, consume
 from txservices.rpc import rpc
 from txservices.sending import unconfirmed
 
@@ -108,6 +108,44 @@ class PublisherTests(ServicesCase):
         with self.assertRaises(ValueError):
             publish(1, headers={"x": object()})
         self.assertEqual(unconfirmed.counts, {})
+
+
+class HeaderTests(ServicesCase):
+    """``HeaderEncoder`` and ``HeaderDecoder``: what a subclass changes of how context travels."""
+
+    async def test_prefix(self) -> None:
+        """A publisher and a consumer with a prefix of their own understand each other, and nobody else's context."""
+        heard = Heard()
+        queue = Queue("q", Exchange("x"), "key")
+
+        class OursOut(Publisher):
+            header_prefix = "ours"
+
+        class OursIn(Consumer):
+            header_prefix = "ours"
+
+        class Context(DependencyProvider):
+            def get_dependency(self, worker_ctx):
+                return worker_ctx.data
+
+        class Relay:
+            name = "relay"
+            context = Context()
+            publish = OursOut(Exchange("x"), declare=[queue], routing_key="key")
+
+            @rpc
+            def tell(self):
+                self.context["language"] = "en"
+                return self.publish(1, headers={"nameko.user_id": 7})
+
+            @OursIn.decorator(queue)
+            def hear(self, body):
+                heard(self.context)
+
+        await self.start(Relay)
+        await (await self.cluster()).relay.tell()
+        (context,) = await heard.wait()
+        self.assertEqual((context["language"], context["nameko.user_id"]), ("en", 7))
 
 
 class ConsumerTests(ServicesCase):

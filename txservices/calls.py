@@ -32,7 +32,7 @@ from txservices.exceptions import (
     UnknownService,
     deserialize,
 )
-from txservices.sending import Sending, headers_for, unconfirmed
+from txservices.sending import Sending, encode_to_headers, unconfirmed
 from txservices.serialization import Serializers
 from txservices.utils import Sweeper, new_id
 from txservices.workers import in_reactor
@@ -154,7 +154,7 @@ class Client:
         if self.stopped:
             raise RuntimeError("this proxy has been stopped, and can't be used any more")
         properties, body = sending.write(
-            self.serializers, {"args": args, "kwargs": kwargs}, headers_for(context.context_data)
+            self.serializers, {"args": args, "kwargs": kwargs}, encode_to_headers(context.context_data)
         )
         correlation_id = new_id()
         properties["correlation_id"] = properties["message_id"] = correlation_id

@@ -20,7 +20,7 @@ from twisted.logger import LogLevel
 
 from txservices import logs, process, reloading, tap
 from txservices.constants import AMQP_URI_CONFIG_KEY
-from txservices.exceptions import ConfigurationError
+from txservices.exceptions import CommandError, ConfigurationError
 from txservices.given import Given
 from txservices.utils import sanitize_url
 
@@ -123,10 +123,10 @@ def call(target: str, arguments: str, given: Given) -> None:
     """
     service, dot, method = target.rpartition(".")
     if not (service and dot and method):
-        raise ConfigurationError(f"{target!r} names no method: write service.method")
+        raise CommandError(f"{target!r} names no method: write service.method")
     read = read_json(arguments)
     if not isinstance(read, (list, dict)):
-        raise ConfigurationError(f"arguments {arguments}: write an array, as in '[{arguments}]', or an object")
+        raise CommandError(f"arguments {arguments}: write an array, as in '[{arguments}]', or an object")
     args, kwargs = (read, {}) if isinstance(read, list) else ([], read)
 
     async def work(config: dict[str, Any]) -> None:
@@ -194,7 +194,7 @@ def read_json(text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         quoted = json.dumps(text, ensure_ascii=False)
-        raise ConfigurationError(f"{text} is not JSON ({error}): a text is written '{quoted}'") from None
+        raise CommandError(f"{text} is not JSON ({error}): a text is written '{quoted}'") from None
 
 
 def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -> None:

@@ -41,7 +41,7 @@ DEFAULT_SHUTDOWN_TIMEOUT = 30.0  # seconds for running workers to finish; Kubern
 BLOCKED_REACTOR_TIMEOUT_CONFIG_KEY = "BLOCKED_REACTOR_TIMEOUT"
 DEFAULT_BLOCKED_REACTOR_TIMEOUT = 1.0  # seconds that the reactor may be held before the log says by whom
 
-WEB_SERVER_ADDRESS_CONFIG_KEY = "WEB_SERVER_ADDRESS"
+WEB_SERVER_CONFIG_KEY = "WEB_SERVER_ADDRESS"
 DEFAULT_WEB_SERVER_ADDRESS = "127.0.0.1:8000"
 WEB_BODY_MAX_CONFIG_KEY = "WEB_BODY_MAX"
 DEFAULT_WEB_BODY_MAX = 16 * 1024 * 1024  # bytes of a request's body
@@ -52,7 +52,10 @@ LOGGING_CONFIG_KEY = "LOGGING"
 
 # On the wire ------------------------------------------------------------------------------------------------
 
-HEADER_PREFIX = "nameko."  # before the key of each value of a worker's context
+HEADER_PREFIX = "nameko"  # and a dot, before the key of each value of a worker's context
+
+NON_PERSISTENT = 1  # delivery_mode: gone with the broker's process
+PERSISTENT = 2  # written to disk, where the queue is durable
 
 CALL_ID_STACK_CONTEXT_KEY = "call_id_stack"
 AUTH_TOKEN_CONTEXT_KEY = "auth_token"

@@ -150,10 +150,10 @@ class ServiceContainer(Service):
         declared = members(self.service_cls)
         for name, value in declared.items():
             if is_dependency(value):
-                self.dependencies.append(value.bind(self, name))
+                self.dependencies.append(value.bind(self.interface, name))
             elif isinstance(value, FunctionType):
                 for entrypoint in getattr(value, constants.ENTRYPOINTS_ATTRIBUTE, ()):
-                    self.entrypoints.append(entrypoint.bind(self, name))
+                    self.entrypoints.append(entrypoint.bind(self.interface, name))
         inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
         self.subextensions = list(dict.fromkeys(inner))
 
@@ -161,6 +161,22 @@ class ServiceContainer(Service):
     def extensions(self) -> list[Extension]:
         """All of them, the inner before the outer."""
         return [*self.subextensions, *self.dependencies, *self.entrypoints]
+
+    @property
+    def interface(self) -> ServiceContainer:
+        """What extensions are bound to: this, unless a subclass gives them something else."""
+        return self
+
+    @property
+    def serializer(self) -> str:
+        """The name of the one that writes, unless an extension says otherwise."""
+        name: str = self.config.get(constants.SERIALIZER_CONFIG_KEY) or constants.DEFAULT_SERIALIZER
+        return name
+
+    @property
+    def accept(self) -> list[str]:
+        """The names of those that are read."""
+        return list(self.config.get(constants.ACCEPT_CONFIG_KEY) or [self.serializer])
 
     @property
     def on_worker_ended(self) -> list[Callable[[WorkerContext, Any, ExcInfo | None], None]]:
@@ -210,6 +226,8 @@ class ServiceContainer(Service):
                 self.kill(result)
 
         return managed.addBoth(ended)
+
+    spawn_managed_thread = spawn_managed  # nameko's name: threads there were green
 
     # Beginning
 

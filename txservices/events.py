@@ -21,7 +21,7 @@ from txservices.containers import ServiceContainer
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider
 from txservices.messaging import Consumer, amqp
-from txservices.sending import Sending, headers_for, send
+from txservices.sending import HeaderEncoder, Sending, send
 from txservices.serialization import Serializers
 from txservices.workers import WorkerContext, in_reactor
 
@@ -70,7 +70,7 @@ def get_event_exchange(service_name: str, config: Mapping[str, Any]) -> Exchange
     )
 
 
-class EventDispatcher(DependencyProvider):
+class EventDispatcher(HeaderEncoder, DependencyProvider):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
     It need not be waited for: the message or call that is being handled is not acked before it, and a failure goes to
@@ -95,7 +95,7 @@ class EventDispatcher(DependencyProvider):
         return partial(in_reactor, dispatch) if worker_ctx.blocking else dispatch
 
     def dispatch(self, worker_ctx: WorkerContext, event_type: str, event_data: Any) -> Deferred[None]:
-        properties, body = self.sending.write(self.serializers, event_data, headers_for(worker_ctx.context_data))
+        properties, body = self.sending.write(self.serializers, event_data, self.get_message_headers(worker_ctx))
         return send(self.amqp, self.sending, self.exchange.name, event_type, properties, body, worker_ctx)
 
 

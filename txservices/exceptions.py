@@ -1,6 +1,7 @@
 """All errors, and how one gets from the service where it was raised to its caller.
 
     ConfigurationError                  the user's to mend, before anything runs
+      CommandError                      typed on a command line
       BrokerRefused                     credentials or virtual host
       DeclarationMismatch               an exchange or queue exists with other properties
     AmqpError(code, text, method)       the connection to the broker
@@ -38,6 +39,10 @@ SAFE_DEPTH_MAX = 20  # containers inside each other in an error's arguments; wha
 
 class ConfigurationError(Exception):
     """What the user wrote can't be: says what, and what to write."""
+
+
+class CommandError(ConfigurationError):
+    """What was typed on a command line can't be: its text is all that the user is shown."""
 
 
 class BrokerRefused(ConfigurationError):
@@ -246,6 +251,7 @@ NAMEKO_PATHS: dict[type[BaseException], str] = {
         error: f"nameko.exceptions.{error.__name__}"
         for error in (
             BadRequest,
+            CommandError,
             ConfigurationError,
             ConnectionNotFound,
             ContainerBeingKilled,

@@ -16,10 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
-from txservices.exceptions import ConfigurationError
+from txservices.exceptions import CommandError
 
 
-class BrokenModule(ConfigurationError):
+class BrokenModule(CommandError):
     """A module that was found and failed while it was imported; its own error is the cause."""
 
 
@@ -31,7 +31,7 @@ def find_services(given: str, folder: str) -> list[type[Any]]:
         return [named_class(module, module_name, class_name)]
     services = service_classes(module)
     if not services:
-        raise ConfigurationError(
+        raise CommandError(
             f"nothing in module {module_name!r} looks like a service: mark a method with @rpc or the like"
         )
     return services
@@ -48,7 +48,7 @@ def load_module(name: str, folder: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigurationError(f"no module named {name!r}{hint(name, folder)}") from None
+            raise CommandError(f"no module named {name!r}{hint(name, folder)}") from None
         raise broken(name, error) from error
     except Exception as error:
         raise broken(name, error) from error
@@ -97,9 +97,9 @@ def named_class(module: ModuleType, module_name: str, class_name: str) -> type[A
     if isinstance(found, type):
         return found
     if found is not None:
-        raise ConfigurationError(f"{module_name}:{class_name} is no class: name a service class")
+        raise CommandError(f"{module_name}:{class_name} is no class: name a service class")
     there = ", ".join(cls.__name__ for cls in service_classes(module)) or "none"
-    raise ConfigurationError(f"no class {class_name!r} in module {module_name!r}: its service classes: {there}")
+    raise CommandError(f"no class {class_name!r} in module {module_name!r}: its service classes: {there}")
 
 
 def service_classes(module: ModuleType) -> list[type[Any]]:

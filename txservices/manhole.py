@@ -18,7 +18,7 @@ from twisted.conch.telnet import TelnetBootstrapProtocol, TelnetTransport
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import ServerFactory
 
-from txservices.exceptions import ConfigurationError
+from txservices.exceptions import CommandError
 
 HOST = "127.0.0.1"
 HTTP_REQUEST = re.compile(rb"\w+ \S+ HTTP/\d")
@@ -83,9 +83,9 @@ def port_of(address: str) -> int:
     """`[host:]port` to the port; the host can only be this machine."""
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise ConfigurationError(f"--backdoor-port {address}: no port: write a number, as in 3000")
+        raise CommandError(f"--backdoor-port {address}: no port: write a number, as in 3000")
     if host not in ("", HOST, "localhost"):
-        raise ConfigurationError(
+        raise CommandError(
             f"--backdoor-port {address}: who gets in can do anything, so it is on {HOST} alone:"
             f" write {port}, and come from elsewhere with `ssh -L {port}:{HOST}:{port}`"
         )

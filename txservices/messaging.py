@@ -21,11 +21,29 @@ from txservices.containers import ServiceContainer
 from txservices.declarations import exchange_of, queue_of, with_queue_type
 from txservices.exceptions import ContainerBeingKilled, DecodeError
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
-from txservices.sending import Sending, context_from, headers_for, send, unconfirmed
+from txservices.sending import (
+    HeaderDecoder,
+    HeaderEncoder,
+    Sending,
+    decode_from_headers,
+    encode_to_headers,
+    send,
+    unconfirmed,
+)
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext, in_reactor
 
-__all__ = ["Consumer", "Exchange", "Publisher", "Queue", "consume"]
+__all__ = [
+    "Consumer",
+    "Exchange",
+    "HeaderDecoder",
+    "HeaderEncoder",
+    "Publisher",
+    "Queue",
+    "consume",
+    "decode_from_headers",
+    "encode_to_headers",
+]
 
 log = Logger()
 
@@ -47,7 +65,7 @@ def amqp(container: ServiceContainer) -> Connections:
     return cast(Connections, shared.get("amqp", make))
 
 
-class Publisher(DependencyProvider):
+class Publisher(HeaderEncoder, DependencyProvider):
     """Injects ``publish(value, **options)``, which gives a Deferred that fires when the broker has the message.
 
     Declares ``exchange`` and all in ``declare``; without an exchange it publishes to the default one, where a routing
@@ -85,7 +103,7 @@ class Publisher(DependencyProvider):
 
     def publish(self, worker_ctx: WorkerContext, value: Any, /, **options: Any) -> Deferred[None]:
         sending = self.sending.merged(options) if options else self.sending
-        properties, body = sending.write(self.serializers, value, headers_for(worker_ctx.context_data))
+        properties, body = sending.write(self.serializers, value, self.get_message_headers(worker_ctx))
         exchange = "" if self.exchange is None else self.exchange.name
         return send(
             self.amqp, sending, exchange, sending.routing_key, properties, body, worker_ctx, "declare" in options
@@ -140,7 +158,7 @@ class Consumers(SharedExtension):
             consumer.close()
 
 
-class Consumer(Entrypoint):
+class Consumer(HeaderDecoder, Entrypoint):
     """Runs the method with the body of each message of a queue, which is declared with its exchange and binding.
 
     The message is acked when the worker is done, also if it raised; with ``requeue_on_error`` it goes back to the
@@ -201,7 +219,7 @@ class Consumer(Entrypoint):
         handle_result = partial(self.handle_result, message)
         try:
             self.container.spawn_worker(
-                self, (body,), {}, context_data=context_from(headers), handle_result=handle_result
+                self, (body,), {}, context_data=self.unpack_message_headers(message), handle_result=handle_result
             )
         except ContainerBeingKilled:
             message.reject(requeue=True)

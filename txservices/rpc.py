@@ -42,7 +42,7 @@ from txservices.exceptions import (
 )
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
 from txservices.messaging import Consumers, amqp
-from txservices.sending import Sending, context_from, unconfirmed
+from txservices.sending import HeaderDecoder, Sending, unconfirmed
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext
 
@@ -54,6 +54,7 @@ __all__ = [
     "ReplyListener",
     "Responder",
     "Rpc",
+    "RpcCall",
     "RpcConsumer",
     "RpcProxy",
     "RpcReply",
@@ -201,10 +202,11 @@ class RpcConsumer(SharedExtension):
         except (BadRequest, TypeError) as error:
             self.refuse(message, error)
             return
+        context_data = entrypoint.unpack_message_headers(message)
         handle_result = partial(entrypoint.handle_result, message)
         try:
             self.container.spawn_worker(
-                entrypoint, args, kwargs, context_data=context_from(headers), handle_result=handle_result
+                entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
             )
         except ContainerBeingKilled:
             message.reject(requeue=True)
@@ -237,7 +239,7 @@ def arguments_of(body: Any) -> tuple[Any, Any]:
         raise MalformedRequest("Message missing `args` or `kwargs`") from None
 
 
-class Rpc(Entrypoint):
+class Rpc(HeaderDecoder, Entrypoint):
     """Answers calls of the method through the broker: see the module."""
 
     rpc_consumer = RpcConsumer()
@@ -318,4 +320,5 @@ class RpcProxy(ClusterRpc):
         return ServiceProxy(client, context, self.target_service, sending, method_proxy)
 
 
-ServiceRpc = RpcProxy  # nameko 3's name
+ServiceRpc = RpcProxy  # nameko 3's names
+RpcCall = RpcReply

@@ -21,35 +21,55 @@ from twisted.python.failure import Failure
 from txservices import constants
 from txservices.amqp import spec
 from txservices.amqp.connection import Connections
-from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.declarations import entity_of, with_queue_type
 from txservices.serialization import Serializers, compress
+from txservices.workers import WorkerContext
 
 log = Logger()
-
-PREFIX_LENGTH = len(constants.HEADER_PREFIX)
-
 
 # Headers: a worker's context, to and from the wire --------------------------------------------------------------------
 
 
-def headers_for(context_data: Mapping[str, Any]) -> dict[str, Any]:
+def encode_to_headers(context_data: Mapping[str, Any], prefix: str = constants.HEADER_PREFIX) -> dict[str, Any]:
     """The headers that carry a context. A value of None can't be carried, and is left out with a warning."""
     headers = {}
+    begin = prefix + "."
     for key, value in context_data.items():
         if value is None:
             warnings.warn(
                 f"context value {key!r} is None, which no header carries: left out", UserWarning, stacklevel=3
             )
         else:
-            headers[constants.HEADER_PREFIX + key] = value
+            headers[begin + key] = value
     return headers
 
 
-def context_from(headers: Mapping[str, Any]) -> dict[str, Any]:
+def decode_from_headers(headers: Mapping[str, Any], prefix: str = constants.HEADER_PREFIX) -> dict[str, Any]:
     """A context out of headers; other people's headers too, under the names that they have."""
-    prefix = constants.HEADER_PREFIX
-    return {key[PREFIX_LENGTH:] if key.startswith(prefix) else key: value for key, value in headers.items()}
+    begin = prefix + "."
+    length = len(begin)
+    return {key[length:] if key.startswith(begin) else key: value for key, value in headers.items()}
+
+
+class HeaderEncoder:
+    """What sends a worker's context: a subclass may send it under another prefix, or something else."""
+
+    header_prefix = constants.HEADER_PREFIX
+
+    def get_message_headers(self, worker_ctx: WorkerContext) -> dict[str, Any]:
+        """The headers of a message that this worker sends."""
+        return encode_to_headers(worker_ctx.context_data, self.header_prefix)
+
+
+class HeaderDecoder:
+    """What receives a context, likewise."""
+
+    header_prefix = constants.HEADER_PREFIX
+
+    def unpack_message_headers(self, message: Message) -> dict[str, Any]:
+        """The context data of the worker that handles this message."""
+        return decode_from_headers(message.headers, self.header_prefix)
 
 
 # Out: options, confirmations ------------------------------------------------------------------------------------------
@@ -57,7 +77,6 @@ def context_from(headers: Mapping[str, Any]) -> dict[str, Any]:
 FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))
 PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
 IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
-PERSISTENT = 2
 
 
 @frozen
@@ -81,7 +100,7 @@ class Sending:
     declare: tuple[Exchange | Queue, ...] = ()
     queue_type: str | None = None
     headers: Mapping[str, Any] = {}
-    properties: Mapping[str, Any] = {"delivery_mode": PERSISTENT, "priority": 0}
+    properties: Mapping[str, Any] = {"delivery_mode": constants.PERSISTENT, "priority": 0}
 
     @classmethod
     def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:

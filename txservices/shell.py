@@ -23,7 +23,7 @@ from typing import Any
 
 from txservices import __version__, process, tap
 from txservices.constants import AMQP_URI_CONFIG_KEY
-from txservices.exceptions import ConfigurationError
+from txservices.exceptions import CommandError
 from txservices.given import Given
 from txservices.standalone.blocking import ClusterProxy, ClusterRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import in_reactor
@@ -165,4 +165,4 @@ def choose(interface: str | None) -> Callable[[dict[str, Any], str], None]:
         module, prompt = INTERFACES[name]
         if find_spec(module):
             return prompt
-    raise ConfigurationError(f"--interface {interface}: it is not installed: pip install {interface}, or choose plain")
+    raise CommandError(f"--interface {interface}: it is not installed: pip install {interface}, or choose plain")

@@ -27,7 +27,7 @@ from txservices.constants import (
     DEFAULT_EMBEDDED_BROKER_ADDRESS,
     DEFAULT_WEB_SERVER_ADDRESS,
     EMBEDDED_BROKER_ADDRESS_CONFIG_KEY,
-    WEB_SERVER_ADDRESS_CONFIG_KEY,
+    WEB_SERVER_CONFIG_KEY,
 )
 from txservices.exceptions import ConfigurationError
 from txservices.given import Given, command_to_type
@@ -257,7 +257,7 @@ def needs_amqp(container: Any) -> bool:
 
 
 def http_address(config: Mapping[str, Any]) -> str:
-    address = str(config.get(WEB_SERVER_ADDRESS_CONFIG_KEY) or DEFAULT_WEB_SERVER_ADDRESS)
+    address = str(config.get(WEB_SERVER_CONFIG_KEY) or DEFAULT_WEB_SERVER_ADDRESS)
     return f"http://{address if ':' in address else f'127.0.0.1:{address}'}"
 
 

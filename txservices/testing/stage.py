@@ -37,7 +37,7 @@ from txservices.workers import default_reactor
 numbers = itertools.count(1)
 
 DEFAULTS = {
-    constants.WEB_SERVER_ADDRESS_CONFIG_KEY: constants.DEFAULT_WEB_SERVER_ADDRESS,
+    constants.WEB_SERVER_CONFIG_KEY: constants.DEFAULT_WEB_SERVER_ADDRESS,
     constants.RPC_TIMEOUT_CONFIG_KEY: 10,  # seconds: a call that nobody answers fails before the test does
     constants.SHUTDOWN_TIMEOUT_CONFIG_KEY: 1,
 }
@@ -122,14 +122,14 @@ class Stage:
 
     def web_session(self) -> WebSession:
         """An HTTP client of the services, as treq's."""
-        host, port = parse_address(self.config[constants.WEB_SERVER_ADDRESS_CONFIG_KEY])
+        host, port = parse_address(self.config[constants.WEB_SERVER_CONFIG_KEY])
         session = WebSession(f"http://{host}:{port}", self.listener)
         self.stops.append(session.close)
         return session
 
     def web_endpoint(self) -> IStreamClientEndpoint:
         """What connects to the web server, in memory; the connections end with the test."""
-        host, port = parse_address(self.config[constants.WEB_SERVER_ADDRESS_CONFIG_KEY])
+        host, port = parse_address(self.config[constants.WEB_SERVER_CONFIG_KEY])
         return SiteEndpoint(self.web_session(), host, port)
 
     def listener(self, host: str, port: int) -> MemoryListener | None:
@@ -235,7 +235,7 @@ class MemoryListener(Listener):
 def serve_in_memory(shared: SharedServices, config: Mapping[str, Any]) -> None:
     """Be there before ``WebServer`` asks for a listener."""
     host, port = parse_address(
-        config.get(constants.WEB_SERVER_ADDRESS_CONFIG_KEY) or constants.DEFAULT_WEB_SERVER_ADDRESS
+        config.get(constants.WEB_SERVER_CONFIG_KEY) or constants.DEFAULT_WEB_SERVER_ADDRESS
     )
     shared.get(
         f"web:{host}:{port}", lambda: MemoryListener(host, port, WebSite(body_max_of(config), default_reactor()))
