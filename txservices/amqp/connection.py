@@ -27,6 +27,7 @@ from txservices.amqp.address import Address, parse_addresses
 from txservices.amqp.consumer import Consumer
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol, credentials
 from txservices.amqp.publisher import Publisher
 from txservices.amqp.spec import ReplyCode
@@ -75,6 +76,7 @@ class Connection(Service):
         heartbeat: int = constants.DEFAULT_HEARTBEAT,
         mechanism: str = "PLAIN",
         tls: Mapping[str, Any] | bool | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self.addresses = addresses
         self.address = addresses[0]
@@ -83,6 +85,7 @@ class Connection(Service):
         self.heartbeat = heartbeat
         self.mechanism = mechanism
         self.tls = tls
+        self.outbox = outbox or Outbox(clock)
         self.attempts = 0
         self.protocol: Protocol | None = None
         self.on_connected: list[Callable[[Protocol], Any]] = []
@@ -178,7 +181,7 @@ class Connection(Service):
         self.address = address = self.addresses[self.attempts % len(self.addresses)]
         self.attempts += 1
         factory = QuietFactory.forProtocol(
-            lambda: Protocol(address, self.heartbeat, self.mechanism, self.connection_name, self.clock)
+            lambda: Protocol(address, self.heartbeat, self.mechanism, self.connection_name, self.clock, self.outbox)
         )
         protocol: Any = await endpoint_for(address, self.tls, self.clock).connect(factory)
         self.latest = protocol
@@ -265,7 +268,12 @@ class Connections(MultiService):
         super().__init__()
         self.addresses = addresses
         self.clock = clock
-        self.options: dict[str, Any] = {"heartbeat": heartbeat, "mechanism": mechanism, "tls": tls}
+        self.options: dict[str, Any] = {
+            "heartbeat": heartbeat,
+            "mechanism": mechanism,
+            "tls": tls,
+            "outbox": Outbox(clock),
+        }
         self._consuming: Connection | None = None
         self._publisher: Publisher | None = None
         self.on_given_up: list[Callable[[], None]] = []

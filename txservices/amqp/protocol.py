@@ -16,14 +16,12 @@ and ``close``. Replaced, and why (txamqp 0.8.2, of 2018):
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import LoopingCall
-from twisted.internet.tcp import Connection as TcpConnection
 from twisted.logger import Logger
 from txamqp.client import TwistedDelegate
 from txamqp.message import Message as TxMessage
@@ -34,6 +32,7 @@ from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error
 from txservices.amqp.codec import encode_method
 from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
+from txservices.amqp.outbox import Outbox, send
 from txservices.amqp.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
@@ -46,7 +45,7 @@ from txservices.amqp.tables import encode_table
 from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
     from txservices.amqp.address import Address
 
@@ -148,12 +147,21 @@ class Protocol(AMQClient):
         heartbeat: seconds wished for; the smaller of both sides' wishes is taken, 0 for none.
         mechanism: PLAIN, AMQPLAIN or EXTERNAL.
         name: what the broker's management shows for this connection.
+        outbox: shared with the connections that are to send along with this one.
     """
 
     channelClass = Channel
     address: Address
 
-    def __init__(self, address: Address, heartbeat: int, mechanism: str, name: str, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        address: Address,
+        heartbeat: int,
+        mechanism: str,
+        name: str,
+        clock: IReactorTime,
+        outbox: Outbox | None = None,
+    ) -> None:
         # The heartbeat stays ours: txamqp's reschedules two timers a frame.
         super().__init__(Delegate(), address.vhost, shared_spec(), heartbeat=0, clock=clock)
         self.address = address
@@ -179,10 +187,10 @@ class Protocol(AMQClient):
         self.beat.clock = clock
         self.wrote = self.read = self.tuned = False
         self.silent_beats = 0
-        self.frames: list[bytes] = []  # to be sent at the end of this turn of the reactor
+        self.outbox = outbox or Outbox(clock)
+        self.frames: list[bytes] = []  # to be sent with the next flush
         self.acking: list[Channel] = []  # that have acks to send then
-        self.flushing: IDelayedCall | None = None
-        self.send_now: Callable[[], Any] | None = None
+        self.flushing = False  # whether the outbox knows
 
     # Bytes
 
@@ -191,9 +199,6 @@ class Protocol(AMQClient):
             self.transport.setTcpNoDelay(True)
         if hasattr(self.transport, "setTcpKeepAlive"):
             self.transport.setTcpKeepAlive(True)
-        if isinstance(self.transport, TcpConnection):
-            # The reactor would do it, after one more poll of all sockets. An error shows again when it does.
-            self.send_now = self.transport.doWrite
         self.channels[0] = self.channelFactory(0, self.outgoing, self)
         self.transport.write(PROTOCOL_HEADER)
         self.start_heartbeat(self.heartbeat)
@@ -215,7 +220,7 @@ class Protocol(AMQClient):
         if self.closed:
             return
         try:
-            self.reader.feed(data)
+            self.outbox.receive(self.reader.feed, data)
         except FrameError as error:
             self.give_up(error)
 
@@ -231,31 +236,30 @@ class Protocol(AMQClient):
         channel.assembler.frame(kind, payload)
 
     def write(self, data: bytes) -> None:
-        """Send frames, at the end of this turn of the reactor: all that a turn has to say is one write."""
+        """Send frames, with all else that is being brought on: see ``outbox``."""
         self.frames.append(data)
         if not self.flushing:
-            self.flushing = self.clock.callLater(0, self.flush)
+            self.flushing = True
+            self.outbox.add(self)
 
     def flush_soon(self, channel: Channel) -> None:
-        """Send the acks of a channel along with this turn's frames."""
+        """Send the acks of a channel along with the next frames."""
         self.acking.append(channel)
         if not self.flushing:
-            self.flushing = self.clock.callLater(0, self.flush)
+            self.flushing = True
+            self.outbox.add(self)
 
     def flush(self) -> None:
         """Send what is to be sent, now."""
-        if self.flushing is not None and self.flushing.active():
-            self.flushing.cancel()
+        self.flushing = True  # what the acks write goes along
         for channel in self.acking:
             channel.flush_acks()
         self.acking.clear()
-        self.flushing = None
+        self.flushing = False
         if self.frames:
             frames, self.frames = self.frames, []
             self.wrote = True
-            self.transport.write(b"".join(frames))
-            if self.send_now is not None:
-                self.send_now()
+            send(self.transport, b"".join(frames))
 
     def give_up(self, error: FrameError) -> None:
         """The broker sent what it mustn't: tell it, and close. What waits fails with the error."""
@@ -321,7 +325,6 @@ class Protocol(AMQClient):
     def connectionLost(self, reason: Any) -> None:
         if self.beat.running:
             self.beat.stop()
-        self.send_now = None
         super().connectionLost(reason)
         if not self.opened.called:
             self.opened.errback(self.error or closed_error(reason))
