@@ -34,8 +34,9 @@ from txservices.web.site import Answer, Received, WebSite
 from txservices.workers import default_reactor
 
 BACKLOG = 1024  # connections that wait to be accepted, where the system allows as many
+PORT_MAX = 65_535
 ADDRESS = re.compile(r"(?:(?P<host>[^\s:/@\[\]]+):)?(?P<port>\d{1,5})", re.ASCII)
-HOST = re.compile(rb"[A-Za-z0-9.\-_]+(:\d{1,5})?")  # what a client may have us write into a redirect
+HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # what a client may have us write into a redirect
 VARIABLE = re.compile(r"<(?:(?P<converter>[^<>:]*(?:\([^)]*\))?):)?[^<>:]+>")
 
 log = Logger()
@@ -44,7 +45,7 @@ log = Logger()
 def parse_address(text: object) -> tuple[str, int]:
     """``[host:]port`` as host and port; without a host it is this machine's loopback. Or ``ConfigurationError``."""
     match = ADDRESS.fullmatch(str(text))
-    if match is None or int(match["port"]) > 65535:
+    if match is None or int(match["port"]) > PORT_MAX:
         raise ConfigurationError(
             f"{constants.WEB_SERVER_CONFIG_KEY}: {str(text)!r} is no address: write host:port or port,"
             " as 0.0.0.0:8000 or 8000"
@@ -95,7 +96,8 @@ class Router(KleinResource):
     def redirect(self, request: Received) -> None:
         """Match once more, this time with the host that the client knows us by, so that the redirect leads there."""
         host = request.getHeader(b"Host") or b""
-        if not HOST.fullmatch(host):
+        known = HOST.fullmatch(host)
+        if known is None or int(known[1] or 0) > PORT_MAX:
             here = request.getHost()
             host = b"%b:%d" % (here.host.encode(), here.port)
         query = request.uri.partition(b"?")[2].decode("latin-1")
