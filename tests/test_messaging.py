@@ -10,15 +10,15 @@ from twisted.internet.defer import Deferred
 
 from tests.services import Heard, Recorded, ServicesCase, properties_of
 from txservices.amqp.entities import Exchange, Queue
-from txservices.containers import WorkerContext
+from txservices.containers import ServiceContainer, WorkerContext
 from txservices.exceptions import (
     ChannelClosedByBroker,
     DeclarationMismatch,
     EncodeError,
     UndeliverableMessage,
 )
-from txservices.extensions import DependencyProvider
-from txservices.messaging import Consumer, Publisher, consume
+from txservices.extensions import DependencyProvider, Entrypoint
+from txservices.messaging import Consumer, Publisher, QueueConsumer, consume
 from txservices.rpc import rpc
 from txservices.sending import unconfirmed
 
@@ -110,6 +110,15 @@ class PublisherTests(ServicesCase):
         self.assertEqual(unconfirmed.counts, {})
 
 
+class Reading:
+    """A service that consumes."""
+
+    name = "reading"
+
+    @consume(Queue("q"))
+    def read(self, body): ...
+
+
 class HeaderTests(ServicesCase):
     """``HeaderEncoder`` and ``HeaderDecoder``: what a subclass changes of how context travels."""
 
@@ -146,6 +155,57 @@ class HeaderTests(ServicesCase):
         await (await self.cluster()).relay.tell()
         (context,) = await heard.wait()
         self.assertEqual((context["language"], context["nameko.user_id"]), ("en", 7))
+
+
+class QueueConsumerTests(ServicesCase):
+    """``QueueConsumer``, for an entrypoint of one's own."""
+
+    async def test_provider(self) -> None:
+        """Its queue is consumed while the service runs; it gets bodies with their messages, and settles them."""
+        queue, heard = Queue("lines"), Heard()
+
+        class Lines(Entrypoint):
+            queue_consumer = QueueConsumer()
+            queue = Queue("lines")
+
+            def setup(self):
+                self.queue_consumer.register_provider(self)
+
+            def stop(self):
+                return self.queue_consumer.unregister_provider(self)
+
+            def handle_message(self, body, message):
+                if body == "again" and not message.redelivered:
+                    self.queue_consumer.requeue_message(message)
+                    return
+                if body == "broken":
+                    raise ValueError("why")
+                self.container.spawn_worker(self, (body, message.redelivered), {})
+                self.queue_consumer.ack_message(message)
+
+        class Service:
+            name = "service"
+
+            @Lines.decorator
+            def line(self, text, redelivered):
+                heard((text, redelivered))
+
+        (container,) = await self.start(Service)
+        connections = self.connections()
+        for body in (b'"one"', b'"again"', b'"broken"', b"no JSON", b'"last"'):
+            await connections.publish("", "lines", body, {"content_type": "application/json"})
+        self.assertEqual(sorted(await heard.wait(3)), [("again", True), ("last", False), ("one", False)])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        await container.stop()
+        left = Recorded()
+        await connections.publish("", "lines", b"kept", {})
+        await connections.consume(queue, left, 10).ready
+        self.assertEqual([message.body for message in await left.wait()], [b"kept"])
+
+    async def test_never_started(self) -> None:
+        """A provider of a service that did not start may be taken out all the same."""
+        consumer = ServiceContainer(Reading, self.config).entrypoints[0]
+        await consumer.stop()
 
 
 class ConsumerTests(ServicesCase):

@@ -1,6 +1,7 @@
 """Messages in and out of a service: ``Publisher`` and ``consume``, and what ``rpc`` and ``events`` share with them.
 
-In: ``Consumers`` opens a queue -> ``Consumer.handle_message`` reads the body -> a worker -> ``handle_result`` acks.
+In: ``QueueConsumer`` opens a queue and reads each body -> ``Consumer.handle_message`` -> a worker -> ``handle_result``
+acks.
 Out: see ``sending``.
 """
 
@@ -8,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
 from txservices import constants
 from txservices.amqp.connection import Connections
-from txservices.amqp.consumer import Consumer as QueueConsumer
+from txservices.amqp.consumer import Consumer as OpenConsumer
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.containers import ServiceContainer
+from txservices.containers import ServiceContainer, call_all
 from txservices.declarations import exchange_of, queue_of, with_queue_type
 from txservices.exceptions import ContainerBeingKilled, DecodeError
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
@@ -40,6 +41,7 @@ __all__ = [
     "HeaderEncoder",
     "Publisher",
     "Queue",
+    "QueueConsumer",
     "consume",
     "decode_from_headers",
     "encode_to_headers",
@@ -113,21 +115,104 @@ class Publisher(HeaderEncoder, DependencyProvider):
 # In: consumers --------------------------------------------------------------------------------------------------------
 
 
-class Consumers(SharedExtension):
+class Provider(Protocol):
+    """What a queue is consumed for: an entrypoint with the queue. ``handle_message`` gets a body and its message.
+
+    ``prefetch_count`` and ``queue_type`` are looked for as well, see ``Consumer``.
+    """
+
+    queue: Any
+
+    def handle_message(self, body: Any, message: Message) -> Any: ...
+
+
+class QueueConsumer(SharedExtension):
     """What a container consumes: cancelled by who opened it, closed here once the workers are done.
 
     Closing a channel gives back what was taken on it and not acked. So it must wait for the acks, and they wait for
     the workers and for the confirms of what they published.
+
+    An entrypoint of one's own has one inside, and is its ``Provider``:
+
+        class Lines(Entrypoint):
+            queue_consumer = QueueConsumer()
+            queue = Queue("lines")
+
+            def setup(self):
+                self.queue_consumer.register_provider(self)
+
+            def stop(self):
+                return self.queue_consumer.unregister_provider(self)
+
+            def handle_message(self, body, message):
+                self.container.spawn_worker(self, body.splitlines(), {})
+                self.queue_consumer.ack_message(message)
     """
 
     needs_amqp = True  # tap asks: without a broker configured, who has one of these gets the embedded one
 
     def __init__(self) -> None:
-        self.opened: list[QueueConsumer] = []
+        self.opened: list[OpenConsumer] = []
+        self.providers: dict[Any, OpenConsumer | None] = {}
+
+    def register_provider(self, provider: Provider) -> None:
+        """Consume its queue once the container starts. To be called in its ``setup``."""
+        self.providers[provider] = None
+
+    def unregister_provider(self, provider: Provider) -> Deferred[Any]:
+        """No more messages for it. Fires when the broker has agreed, or is not there to."""
+        consumer = self.providers.get(provider)
+        if consumer is None:
+            return succeed(None)
+        return Deferred.fromCoroutine(amqp(self.container).answered(consumer.cancel()))
+
+    def setup(self) -> None:
+        self.decode = Serializers.of(self.container.config).decode
+
+    def start(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(call_all([partial(self.open, provider) for provider in self.providers]))
+
+    def open(self, provider: Any) -> Deferred[None]:
+        configured = self.container.config.get(constants.QUEUE_TYPE_CONFIG_KEY)
+        queue = with_queue_type(queue_of(provider.queue), configured, getattr(provider, "queue_type", None))
+        receive = partial(self.receive, provider)
+        consumer = self.providers[provider] = self.consume(queue, receive, getattr(provider, "prefetch_count", None))
+        return consumer.ready
+
+    def receive(self, provider: Any, message: Message) -> None:
+        """Hand a message to its provider; one that can't be read is rejected."""
+        properties = message.properties
+        try:
+            body = self.decode(
+                properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers
+            )
+        except DecodeError as error:
+            log.error(
+                "{service}.{method}: {delivery} rejected: {error}",
+                service=self.container.service_name,
+                method=getattr(provider, "method_name", provider),
+                delivery=message,  # "message" is a key of Twisted's own
+                error=error,
+            )
+            message.reject()
+            return
+        try:
+            provider.handle_message(body, message)
+        except Exception:  # an override's: raised any further it would end the connection, and come again
+            log.failure("{delivery} rejected: {provider} can't handle it", delivery=message, provider=provider)
+            message.reject()
+
+    def ack_message(self, message: Message) -> None:
+        """It is done with. Nothing, if the connection on which it came is gone: the broker has it again."""
+        message.ack()
+
+    def requeue_message(self, message: Message) -> None:
+        """It is to come again, to anybody; at once. Nothing, if the connection on which it came is gone."""
+        message.reject(requeue=True)
 
     def consume(
         self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int | None = None
-    ) -> QueueConsumer:
+    ) -> OpenConsumer:
         """Have the queue's messages delivered to ``receive``; as many at once as told here, or in the configuration."""
         count = prefetch_count or self.container.config.get(constants.PREFETCH_COUNT_CONFIG_KEY)
         consumer = amqp(self.container).consume(queue, receive, count or self.container.max_workers + UNDER_WAY)
@@ -167,8 +252,7 @@ class Consumer(HeaderDecoder, Entrypoint):
     given; a queue that has the argument ``x-queue-type`` keeps it.
     """
 
-    consumers = Consumers()
-    consumer: QueueConsumer | None = None
+    queue_consumer = QueueConsumer()
 
     def __init__(
         self,
@@ -184,54 +268,35 @@ class Consumer(HeaderDecoder, Entrypoint):
         self.prefetch_count = prefetch_count
         self.queue_type = queue_type
 
+    @property
+    def consumer(self) -> OpenConsumer | None:
+        """Who takes the messages, once the service has started."""
+        return self.queue_consumer.providers.get(self)
+
     def setup(self) -> None:
-        self.decode = Serializers.of(self.container.config).decode
+        self.queue_consumer.register_provider(self)
 
-    def start(self) -> Deferred[None]:
-        assert self.queue is not None
-        configured = self.container.config.get(constants.QUEUE_TYPE_CONFIG_KEY)
-        self.queue = with_queue_type(self.queue, configured, self.queue_type)
-        self.consumer = self.consumers.consume(self.queue, self.handle_message, self.prefetch_count)
-        return self.consumer.ready
+    def stop(self) -> Deferred[Any]:
+        return self.queue_consumer.unregister_provider(self)
 
-    def stop(self) -> Deferred[Any] | None:
-        if self.consumer is None:
-            return None
-        return Deferred.fromCoroutine(amqp(self.container).answered(self.consumer.cancel()))
-
-    def handle_message(self, message: Message) -> None:
-        properties = message.properties
-        headers = properties.get("headers") or {}
-        try:
-            body = self.decode(
-                properties.get("content_type"), properties.get("content_encoding"), message.body, headers
-            )
-        except DecodeError as error:
-            log.error(
-                "{service}.{method}: {delivery} rejected: {error}",
-                service=self.container.service_name,
-                method=self.method_name,
-                delivery=message,  # "message" is a key of Twisted's own
-                error=error,
-            )
-            message.reject()
-            return
+    def handle_message(self, body: Any, message: Message) -> None:
+        """Run the method with the body."""
         handle_result = partial(self.handle_result, message)
         try:
             self.container.spawn_worker(
                 self, (body,), {}, context_data=self.unpack_message_headers(message), handle_result=handle_result
             )
         except ContainerBeingKilled:
-            message.reject(requeue=True)
+            self.queue_consumer.requeue_message(message)
 
     def handle_result(
         self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
         """The method has returned or raised: settle the message. Gives what the dependencies are to see."""
         if exc_info is not None and self.requeue_on_error:
-            unconfirmed.then(worker_ctx, partial(message.reject, True))
+            unconfirmed.then(worker_ctx, partial(self.queue_consumer.requeue_message, message))
         else:
-            unconfirmed.then(worker_ctx, message.ack)
+            unconfirmed.then(worker_ctx, partial(self.queue_consumer.ack_message, message))
         return result, exc_info
 
 

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from txservices import constants
 from txservices.amqp.connection import Connections
-from txservices.amqp.consumer import Consumer as QueueConsumer
+from txservices.amqp.consumer import Consumer as OpenConsumer
 from txservices.amqp.entities import Message, Queue
 from txservices.calls import (
     BlockingMethodProxy,
@@ -41,7 +41,7 @@ from txservices.exceptions import (
     serialize,
 )
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
-from txservices.messaging import Consumers, amqp
+from txservices.messaging import QueueConsumer, amqp
 from txservices.sending import HeaderDecoder, Sending, unconfirmed
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext
@@ -144,11 +144,11 @@ class RpcConsumer(SharedExtension):
     What is no request is answered with the reason, or rejected where it has no ``reply_to``; it kills nothing.
     """
 
-    consumers = Consumers()
+    queue_consumer = QueueConsumer()
 
     def __init__(self) -> None:
         self.methods: dict[str, Rpc] = {}  # by routing key
-        self.consumer: QueueConsumer | None = None
+        self.consumer: OpenConsumer | None = None
 
     def register_provider(self, entrypoint: Rpc) -> None:
         self.methods[f"{self.container.service_name}.{entrypoint.method_name}"] = entrypoint
@@ -171,7 +171,7 @@ class RpcConsumer(SharedExtension):
     def start(self) -> Deferred[None] | None:
         if not self.methods:
             return None  # none left of them, in a test that restricts its entrypoints
-        self.consumer = self.consumers.consume(self.queue, self.handle_message)
+        self.consumer = self.queue_consumer.consume(self.queue, self.handle_message)
         return self.consumer.ready
 
     def cancel(self) -> Deferred[Any] | None:
@@ -263,13 +263,13 @@ rpc = Rpc.decorator
 class ReplyListener(SharedExtension):
     """The container's ``Client``; its reply queue is there before anything of the container starts."""
 
-    consumers = Consumers()
+    queue_consumer = QueueConsumer()
     client: Client | None = None
 
     def setup(self) -> Deferred[None]:
         container = self.container
         self.client = Client(amqp(container), container.service_name, container.config, container.clock)
-        return self.client.listen(self.consumers.consume)
+        return self.client.listen(self.queue_consumer.consume)
 
     def stop(self) -> None:
         if self.client is not None:
