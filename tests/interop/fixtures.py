@@ -28,6 +28,7 @@ CONFIG = {"ACCEPT": ["json", "pickle"], "parent_calls_tracked": 3}  # of both si
 MORE: dict[str, dict[str, Any]] = {
     nameko_env.NAMEKO_2: {},
     nameko_env.NAMEKO_3: {"rpc_exchange": "another-rpc", "AUTO_DELETE_EVENT_EXCHANGES": True},
+    nameko_env.OLD_KOMBU: {},
 }
 UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 

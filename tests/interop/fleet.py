@@ -155,6 +155,10 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
         def special(self, values):
             return [[repr(value) for value in values], values]
 
+        @rpc
+        def give_special(self, which):
+            return SPECIAL[which]
+
     class Caller:
         name = f"caller_{own}"
         blocking = True
@@ -194,6 +198,16 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
             return [there, [repr(value) for value in values]]
 
         @rpc
+        def send_special(self, service, which):
+            """What one of the special values is there."""
+            return outcome(lambda: getattr(self, service).special([SPECIAL[which]])[0][0])
+
+        @rpc
+        def take_special(self, service, which):
+            """What one of the special values is here when it comes from there."""
+            return outcome(lambda: repr(getattr(self, service).give_special(which)))
+
+        @rpc
         def unwritable(self, service):
             """A call whose arguments can't be written, and one after it."""
             proxy = getattr(self, service)
@@ -215,8 +229,8 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
             return self.loud(event_type, data)
 
         @rpc
-        def tell_special(self, event_type):
-            return self.dispatch(event_type, SPECIAL)
+        def tell_special(self, event_type, *which):
+            return self.dispatch(event_type, [SPECIAL[each] for each in which] if which else SPECIAL)
 
         @rpc
         def publish(self, value, options):

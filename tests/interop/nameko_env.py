@@ -1,8 +1,8 @@
 """The real nameko, from PyPI, each version in a virtual environment of its own, made once: ``.nameko-2.14.1/`` in the
-checkout's folder.
+checkout's folder. 2.14.1 is there twice, once with a kombu of its own time.
 
-It is run by the Python that runs the tests. 3.10 to 3.13 have been tried, with eventlet 0.41, kombu 5.7 and greenlet
-3.5. Where it can't be made, for want of a network or because eventlet has come to its end on that Python, the tests are
+It is run by the Python that runs the tests. 3.10 to 3.13 have been tried, with eventlet 0.41, kombu 5.7 (5.2 in the old
+one) and greenlet 3.5. Where it can't be made, for want of a network or because eventlet has come to its end on that Python, the tests are
 skipped and say why; with ``TXSERVICES_NO_SKIPS`` they fail.
 """
 
@@ -21,9 +21,15 @@ from tests.processes import ROOT
 
 NAMEKO_2 = "2.14.1"
 NAMEKO_3 = "3.0.0rc11"
+OLD_KOMBU = "2.14.1-kombu-5.2"
+ENVELOPES = "kombu>=5.4,<6"  # their JSON has envelopes, as ours writes; that of 5.2 and earlier has none
+VERSIONS = {
+    NAMEKO_2: ("nameko==2.14.1", ENVELOPES),
+    NAMEKO_3: ("nameko==3.0.0rc11", ENVELOPES),
+    OLD_KOMBU: ("nameko==2.14.1", "kombu>=5.2,<5.3"),
+}
 REQUIREMENTS = (
     "werkzeug<3",  # from 3.1 on nameko.web.websocket can't be imported
-    "kombu>=5.4,<6",  # the JSON with envelopes that ours writes; 5.2 and earlier speak another
     "eventlet>=0.36",  # the first that imports on Python 3.12
     "setuptools<81",  # nameko's command line asks for pkg_resources
 )
@@ -69,7 +75,7 @@ def made(folder: str, version: str) -> str:
             shutil.rmtree(folder, ignore_errors=True)
             run(sys.executable, "-m", "venv", folder)
             pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-            run(*pip, f"nameko=={version}", *REQUIREMENTS)
+            run(*pip, *VERSIONS[version], *REQUIREMENTS)
             run(interpreter, "-W", "ignore", "-c", "import nameko.runners, nameko.standalone.rpc")
             open(marker, "w").close()
     return interpreter
