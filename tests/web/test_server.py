@@ -71,11 +71,13 @@ class Urls(WebTestCase):
             self.assertIn(b"\r\nLocation: http://10.0.0.1:12345/slash/\r\n", answer)
 
     async def test_not_utf8(self) -> None:
-        """A URL that is not UTF-8, or has no path, answers 400; one in the form for proxies is served."""
+        """A URL that is not UTF-8, or has no path, answers 400, a query too; one in the form for proxies is served."""
         await self.serve(Service)
         peer = self.peer()
         for path in ("/%ff", "/number/%c3", "*", "number/1", "ftp://here/number/1"):
             self.assertTrue(peer.get(path).startswith(b"HTTP/1.1 400 BAD REQUEST\r\n"), path)
+        query = peer.send(b"GET /number/7?x=\xa8 HTTP/1.1\r\nHost: here\r\n\r\n")
+        self.assertTrue(query.startswith(b"HTTP/1.1 400 BAD REQUEST\r\n"))
         self.assertEqual(peer.get("http://here:8000/number/7?x"), text("200 OK", "7"))
 
     async def test_two_services(self) -> None:

@@ -106,8 +106,8 @@ class Router(KleinResource):
 
 
 def path_of(uri: bytes) -> str:
-    """The path of a request line, decoded; ``BadRequest`` for one that is none."""
-    path = uri.partition(b"?")[0]
+    """The path of a request line, decoded; ``BadRequest`` for one that is none, or whose query is none."""
+    path, _, query = uri.partition(b"?")
     if not path.startswith(b"/"):
         if not path.lower().startswith((b"http://", b"https://")):  # as sent to a proxy, RFC 9112, 3.2.2
             raise BadRequest("The URL has no path.")
@@ -115,6 +115,7 @@ def path_of(uri: bytes) -> str:
     if b"%" in path:
         path = unquote_to_bytes(path)
     try:
+        query.decode()
         return path.decode()
     except UnicodeDecodeError:
         raise BadRequest("The URL is not UTF-8.") from None
