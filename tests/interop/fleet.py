@@ -114,6 +114,10 @@ def outcome(call: Callable[[], Any]) -> dict[str, Any]:
         return {"error": type(error).__name__, "args": [repr(each) for each in error.args], "text": str(error), **seen}
 
 
+def deserialize_registered(framework: str) -> None:
+    import_module(f"{framework}.exceptions").deserialize_to_instance(Registered)
+
+
 # The services --------------------------------------------------------------------------------------------------------
 
 
@@ -124,8 +128,7 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
     rpc, RpcProxy = module("rpc").rpc, module("rpc").RpcProxy
     events = module("events")
     event_handler = events.event_handler
-    deserialize_to_instance = module("exceptions").deserialize_to_instance
-    deserialize_to_instance(Registered)
+    deserialize_registered(framework)
     readings = entities.Exchange("readings", type="topic")
 
     class Context(module("extensions").DependencyProvider):  # type: ignore[misc]

@@ -2,8 +2,8 @@
 checkout's folder. 2.14.1 is there twice, once with a kombu of its own time.
 
 It is run by the Python that runs the tests. 3.10 to 3.13 have been tried, with eventlet 0.41, kombu 5.7 (5.2 in the old
-one) and greenlet 3.5. Where it can't be made, for want of a network or because eventlet has come to its end on that Python, the tests are
-skipped and say why; with ``TXSERVICES_NO_SKIPS`` they fail.
+one) and greenlet 3.5. Where it can't be made, for want of a network or because eventlet has come to its end on that
+Python, the tests are skipped and say why; with ``TXSERVICES_NO_SKIPS`` they fail.
 """
 
 from __future__ import annotations

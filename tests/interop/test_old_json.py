@@ -1,7 +1,7 @@
 """JSON of kombu 5.2 and earlier, which many a nameko still has: times, decimals and UUIDs are plain text in it.
 
-What it writes we read as the text that it is. Where our envelopes go it sees an object of two keys, as its own kind of a
-later kombu gives it; a serializer of the user's own in place of ``json`` writes as it does.
+What it writes we read as the text that it is. Of our envelopes it sees objects of two keys, as of those that a nameko
+with a later kombu writes. A serializer of the user's own in place of ``json`` writes as it does.
 """
 
 from __future__ import annotations
