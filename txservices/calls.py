@@ -115,25 +115,30 @@ class Client:
         self.connections = connections
         self.publish_then = connections.publish_then
         self.serializers = Serializers.of(config)
-        exchange = rpc_exchange(config)
-        self.exchange = exchange.name
-        self.reply_to = str(uuid.uuid4())
-        self.queue = Queue(
-            constants.RPC_REPLY_QUEUE_TEMPLATE.format(name, self.reply_to),
-            exchange,
-            self.reply_to,
-            arguments={"x-expires": constants.RPC_REPLY_QUEUE_TTL},
-        )
+        self.name = name
+        self.config = config
+        self.new_queue()
         self.pending: dict[str, Call] = {}
         self.sweeper = Sweeper(clock, self.pending, self.expire)
         self.replies_lost = False
         self.stopped = False
         connections.on_given_up.append(self.given_up)
 
+    def new_queue(self) -> None:
+        exchange = rpc_exchange(self.config)
+        self.exchange = exchange.name
+        self.reply_to = str(uuid.uuid4())
+        self.queue = Queue(
+            constants.RPC_REPLY_QUEUE_TEMPLATE.format(self.name, self.reply_to),
+            exchange,
+            self.reply_to,
+            arguments={"x-expires": constants.RPC_REPLY_QUEUE_TTL},
+        )
+
     def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], QueueConsumer]) -> Deferred[None]:
         """Begin to take replies, with what opens a consumer. Fires when they can come."""
         consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
-        consumer.on_missing = self.reply_queue_missing
+        consumer.on_missing = partial(self.reply_queue_missing, consumer)
         consumer.on_ready.append(self.reply_queue_ready)
         return consumer.ready
 
@@ -201,9 +206,12 @@ class Client:
     def expire(self, correlation_id: str, call: Call) -> None:
         call.run(call.answer.errback, RpcTimeout(call.timeout))
 
-    def reply_queue_missing(self) -> None:
-        """The queue is gone: we were away from the broker for longer than it kept it, or somebody deleted it."""
+    def reply_queue_missing(self, consumer: QueueConsumer) -> None:
+        """The queue is gone: we were away from the broker for longer than it kept it, somebody deleted it, or the node
+        of a cluster that had it is down. Then nobody can have one of its name until that is back."""
         self.replies_lost = True
+        self.new_queue()
+        consumer.queue = self.queue
 
     def reply_queue_ready(self) -> None:
         """The queue is there again. Only now: a call made while it was missing may have lost its reply as well."""

@@ -36,6 +36,7 @@ class NackedTests(SynchronousTestCase):
 
     def end(self) -> None:
         self.publisher.give_up()
+        self.peer.clock.advance(0)  # what is sent at the end of the turn
         self.peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.peer.clock.getDelayedCalls(), [])
 
@@ -96,8 +97,22 @@ class NackedTests(SynchronousTestCase):
         self.assertEqual(self.published(), [b"1"])
         self.peer.method(third, "basic.ack", delivery_tag=1)
         self.successResultOf(outcome)
-        self.ended(third)
+        self.ended(self.channel)
         self.assertEqual((self.publisher.unconfirmed, self.publisher.nacked.errors), ({}, {}))
+
+    def test_the_channel_that_confirms_is_kept(self) -> None:
+        """All goes out on it afterwards; the one that nacked stays until it has answered for what it had."""
+        nacked, silent = self.publish(b"1", b"2", timeout=None)
+        self.nack(self.channel, 1)
+        second = self.attempt()
+        self.assertEqual(self.published(), [b"1"])
+        self.peer.method(second, "basic.ack", delivery_tag=1)
+        self.successResultOf(nacked)
+        self.publish(b"3")[0].addErrback(lambda failure: None)
+        self.assertEqual(self.peer.contents[-1][0], second)
+        self.peer.method(self.channel, "basic.ack", delivery_tag=2)
+        self.successResultOf(silent)
+        self.ended(self.channel)
 
     def test_fails_as_nacked_at_its_deadline(self) -> None:
         """Nacked for as long as it may take: PublishNacked; one that was never answered for is a PublishTimeout."""
@@ -125,7 +140,7 @@ class NackedTests(SynchronousTestCase):
         self.peer.method(third, "basic.ack", delivery_tag=1)
         for outcome in outcomes:
             self.successResultOf(outcome)
-        self.ended(third)
+        self.ended(self.channel)
 
     def test_connection_lost(self) -> None:
         """What waits or is under way when the connection goes is published again on the next one, once."""

@@ -53,6 +53,7 @@ class Load:
         self.dispatch = dispatch
         self.burst = int(rate * INTERVAL)
         self.number = 0
+        self.latest = 0  # call that was answered
         self.wrong: list[Any] = []
         self.beat = LoopingCall(self.go)
 
@@ -70,6 +71,7 @@ class Load:
             self.checker.call(number, answer, DEADLINE)
 
     def answered(self, value: int, number: int) -> None:
+        self.latest = max(self.latest, number)
         if value != number:
             self.wrong.append((number, value))
 

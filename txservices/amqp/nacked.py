@@ -75,16 +75,20 @@ class Nacked:
     async def attempt(self, protocol: Protocol) -> None:
         channel = await protocol.open_channel()
         await channel.confirm_select()
-        self.channel = channel
-        channel.on_closed = partial(self.closed, channel)
-        channel.on_confirmed = partial(self.answered, channel)
         waiting, self.waiting = self.waiting, {}
         unconfirmed = self.publisher.unconfirmed
         again = [unconfirmed[key] for key in waiting if key in unconfirmed]  # others' time was up
-        self.under_way = len(again)
         for publishing in again:
             publishing.returned = None
             channel.publish(publishing)
+        self.watch(channel, len(again))
+
+    def watch(self, channel: Channel, under_way: int) -> None:
+        """Take the answers to what is under way on a channel."""
+        self.channel = channel
+        self.under_way = under_way
+        channel.on_closed = partial(self.closed, channel)
+        channel.on_confirmed = partial(self.answered, channel)
         self.end_if_answered(channel)
 
     def failed(self, failure: Any) -> None:
@@ -102,13 +106,24 @@ class Nacked:
     def end_if_answered(self, channel: Channel) -> None:
         if self.under_way or channel is not self.channel:
             return
+        if self.attempts and not self.waiting:
+            self.attempts = 0
+            if self.change_places(channel):
+                return
         self.channel = None
         self.attempting = False
         channel.on_closed = None
         channel.client.close_channel(channel)
-        if not self.waiting:
-            self.attempts = 0
         self.soon()
+
+    def change_places(self, channel: Channel) -> bool:
+        """A channel that confirms what the publisher's own does not is the publisher's from now on; the old one stays
+        until it has answered for all that went out on it."""
+        old = self.publisher.change_channel(channel)
+        if old is None:
+            return False
+        self.watch(old, len(old.unconfirmed))
+        return True
 
     def closed(self, channel: Channel, error: AmqpError) -> None:
         """What is under way goes on waiting, if the connection is lost. What the broker may have closed the channel
@@ -121,7 +136,8 @@ class Nacked:
         channel.unconfirmed.clear()
         channel.mandatory.clear()
         if not isinstance(error, ChannelClosedByBroker):
-            self.waiting = {**{each.key: None for each in left}, **self.waiting}
+            # what was not nacked the publisher sends again itself
+            self.waiting = {**{each.key: None for each in left if each.key in self.errors}, **self.waiting}
         elif len(left) == 1:
             self.publisher.confirmed(left[0], error)
         else:

@@ -138,12 +138,11 @@ class Publisher:
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         """The broker has answered for a message."""
         key = publishing.key
-        if self.unconfirmed.get(key) is None:
-            return  # it had expired
-        if type(error) is PublishNacked:
+        if type(error) is PublishNacked and key in self.unconfirmed:
             self.nacked.add(publishing, error)
             return
-        del self.unconfirmed[key]
+        if self.unconfirmed.pop(key, None) is None:
+            return  # it had expired
         if self.nacked.errors:
             self.nacked.errors.pop(key, None)
         self.finish(publishing, error)
@@ -176,7 +175,7 @@ class Publisher:
     def take_back(self, keys: list[int]) -> None:
         """Send again here what was nacked before: one of these made the broker close the channel for it."""
         for key in keys:
-            del self.nacked.errors[key]
+            self.nacked.errors.pop(key, None)
         self.unsent.extend(keys)
         self.send()
 
@@ -210,6 +209,16 @@ class Publisher:
         self.channel = channel
         self.unsent = self.to_send()
         self.send()
+
+    def change_channel(self, channel: Channel) -> Channel | None:
+        """Publish on that one from now on; gives the one before, or None where this is no time to change."""
+        old = self.channel
+        if old is not None and not self.suspects:
+            channel.on_closed = self.channel_closed
+            channel.on_confirmed = self.confirmed
+            self.channel = channel
+            return old
+        return None
 
     def channel_closed(self, error: AmqpError) -> None:
         channel, self.channel = self.channel, None
