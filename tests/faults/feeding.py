@@ -115,7 +115,7 @@ def feed_peer(peer: Peer, clock: Any, chunks: Iterable[bytes]) -> str:
             break
         peer.channel.dataReceived(chunk)
     statuses = [int(status) for status in STATUS.findall(peer.transport.value())]
-    require(STATUSES >= set(statuses), f"answered {statuses}")
+    require(set(statuses) <= STATUSES, f"answered {statuses}")
     end = f"{statuses[-1]}" if statuses else "nothing"
     if not peer.transport.connected:
         return f"{end}, closed"

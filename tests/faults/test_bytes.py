@@ -99,4 +99,6 @@ class Http(BytesCase, WebTestCase):
         """Into the HTTP face, and WebSockets on it: an answer below 500, or a client that is given up in time."""
         await self.serve(Page, WEB_BODY_MAX=BODY_MAX)
         ends = self.feed(partial(feed_site, self.site), Mutations(REQUESTS).make)
-        self.assertLessEqual({"200, more was to come", "400, closed", "WebSocket open", "413, more was to come"}, ends.keys())
+        self.assertLessEqual(
+            {"200, more was to come", "400, closed", "WebSocket open", "413, more was to come"}, ends.keys()
+        )

@@ -39,10 +39,10 @@ from txservices.rpc import rpc
 from txservices.standalone.rpc import ClusterRpcProxy
 
 SEEDS = 3000 if FULL else 200
-CHAOS = 4.0  # seconds of virtual time
+CHAOS = 3.0  # seconds of virtual time
 FAULTS = 1.5  # a second, on average
 LATE = 0.05  # seconds at most that bytes are under way
-CALLS = 8
+CALLS = 6
 HEARTBEAT = 2
 
 
