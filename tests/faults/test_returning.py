@@ -26,8 +26,8 @@ WARM_UP = 100 if FULL else 20  # losses before the first count
 HERD = 200  # services that lose their broker at once
 AWAY = 600  # attempts of the herd while the broker is away: three of each, more or less
 
-# MiB after all losses; of anything else there may be none. It is a KiB for each connection of the long form, of which one
-# that was kept holds 13 and more; Python itself takes memory by the MiB.
+# MiB after all losses; of anything else there may be none. Python takes memory by the MiB, and this is one KiB for each
+# connection of the long form: one that was kept would hold 13 and more.
 MEMORY_GROWTH = 4.0
 
 
