@@ -378,7 +378,7 @@ class DispatchTests(ServicesCase):
             def publish_then(self, *args: Any) -> None:
                 held.append(args[5])
 
-        dispatcher.amqp = Holding()
+        dispatcher.publisher.connections = Holding()
         dispatch = event_dispatcher(self.config)
         self.stops.append(dispatch.stop)
         await dispatch("source", "type", 1)

@@ -9,8 +9,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from tests.services import Heard, Recorded, ServicesCase, properties_of
+from txservices.amqp import publish as amqp_publish
 from txservices.amqp.entities import Exchange, Queue
+from txservices.constants import NON_PERSISTENT
 from txservices.containers import ServiceContainer, WorkerContext
+from txservices.events import EventDispatcher
 from txservices.exceptions import (
     ChannelClosedByBroker,
     DeclarationMismatch,
@@ -19,7 +22,7 @@ from txservices.exceptions import (
 )
 from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.messaging import Consumer, Publisher, QueueConsumer, consume
-from txservices.rpc import rpc
+from txservices.rpc import RpcProxy, rpc
 from txservices.sending import unconfirmed
 
 
@@ -108,6 +111,109 @@ class PublisherTests(ServicesCase):
         with self.assertRaises(ValueError):
             publish(1, headers={"x": object()})
         self.assertEqual(unconfirmed.counts, {})
+
+
+class PublisherCoreTests(ServicesCase):
+    """What publishes, as the import of nameko's has it: with a provider and by itself."""
+
+    def publisher(self, *args: Any, **options: Any) -> amqp_publish.Publisher:
+        publisher = amqp_publish.Publisher(self.config["AMQP_URI"], *args, **options)
+        self.stops.append(publisher.stop)
+        return publisher
+
+    async def test_by_itself(self) -> None:
+        """It connects with the first message, declares what it was told to, and merges init's and the call's options."""
+        queue = Queue("q", Exchange("x"), "key")
+        publisher = self.publisher(exchange=Exchange("x"), declare=[queue], routing_key="key", headers={"a": 1})
+        await publisher.publish({"n": 1}, extra_headers={"b": 2})
+        await publisher.publish({"n": 2}, exchange="", routing_key="q", delivery_mode=NON_PERSISTENT)
+        one, two = await (await self.consumed(queue)).wait(2)
+        self.assertEqual((one.exchange, one.routing_key, one.body), ("x", "key", b'{"n": 1}'))
+        self.assertEqual(properties_of(one)["headers"], {"a": 1, "b": 2})
+        self.assertEqual((two.exchange, two.properties["delivery_mode"]), ("", 1))
+
+    async def consumed(self, queue: Queue) -> Recorded:
+        recorded = Recorded()
+        await self.connections().consume(queue, recorded, 10).ready
+        return recorded
+
+    async def test_declared_again(self) -> None:
+        """A declaration that was refused is tried again with the next message; one that stood is not."""
+        await self.connections().declare(Queue("q"))
+        publisher = self.publisher(declare=[Queue("q", durable=False)])
+        for _ in range(2):
+            with self.assertRaises(DeclarationMismatch):
+                await publisher.publish(1, routing_key="q")
+        good = self.publisher(declare=[Queue("new")])
+        for _ in range(2):
+            await good.publish(1, routing_key="new", mandatory=True)
+        self.assertTrue(good.declared)
+
+    async def test_stop(self) -> None:
+        """A stop waits for the last confirm; one that was never used has nothing to close."""
+        publisher = self.publisher(declare=[Queue("q")])
+        last = publisher.publish(1, routing_key="q")
+        await publisher.stop()
+        self.successResultOf(last)
+        self.assertRaises(RuntimeError, publisher.publish, 1)
+        await self.publisher().stop()
+
+    async def test_attributes(self) -> None:
+        """Class attributes stand below init's options, and those below the call's; of providers too."""
+
+        class Urgent(amqp_publish.Publisher):
+            priority = 1
+            app_id = "class"
+            type = "class"
+
+            def publish(self, payload: Any, **options: Any) -> Any:
+                published.append(payload)
+                return super().publish(payload, **options)
+
+        published: list[Any] = []
+        queue = Queue("q", Exchange("x"), "key")
+
+        class Provided(Publisher):
+            publisher_cls = Urgent
+            delivery_mode = NON_PERSISTENT
+
+        class Told(EventDispatcher):
+            publisher_cls = Urgent
+
+        class Caller(RpcProxy):
+            publisher_cls = Urgent
+            priority = 2
+
+        class Service:
+            name = "service"
+            publish = Provided(Exchange("x"), declare=[queue], routing_key="key", type="init")
+            dispatch = Told()
+            caller = Caller("service", app_id="init")
+
+            @rpc
+            async def tell(self):
+                await self.publish(1, priority=3)
+                await self.dispatch("type", 2)
+                await self.caller.nothing()
+
+            @rpc
+            def nothing(self): ...
+
+        told, called = await self.tap("service.events"), await self.tap("nameko-rpc")
+        await self.start(Service)
+        await (await self.cluster()).service.tell()
+        (message,) = await (await self.consumed(queue)).wait()
+        names = ("priority", "app_id", "type", "delivery_mode")
+        self.assertEqual([message.properties[name] for name in names], [3, "class", "init", 1])
+        (event,) = await told.wait()
+        self.assertEqual([event.properties[name] for name in names], [1, "class", "class", 2])
+        request = next(each for each in await called.wait(4) if each.routing_key == "service.nothing")
+        self.assertEqual([request.properties[name] for name in names], [2, "init", "class", 2])
+        self.assertEqual(published, [1, 2])
+
+    def test_names(self) -> None:
+        """What that module has not, it has not."""
+        self.assertFalse(hasattr(amqp_publish, "get_connection"))
 
 
 class Reading:

@@ -20,9 +20,8 @@ from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider
-from txservices.messaging import Consumer, amqp
-from txservices.sending import HeaderEncoder, Sending, send
-from txservices.serialization import Serializers
+from txservices.messaging import Consumer, publisher_for
+from txservices.sending import HeaderEncoder, Publisher
 from txservices.workers import WorkerContext, in_reactor
 
 SERVICE_POOL = "service_pool"
@@ -78,25 +77,25 @@ class EventDispatcher(HeaderEncoder, DependencyProvider):
     """
 
     needs_amqp = True
+    publisher_cls = Publisher
 
     def __init__(self, **options: Any) -> None:
         self.options = options
 
     def setup(self) -> Deferred[None] | None:
-        config = self.container.config
-        self.amqp = amqp(self.container)
-        self.serializers = Serializers.of(config)
-        self.sending = Sending.of(config, self.options)
-        self.exchange = get_event_exchange(self.container.service_name, config)
-        return None if self.exchange.passive else self.amqp.declare(self.exchange, *self.sending.declare)
+        exchange = get_event_exchange(self.container.service_name, self.container.config)
+        self.publisher = publisher_for(self, exchange)
+        if exchange.passive:
+            return None
+        return self.publisher.connections.declare(exchange, *self.publisher.sending.declare)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Callable[[str, Any], Any]:
         dispatch = partial(self.dispatch, worker_ctx)
         return partial(in_reactor, dispatch) if worker_ctx.blocking else dispatch
 
     def dispatch(self, worker_ctx: WorkerContext, event_type: str, event_data: Any) -> Deferred[None]:
-        properties, body = self.sending.write(self.serializers, event_data, self.get_message_headers(worker_ctx))
-        return send(self.amqp, self.sending, self.exchange.name, event_type, properties, body, worker_ctx)
+        headers = self.get_message_headers(worker_ctx)
+        return self.publisher.publish(event_data, routing_key=event_type, extra_headers=headers, worker_ctx=worker_ctx)
 
 
 class EventHandler(Consumer):

@@ -25,12 +25,12 @@ from txservices.extensions import DependencyProvider, Entrypoint, SharedExtensio
 from txservices.sending import (
     HeaderDecoder,
     HeaderEncoder,
-    Sending,
     decode_from_headers,
     encode_to_headers,
-    send,
+    options_of,
     unconfirmed,
 )
+from txservices.sending import Publisher as PublisherCore
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext, in_reactor
 
@@ -74,6 +74,8 @@ class Publisher(HeaderEncoder, DependencyProvider):
     key is a queue's name. Options are those of ``Sending`` and are merged: init's, then the call's. Context goes along
     in headers. A value that can't be written raises ``EncodeError`` from ``publish`` itself.
 
+    A subclass may give options as attributes, below init's, and a ``publisher_cls`` that publishes.
+
         class Monitor:
             name = "monitor"
             publish = Publisher(exchange=Exchange("readings", type="fanout"))
@@ -84,32 +86,42 @@ class Publisher(HeaderEncoder, DependencyProvider):
     """
 
     needs_amqp = True
+    publisher_cls = PublisherCore
 
     def __init__(self, exchange: Any = None, queue: Any = None, declare: Any = None, **options: Any) -> None:
         self.queue = None if queue is None else queue_of(queue)
         self.exchange = exchange_of(exchange) if exchange is not None else self.queue and self.queue.exchange
-        self.options = {"declare": declare, **options}
+        self.options = options if declare is None else {"declare": declare, **options}
 
     def setup(self) -> Deferred[None]:
-        config = self.container.config
-        self.amqp = amqp(self.container)
-        self.serializers = Serializers.of(config)
-        self.sending = Sending.of(config, self.options)
+        self.publisher = publisher_for(self, "" if self.exchange is None else self.exchange)
+        sending = self.publisher.sending
         destination = self.queue or self.exchange
-        own = () if destination is None else (with_queue_type(destination, self.sending.queue_type),)
-        return self.amqp.declare(*self.sending.declare, *own)
+        own = () if destination is None else (with_queue_type(destination, sending.queue_type),)
+        return self.publisher.connections.declare(*sending.declare, *own)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Callable[..., Any]:
         publish = partial(self.publish, worker_ctx)
         return partial(in_reactor, publish) if worker_ctx.blocking else publish
 
     def publish(self, worker_ctx: WorkerContext, value: Any, /, **options: Any) -> Deferred[None]:
-        sending = self.sending.merged(options) if options else self.sending
-        properties, body = sending.write(self.serializers, value, self.get_message_headers(worker_ctx))
-        exchange = "" if self.exchange is None else self.exchange.name
-        return send(
-            self.amqp, sending, exchange, sending.routing_key, properties, body, worker_ctx, "declare" in options
-        )
+        headers = self.get_message_headers(worker_ctx)
+        return self.publisher.publish(value, extra_headers=headers, worker_ctx=worker_ctx, **options)
+
+
+def publisher_for(provider: Any, exchange: Any) -> PublisherCore:
+    """The publisher of a provider, over the process's connections: its ``publisher_cls``, with its options."""
+    container = provider.container
+    config = container.config
+    publisher: PublisherCore = provider.publisher_cls(
+        config.get(constants.AMQP_URI_CONFIG_KEY),
+        ssl=config.get(constants.AMQP_SSL_CONFIG_KEY),
+        login_method=config.get(constants.LOGIN_METHOD_CONFIG_KEY),
+        exchange=exchange,
+        **{**options_of(provider), **provider.options},
+    )
+    publisher.use(amqp(container), config)
+    return publisher
 
 
 # In: consumers --------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from txservices.exceptions import (
 )
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
 from txservices.messaging import QueueConsumer, amqp
-from txservices.sending import HeaderDecoder, Sending, unconfirmed
+from txservices.sending import HeaderDecoder, Publisher, Sending, options_of, unconfirmed
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext
 
@@ -284,16 +284,19 @@ class ClusterRpc(DependencyProvider):
     when it is called. A name that is none in Python goes in brackets, ``self.cluster["service-y"]``.
 
     ``timeout`` in seconds (None for none) ends each call, ``RPC_TIMEOUT`` of the configuration if it isn't given; other
-    options are those of ``sending.Sending``: ``priority``, ``headers``, ``serializer``, …
+    options are those of ``sending.Sending``: ``priority``, ``headers``, ``serializer``, … A subclass may give them as
+    attributes, or by those of a ``publisher_cls``.
     """
 
     reply_listener = ReplyListener()
+    publisher_cls = Publisher
 
     def __init__(self, **options: Any) -> None:
         self.options = options
 
     def setup(self) -> None:
-        self.sending = default_options(self.container.config, self.options)
+        attributes = {**options_of(self.publisher_cls), **options_of(self)}
+        self.sending = default_options(self.container.config, {**attributes, **self.options})
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Any:
         return ClusterProxy(*self.calls_of(worker_ctx))

@@ -1,8 +1,8 @@
 """Messages out of a service: options merged once, headers that carry the worker's context, and the broker's confirm.
 
-``Sending`` writes properties and body -> the broker -> ``Confirmation``, a Deferred that need not be looked at.
-``unconfirmed`` counts what each worker has published, so that what called the worker is acked only when the broker has
-all of it: nothing a worker told the world is lost with its process.
+``Publisher`` has ``Sending`` write properties and body -> the broker -> ``Confirmation``, a Deferred that need not be
+looked at. ``unconfirmed`` counts what each worker has published, so that what called the worker is acked only when the
+broker has all of it: nothing a worker told the world is lost with its process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from txservices import constants
 from txservices.amqp import spec
 from txservices.amqp.connection import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.declarations import entity_of, with_queue_type
+from txservices.declarations import entity_of, exchange_of, with_queue_type
 from txservices.serialization import Serializers, compress
 from txservices.workers import WorkerContext
 
@@ -265,3 +265,99 @@ def send(
             unconfirmed.remove(worker_ctx)
             raise
     return confirmation if sending.use_confirms else succeed(None)
+
+
+# Publishers -----------------------------------------------------------------------------------------------------------
+
+CLASS_OPTIONS = (*FIELDS, *PROPERTIES, "headers", "declare")
+
+
+def options_of(thing: Any) -> dict[str, Any]:
+    """The options that a publisher or a provider has for attributes."""
+    return {name: value for name in CLASS_OPTIONS if (value := getattr(thing, name, None)) is not None}
+
+
+class Publisher:
+    """Publishes messages: for the providers that services have, and by itself where there is no service.
+
+        publisher = Publisher("amqp://guest:guest@localhost", exchange="readings")
+        await publisher.publish({"load": 0.1}, routing_key="cpu")
+        await publisher.stop()
+
+    Options are those of ``Sending``, merged: a subclass's attributes (``delivery_mode = NON_PERSISTENT``), then init's,
+    then the call's. A provider has a subclass used by its ``publisher_cls``.
+
+    Args:
+        amqp_uri, ssl, login_method: ``AMQP_URI``, ``AMQP_SSL`` and ``LOGIN_METHOD`` of a configuration.
+        exchange: by name, or an ``Exchange``; the default one if it isn't given. What is declared is in ``declare``.
+    """
+
+    connections: Connections
+
+    def __init__(
+        self, amqp_uri: str | None, ssl: Any = None, login_method: str | None = None, exchange: Any = "", **options: Any
+    ) -> None:
+        self.config = {
+            constants.AMQP_URI_CONFIG_KEY: amqp_uri,
+            constants.AMQP_SSL_CONFIG_KEY: ssl,
+            constants.LOGIN_METHOD_CONFIG_KEY: login_method,
+        }
+        self.exchange = name_of(exchange)
+        self.options = options
+        self.declared = self.running = self.stopped = False
+
+    def use(self, connections: Connections, config: Mapping[str, Any]) -> Sending:
+        """Publish over these, as the configuration says. Gives the options; what they declare is the caller's to do."""
+        self.connections = connections
+        self.serializers = Serializers.of(config)
+        self.sending = Sending.of(config, options_of(self)).merged(self.options)
+        self.running = self.declared = True
+        return self.sending
+
+    def begin(self) -> None:
+        if self.stopped:
+            raise RuntimeError("this publisher has been stopped, and can't be used any more")
+        connections = Connections.from_config(self.config)
+        self.declared = not self.use(connections, self.config).declare
+        connections.startService()
+
+    def publish(
+        self,
+        payload: Any,
+        exchange: Any = None,
+        routing_key: str | None = None,
+        extra_headers: dict[str, Any] | None = None,
+        worker_ctx: WorkerContext | None = None,
+        **options: Any,
+    ) -> Deferred[None]:
+        """Publish a value; fires when the broker has it, at once with ``use_confirms=False``.
+
+        It fails with ``PublishError``. ``extra_headers`` go over all others. ``worker_ctx`` is the worker whose message
+        it is, if it is one's: what called that is acknowledged after this is confirmed. Raises ``EncodeError`` for a
+        value that can't be written.
+        """
+        if not self.running:
+            self.begin()
+        sending = self.sending.merged(options) if options else self.sending
+        properties, body = sending.write(self.serializers, payload, extra_headers or {})
+        to = self.exchange if exchange is None else name_of(exchange)
+        key = sending.routing_key if routing_key is None else routing_key
+        whose = self if worker_ctx is None else worker_ctx
+        if self.declared:
+            return send(self.connections, sending, to, key, properties, body, whose, "declare" in options)
+        sent = send(self.connections, sending, to, key, properties, body, whose, True)
+        return sent.addCallback(self.has_declared)
+
+    def has_declared(self, result: None) -> None:
+        self.declared = True
+
+    def stop(self) -> Deferred[None]:
+        """Close the connections of its own. Fires when what was published is confirmed or has failed, and they are."""
+        running, self.running, self.stopped = self.running, False, True
+        if not running:
+            return succeed(None)
+        return unconfirmed.settled(self).addCallback(lambda _: self.connections.stopService())
+
+
+def name_of(exchange: Any) -> str:
+    return exchange if isinstance(exchange, str) else exchange_of(exchange).name

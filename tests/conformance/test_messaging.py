@@ -226,7 +226,7 @@ class Publishers(Case):
         await self.start(publishing(Publisher(exchange=QUEUE.exchange, declare=[QUEUE], **retry)))
         (publisher,) = publisher_of(self)
         telling = [publisher.publish(worker(), number, routing_key="key") for number in range(3)]
-        publisher.amqp.publisher.connection.protocol.abort()
+        publisher.publisher.connections.publisher.connection.protocol.abort()
         telling.append(publisher.publish(worker(), 3, routing_key="key"))
         for each in telling:
             await each
