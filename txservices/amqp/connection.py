@@ -31,6 +31,7 @@ from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol, credentials
 from txservices.amqp.publisher import Publisher
 from txservices.amqp.spec import ReplyCode
+from txservices.amqp.unacked import Unacked
 from txservices.exceptions import (
     AmqpError,
     BrokerRefused,
@@ -264,6 +265,7 @@ class Connections(MultiService):
         heartbeat: int = constants.DEFAULT_HEARTBEAT,
         mechanism: str = "PLAIN",
         tls: Mapping[str, Any] | bool | None = None,
+        consumer_timeout: float = constants.DEFAULT_CONSUMER_TIMEOUT,
     ) -> None:
         super().__init__()
         self.addresses = addresses
@@ -276,6 +278,7 @@ class Connections(MultiService):
         }
         self._consuming: Connection | None = None
         self._publisher: Publisher | None = None
+        self.unacked = Unacked(consumer_timeout, clock)
         self.on_given_up: list[Callable[[], None]] = []
         self.given_up = False
         self.away_since: float | None = None
@@ -303,6 +306,9 @@ class Connections(MultiService):
             heartbeat=int(config.get(constants.HEARTBEAT_CONFIG_KEY, constants.DEFAULT_HEARTBEAT) or 0),
             mechanism=mechanism,
             tls=config.get(constants.AMQP_SSL_CONFIG_KEY),
+            consumer_timeout=float(
+                config.get(constants.CONSUMER_TIMEOUT_CONFIG_KEY, constants.DEFAULT_CONSUMER_TIMEOUT) or 0
+            ),
         )
 
     @property
@@ -336,7 +342,9 @@ class Connections(MultiService):
         self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int, exclusive: bool = False
     ) -> Consumer:
         """Declare the queue and have its messages delivered to ``receive``, now and after every reconnect."""
-        return Consumer(self.consuming, queue, receive, prefetch_count, exclusive)
+        consumer = Consumer(self.consuming, queue, receive, prefetch_count, exclusive)
+        self.unacked.watch(consumer)
+        return consumer
 
     def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
         """See ``Publisher.declare``."""
@@ -425,6 +433,7 @@ class Connections(MultiService):
 
     async def stop(self) -> None:
         self.leave()
+        self.unacked.stop()
         if self._publisher is not None:
             await self.answered(self._publisher.flush())
             self._publisher.give_up()
