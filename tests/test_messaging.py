@@ -122,7 +122,7 @@ class PublisherCoreTests(ServicesCase):
         return publisher
 
     async def test_by_itself(self) -> None:
-        """It connects with the first message, declares what it was told to, and merges init's and the call's options."""
+        """It connects with the first message, declares what it was told to, and merges the options."""
         queue = Queue("q", Exchange("x"), "key")
         publisher = self.publisher(exchange=Exchange("x"), declare=[queue], routing_key="key", headers={"a": 1})
         await publisher.publish({"n": 1}, extra_headers={"b": 2})

@@ -127,6 +127,27 @@ def publisher_for(provider: Any, exchange: Any) -> PublisherCore:
 # In: consumers --------------------------------------------------------------------------------------------------------
 
 
+def hand_over(
+    decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str, message: Message
+) -> None:
+    """Hand a message's body and itself to ``handle``; one that can't be read or handled is rejected, and logged."""
+    properties = message.properties
+    try:
+        body = decode(
+            properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers
+        )
+    except DecodeError as error:
+        # "message" is a key of Twisted's own
+        log.error("{where}: {delivery} rejected: {error}", where=where, delivery=message, error=error)
+        message.reject()
+        return
+    try:
+        handle(body, message)
+    except Exception:  # raised any further it would end the connection, and the message come again
+        log.failure("{where}: {delivery} rejected: it can't be handled", where=where, delivery=message)
+        message.reject()
+
+
 class Provider(Protocol):
     """What a queue is consumed for: an entrypoint with the queue. ``handle_message`` gets a body and its message.
 
@@ -187,32 +208,10 @@ class QueueConsumer(SharedExtension):
     def open(self, provider: Any) -> Deferred[None]:
         configured = self.container.config.get(constants.QUEUE_TYPE_CONFIG_KEY)
         queue = with_queue_type(queue_of(provider.queue), configured, getattr(provider, "queue_type", None))
-        receive = partial(self.receive, provider)
+        where = f"{self.container.service_name}.{getattr(provider, 'method_name', provider)}"
+        receive = partial(hand_over, self.decode, provider.handle_message, where)
         consumer = self.providers[provider] = self.consume(queue, receive, getattr(provider, "prefetch_count", None))
         return consumer.ready
-
-    def receive(self, provider: Any, message: Message) -> None:
-        """Hand a message to its provider; one that can't be read is rejected."""
-        properties = message.properties
-        try:
-            body = self.decode(
-                properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers
-            )
-        except DecodeError as error:
-            log.error(
-                "{service}.{method}: {delivery} rejected: {error}",
-                service=self.container.service_name,
-                method=getattr(provider, "method_name", provider),
-                delivery=message,  # "message" is a key of Twisted's own
-                error=error,
-            )
-            message.reject()
-            return
-        try:
-            provider.handle_message(body, message)
-        except Exception:  # an override's: raised any further it would end the connection, and come again
-            log.failure("{delivery} rejected: {provider} can't handle it", delivery=message, provider=provider)
-            message.reject()
 
     def ack_message(self, message: Message) -> None:
         """It is done with. Nothing, if the connection on which it came is gone: the broker has it again."""
