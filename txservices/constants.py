@@ -38,6 +38,7 @@ PUBLISH_TIMEOUT_CONFIG_KEY = "PUBLISH_TIMEOUT"
 DEFAULT_PUBLISH_TIMEOUT = 30.0  # seconds for the broker's confirm
 SHUTDOWN_TIMEOUT_CONFIG_KEY = "SHUTDOWN_TIMEOUT"
 DEFAULT_SHUTDOWN_TIMEOUT = 30.0  # seconds for running workers to finish; Kubernetes kills after 30 as well
+BROKER_START_TIMEOUT_CONFIG_KEY = "BROKER_START_TIMEOUT"  # seconds to wait for a first connection; null for no end
 CONSUMER_TIMEOUT_CONFIG_KEY = "CONSUMER_TIMEOUT"
 DEFAULT_CONSUMER_TIMEOUT = 1800.0  # seconds that a broker waits for an ack, as RabbitMQ does unless told otherwise
 BLOCKED_REACTOR_TIMEOUT_CONFIG_KEY = "BLOCKED_REACTOR_TIMEOUT"

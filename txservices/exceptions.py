@@ -3,6 +3,7 @@
     ConfigurationError                  the user's to mend, before anything runs
       CommandError                      typed on a command line
       BrokerRefused                     credentials or virtual host
+      BrokerUnreachable                 nobody there, where that is not waited for
       DeclarationMismatch               an exchange or queue exists with other properties
     AmqpError(code, text, method)       the connection to the broker
       ChannelClosedByBroker
@@ -47,6 +48,10 @@ class CommandError(ConfigurationError):
 
 class BrokerRefused(ConfigurationError):
     """The broker refuses our credentials or virtual host."""
+
+
+class BrokerUnreachable(ConfigurationError):
+    """No broker answered within BROKER_START_TIMEOUT."""
 
 
 class DeclarationMismatch(ConfigurationError):

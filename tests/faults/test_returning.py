@@ -20,6 +20,7 @@ from txservices.amqp.connection import Connections
 from txservices.amqp.endpoints import endpoint_for
 from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
+from txservices.exceptions import BrokerUnreachable
 
 RECONNECTS = 1000 if FULL else 60
 WARM_UP = 100 if FULL else 20  # losses before the first count
@@ -50,6 +51,16 @@ class Returning(FaultsCase):
         await starting
         self.assertLess(reactor.seconds() - began, BACK + SOCKET)
         self.assertEqual(await (await self.cluster()).echo.echo(1), 1)
+
+    async def test_row_01_absent_at_start_and_not_waited_for(self) -> None:
+        """With BROKER_START_TIMEOUT a service fails to start when that is over, and says what it missed where."""
+        await self.proxy.shut()
+        for timeout, at_most in ((0, 0.5), (0.5, 0.5 + BACK)):
+            began = reactor.seconds()
+            starting = Deferred.fromCoroutine(self.start(Echo, BROKER_START_TIMEOUT=timeout))
+            error = await self.assertFailure(starting, BrokerUnreachable)
+            self.assertRegex(str(error), rf"no broker at amqp://guest:\*+@127\.0\.0\.1:\d+/.*refused.*{timeout}")
+            self.assertLess(reactor.seconds() - began, at_most)
 
     async def test_row_30_first_host_dead(self) -> None:
         """Of two hosts, the one that answers is used: at the start, and when the other dies later."""

@@ -35,6 +35,7 @@ from txservices.amqp.unacked import Unacked
 from txservices.exceptions import (
     AmqpError,
     BrokerRefused,
+    BrokerUnreachable,
     ConfigurationError,
     ConnectionClosedByBroker,
     ConnectionLost,
@@ -78,6 +79,7 @@ class Connection(Service):
         mechanism: str = "PLAIN",
         tls: Mapping[str, Any] | bool | None = None,
         outbox: Outbox | None = None,
+        start_timeout: float | None = None,
     ) -> None:
         self.addresses = addresses
         self.address = addresses[0]
@@ -87,6 +89,8 @@ class Connection(Service):
         self.mechanism = mechanism
         self.tls = tls
         self.outbox = outbox or Outbox(clock)
+        self.start_timeout = start_timeout
+        self.started_at = 0.0
         self.attempts = 0
         self.protocol: Protocol | None = None
         self.on_connected: list[Callable[[Protocol], Any]] = []
@@ -97,6 +101,7 @@ class Connection(Service):
 
     def startService(self) -> None:
         super().startService()
+        self.started_at = self.clock.seconds()
         self.keeping = Deferred.fromCoroutine(self.keep())
 
     def stopService(self) -> Deferred[None]:
@@ -142,7 +147,8 @@ class Connection(Service):
         """Fires with the open connection, now or when there is one.
 
         Fails with ``BrokerRefused`` if the broker refuses our credentials or virtual host before it ever took them,
-        and with ``ConnectionLost`` when this stops.
+        with ``BrokerUnreachable`` where no broker answers within the start timeout, and with ``ConnectionLost`` when
+        this stops.
         """
         waiter: Deferred[Protocol] = Deferred(lambda cancelled: self.waiting.remove(cancelled))
         if self.protocol is not None and not self.protocol.closed:  # a closed one may still have its socket
@@ -214,8 +220,11 @@ class Connection(Service):
     def retry_after(self, failed: int, error: Exception | None) -> float:
         """Seconds to the next attempt, after that many failures in a row; says why, and when."""
         refused = isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS
-        if refused and not self.was_connected:
-            self.refuse(error)
+        if not self.was_connected:
+            if refused:
+                self.refuse(error)
+            elif failed >= len(self.addresses) and self.start_is_late():
+                self.give_up_start(error)
         if refused or isinstance(error, ConfigurationError):
             delay = REFUSED_RETRY
         else:
@@ -230,16 +239,33 @@ class Connection(Service):
         )
         return delay
 
+    def start_is_late(self) -> bool:
+        timeout = self.start_timeout
+        return timeout is not None and self.clock.seconds() - self.started_at >= timeout
+
+    def give_up_start(self, error: Exception | None) -> None:
+        where = ", ".join(map(str, self.addresses))
+        self.tell_waiting(
+            BrokerUnreachable(
+                f"no broker at {where} ({describe(error)}) within the {self.start_timeout} s of"
+                f" {constants.BROKER_START_TIMEOUT_CONFIG_KEY}: start it, or correct AMQP_URI; without that key a"
+                " service waits for its broker"
+            )
+        )
+
     def refuse(self, error: Exception | None) -> None:
+        self.tell_waiting(
+            BrokerRefused(
+                f"the broker at {self.address} refuses us ({describe(error)}): check user, password and virtual"
+                " host of AMQP_URI, and the user's permissions on the broker"
+            )
+        )
+
+    def tell_waiting(self, error: Exception) -> None:
         """Who waits for a first connection is told that there won't be one: that is the user's to mend."""
         waiting, self.waiting = self.waiting, []
         for waiter in waiting:
-            waiter.errback(
-                BrokerRefused(
-                    f"the broker at {self.address} refuses us ({describe(error)}): check user, password and virtual"
-                    " host of AMQP_URI, and the user's permissions on the broker"
-                )
-            )
+            waiter.errback(error)
 
 
 def describe(error: Exception | None) -> str:
@@ -265,6 +291,7 @@ class Connections(MultiService):
         heartbeat: int = constants.DEFAULT_HEARTBEAT,
         mechanism: str = "PLAIN",
         tls: Mapping[str, Any] | bool | None = None,
+        start_timeout: float | None = None,
         consumer_timeout: float = constants.DEFAULT_CONSUMER_TIMEOUT,
     ) -> None:
         super().__init__()
@@ -275,6 +302,7 @@ class Connections(MultiService):
             "mechanism": mechanism,
             "tls": tls,
             "outbox": Outbox(clock),
+            "start_timeout": start_timeout,
         }
         self._consuming: Connection | None = None
         self._publisher: Publisher | None = None
@@ -300,12 +328,14 @@ class Connections(MultiService):
             endpoint_for(address, config.get(constants.AMQP_SSL_CONFIG_KEY), clock)
         mechanism = config.get(constants.LOGIN_METHOD_CONFIG_KEY) or "PLAIN"
         credentials(mechanism, "", "")
+        start_timeout = config.get(constants.BROKER_START_TIMEOUT_CONFIG_KEY)
         return cls(
             addresses,
             clock,
             heartbeat=int(config.get(constants.HEARTBEAT_CONFIG_KEY, constants.DEFAULT_HEARTBEAT) or 0),
             mechanism=mechanism,
             tls=config.get(constants.AMQP_SSL_CONFIG_KEY),
+            start_timeout=None if start_timeout is None else float(start_timeout),
             consumer_timeout=float(
                 config.get(constants.CONSUMER_TIMEOUT_CONFIG_KEY, constants.DEFAULT_CONSUMER_TIMEOUT) or 0
             ),

@@ -16,7 +16,13 @@ from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.topology import declare_on, queue_exists
-from txservices.exceptions import AmqpError, BrokerRefused, ChannelClosedByBroker, DeclarationMismatch
+from txservices.exceptions import (
+    AmqpError,
+    BrokerRefused,
+    BrokerUnreachable,
+    ChannelClosedByBroker,
+    DeclarationMismatch,
+)
 from txservices.utils import new_id
 
 if TYPE_CHECKING:
@@ -38,7 +44,7 @@ class Consumer:
 
     Attributes:
         ready: fires when the queue is consumed for the first time; fails with ``DeclarationMismatch`` or
-            ``BrokerRefused``, after which the consumer is closed.
+            ``BrokerRefused`` or ``BrokerUnreachable``, after which the consumer is closed.
         on_ready: called each time it is consumed, the first time too.
         on_lost: called each time the channel is gone, before it is made again.
         on_missing: when set, the queue is looked for before it is declared again, and this called if it is gone.
@@ -128,7 +134,7 @@ class Consumer:
             self.again(delay)
 
     def refused(self, failure: Any) -> None:
-        if not failure.check(BrokerRefused):
+        if not failure.check(BrokerRefused, BrokerUnreachable):
             return  # stopped while it waited
         self.forget()
         if not self.ready.called:

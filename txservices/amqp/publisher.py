@@ -251,7 +251,7 @@ class Publisher:
         """Declare them in order, now and on every new connection. Fires when they are there.
 
         Fails with ``DeclarationMismatch`` (it exists with other properties), ``ChannelClosedByBroker`` (any other
-        refusal), ``BrokerRefused``, and ``ConnectionLost`` when this stops. Waits for a broker that is not there.
+        refusal), ``BrokerRefused``, ``BrokerUnreachable``, and ``ConnectionLost`` when this stops.
         """
         return Deferred.fromCoroutine(self.declare_all(entities))
 
