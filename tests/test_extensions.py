@@ -21,6 +21,7 @@ from txservices.extensions import (
     is_entrypoint,
     is_extension,
     iter_extensions,
+    register_entrypoint,
 )
 
 
@@ -192,6 +193,20 @@ class Decorating(TestCase):
         """On what is no function it says so, and where to put it."""
         for thing in (staticmethod(lambda: None), property(lambda self: None)):
             self.assertIn("above the `def`", str(self.assertRaises(ConfigurationError, hook(), thing)))
+
+    def test_by_itself(self) -> None:
+        """What makes a decorator of one's own notes an entrypoint by ``register_entrypoint``."""
+
+        def method(self): ...
+
+        entrypoint = Hook()
+        self.assertIs(register_entrypoint(method, entrypoint), method)
+        self.assertEqual(getattr(method, ENTRYPOINTS_ATTRIBUTE), [entrypoint])
+
+    def test_sensitive_arguments(self) -> None:
+        """They may still be called by the name of old."""
+        self.assertEqual(Hook(sensitive_arguments="a").sensitive_arguments, "a")
+        self.assertEqual(Hook(sensitive_variables=("a", "b")).sensitive_arguments, ("a", "b"))
 
     def test_expected_exceptions(self) -> None:
         """A class, a tuple and a list are all taken, as a tuple."""

@@ -354,6 +354,22 @@ class ConsumerTests(ServicesCase):
         await container.stop()
         await self.assert_empty()
 
+    async def test_accept(self) -> None:
+        """One entrypoint may read what the others of its service don't."""
+        heard = Heard()
+
+        class Consuming:
+            name = "consuming"
+
+            @consume(self.queue, accept=["yaml"])
+            def method(self, body):
+                heard(body)
+
+        await self.start(Consuming)
+        await self.send(b"{}")
+        await self.send(b"{1: 2}", content_type="application/x-yaml")
+        self.assertEqual(await heard.wait(), [{1: 2}])
+
     async def test_bodies(self) -> None:
         """Compressed bodies are read, text of no accepted type stays text, and what can't be read is rejected."""
         heard = Heard()

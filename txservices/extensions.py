@@ -154,9 +154,10 @@ class Entrypoint(Extension):
         expected_exceptions: type[BaseException] | Iterable[type[BaseException]] = (),
         sensitive_arguments: str | Iterable[str] = (),
         blocking: bool | None = None,
+        sensitive_variables: str | Iterable[str] = (),
     ) -> None:
         self.expected_exceptions = as_tuple(expected_exceptions)
-        self.sensitive_arguments = sensitive_arguments
+        self.sensitive_arguments = sensitive_arguments or sensitive_variables  # its name of old
         self.blocking = blocking
 
     def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
@@ -179,27 +180,27 @@ class Entrypoint(Extension):
     def decorator(cls, *args: Any, **kwargs: Any) -> Any:
         """Declare an entrypoint on a method: ``@name`` or ``@name(options)``. The function stays what it is."""
         if len(args) == 1 and not kwargs and isinstance(args[0], FunctionType):
-            return cls.register_entrypoint(args[0], cls())
+            return register_entrypoint(args[0], cls())
 
         def declare(function: Function) -> Function:
-            return cls.register_entrypoint(function, cls(*args, **kwargs))
+            return register_entrypoint(function, cls(*args, **kwargs))
 
         return declare
 
-    @classmethod
-    def register_entrypoint(cls, function: Function, entrypoint: Entrypoint) -> Function:
-        """Note the entrypoint on the function, where the container finds it."""
-        if not isinstance(function, FunctionType):
-            raise ConfigurationError(
-                f"{cls.__name__} is declared on {function!r}, which is no function: put it above the `def`, inside"
-                " staticmethod, classmethod or property"
-            )
-        declared: list[Entrypoint] | None = function.__dict__.get(ENTRYPOINTS_ATTRIBUTE)
-        if declared is None:
-            declared = []
-            setattr(function, ENTRYPOINTS_ATTRIBUTE, declared)
-        declared.append(entrypoint)
-        return function
+
+def register_entrypoint(function: Function, entrypoint: Entrypoint) -> Function:
+    """Note the entrypoint on the function, where the container finds it."""
+    if not isinstance(function, FunctionType):
+        raise ConfigurationError(
+            f"{type(entrypoint).__name__} is declared on {function!r}, which is no function: put it above the `def`,"
+            " inside staticmethod, classmethod or property"
+        )
+    declared: list[Entrypoint] | None = function.__dict__.get(ENTRYPOINTS_ATTRIBUTE)
+    if declared is None:
+        declared = []
+        setattr(function, ENTRYPOINTS_ATTRIBUTE, declared)
+    declared.append(entrypoint)
+    return function
 
 
 class ProviderCollector:

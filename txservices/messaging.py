@@ -7,7 +7,7 @@ Out: see ``sending``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -127,15 +127,11 @@ def publisher_for(provider: Any, exchange: Any) -> PublisherCore:
 # In: consumers --------------------------------------------------------------------------------------------------------
 
 
-def hand_over(
-    decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str, message: Message
-) -> None:
+def hand_over(decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str, message: Message) -> None:
     """Hand a message's body and itself to ``handle``; one that can't be read or handled is rejected, and logged."""
     properties = message.properties
     try:
-        body = decode(
-            properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers
-        )
+        body = decode(properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers)
     except DecodeError as error:
         # "message" is a key of Twisted's own
         log.error("{where}: {delivery} rejected: {error}", where=where, delivery=message, error=error)
@@ -151,7 +147,7 @@ def hand_over(
 class Provider(Protocol):
     """What a queue is consumed for: an entrypoint with the queue. ``handle_message`` gets a body and its message.
 
-    ``prefetch_count`` and ``queue_type`` are looked for as well, see ``Consumer``.
+    ``prefetch_count``, ``queue_type`` and ``accept`` are looked for as well, see ``Consumer``.
     """
 
     queue: Any
@@ -199,17 +195,17 @@ class QueueConsumer(SharedExtension):
             return succeed(None)
         return Deferred.fromCoroutine(amqp(self.container).answered(consumer.cancel()))
 
-    def setup(self) -> None:
-        self.decode = Serializers.of(self.container.config).decode
-
     def start(self) -> Deferred[None]:
         return Deferred.fromCoroutine(call_all([partial(self.open, provider) for provider in self.providers]))
 
     def open(self, provider: Any) -> Deferred[None]:
-        configured = self.container.config.get(constants.QUEUE_TYPE_CONFIG_KEY)
-        queue = with_queue_type(queue_of(provider.queue), configured, getattr(provider, "queue_type", None))
+        config = self.container.config
+        queue_type = getattr(provider, "queue_type", None)
+        queue = with_queue_type(queue_of(provider.queue), config.get(constants.QUEUE_TYPE_CONFIG_KEY), queue_type)
+        accept = getattr(provider, "accept", None)
+        read = config if accept is None else {**config, constants.ACCEPT_CONFIG_KEY: list(accept)}
         where = f"{self.container.service_name}.{getattr(provider, 'method_name', provider)}"
-        receive = partial(hand_over, self.decode, provider.handle_message, where)
+        receive = partial(hand_over, Serializers.of(read).decode, provider.handle_message, where)
         consumer = self.providers[provider] = self.consume(queue, receive, getattr(provider, "prefetch_count", None))
         return consumer.ready
 
@@ -260,7 +256,8 @@ class Consumer(HeaderDecoder, Entrypoint):
     The message is acked when the worker is done, also if it raised; with ``requeue_on_error`` it goes back to the
     queue then and comes again at once. A body that can't be read is rejected (to the queue's dead letters, if it has
     them) and logged. ``queue_type`` is ``"quorum"`` or ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't
-    given; a queue that has the argument ``x-queue-type`` keeps it.
+    given; a queue that has the argument ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in
+    place of ``ACCEPT``.
     """
 
     queue_consumer = QueueConsumer()
@@ -271,6 +268,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         requeue_on_error: bool = False,
         prefetch_count: int | None = None,
         queue_type: str | None = None,
+        accept: Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -278,6 +276,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         self.requeue_on_error = requeue_on_error
         self.prefetch_count = prefetch_count
         self.queue_type = queue_type
+        self.accept = accept
 
     @property
     def consumer(self) -> OpenConsumer | None:

@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import Mock
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from tests import processes
@@ -40,6 +41,7 @@ from txservices.testing.utils import (
     wait_for_call,
 )
 from txservices.utils import get_redacted_args, import_from_path, sanitize_url
+from txservices.utils.retry import retry
 
 SUITE = """
 from txservices.amqp.entities import Queue
@@ -393,7 +395,8 @@ class Plugin(Case):
     async def test_line_72_fixtures(self) -> None:
         """nameko's fixtures in a suite of one's own, ``async`` tests or not; each test has a broker of its own.
 
-        They are over brokers, connections and HTTP in memory; nameko's make virtual hosts by RabbitMQ's management.
+        They are over brokers, connections and HTTP in memory; with ``--rabbit-api-uri``, as nameko's, over virtual
+        hosts on RabbitMQ: see ``tests/testing/test_pytest.py``.
         """
         printed = await processes.succeed(self.suite())
         self.assertIn("5 passed", printed)
@@ -411,6 +414,25 @@ class Plugin(Case):
 
 class Names(TestCase):
     """Line 71."""
+
+    def test_line_71_retry(self) -> None:
+        """``max_attempts`` more calls, ``delay`` apart, which grows by ``backoff`` up to ``max_delay``.
+
+        Each call begins with the delay as it was declared; nameko's goes on with that of the call before.
+        """
+        clock, called = Clock(), []
+
+        @retry(for_exceptions=(KeyError, ValueError), max_attempts=4, delay=1, backoff=2, max_delay=6, clock=clock)
+        async def fail() -> None:
+            called.append(clock.seconds())
+            raise ValueError("again")
+
+        for begin in (0, 100):
+            clock.rightNow, called[:] = begin, []
+            failing = fail()
+            clock.pump([0.5] * 50)
+            self.failureResultOf(failing, ValueError)
+            self.assertEqual([when - begin for when in called], [0, 2, 6, 12, 18])
 
     def test_line_71_urls(self) -> None:
         """No password is left in an address."""
