@@ -6,6 +6,8 @@
     doubles     what stands in the place of a dependency
     stage       services of one test, on a broker, a web server and connections in memory
     case        ``TestCase``: trial's, with a stage
+    rabbit      RabbitMQ's management
+    websocket   a client of ``web.websocket``
     pytest      nameko's fixtures, over a stage
 
 Import ``TestCase`` from here, the rest from its module.
