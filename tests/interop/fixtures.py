@@ -105,3 +105,20 @@ class InteropCase(ServicesCase):
 
         await self.start(Witness)
         return heard
+
+
+class OwnProcessesCase(InteropCase):
+    """A test with processes and a virtual host of its own, which may be ended and spoilt."""
+
+    timeout = 90
+
+    def setUp(self) -> None:
+        ServicesCase.setUp(self)
+        node = rabbitmq.node()
+        self.config = {**CONFIG, "AMQP_URI": node.uri(node.new_vhost()), "RPC_TIMEOUT": 60}
+
+    async def nameko(self, *names: str) -> processes.Process:
+        """A process of nameko's with these services, running."""
+        process = processes.start(self, argv(self.version, self.config, names), PYTHONPATH=processes.ROOT)
+        await process.line("^ready")
+        return process

@@ -121,8 +121,10 @@ def deserialize_registered(framework: str) -> None:
 # The services --------------------------------------------------------------------------------------------------------
 
 
-def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, type]:
-    """The services of one side, by class name; ``hang`` gives what never ends."""
+def services(
+    framework: str, own: str, hang: Callable[[], Any], book: Callable[[int], object] = print
+) -> dict[str, type]:
+    """The services of one side, by class name; ``hang`` gives what never ends, ``book`` notes an event's number."""
     module = lambda name: import_module(f"{framework}.{name}")  # noqa: E731
     entities = import_module("kombu") if framework == "nameko" else module("messaging")
     rpc, RpcProxy = module("rpc").rpc, module("rpc").RpcProxy
@@ -325,6 +327,14 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
             }
             return self.witness.tell(self.name, "read", [repr(body), data], self.context.call_id_stack)
 
+    class Books:
+        name = f"books_{own}"
+
+        @event_handler("teller_n", "booked")
+        @event_handler("teller_t", "booked")
+        def booked(self, number):
+            book(number)
+
     class Twin:
         name = "twin"
         witness = RpcProxy("witness")
@@ -358,5 +368,5 @@ def services(framework: str, own: str, hang: Callable[[], Any]) -> dict[str, typ
         def everyone(self, number):
             return self.witness.tell(own, "everyone", number, [])
 
-    found = (Answers, Caller, Teller, Hops, Listener, Reader, Twin)
+    found = (Answers, Caller, Teller, Hops, Listener, Reader, Books, Twin)
     return {each.__name__: each for each in found}

@@ -53,6 +53,7 @@ class Standalone:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
+    sys.stdout.reconfigure(line_buffering=True)  # for what is booked
     found = {**services("nameko", "n", lambda: eventlet.event.Event().wait()), "Standalone": Standalone}
     runner = ServiceRunner(*arguments)
     for name in told["services"]:

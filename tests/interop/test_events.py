@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from tests.interop.fixtures import InteropCase
-from tests.interop.fleet import SIDES, SPECIAL
+from twisted.internet.defer import Deferred
+
+from tests.interop.fixtures import InteropCase, OwnProcessesCase
+from tests.interop.fleet import SIDES, SPECIAL, services
 from tests.interop.nameko_env import NAMEKO_3
+from tests.services import Heard
+from txservices.amqp.entities import Exchange
+from txservices.exceptions import ConfigurationError
 from txservices.standalone.events import event_dispatcher
 
 CONTEXT = {"language": "en"}
@@ -117,6 +122,39 @@ class Messages(InteropCase):
                 await self.ours[f"teller_{teller}"].publish_to_queue(teller, {"routing_key": f"readings-{reader}"})
                 ((who, _, (body, _), _),) = await self.heard.wait(1)
                 self.assertEqual((who, body), (f"reader_{reader}", repr(teller)))
+
+
+class OldExchanges(OwnProcessesCase):
+    """Exchanges of events that somebody else has declared, as nameko up to 2.12 did: with auto-delete."""
+
+    async def setUp(self) -> None:
+        super().setUp()
+        kept = [Exchange(f"teller_{side}.events", type="topic", auto_delete=True) for side in SIDES]
+        await self.connections().declare(*kept)
+
+    async def test_left_alone(self) -> None:
+        """With DECLARE_EVENT_EXCHANGES false neither side declares them, and events go from each to each."""
+        self.config["DECLARE_EVENT_EXCHANGES"] = False
+        booked = Heard()
+        ours = services("txservices", "t", Deferred, booked)
+        await self.start(ours["Teller"], ours["Books"])
+        nameko = await self.nameko("Teller", "Books")
+        cluster = await self.cluster()
+        for number, side in enumerate(SIDES, 1):
+            await cluster[f"teller_{side}"].tell("booked", number)
+            await nameko.line(f"^{number}$")
+            self.assertEqual((await booked.wait(number))[-1], number)
+
+    async def test_declared(self) -> None:
+        """Without it ours says that they are not what it would have, instead of trying for ever."""
+        error = await self.assertFailure(Deferred.fromCoroutine(self.start_ours("Teller")), ConfigurationError)
+        self.assertIn("auto_delete", str(error))
+
+
+class OldExchangesWithNameko3(OldExchanges):
+    """The same with 3.0.0rc11."""
+
+    version = NAMEKO_3
 
 
 class EventsWithNameko3(Events):

@@ -7,11 +7,10 @@ from collections import Counter
 
 from twisted.internet.defer import gatherResults
 
-from tests import processes, rabbitmq
-from tests.interop.fixtures import CONFIG, InteropCase, argv
+from tests import processes
+from tests.interop.fixtures import InteropCase, OwnProcessesCase
 from tests.interop.fleet import SIDES
 from tests.interop.nameko_env import NAMEKO_3
-from tests.services import ServicesCase
 from txservices.exceptions import RpcTimeout
 
 
@@ -71,21 +70,8 @@ Twin = services("txservices", "t", Deferred)["Twin"]
 """
 
 
-class Restarts(InteropCase):
-    """Processes of the test's own, which may be ended."""
-
-    timeout = 90
-
-    def setUp(self) -> None:
-        ServicesCase.setUp(self)
-        node = rabbitmq.node()
-        self.config = {**CONFIG, "AMQP_URI": node.uri(node.new_vhost()), "RPC_TIMEOUT": 60}
-
-    async def nameko(self, *names: str) -> processes.Process:
-        """A process of nameko's with these services, running."""
-        process = processes.start(self, argv(self.version, self.config, names), PYTHONPATH=processes.ROOT)
-        await process.line("^ready")
-        return process
+class Restarts(OwnProcessesCase):
+    """Either side goes away and comes back."""
 
     async def our_twin(self) -> processes.Process:
         """A process of ours with ``twin``, running."""
