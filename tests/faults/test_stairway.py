@@ -4,7 +4,8 @@ Each step is a fresh client whose first connections end after N bytes; the ones 
 in two, the conversation must come to its end as if nothing had been: all messages arrive, each publish is confirmed,
 each call has one answer, and nothing is logged as an error.
 
-In memory against the embedded broker for every N, and over the proxy against RabbitMQ for some.
+In memory against the embedded broker for every N, and over the proxy against RabbitMQ for some, or for every N in the
+long form.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from tests.faults.proxy import Conditions
 from tests.faults.scene import FULL, FaultsCase, until
 from tests.services import Recorded, numbers
 from txservices.amqp import connection as connection_module
@@ -31,7 +33,7 @@ from txservices.standalone.rpc import ClusterRpcProxy
 EVENTS = Exchange("events", type="topic")
 QUEUE = Queue("q", EVENTS, "k")
 BODIES = [b"", b"one", b"two" * 20]
-SAMPLE = 200 if FULL else 40  # cuts tried on RabbitMQ
+STRIDE = 1 if FULL else 71  # bytes from one cut to the next, on RabbitMQ
 
 UP, DOWN = "up", "down"
 
@@ -165,7 +167,9 @@ class Stairs(TestCase):
 
 
 class OnRabbitMQ(FaultsCase):
-    """Some steps of it, with services and calls, over TCP."""
+    """Some steps of it, all in the long form, with services and calls, over TCP."""
+
+    timeout = 1500 if FULL else 60
 
     async def test_row_05_some_bytes(self) -> None:
         """A service and its caller, whose links are cut after N bytes, find each other; each call has its answer."""
@@ -185,16 +189,27 @@ class OnRabbitMQ(FaultsCase):
             def told(self, number: int) -> None:
                 got.append(number)
 
-        for step in range(SAMPLE):
-            way = (self.proxy.up, self.proxy.down)[step % 2]
-            way.cut_after = 11 + step * 1480 // SAMPLE
+        async def converse(number: int, way: Conditions | None = None, limit: int | None = None) -> None:
+            """From the start of the service to its end; the first connections may be cut."""
+            if way is not None:
+                way.cut_after = limit
             container = ServiceContainer(Both, self.config)
             starting = container.start()
             await self.proxy.linked.wait(len(self.proxy.linked.things) + 2)
-            way.cut_after = None
+            self.proxy.up.cut_after = self.proxy.down.cut_after = None
             await starting
             async with ClusterRpcProxy(self.config) as cluster:
-                self.assertEqual(await cluster.both.tell(step), step)
-            await until(lambda: step in got)  # noqa: B023
+                self.assertEqual(await cluster.both.tell(number), number)
+            await until(lambda: number in got)
             await container.stop()
-        self.assertEqual(set(got), set(range(SAMPLE)))
+
+        await converse(0)
+        longest = {
+            self.proxy.up: max(link.up.passed for link in self.proxy.linked.things),
+            self.proxy.down: max(link.down.passed for link in self.proxy.linked.things),
+        }
+        steps = [(way, limit) for way, whole in longest.items() for limit in range(0, whole + 1, STRIDE)]
+        for number, (way, limit) in enumerate(steps, 1):
+            await converse(number, way, limit)
+        print(f"\n{self.id()}: cut {len(steps)} times, after up to {[*longest.values()]} bytes to and from the broker")
+        self.assertEqual(set(got), set(range(len(steps) + 1)))
