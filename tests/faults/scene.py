@@ -20,7 +20,6 @@ from txservices.rpc import rpc
 
 FULL = bool(os.environ.get("FAULTS_FULL"))  # the long form of what is scaled down
 BACK = 2.0  # seconds within which all is back once the broker can be reached
-SOCKET = 1.0  # more, for a machine that is busy with other things
 LOOK_AGAIN = 0.02
 
 
@@ -85,6 +84,10 @@ class FaultsCase(ServicesCase):
         made.startService()
         self.stops.append(made.stopService)
         return made
+
+    def in_time(self, began: float, allowed: float) -> None:
+        """What began then is over now, within so many seconds."""
+        self.assertLess(reactor.seconds() - began, allowed)
 
     def logged(self, pattern: str) -> Heard:
         """The lines of the log, from now on, in which the pattern is found."""

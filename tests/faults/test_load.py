@@ -137,6 +137,6 @@ class InstancesStop(Loaded):
             await load.passed(100)
             began = reactor.seconds()
             self.assertEqual(await running.pop(0).end("TERM"), 0)
-            self.assertLess(reactor.seconds() - began, 2 + 1)
+            self.in_time(began, 2)
         report = await self.verify(load)
         self.assertEqual(report.duplicated, 0)
