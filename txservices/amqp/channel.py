@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQChannel
 
-from txservices.amqp.codec import encode_method
+from txservices.amqp.codec import encode_ack, encode_method
 from txservices.amqp.entities import Message
 from txservices.amqp.frames import Assembler, Content, content_frames, frame
 from txservices.amqp.spec import FRAME_METHOD, METHODS_BY_ID, ReplyCode
@@ -252,10 +252,9 @@ class Channel(AMQChannel):
             if tag <= self.settled_to:
                 together = tag
             else:
-                frames.append(frame(FRAME_METHOD, self.id, encode_method("basic.ack", delivery_tag=tag)))
+                frames.append(frame(FRAME_METHOD, self.id, encode_ack(tag, False)))
         if together:
-            payload = encode_method("basic.ack", delivery_tag=together, multiple=True)
-            frames.insert(0, frame(FRAME_METHOD, self.id, payload))
+            frames.insert(0, frame(FRAME_METHOD, self.id, encode_ack(together, True)))
         self.client.write(b"".join(frames))
 
     # Publishes

@@ -91,6 +91,9 @@ def decode_method(payload: bytes) -> tuple[Method, dict[str, Any]]:
     """Which method a frame's payload is, and its arguments by name. Long strings are bytes."""
     if payload.startswith(DELIVER_ID):
         return DELIVER, guarded(read_deliver, payload, DELIVER)
+    if payload.startswith(ACK_ID) and len(payload) == ACK_FIELDS.size:
+        tag, bits = ACK_FIELDS.unpack(payload)[2:]
+        return ACK, {"delivery_tag": tag, "multiple": bits & 1 == 1}
     if len(payload) < METHOD_ID.size:
         raise FrameError(ReplyCode.SYNTAX_ERROR, "a method frame of under four bytes")
     method = METHODS_BY_ID.get(LONG.unpack_from(payload)[0])
@@ -99,6 +102,17 @@ def decode_method(payload: bytes) -> tuple[Method, dict[str, Any]]:
         raise FrameError(ReplyCode.COMMAND_INVALID, f"no method {method_id} in class {class_id}")
     arguments: dict[str, Any] = guarded(read_arguments, payload, method)
     return method, arguments
+
+
+# Acks are as frequent as messages, ours and the broker's confirms: 0.3 us each way, over 1.5 by the table.
+ACK = METHODS["basic.ack"]
+ACK_ID = METHOD_ID.pack(ACK.class_id, ACK.method_id)
+ACK_FIELDS = Struct(">HHQB")
+
+
+def encode_ack(tag: int, multiple: bool) -> bytes:
+    """The payload of a ``basic.ack``."""
+    return ACK_FIELDS.pack(ACK.class_id, ACK.method_id, tag, multiple)
 
 
 DELIVER = METHODS["basic.deliver"]
@@ -205,6 +219,17 @@ def learn_layout(names: tuple[str, ...]) -> Layout:
     return layout
 
 
+PRESENT: dict[int, tuple[tuple[str, bool, Reader], ...]] = {}  # flags -> the properties that they announce
+
+
+def learn_present(flags: int) -> tuple[tuple[str, bool, Reader], ...]:
+    if len(PRESENT) >= LAYOUTS_MAX:
+        PRESENT.clear()
+    present = tuple((name, is_short, read) for name, flag, is_short, read, _ in PROPERTY_FLAGS if flags & flag)
+    PRESENT[flags] = present
+    return present
+
+
 def decode_properties(payload: bytes, offset: int = 0) -> dict[str, Any]:
     """The properties whose flags stand at that offset; those not sent are not in the mapping."""
     properties: dict[str, Any] = guarded(read_properties, payload, offset)
@@ -218,14 +243,13 @@ def read_properties(payload: bytes, offset: int) -> dict[str, Any]:
     if flags & (MORE_FLAGS | UNUSED_FLAG):
         raise FrameError(ReplyCode.SYNTAX_ERROR, f"property flags {flags:#06x} name properties that basic hasn't")
     offset += 2
-    for name, flag, is_short, read, _ in PROPERTY_FLAGS:
-        if flags & flag:
-            if is_short:
-                start = offset + 1
-                offset = start + payload[offset]
-                properties[name] = payload[start:offset].decode()
-            else:
-                properties[name], offset = read(payload, offset, 0)
+    for name, is_short, read in PRESENT.get(flags) or learn_present(flags):
+        if is_short:
+            start = offset + 1
+            offset = start + payload[offset]
+            properties[name] = payload[start:offset].decode()
+        else:
+            properties[name], offset = read(payload, offset, 0)
     if offset != len(payload):  # a string that is cut ends beyond it
         raise IndexError
     return properties
