@@ -97,6 +97,21 @@ class Answers(WebTestCase):
         for method, path, body, expected in ANSWERS:
             self.assertEqual(peer.get(path, method=method, body=body), expected, (method, path))
 
+    async def test_several_methods(self) -> None:
+        """A URL may take several methods, with spaces between or without."""
+
+        class Service:
+            name = "service"
+
+            @http("GET, POST,PUT ", "/")
+            def method(self, request):
+                return request.method
+
+        await self.serve(Service)
+        for method in ("GET", "POST", "PUT"):
+            self.assertTrue(self.peer().get("/", method=method).endswith(f"\r\n\r\n{method}".encode()), method)
+        self.assertIn(b" 405 METHOD NOT ALLOWED", self.peer().get("/", method="DELETE"))
+
     async def test_bad_results(self) -> None:
         """What is no response answers 500 with a call id, and the log says what it was."""
         results = [None, b"bytes", {}, [], (200,), (200, {}, "", ""), (200, b""), ("Fancy", "x"), (99, ""), (700, "")]
