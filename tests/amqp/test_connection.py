@@ -11,6 +11,7 @@ from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from txservices.amqp import connection as connection_module
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connection import AWAY_TIMEOUT, Connections
 from txservices.amqp.entities import Exchange, Message, Queue
@@ -136,6 +137,17 @@ class PublishTests(ConnectionsTestCase):
         while len(in_order()) < 50:
             await inbox.when(len(inbox.messages) + 1)
         self.assertEqual(in_order(), [f"m{number}" for number in range(50)])
+
+    async def test_no_answer_to_who_stops(self) -> None:
+        """A stop that is not the process's drops a connection which does not answer it; the others have a new one."""
+        self.patch(connection_module, "STOP_TIMEOUT", 0.1)
+        await self.connections.publish("", "q", b"", {})
+        first = self.connections.publisher.connection.protocol
+        self.assertFalse(await self.connections.answered(Deferred()))
+        self.assertTrue(first.closed)
+        await self.connections.publish("", "q", b"", {})
+        self.assertIsNot(self.connections.publisher.connection.protocol, first)
+        self.assertTrue(await self.connections.answered(self.connections.settled()))
 
     async def test_exchange_is_declared_again(self) -> None:
         """After a loss, an exchange that is gone meanwhile is there again before anything is sent to it."""
