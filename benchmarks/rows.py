@@ -73,7 +73,7 @@ BESIDE = [
         "events",
         "Events dispatched, confirmed, handled and acked",
         "events/s",
-        of(measure.events, "txservices", "nameko", "aio-pika", "faststream", in_flight=50),
+        of(measure.events, "txservices", "nameko", "aio-pika", "faststream", "ceiling", in_flight=50),
         {"nameko": 8.0, "faststream": 2.0},
     ),
     Row(

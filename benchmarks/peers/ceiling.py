@@ -1,8 +1,8 @@
 """The ceiling: what this broker and Python sockets can do with the same guarantees, and nothing else to do.
 
 Requests mandatory, persistent, confirmed, with the header array; replies persistent and confirmed; a request acked
-when its reply is confirmed; replies acked; queues durable, as nameko's. But the bytes are ready-made, bodies are never
-looked at, and nothing is dispatched to anything.
+when its reply is confirmed; replies acked; queues durable, as nameko's. Events persistent and confirmed, and acked when
+they have come. But the bytes are ready-made, what a request says is never looked at, and nothing is dispatched.
 
 It speaks nameko's wire: its caller can call any service of nameko's or txservices' as well.
 """
@@ -100,9 +100,60 @@ def call(options: Any) -> None:
     times.figures()
 
 
+EVENTS = f"{contract.NAME}.events"
+
+
+def listen(uri: str) -> None:
+    """Take events, ack each, and count them."""
+    wire, handled = rawwire.Wire(uri), contract.Handled()
+    wire.declare(EVENTS)
+    wire.consume(f"evt-{contract.NAME}-tick--listener.tick", "tick", PREFETCH, exchange=EVENTS)
+    contract.ready()
+    while True:
+        tag = 0
+        for kind, payload in wire.frames():
+            if kind == rawwire.BODY_FRAME:
+                handled(int(payload))
+            elif payload[:4] == rawwire.DELIVER:
+                tag = rawwire.delivery_tag(payload)
+        if tag:  # all up to it; the one whose body is still to come is acked a little early
+            wire.socket.sendall(rawwire.ack(tag, 1))
+
+
+def dispatch(options: Any) -> None:
+    """Keep so many events unconfirmed."""
+    wire, count = rawwire.Wire(options.uri), contract.Dispatched()
+    headers = rawwire.stack_header(1)
+    one = rawwire.message("tick", b"0", headers=headers, exchange=EVENTS)
+    count.sent = confirm(wire, one, contract.amount(f"{contract.WARM_UP}s"), options.in_flight, 0)
+    count.begin()
+    count.sent = confirm(wire, one, options.amount, options.in_flight, count.sent)
+    count.sent += 1
+    last = rawwire.message("tick", str(count.sent).encode(), headers=headers, exchange=EVENTS)
+    confirm(wire, last, contract.amount("1"), 1, count.sent - 1)
+    count.figures()
+
+
+def confirm(wire: rawwire.Wire, event: bytes, amount: Any, in_flight: int, sent: int) -> int:
+    """Send and have confirmed; gives how many were sent on the channel in all, which is the last one's tag."""
+    turns, unconfirmed = amount(), set[int]()
+    while True:
+        new = 0
+        while len(unconfirmed) < in_flight and next(turns, turns) is None:
+            sent, new = sent + 1, new + 1
+            unconfirmed.add(sent)
+        if new:
+            wire.socket.sendall(event * new)
+        if not unconfirmed:
+            return sent
+        for _, payload in wire.frames():
+            tag, multiple = rawwire.tag_of_ack(payload), payload[12]
+            unconfirmed -= {each for each in unconfirmed if each <= tag} if multiple else {tag}
+
+
 if __name__ == "__main__":
     options = contract.arguments()
     if options.action == "serve":
-        serve(options.uri)
+        {"rpc": serve, "events": listen}[options.work](options.uri)
     else:
-        call(options)
+        {"rpc": call, "events": dispatch}[options.work](options)

@@ -52,9 +52,16 @@ def stack_header(entries: int) -> bytes:
     return shortstr("nameko.call_id_stack") + b"A" + longstr(items)
 
 
-def message(routing_key: str, body: bytes, reply_to: str = "", headers: bytes = b"", correlation_id: str = "") -> bytes:
-    """A publish to nameko's RPC exchange, ready to be sent: persistent, and mandatory if it wants a reply."""
-    publish = b"\x00\x00" + shortstr(EXCHANGE) + shortstr(routing_key) + (b"\x01" if reply_to else b"\x00")
+def message(
+    routing_key: str,
+    body: bytes,
+    reply_to: str = "",
+    headers: bytes = b"",
+    correlation_id: str = "",
+    exchange: str = EXCHANGE,
+) -> bytes:
+    """A publish, ready to be sent: persistent, and mandatory if it wants a reply."""
+    publish = b"\x00\x00" + shortstr(exchange) + shortstr(routing_key) + (b"\x01" if reply_to else b"\x00")
     # content type, encoding, headers, delivery mode 2, priority, correlation id, [reply to,] message id
     flags = 0x8000 | 0x4000 | 0x2000 | 0x1000 | 0x0800 | 0x0400 | (0x0200 if reply_to else 0) | 0x0080
     properties = shortstr("application/json") + shortstr("utf-8") + longstr(headers) + b"\x02\x00"
@@ -80,7 +87,10 @@ class Wire:
         self.ask(method(0, (10, 31), heartbeat_off) + method(0, (10, 40), shortstr(vhost) + b"\x00\x00"))
         self.ask(method(1, (20, 10), b"\x00"))
         self.ask(method(1, (85, 10), b"\x00"))
-        self.ask(method(1, (40, 10), b"\x00\x00" + shortstr(EXCHANGE) + shortstr("topic") + DURABLE + NO_ARGUMENTS))
+        self.declare(EXCHANGE)
+
+    def declare(self, exchange: str) -> None:
+        self.ask(method(1, (40, 10), b"\x00\x00" + shortstr(exchange) + shortstr("topic") + DURABLE + NO_ARGUMENTS))
 
     def ask(self, data: bytes) -> bytes:
         """Send it; the payload of the next frame."""
@@ -112,11 +122,11 @@ class Wire:
             position = end
         self.rest = data[position:]
 
-    def consume(self, queue: str, binding: str, prefetch: int, keep: int = 0) -> None:
-        """Declare a durable queue, bind it to the RPC exchange, consume; `keep`: milliseconds without a consumer."""
+    def consume(self, queue: str, binding: str, prefetch: int, keep: int = 0, exchange: str = EXCHANGE) -> None:
+        """Declare a durable queue, bind it, consume; `keep`: milliseconds without a consumer."""
         arguments = longstr(shortstr("x-expires") + b"I" + struct.pack(">i", keep)) if keep else NO_ARGUMENTS
         self.ask(method(1, (50, 10), b"\x00\x00" + shortstr(queue) + DURABLE + arguments))
-        names = shortstr(queue) + shortstr(EXCHANGE) + shortstr(binding)
+        names = shortstr(queue) + shortstr(exchange) + shortstr(binding)
         self.ask(method(1, (50, 20), b"\x00\x00" + names + b"\x00" + NO_ARGUMENTS))
         self.ask(method(1, (60, 10), struct.pack(">IHB", 0, prefetch, 0)))
         self.ask(method(1, (60, 20), b"\x00\x00" + shortstr(queue) + shortstr("c") + b"\x00" + NO_ARGUMENTS))
@@ -126,6 +136,11 @@ class Wire:
         reply_to = str(uuid4())
         self.consume(f"rpc.reply-benchmark-{reply_to}", reply_to, 0, REPLY_QUEUE_KEPT)
         return reply_to
+
+
+def tag_of_ack(payload: bytes) -> int:
+    """Of a basic.ack, here a confirm; the octet after the tag says whether it is about all up to that one."""
+    return int.from_bytes(payload[4:12], "big")
 
 
 def delivery_tag(payload: bytes) -> int:
