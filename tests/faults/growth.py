@@ -32,7 +32,7 @@ class Growth:
     @classmethod
     def of(cls, what: str, values: list[float], bound: float) -> Growth:
         steady = values[int(len(values) * WARM_UP) :]
-        third = len(steady) // 3
+        third = max(len(steady) // 3, 1)
         return cls(what, median(steady[:third]), median(steady[-third:]), bound)
 
     @property
