@@ -188,6 +188,19 @@ class Talkative:
         say("generator")
 
     @rpc
+    def deferred(self):
+        def failed(failure):
+            say("deferred")
+            return later().addCallback(lambda _: failure)
+
+        def recovered(failure):
+            failure.trap(ValueError)
+            say("deferred")
+
+        waiting = later().addCallback(lambda _: say("deferred"))
+        return waiting.addCallback(lambda _: int("x")).addErrback(failed).addErrback(recovered)
+
+    @rpc
     def called(self):
         return self.talkative.quiet().addCallback(lambda _: say("called"))
 
@@ -214,7 +227,7 @@ class Talkative:
         pass
 
 
-KINDS = ("plain", "coroutine", "generator", "called", "refused", "told", "thread")
+KINDS = ("plain", "coroutine", "generator", "deferred", "called", "refused", "told", "thread")
 
 
 class CallIds(ServicesCase):
@@ -233,7 +246,7 @@ class CallIds(ServicesCase):
         self.cluster_rpc = await self.cluster()
 
     async def test_every_kind_of_method(self) -> None:
-        """Plain, async, inlineCallbacks, in the callbacks of calls and events, and in a thread; by either logger."""
+        """Plain, async, inlineCallbacks, in callbacks of its own Deferred, of calls and of events, and in a thread."""
         with self.assertLogs("app.standard") as logged:
             await gatherResults([getattr(self.cluster_rpc.talkative, kind)() for kind in KINDS])
         by_twisted = [(event["what"], event.get("call_id")) for event in self.events if "what" in event]

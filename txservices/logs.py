@@ -6,8 +6,9 @@ own, or a line each on stdout under `txservices run`) and the standard library's
 
 What a worker logs bears its call id: after the namespace in a line, as `call_id` in Twisted's events and in standard
 records, where a format of LOGGING may have `%(call_id)s`. It is known by the context (contextvars) that the line is
-logged in: that of a method in all its `await`s, in its thread if it is a blocking one, and in the callbacks of calls,
-events and messages. Other Deferreds' callbacks run in the context of whoever fires them, which is Twisted's way.
+logged in: that of a method in all its `await`s, in its thread if it is a blocking one, and in the callbacks of what it
+calls and tells and of the Deferred that it returns. Those of other Deferreds run in the context of whoever fires them,
+which is Twisted's way.
 """
 
 from __future__ import annotations

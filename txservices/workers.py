@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import ContextVar, copy_context
+from functools import partial
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +260,8 @@ class Workers:
             else:
                 result = method(*worker.args, **worker.kwargs)
             if isinstance(result, WAITS):
+                if isinstance(result, Deferred):
+                    keep_context(result)
                 result = await result
         except BaseException as error:  # SystemExit from a method ends the call, not the process
             result, exc_info = None, self.failed(worker, error)
@@ -379,6 +382,25 @@ class Workers:
             each.cancel()
         if waiting_in_threads:  # what they have asked the reactor by now it answers in its next turn
             await deferLater(default_reactor(), 0)
+
+
+def keep_context(returned: Deferred[Any]) -> None:
+    """Have the callbacks that a method has put on its Deferred run in the worker's context: what they log bears its id.
+
+    Twisted runs them in the context of whoever fires it, and promises no name for their list: ``_callbacks`` since
+    25.5, ``callbacks`` before.
+    """
+    attributes = vars(returned)
+    chain: list[Any] = attributes.get("_callbacks") or attributes.get("callbacks") or []
+    if chain:
+        run = copy_context().run
+        chain[:] = [tuple(in_context(run, *each) for each in pair) for pair in chain]
+
+
+def in_context(run: Callable[..., Any], callback: Any, *arguments: Any) -> tuple[Any, ...]:
+    if not callable(callback):  # a mark of Twisted's own: another Deferred waits for this one
+        return callback, *arguments
+    return partial(run, callback), *arguments
 
 
 def go_on(life: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
