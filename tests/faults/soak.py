@@ -10,7 +10,7 @@ import os
 
 from twisted.internet import reactor
 
-from tests import processes, rabbitmq
+from tests import processes
 from tests.faults.growth import Growth, files, held_by, memory
 from tests.faults.load import RATE, LoadCase
 
@@ -26,9 +26,6 @@ class Soak(LoadCase):
     """Services under twistd, called and told at a steady rate."""
 
     timeout = SECONDS + 120
-
-    def node(self) -> rabbitmq.Node:
-        return rabbitmq.node()
 
     async def setUp(self) -> None:
         await super().setUp()
