@@ -115,7 +115,7 @@ class Bad(Random):
         odd: dict[str, tuple[Any, ...]] = {
             "content_type": TYPES,
             "content_encoding": ENCODINGS,
-            "delivery_mode": (0, 1, 3, 255),
+            "delivery_mode": (1, 2),  # RabbitMQ refuses all others, and what is refused reaches no service
             "priority": (0, 9, 255),
             "correlation_id": ("", "\0", "x" * 255),
             "reply_to": ("", "nobody", "service.echo", "#", "x" * 255, reply_to),
@@ -206,6 +206,7 @@ class MessagesCase(ServicesCase):
         exchange, key = bad.address(self.reply_to)
         header = spoil(bad, encode_properties(bad.properties(self.reply_to)))
         published: Deferred[Any] = Deferred()
+        channel.on_closed = lambda error: published.called or published.errback(error)
         channel.publish(Publishing(exchange, key, False, header, bad.body(), "", published.callback, 0))
         return published
 
