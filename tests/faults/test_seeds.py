@@ -286,7 +286,7 @@ JSON = {"content_type": "application/json", "content_encoding": "utf-8", "delive
 class Seeds(TestCase):
     """Each seed is a world."""
 
-    timeout = 300
+    timeout = 900
 
     def test_row_05_all_faults_by_seed(self) -> None:
         """Whatever the seed brings, all comes to a good end."""
