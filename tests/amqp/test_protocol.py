@@ -10,7 +10,7 @@ from tests.amqp.peer import Peer
 from txservices.amqp import codec, frames
 from txservices.amqp.protocol import CAPABILITIES, credentials
 from txservices.amqp.spec import FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
-from txservices.exceptions import ConfigurationError, ConnectionClosedByBroker, ConnectionLost, FrameError
+from txservices.exceptions import AmqpError, ConfigurationError, ConnectionClosedByBroker, ConnectionLost, FrameError
 
 
 class HandshakeTests(SynchronousTestCase):
@@ -171,6 +171,20 @@ class ErrorTests(SynchronousTestCase):
             peer.method(number, name, **arguments)
             self.assertEqual([args["reply_code"] for _, _, args in peer.sent()], [ReplyCode.COMMAND_INVALID], name)
             self.failureResultOf(waiting, FrameError)
+
+    def test_all_channels_in_use(self) -> None:
+        """One channel more than was agreed on is refused here, and those that are open stay."""
+        peer = Peer()
+        peer.connect()
+        peer.protocol.channel_max = 2
+        first, _ = peer.open_channel(), peer.open_channel()
+        error = self.failureResultOf(peer.protocol.open_channel(), AmqpError).value
+        self.assertEqual(error.code, ReplyCode.RESOURCE_ERROR)
+        peer.sent()
+        closing = peer.protocol.close_channel(first)
+        peer.method(first.id, "channel.close-ok")
+        self.successResultOf(closing)
+        self.assertEqual(peer.open_channel().id, first.id)
 
     def test_more_in_the_chunk_of_the_close(self) -> None:
         """What comes behind a close, in the same bytes, counts for nothing."""

@@ -282,7 +282,8 @@ class Protocol(AMQClient):
             return fail(self.error or ConnectionLost("the connection to the broker is closed"))
         number = next((n for n in range(1, self.channel_max + 1) if n not in self.channels), None)
         if number is None:
-            raise AmqpError(ReplyCode.RESOURCE_ERROR, f"all {self.channel_max} channels are in use", "channel.open")
+            text = f"all {self.channel_max} channels are in use"
+            return fail(AmqpError(ReplyCode.RESOURCE_ERROR, text, "channel.open"))
         channel = self.channels[number] = self.channelFactory(number, self.outgoing, self)
         opening: Deferred[Channel] = channel.channel_open()
         return opening.addCallback(lambda _: channel)
