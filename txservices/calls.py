@@ -122,7 +122,7 @@ class Client:
         self.sweeper = Sweeper(clock, self.pending, self.expire)
         self.replies_lost = False
         self.stopped = False
-        connections.on_given_up.append(self.given_up)
+        connections.leaving.on_given_up.append(self.given_up)
 
     def new_queue(self) -> None:
         exchange = rpc_exchange(self.config)
@@ -231,8 +231,8 @@ class Client:
     def stop(self) -> None:
         """No more calls; those under way fail."""
         self.stopped = True
-        if self.given_up in self.connections.on_given_up:
-            self.connections.on_given_up.remove(self.given_up)
+        if self.given_up in self.connections.leaving.on_given_up:
+            self.connections.leaving.on_given_up.remove(self.given_up)
         self.sweeper.stop()
         self.fail_pending(RpcConnectionError("the proxy was stopped before the reply came"))
 

@@ -61,7 +61,7 @@ def amqp(container: ServiceContainer) -> Connections:
 
     def make() -> Connections:
         connections = Connections.from_config(container.config, container.clock)
-        shared.on_stopping.append(connections.leave)
+        shared.on_stopping.append(connections.leaving.begin)
         return connections
 
     return cast(Connections, shared.get("amqp", make))
@@ -193,7 +193,7 @@ class QueueConsumer(SharedExtension):
         consumer = self.providers.get(provider)
         if consumer is None:
             return succeed(None)
-        return Deferred.fromCoroutine(amqp(self.container).answered(consumer.cancel()))
+        return Deferred.fromCoroutine(amqp(self.container).leaving.answered(consumer.cancel()))
 
     def start(self) -> Deferred[None]:
         return Deferred.fromCoroutine(call_all([partial(self.open, provider) for provider in self.providers]))
@@ -234,15 +234,15 @@ class QueueConsumer(SharedExtension):
             return
         connections = amqp(self.container)
         if self.container.workers.abandoned:  # they ack nothing; those that ended do when they are confirmed
-            await connections.answered(connections.settled())
+            await connections.leaving.answered(connections.settled())
         else:
             drained = [consumer.drained() for consumer in self.opened]
-            await connections.answered(gatherResults(drained, consumeErrors=True))
+            await connections.leaving.answered(gatherResults(drained, consumeErrors=True))
         left = sum(consumer.unsettled for consumer in self.opened)
         if left:
             log.warn("{service}: {left} messages go back", service=self.container.service_name, left=left)
         opened, self.opened = self.opened, []
-        await connections.answered(gatherResults([consumer.close() for consumer in opened], consumeErrors=True))
+        await connections.leaving.answered(gatherResults([consumer.close() for consumer in opened], consumeErrors=True))
 
     def kill(self) -> None:
         opened, self.opened = self.opened, []

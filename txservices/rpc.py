@@ -179,7 +179,7 @@ class RpcConsumer(SharedExtension):
         consumer, self.consumer = self.consumer, None
         if consumer is None:
             return None
-        return Deferred.fromCoroutine(amqp(self.container).answered(consumer.cancel()))
+        return Deferred.fromCoroutine(amqp(self.container).leaving.answered(consumer.cancel()))
 
     def handle_message(self, message: Message) -> None:
         """Run the method that a request is for."""

@@ -8,12 +8,10 @@ import trustme
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from txservices.amqp import connection as connection_module
 from txservices.amqp import publisher as publisher_module
-from txservices.amqp.connection import AWAY_TIMEOUT, Connections
+from txservices.amqp.connection import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker.broker import Broker, Sessions
 from txservices.broker.memory import brokers
@@ -138,17 +136,6 @@ class PublishTests(ConnectionsTestCase):
             await inbox.when(len(inbox.messages) + 1)
         self.assertEqual(in_order(), [f"m{number}" for number in range(50)])
 
-    async def test_no_answer_to_who_stops(self) -> None:
-        """A stop that is not the process's drops a connection which does not answer it; the others have a new one."""
-        self.patch(connection_module, "STOP_TIMEOUT", 0.1)
-        await self.connections.publish("", "q", b"", {})
-        first = self.connections.publisher.connection.protocol
-        self.assertFalse(await self.connections.answered(Deferred()))
-        self.assertTrue(first.closed)
-        await self.connections.publish("", "q", b"", {})
-        self.assertIsNot(self.connections.publisher.connection.protocol, first)
-        self.assertTrue(await self.connections.answered(self.connections.settled()))
-
     async def test_exchange_is_declared_again(self) -> None:
         """After a loss, an exchange that is gone meanwhile is there again before anything is sent to it."""
         await self.connections.declare(Exchange("short", auto_delete=True))
@@ -196,22 +183,6 @@ class WithoutBrokerTests(TestCase):
         await self.connections.stopService()
         self.assertNoResult(consumer.ready)
         self.failureResultOf(declared, ConnectionLost)
-
-    async def test_what_a_stop_could_not_publish_is_said(self) -> None:
-        """Publishes that wait when a stop finds nobody fail, and the log says how many there were for whom."""
-        said: list[str] = []
-        observe = lambda event: said.append(formatEvent(event))  # noqa: E731
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        waiting = [self.connections.publish("", queue, b"", {}) for queue in ("few", "many", "many")]
-        began = reactor.seconds()
-        await self.connections.stopService()
-        self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 0.5)
-        for publish in waiting:
-            self.failureResultOf(publish, ConnectionLost)
-        (line,) = [each for each in said if "did not confirm" in each]
-        self.assertIn("did not confirm 3 messages", line)
-        self.assertIn("2 to '' as 'many', 1 to '' as 'few'", line)
 
     def test_no_address(self) -> None:
         """A configuration without a broker is the user's mistake."""

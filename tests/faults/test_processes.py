@@ -14,7 +14,7 @@ from tests.faults.load import LoadCase
 from tests.faults.scene import BACK, Echo, until
 from tests.rabbitmq import free_port
 from tests.services import Heard
-from txservices.amqp.connection import STOP_TIMEOUT
+from txservices.amqp.leaving import STOP_TIMEOUT
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.web.handlers import http

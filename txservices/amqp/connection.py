@@ -15,10 +15,10 @@ from random import uniform
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import CancelledError, Deferred, FirstError, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,6 +27,7 @@ from txservices.amqp.address import Address, parse_addresses
 from txservices.amqp.consumer import Consumer
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.leaving import Leaving
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol, credentials
 from txservices.amqp.publisher import Publisher
@@ -48,9 +49,6 @@ RETRY_FIRST = 0.2  # seconds before the first attempt after a loss, on average
 RETRY_GROWTH = 1.6  # by which the wait grows with each attempt
 RETRY_MAX = 1.4  # seconds; consumers are to be back within 2 s of a reachable broker
 RETRY_JITTER = 0.5  # the wait is spread by half, so that 200 services don't come back in one moment
-STOP_TIMEOUT = 5.0  # seconds that a stop waits for an answer; the first that does not come ends all its waiting
-AWAY_TIMEOUT = 1.0  # seconds that a stop waits for a connection to come back
-LOOK_AGAIN = 0.1  # seconds between two looks whether it has
 REFUSED_RETRY = 30.0  # seconds between attempts while the broker refuses our credentials or virtual host
 
 REFUSALS = frozenset((ReplyCode.ACCESS_REFUSED, ReplyCode.NOT_ALLOWED, ReplyCode.INVALID_PATH))
@@ -278,11 +276,7 @@ def describe(error: Exception | None) -> str:
 
 
 class Connections(MultiService):
-    """The pair of connections that a process has, each made when it is first needed.
-
-    Attributes:
-        on_given_up: called when a stop has found that there is no broker to wait for.
-    """
+    """The pair of connections that a process has, each made when it is first needed."""
 
     def __init__(
         self,
@@ -307,11 +301,7 @@ class Connections(MultiService):
         self._consuming: Connection | None = None
         self._publisher: Publisher | None = None
         self.unacked = Unacked(consumer_timeout, clock)
-        self.on_given_up: list[Callable[[], None]] = []
-        self.given_up = False
-        self.away_since: float | None = None
-        self.looking = LoopingCall(self.look)
-        self.looking.clock = clock
+        self.leaving = Leaving(self, clock)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], clock: Any = None) -> Connections:
@@ -411,49 +401,14 @@ class Connections(MultiService):
         """Fires when the broker has answered for all that was published until now."""
         return self._publisher.settled() if self._publisher is not None else succeed(None)
 
-    def leave(self) -> None:
-        """A stop has begun: from now on a broker that is away for AWAY_TIMEOUT is not waited for."""
-        if not self.looking.running and not self.given_up:
-            self.looking.start(LOOK_AGAIN)
-
-    def look(self) -> None:
-        now = self.clock.seconds()
-        if self.connected:
-            self.away_since = None
-        elif self.away_since is None:
-            self.away_since = now
-        elif now - self.away_since >= AWAY_TIMEOUT:
-            self.give_up()
-
-    async def answered(self, waited: Deferred[Any]) -> bool:
-        """Whether that came about within STOP_TIMEOUT, for what stops.
-
-        If not, nobody is there, and both connections are dropped: whatever else waits for the broker ends with them,
-        not each thing after a time of its own.
-        """
-        try:
-            await waited.addTimeout(STOP_TIMEOUT, self.clock)
-        except (DeferredTimeout, FirstError):  # the latter from gatherResults, when it is cancelled
-            log.warn("the broker has not answered for {seconds} s: stopping without it", seconds=STOP_TIMEOUT)
-            if self.looking.running:
-                self.give_up()
-            else:
-                self.drop()
-            return False
-        return True
-
     def give_up(self) -> None:
         """What waits for the broker fails, and is reported. What was not acked by now goes back to its queue."""
-        self.given_up = True
-        if self.looking.running:
-            self.looking.stop()
         self.drop()  # first: a worker that fails for this must not ack its message
         if self._publisher is not None:
             self._publisher.give_up()
-        for call in list(self.on_given_up):
-            call()
 
     def drop(self) -> None:
+        """Give up the connections, which do not answer; others are made."""
         for connection in self.in_use:
             connection.drop()
 
@@ -462,11 +417,10 @@ class Connections(MultiService):
         return Deferred.fromCoroutine(self.stop())
 
     async def stop(self) -> None:
-        self.leave()
+        self.leaving.begin()
         self.unacked.stop()
         if self._publisher is not None:
-            await self.answered(self._publisher.flush())
+            await self.leaving.answered(self._publisher.flush())
             self._publisher.give_up()
-        if self.looking.running:
-            self.looking.stop()
+        self.leaving.end()
         await MultiService.stopService(self)

@@ -103,7 +103,7 @@ class Consumer:
 
     async def close(self) -> None:
         for consumer in self.opened:
-            await self.connections.answered(consumer.cancel())
+            await self.connections.leaving.answered(consumer.cancel())
         await self.connections.stopService()
         if not self.ended.called:
             self.ended.callback(None)
