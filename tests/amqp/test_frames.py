@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -118,6 +119,21 @@ class AssemblerTests(SynchronousTestCase):
             self.assertEqual(
                 self.assertRaises(FrameError, assembler.frame, *sequence[-1]).code, ReplyCode.UNEXPECTED_FRAME
             )
+
+    def test_body_in_many_small_frames(self) -> None:
+        """A body that comes in frames of two bytes takes no more memory than one that comes in a few."""
+        contents: list[frames.Content] = []
+        assembler = frames.Assembler(contents.append)
+        size = 200_000
+        assembler.frame(FRAME_METHOD, DELIVER)
+        assembler.frame(FRAME_HEADER, frames.HEADER.pack(60, 0, size + 5000) + PROPERTIES)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for _ in range(size // 2):
+            assembler.frame(FRAME_BODY, bytes(bytearray(b"ab")))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 3 * size)
+        assembler.frame(FRAME_BODY, b"c" * 5000)
+        self.assertEqual(contents[0].body, b"ab" * (size // 2) + b"c" * 5000)
 
     def test_body_limits(self) -> None:
         """A body longer than its header said, or than is taken here, is refused before it fills the memory."""

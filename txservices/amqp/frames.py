@@ -29,6 +29,7 @@ from txservices.amqp.spec import (
 from txservices.exceptions import FrameError
 
 FRAME_MAX = 131_072  # bytes of a whole frame; RabbitMQ's own default
+SMALL_PART = 4096  # bytes of a body's frame under which it is joined with the one before: an object a frame is 40 more
 BODY_MAX = 134_217_728  # bytes of a message's body taken in: RabbitMQ's default limit, 128 MiB
 
 FRAME = Struct(">BHI")  # type, channel, size of the payload
@@ -156,7 +157,7 @@ class Assembler:
         self.receive = receive
         self.body_max = body_max
         self.frame: Callable[[int, bytes], None] = self.receive_method
-        self.parts: list[bytes] = []
+        self.parts: list[bytes | bytearray] = []
         self.missing = 0  # bytes of the body still to come
 
     def receive_method(self, kind: int, payload: bytes) -> None:
@@ -200,8 +201,12 @@ class Assembler:
             self.content.body = payload
             self.finish()
             return
-        if payload:  # empty frames are legal, and must not fill the memory
+        if len(payload) >= SMALL_PART:
             self.parts.append(payload)
+        elif payload:  # many small frames are legal, empty ones too, and must not take more memory than they bring
+            if not self.parts or type(self.parts[-1]) is bytes:
+                self.parts.append(bytearray())
+            self.parts[-1] += payload
         if self.missing == 0:
             self.content.body = b"".join(self.parts)
             self.parts = []
