@@ -25,7 +25,7 @@ from tests.faults.mutations import Mutations, mended
 from tests.faults.scene import FULL
 from tests.web.peer import WebTestCase
 
-INPUTS = 100_000 if FULL else 3000
+INPUTS = 100_000 if FULL else 2000
 SLOWEST = 2.0  # seconds of the processor for one input: thousands of times what one takes
 GROWTH = 100  # MiB that all inputs of a test may add to the most that the process ever had
 RARELY = 30  # one conversation in so many is a big one
