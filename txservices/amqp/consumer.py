@@ -157,7 +157,8 @@ class Consumer:
         self.drain()
         for call in self.on_lost:
             call()
-        if self.open and self.attaching is None and isinstance(error, ChannelClosedByBroker):
+        # a channel that is closed for what attach() asked of it is dealt with in attached(), which comes first
+        if self.open and self.attaching is None and self.retry is None and isinstance(error, ChannelClosedByBroker):
             log.warn("the channel that consumes {queue} is closed: {error}", queue=self.queue_name, error=error)
             self.again(CONSUME_RETRY)
 
