@@ -269,6 +269,26 @@ class CallIds(ServicesCase):
         [outside] = [event for event in self.events if event.get("what") == "outside"]
         self.assertNotIn("call_id", outside)
 
+    async def test_what_outlives_it(self) -> None:
+        """A connection that is made for a worker's reply is everybody's: its lines bear no call id."""
+
+        class Lone:
+            name = "lone"
+
+            @rpc
+            def method(self):
+                say("lone")
+
+        await self.start(Lone)
+        connected = len(self.of_connections())
+        with self.assertLogs("app.standard"):
+            await self.cluster_rpc.lone.method()
+        self.assertGreater(len(self.of_connections()), connected)
+        self.assertEqual([event for event in self.of_connections() if "call_id" in event], [])
+
+    def of_connections(self) -> list[LogEvent]:
+        return [event for event in self.events if event["log_namespace"] == "txservices.amqp.connection"]
+
     def test_line(self) -> None:
         """It stands behind the namespace."""
         line = logs.one_line({"log_format": "sold", "log_namespace": "app", "log_time": 0.0, "call_id": "shop.sell.1"})

@@ -11,6 +11,7 @@ memory alarm stops reading those who publish; acks, on the other connection, mus
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from random import uniform
 from typing import Any
 
@@ -100,7 +101,8 @@ class Connection(Service):
     def startService(self) -> None:
         super().startService()
         self.started_at = self.clock.seconds()
-        self.keeping = Deferred.fromCoroutine(self.keep())
+        # A worker may be the first to need it; what it says for the rest of its life is none of that worker's.
+        self.keeping = Context().run(Deferred.fromCoroutine, self.keep())
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
