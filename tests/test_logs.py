@@ -16,10 +16,12 @@ from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher, globalLogPu
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import processes
+from tests.faults.scene import until
 from tests.services import ServicesCase
 from txservices import logs
 from txservices.events import EventDispatcher
 from txservices.exceptions import ConfigurationError
+from txservices.messaging import Publisher
 from txservices.rpc import RpcProxy, rpc
 
 
@@ -167,6 +169,7 @@ class Talkative:
     name = "talkative"
     talkative = RpcProxy("talkative")
     dispatch = EventDispatcher()
+    publish = Publisher()
 
     @rpc
     def plain(self):
@@ -218,6 +221,12 @@ class Talkative:
         self.talkative.quiet()
         say("thread")
 
+    @rpc
+    async def careless(self):
+        self.talkative.nothing.call_async()
+        self.publish(1, routing_key="nowhere", mandatory=True)
+        await self.talkative.quiet()
+
     @rpc(expected_exceptions=ValueError)
     def expected(self):
         raise ValueError("as expected")
@@ -268,6 +277,17 @@ class CallIds(ServicesCase):
         self.assertEqual(event["log_system"], f"txservices.workers#warn {event['call_id']}")
         [outside] = [event for event in self.events if event.get("what") == "outside"]
         self.assertNotIn("call_id", outside)
+
+    async def test_what_nobody_waited_for(self) -> None:
+        """A call that fails, and a message that goes nowhere, are told with the id of the worker that did not look."""
+        await self.cluster_rpc.talkative.careless()
+        await until(lambda: len(self.complaints()) == 2)
+        self.assertRegex(
+            " ".join(str(each.get("call_id")) for each in self.complaints()), r"^talkative\.careless\.(\S+) \S+\1$"
+        )
+
+    def complaints(self) -> list[LogEvent]:
+        return [event for event in self.events if event["log_level"] is LogLevel.error]
 
     async def test_what_outlives_it(self) -> None:
         """A connection that is made for a worker's reply is everybody's: its lines bear no call id."""

@@ -340,10 +340,11 @@ class MethodProxy:
 class RpcReply:
     """The outcome of one call, to be had as often as asked."""
 
-    __slots__ = ("asked", "call", "outcome", "waiting")
+    __slots__ = ("asked", "call", "outcome", "run", "waiting")
 
     def __init__(self, answer: Deferred[Any], call: str) -> None:
         self.call = call
+        self.run = copy_context().run
         self.asked = False
         self.outcome: Any = None
         self.waiting: list[Deferred[Any]] | None = []  # None once there is an outcome
@@ -368,7 +369,7 @@ class RpcReply:
 
     def __del__(self) -> None:
         if not self.asked and isinstance(self.outcome, Failure):
-            log.error("{call} failed, and nobody asked: {error}", call=self.call, error=self.outcome.value)
+            self.run(log.error, "{call} failed, and nobody asked: {error}", call=self.call, error=self.outcome.value)
 
 
 class BlockingMethodProxy(MethodProxy):

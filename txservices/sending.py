@@ -211,7 +211,7 @@ class Confirmation(Deferred[None]):
         self.worker_ctx = worker_ctx
         self.exchange = exchange
         self.routing_key = routing_key
-        self.run = copy_context().run  # in it callbacks' log lines bear the worker's call id
+        self.run = copy_context().run  # in it log lines bear the worker's call id
         unconfirmed.add(worker_ctx)
 
     def done(self, error: Exception | None) -> None:
@@ -230,7 +230,8 @@ class Confirmation(Deferred[None]):
     def __del__(self) -> None:
         failure = getattr(self, "result", None)
         if isinstance(failure, Failure):
-            log.error(
+            self.run(
+                log.error,
                 "{routing_key!r} was not published to {exchange!r}: {error}",
                 routing_key=self.routing_key,
                 exchange=self.exchange,
