@@ -227,6 +227,11 @@ class Talkative:
         self.publish(1, routing_key="nowhere", mandatory=True)
         await self.talkative.quiet()
 
+    @rpc(blocking=True)
+    def careless_thread(self):
+        self.talkative.nothing.call_async()
+        self.talkative.quiet()
+
     @rpc(expected_exceptions=ValueError)
     def expected(self):
         raise ValueError("as expected")
@@ -285,6 +290,13 @@ class CallIds(ServicesCase):
         self.assertRegex(
             " ".join(str(each.get("call_id")) for each in self.complaints()), r"^talkative\.careless\.(\S+) \S+\1$"
         )
+
+    async def test_what_no_thread_waited_for(self) -> None:
+        """The same of a worker in a thread."""
+        await self.cluster_rpc.talkative.careless_thread()
+        await until(self.complaints)
+        [complaint] = self.complaints()
+        self.assertRegex(complaint["call_id"], r"^talkative\.careless_thread\.")
 
     def complaints(self) -> list[LogEvent]:
         return [event for event in self.events if event["log_level"] is LogLevel.error]

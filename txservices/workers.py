@@ -57,7 +57,8 @@ def in_reactor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("in_reactor() waits, which only a method with blocking = True may: await elsewhere")
     if workers.closed:  # a reactor that is joining its threads answers nobody
         raise ContainerBeingKilled()
-    return blockingCallFromThread(default_reactor(), workers.call_for_thread, function, args, kwargs)
+    in_context = partial(copy_context().run, function)  # what it logs there is this worker's
+    return blockingCallFromThread(default_reactor(), workers.call_for_thread, in_context, args, kwargs)
 
 
 def default_reactor() -> Any:
@@ -394,10 +395,10 @@ def keep_context(returned: Deferred[Any]) -> None:
     chain: list[Any] = attributes.get("_callbacks") or attributes.get("callbacks") or []
     if chain:
         run = copy_context().run
-        chain[:] = [tuple(in_context(run, *each) for each in pair) for pair in chain]
+        chain[:] = [tuple(run_in(run, *each) for each in pair) for pair in chain]
 
 
-def in_context(run: Callable[..., Any], callback: Any, *arguments: Any) -> tuple[Any, ...]:
+def run_in(run: Callable[..., Any], callback: Any, *arguments: Any) -> tuple[Any, ...]:
     if not callable(callback):  # a mark of Twisted's own: another Deferred waits for this one
         return callback, *arguments
     return partial(run, callback), *arguments
