@@ -108,9 +108,9 @@ class Shells(TestCase):
         running = await self.services()
         shell = self.at_terminal("--interface", "plain")
         await shell.line("Broker: amqp://guest:[*]{8}@127.0.0.1:[0-9]+/.*\r\n(.*\r\n)+>>> ")
-        for typed, answer in [("n.rpc.odd.add(1, 41)", "^42\r$"), ("1 / 0", "^ZeroDivisionError"), ("6 * 9", "^54\r$")]:
+        for typed, answer in [("n.rpc.odd.add(1, 41)", "42"), ("1 / 0", "ZeroDivisionError.*"), ("6 * 9", "54")]:
             shell.process.write(f"{typed}\n".encode())
-            await shell.line(answer)
+            await shell.line(f"^{answer}\r\n>>> ")  # at its prompt: before, the terminal itself would take a Ctrl-D
         shell.process.write(b"\x04")
         self.assertEqual(await shell.exit(), 0, str(shell))
         await processes.stopped(running)
