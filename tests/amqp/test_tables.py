@@ -9,6 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.amqp import tables
+from txservices.amqp.frames import FRAME_MAX
 from txservices.amqp.spec import ReplyCode
 from txservices.exceptions import FrameError
 
@@ -79,6 +80,15 @@ class FieldTests(SynchronousTestCase):
         self.assertRaises(ValueError, tables.encode_table, value)
         error = self.assertRaises(FrameError, tables.decode_table, data[1:])
         self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
+
+    def test_size_has_an_end(self) -> None:
+        """A table that fills a frame is read whole; one that says that it is larger than its frame is a syntax error."""
+        table = {f"{number:05}": None for number in range(FRAME_MAX // 8)}
+        data = tables.encode_table(table)
+        self.assertEqual(tables.decode_table(data), (table, len(data)))
+        for size in (len(data) - 3, 0x7FFFFFFF, 0xFFFFFFFF):
+            error = self.assertRaises(FrameError, tables.decode_table, tables.LONG.pack(size) + data[4:])
+            self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
 
     def test_cut_tables_are_syntax_errors(self) -> None:
         """Bytes that end too soon, anywhere, are the peer's error and never an exception of ours."""
