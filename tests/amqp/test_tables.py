@@ -82,7 +82,7 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
 
     def test_size_has_an_end(self) -> None:
-        """A table that fills a frame is read whole; one that says that it is larger than its frame is a syntax error."""
+        """A table that fills a frame is read whole; one that says that it is larger than that is a syntax error."""
         table = {f"{number:05}": None for number in range(FRAME_MAX // 8)}
         data = tables.encode_table(table)
         self.assertEqual(tables.decode_table(data), (table, len(data)))
