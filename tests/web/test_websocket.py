@@ -1,4 +1,4 @@
-"""WebSockets, with another's client: its frames in and ours out, over memory; and once over TCP."""
+"""Calls by WebSocket, the hub, and services that share an address; once over TCP."""
 
 from __future__ import annotations
 
@@ -8,143 +8,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
-from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
-from websockets.uri import parse_uri
 
-from tests.web.peer import Peer, WebTestCase
+from tests.web.chat import Chat, SocketsCase, event, failed, succeeded
 from txservices.exceptions import ConfigurationError, ConnectionNotFound
 from txservices.runners import ServiceRunner
-from txservices.web import sockets
-from txservices.web.handlers import http
 from txservices.web.websocket import WebSocketHubProvider, rpc
-
-
-class Client:
-    """The client of the ``websockets`` package on a connection that is memory."""
-
-    def __init__(self, peer: Peer, origin: Any = None) -> None:
-        self.peer = peer
-        self.protocol = ClientProtocol(parse_uri("ws://here:8000/ws"), origin=origin)
-        self.protocol.send_request(self.protocol.connect())
-        self.exchange()
-        events = self.protocol.events_received()
-        self.response: Any = events[0] if events else None
-        self.frames: list[Frame] = events[1:]
-
-    def exchange(self) -> None:
-        for data in self.protocol.data_to_send():
-            if data:
-                self.protocol.receive_data(self.peer.send(data))
-        self.protocol.receive_data(self.peer.received())
-
-    def messages(self) -> list[Any]:
-        """The messages that have come meanwhile."""
-        self.exchange()
-        frames, self.frames = [*self.frames, *self.protocol.events_received()], []
-        return [json.loads(frame.data) for frame in frames if frame.opcode is Opcode.TEXT]
-
-    def text(self, text: str) -> list[Any]:
-        """What comes back for a message."""
-        self.protocol.send_text(text.encode())
-        return self.messages()
-
-    def call(self, method: Any, correlation_id: Any = None, **data: Any) -> list[Any]:
-        """What comes back for a request."""
-        return self.text(json.dumps({"method": method, "data": data, "correlation_id": correlation_id}))
-
-
-def succeeded(data: Any, correlation_id: Any = None) -> dict[str, Any]:
-    return {"type": "result", "success": True, "data": data, "correlation_id": correlation_id}
-
-
-def failed(exc_type: str, *args: Any, correlation_id: Any = None, path: str = "nameko.exceptions") -> dict[str, Any]:
-    error = {
-        "exc_type": exc_type,
-        "exc_path": f"{path}.{exc_type}",
-        "exc_args": list(args),
-        "value": str(args[0]) if args else "",
-    }
-    return {"type": "result", "success": False, "error": error, "correlation_id": correlation_id}
-
-
-def event(name: str, data: Any) -> dict[str, Any]:
-    return {"type": "event", "event": name, "data": data}
-
-
-class Chat:
-    """A service with sockets, and HTTP on the same port."""
-
-    name = "chat"
-    hub = WebSocketHubProvider()
-    waiting: list[Deferred[Any]] = []
-    calls: list[Any] = []
-
-    @rpc
-    def echo(self, socket_id, value):
-        return value
-
-    @rpc
-    def whoami(self, socket_id):
-        return socket_id
-
-    @rpc
-    def fail(self, socket_id):
-        raise ValueError("on purpose")
-
-    @rpc
-    def unwritable(self, socket_id):
-        return object()
-
-    @rpc
-    async def wait(self, socket_id, value):
-        self.calls.append(value)
-        self.waiting.append(Deferred())
-        await self.waiting[-1]
-        return value
-
-    @rpc
-    def subscribe(self, socket_id, channel):
-        self.hub.subscribe(socket_id, channel)
-        return self.hub.get_subscriptions(socket_id)
-
-    @rpc
-    def unsubscribe(self, socket_id, channel):
-        self.hub.unsubscribe(socket_id, channel)
-        return self.hub.get_subscriptions(socket_id)
-
-    @rpc
-    def broadcast(self, socket_id, channel, value):
-        self.hub.broadcast(channel, "said", value)
-
-    @rpc
-    def unicast(self, socket_id, target, value):
-        return self.hub.unicast(target, "told", value)
-
-    @http("GET", "/")
-    def page(self, request):
-        return "a page"
-
-
-class SocketsCase(WebTestCase):
-    """A ``Chat`` and its clients."""
-
-    async def setUp(self) -> None:
-        super().setUp()
-        Chat.waiting, Chat.calls = [], []
-
-    async def start(self, **config: Any) -> None:
-        await self.serve(Chat, **config)
-
-    def client(self, origin: Any = None) -> Client:
-        return Client(self.peer(), origin)
-
-    def connected(self) -> tuple[Client, str]:
-        """A client that is, and its socket's id."""
-        client = self.client()
-        (first,) = client.messages()
-        return client, first["data"]["socket_id"]
 
 
 class Requests(SocketsCase):
@@ -274,17 +143,8 @@ class Hub(SocketsCase):
         hub.broadcast("a", "said", 1)
 
 
-class Frames(SocketsCase):
-    """What is no WebSocket, or no good one."""
-
-    async def test_no_handshake(self) -> None:
-        """A plain request is answered 400, another version of the protocol 426."""
-        await self.start()
-        self.assertTrue(self.peer().get("/ws").startswith(b"HTTP/1.1 400 "))
-        upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
-        answer = self.peer().get("/ws", *upgrade, "Sec-WebSocket-Version: 12")
-        self.assertTrue(answer.startswith(b"HTTP/1.1 426 "), answer)
-        self.assertIn(b"Sec-WebSocket-Version: 13\r\n", answer)
+class Doors(SocketsCase):
+    """Who may come in, and the end."""
 
     async def test_origin(self) -> None:
         """Pages of another origin are refused, unless the configuration names theirs."""
@@ -298,47 +158,6 @@ class Frames(SocketsCase):
         self.assertEqual(self.client("http://elsewhere").response.status_code, 101)
         self.assertEqual(self.client("http://here:8000").response.status_code, 403)
         self.assertEqual(self.client().response.status_code, 101)
-
-    async def test_bad_frames(self) -> None:
-        """Bytes that are no frames, or no text, close the socket with the reason."""
-        await self.start()
-        for data, code in [(b"\xff" * 20, 1002), (b"\x81\x81\0\0\0\0\xff", 1007), (b"\x81\x01a", 1002)]:
-            client, _ = self.connected()
-            client.protocol.receive_data(client.peer.send(data))
-            self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, code)
-            self.assertTrue(client.peer.transport.disconnecting)
-
-    async def test_too_big(self) -> None:
-        """A message over ``WEB_BODY_MAX`` closes the socket before all of it has come."""
-        await self.start(WEB_BODY_MAX=100)
-        client, _ = self.connected()
-        client.protocol.send_text(b"x" * 101, fin=False)
-        client.messages()
-        self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1009)
-
-    async def test_does_not_read(self) -> None:
-        """A client that takes nothing is left when too much waits for it."""
-        self.patch(sockets, "BACKLOG_MAX", 1000)
-        await self.start()
-        client, _ = self.connected()
-        client.call("echo", value="x" * 2000)
-        client.peer.channel.pauseProducing()
-        client.call("echo", value="x" * 500)
-        client.peer.channel.resumeProducing()
-        client.call("echo", value="x" * 800)
-        client.peer.channel.pauseProducing()
-        self.assertTrue(client.peer.transport.connected)
-        client.call("echo", value="x" * 1000)
-        self.assertFalse(client.peer.transport.connected)
-
-    async def test_close(self) -> None:
-        """A client's goodbye is answered."""
-        await self.start()
-        client, _ = self.connected()
-        client.protocol.send_close(1000, "bye")
-        client.messages()
-        self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1000)
-        self.assertTrue(client.peer.transport.disconnecting)
 
     async def test_stop(self) -> None:
         """A service that stops takes no more requests, answers those that run, and says goodbye."""
@@ -437,62 +256,6 @@ class TwoServices(SocketsCase):
         self.assertEqual(client.messages(), [succeeded("found")])
         self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1001)
         await stopping
-
-
-class Pings(SocketsCase):
-    """Who is silent is asked whether he is there."""
-
-    def pass_time(self, seconds: float) -> None:
-        self.reactor.pump([1.0] * int(seconds))
-
-    async def test_answered(self) -> None:
-        """A client that answers stays, however long it has nothing to say."""
-        await self.start()
-        client, _ = self.connected()
-        for _ in range(5):
-            self.pass_time(sockets.PING_INTERVAL + 2)
-            client.exchange()  # the ping comes in, and goes out as a pong
-            client.exchange()
-        self.pass_time(sockets.PING_INTERVAL - 1)
-        self.assertEqual(client.call("echo", value=1), [succeeded(1)])
-
-    async def test_dead(self) -> None:
-        """A client whose cable was pulled is found within PING_INTERVAL and PING_TIMEOUT; its subscriptions go."""
-        await self.start()
-        client, socket_id = self.connected()
-        client.call("subscribe", channel="room")
-        (container,) = self.runner.containers
-        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
-        self.pass_time(sockets.PING_INTERVAL + sockets.PING_TIMEOUT - 2)
-        self.assertEqual(hub.get_subscriptions(socket_id), ["room"])
-        self.pass_time(4)
-        self.assertFalse(client.peer.transport.connected)
-        self.assertRaises(ConnectionNotFound, hub.get_subscriptions, socket_id)
-
-    async def test_busy(self) -> None:
-        """A client whose requests wait, so that we don't read from it, is not taken for dead."""
-        await self.start()
-        client, _ = self.connected()
-        for number in range(20):
-            client.call("wait", number, value=number)
-        self.pass_time(3 * (sockets.PING_INTERVAL + sockets.PING_TIMEOUT))
-        self.assertTrue(client.peer.transport.connected)
-        for number in range(20):
-            Chat.waiting[number].callback(None)
-        self.assertEqual(len(client.messages()), 20)
-
-    async def test_goodbye_unheard(self) -> None:
-        """A socket that we have closed, and whose client takes nothing any more, does not stay."""
-        await self.start()
-        client, _ = self.connected()
-        transport, aborted = client.peer.transport, []
-        self.patch(transport, "loseConnection", lambda: None)  # what was written has not gone out
-        self.patch(transport, "abortConnection", lambda: aborted.append(True))
-        client.protocol.receive_data(client.peer.send(b"\xff" * 20))
-        self.pass_time(sockets.PING_INTERVAL - 1)
-        self.assertEqual(aborted, [])
-        self.pass_time(2)
-        self.assertEqual(aborted, [True])
 
 
 class OverTCP(TestCase):

@@ -1,0 +1,118 @@
+"""Frames of WebSockets, good and bad, and who is silent."""
+
+from __future__ import annotations
+
+from tests.web.chat import Chat, SocketsCase, succeeded
+from txservices.exceptions import ConnectionNotFound
+from txservices.web import sockets
+from txservices.web.websocket import WebSocketHubProvider
+
+
+class Frames(SocketsCase):
+    """What is no WebSocket, or no good one."""
+
+    async def test_no_handshake(self) -> None:
+        """A plain request is answered 400, another version of the protocol 426."""
+        await self.start()
+        self.assertTrue(self.peer().get("/ws").startswith(b"HTTP/1.1 400 "))
+        upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+        answer = self.peer().get("/ws", *upgrade, "Sec-WebSocket-Version: 12")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 426 "), answer)
+        self.assertIn(b"Sec-WebSocket-Version: 13\r\n", answer)
+
+    async def test_bad_frames(self) -> None:
+        """Bytes that are no frames, or no text, close the socket with the reason."""
+        await self.start()
+        for data, code in [(b"\xff" * 20, 1002), (b"\x81\x81\0\0\0\0\xff", 1007), (b"\x81\x01a", 1002)]:
+            client, _ = self.connected()
+            client.protocol.receive_data(client.peer.send(data))
+            self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, code)
+            self.assertTrue(client.peer.transport.disconnecting)
+
+    async def test_too_big(self) -> None:
+        """A message over ``WEB_BODY_MAX`` closes the socket before all of it has come."""
+        await self.start(WEB_BODY_MAX=100)
+        client, _ = self.connected()
+        client.protocol.send_text(b"x" * 101, fin=False)
+        client.messages()
+        self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1009)
+
+    async def test_does_not_read(self) -> None:
+        """A client that takes nothing is left when too much waits for it."""
+        self.patch(sockets, "BACKLOG_MAX", 1000)
+        await self.start()
+        client, _ = self.connected()
+        client.call("echo", value="x" * 2000)
+        client.peer.channel.pauseProducing()
+        client.call("echo", value="x" * 500)
+        client.peer.channel.resumeProducing()
+        client.call("echo", value="x" * 800)
+        client.peer.channel.pauseProducing()
+        self.assertTrue(client.peer.transport.connected)
+        client.call("echo", value="x" * 1000)
+        self.assertFalse(client.peer.transport.connected)
+
+    async def test_close(self) -> None:
+        """A client's goodbye is answered."""
+        await self.start()
+        client, _ = self.connected()
+        client.protocol.send_close(1000, "bye")
+        client.messages()
+        self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1000)
+        self.assertTrue(client.peer.transport.disconnecting)
+
+
+class Pings(SocketsCase):
+    """Who is silent is asked whether he is there."""
+
+    def pass_time(self, seconds: float) -> None:
+        self.reactor.pump([1.0] * int(seconds))
+
+    async def test_answered(self) -> None:
+        """A client that answers stays, however long it has nothing to say."""
+        await self.start()
+        client, _ = self.connected()
+        for _ in range(5):
+            self.pass_time(sockets.PING_INTERVAL + 2)
+            client.exchange()  # the ping comes in, and goes out as a pong
+            client.exchange()
+        self.pass_time(sockets.PING_INTERVAL - 1)
+        self.assertEqual(client.call("echo", value=1), [succeeded(1)])
+
+    async def test_dead(self) -> None:
+        """A client whose cable was pulled is found within PING_INTERVAL and PING_TIMEOUT; its subscriptions go."""
+        await self.start()
+        client, socket_id = self.connected()
+        client.call("subscribe", channel="room")
+        (container,) = self.runner.containers
+        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        self.pass_time(sockets.PING_INTERVAL + sockets.PING_TIMEOUT - 2)
+        self.assertEqual(hub.get_subscriptions(socket_id), ["room"])
+        self.pass_time(4)
+        self.assertFalse(client.peer.transport.connected)
+        self.assertRaises(ConnectionNotFound, hub.get_subscriptions, socket_id)
+
+    async def test_busy(self) -> None:
+        """A client whose requests wait, so that we don't read from it, is not taken for dead."""
+        await self.start()
+        client, _ = self.connected()
+        for number in range(20):
+            client.call("wait", number, value=number)
+        self.pass_time(3 * (sockets.PING_INTERVAL + sockets.PING_TIMEOUT))
+        self.assertTrue(client.peer.transport.connected)
+        for number in range(20):
+            Chat.waiting[number].callback(None)
+        self.assertEqual(len(client.messages()), 20)
+
+    async def test_goodbye_unheard(self) -> None:
+        """A socket that we have closed, and whose client takes nothing any more, does not stay."""
+        await self.start()
+        client, _ = self.connected()
+        transport, aborted = client.peer.transport, []
+        self.patch(transport, "loseConnection", lambda: None)  # what was written has not gone out
+        self.patch(transport, "abortConnection", lambda: aborted.append(True))
+        client.protocol.receive_data(client.peer.send(b"\xff" * 20))
+        self.pass_time(sockets.PING_INTERVAL - 1)
+        self.assertEqual(aborted, [])
+        self.pass_time(2)
+        self.assertEqual(aborted, [True])
