@@ -88,9 +88,9 @@ class Slow(FaultsCase):
 
     async def limit(self, consumer_timeout: int, tick: int) -> None:
         """Milliseconds that the broker waits, and after which it looks again."""
+        setting = "application:set_env(rabbit, {}, {})"
         values = {"consumer_timeout": consumer_timeout, "channel_tick_interval": tick}
-        for name, value in values.items():
-            await self.broker.ctl("eval", f"application:set_env(rabbit, {name}, {value}).")
+        await self.broker.ctl("eval", ", ".join(setting.format(*each) for each in values.items()) + ".")
 
     async def test_row_26_longer_than_the_consumer_timeout(self) -> None:
         """It is warned of before; the channel that the broker closes is made again, others' events are handled, and the
