@@ -173,6 +173,22 @@ class Consuming(LinkCase):
         copies = await self.all_there(recorded, 10)
         self.assertEqual(set(copies.values()), {1})
 
+    async def test_row_08_the_attempts_hang(self) -> None:
+        """Who takes connections and says nothing is given up by the heartbeat as well, and the next attempt is made."""
+        recorded = Recorded()
+        consumer = await self.consumer(self.bare(HEARTBEAT=HEARTBEAT), recorded)
+        back = Heard()
+        consumer.on_ready.append(back)
+        self.proxy.freeze()
+        await self.proxy.linked.wait(2)
+        began = reactor.seconds()
+        await self.proxy.linked.wait(3)
+        self.in_time(began, SILENCE + BACK)
+        self.proxy.heal_after_cut()
+        began = reactor.seconds()
+        await back.wait()
+        self.in_time(began, BACK)
+
     async def test_row_08_the_attempts_failed_too(self) -> None:
         """The same when the attempts made meanwhile ended in a reset."""
         recorded = Recorded()
