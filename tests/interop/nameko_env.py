@@ -33,6 +33,19 @@ REQUIREMENTS = (
     "eventlet>=0.36",  # the first that imports on Python 3.12
     "setuptools<81",  # nameko's command line asks for pkg_resources
 )
+# kombu 5.2 asks Python for entry points in a way that went with 3.12
+AT_START = """
+from importlib import metadata
+
+if not hasattr(metadata.EntryPoints, "get"):
+    metadata.EntryPoints.get = lambda self, group, default=(): self.select(group=group) or default
+"""
+WRITE_AT_START = """
+import os, sys, sysconfig
+
+with open(os.path.join(sysconfig.get_path("purelib"), "sitecustomize.py"), "w") as file:
+    file.write(sys.argv[1])
+"""
 MINUTES = 5 * 60  # for pip, 15 seconds on a good line
 
 
@@ -76,6 +89,8 @@ def made(folder: str, version: str) -> str:
             run(sys.executable, "-m", "venv", folder)
             pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
             run(*pip, *VERSIONS[version], *REQUIREMENTS)
+            if version == OLD_KOMBU:
+                run(interpreter, "-c", WRITE_AT_START, AT_START)
             run(interpreter, "-W", "ignore", "-c", "import nameko.runners, nameko.standalone.rpc")
             open(marker, "w").close()
     return interpreter
