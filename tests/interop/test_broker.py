@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 
 from tests import processes
 from tests.faults.scene import mortal, until
@@ -23,6 +25,7 @@ from tests.services import ServicesCase
 
 NAMES = ("Answers", "Caller", "Teller", "Books")
 DEADLINE = 45  # seconds that a call may take, and that all may take to be back
+PACE = 0.05  # seconds from one call's end to the next: the machine is for the broker, which has to start
 AFTER = 5  # of each kind that have to go well when the broker is back
 # What nameko's callers and tellers say that have given up: kombu's, amqp's and Python's words for no connection.
 GIVEN_UP = re.compile(r"OperationalError|Connection\w*(Error|Forced|Refused)|BrokenPipe|OSError|Socket closed")
@@ -76,6 +79,7 @@ class Restarts(InteropCase):
             except Exception as error:
                 result = error
             self.seen[kind].append((number, result))
+            await deferLater(reactor, PACE)
 
     def is_right(self, kind: str, number: int, result: Any) -> bool:
         echoed = [[number], {}]
