@@ -14,7 +14,7 @@ PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 ROWS = {
     "words": ["constants", "exceptions", "utils", "log_helpers"],
     "wire": ["settings", "serialization", "amqp"],
-    "core": ["extensions", "workers", "watchdog", "containers", "runners", "broker"],
+    "core": ["extensions", "threads", "workers", "watchdog", "containers", "runners", "broker"],
     "writes": [
         "timer",
         "dependency_providers",
@@ -44,7 +44,7 @@ ROWS = {
     ],
 }
 PLACE = {room: (row, place) for row, rooms in enumerate(ROWS.values()) for place, room in enumerate(rooms)}
-CORE = {"extensions", "workers", "watchdog", "containers", "runners"}
+CORE = {"extensions", "threads", "workers", "watchdog", "containers", "runners"}
 BROKER_USES = {"txservices.amqp." + name for name in ("spec", "tables", "codec", "frames")}
 HOSTS_OF_BROKER = {"broker", "tap", "cli", "testing"}
 PURE = {

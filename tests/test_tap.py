@@ -268,7 +268,7 @@ class Refused(Starts):
 
 async def declare_otherwise(uri: str) -> None:
     """The queue of `adder`, with an argument that ours has not."""
-    from txservices.amqp.connection import Connections
+    from txservices.amqp.connections import Connections
     from txservices.amqp.entities import Queue
 
     connections = Connections.from_config({"AMQP_URI": uri})

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices import constants
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.consumer import Consumer as QueueConsumer
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.exceptions import (
@@ -34,8 +34,8 @@ from txservices.exceptions import (
 )
 from txservices.sending import Sending, encode_to_headers, unconfirmed
 from txservices.serialization import Serializers
+from txservices.threads import in_reactor
 from txservices.utils import Sweeper, new_id
-from txservices.workers import in_reactor
 
 log = Logger()
 

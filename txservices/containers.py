@@ -33,16 +33,9 @@ from txservices.extensions import (
     iter_extensions,
     members,
 )
-from txservices.utils import import_from_path
-from txservices.workers import (
-    ExcInfo,
-    HandleResult,
-    WorkerContext,
-    Workers,
-    default_reactor,
-    in_reactor,
-    new_call_id,
-)
+from txservices.threads import grow_pool, in_reactor
+from txservices.utils import default_reactor, import_from_path
+from txservices.workers import ExcInfo, HandleResult, WorkerContext, Workers, new_call_id
 
 __all__ = [
     "ExcInfo",
@@ -245,7 +238,7 @@ class ServiceContainer(Service):
     async def start_extensions(self) -> None:
         if any(entrypoint.blocking for entrypoint in self.entrypoints):
             self.threads = self.max_workers
-            add_threads(self.threads)
+            grow_pool(self.threads)
         if self.owns_shared:
             self.shared.startService()
         await call_all([each.setup for each in self.extensions])
@@ -308,7 +301,7 @@ class ServiceContainer(Service):
                 return
 
     async def kill_at_once(self) -> None:
-        self.workers.closed = True
+        self.workers.close()
         self.cancel_start()
         await self.end_all("kill", self.entrypoints)
         await self.workers.abandon()
@@ -336,7 +329,7 @@ class ServiceContainer(Service):
                 timeout=timeout,
             )
             await self.workers.abandon()
-        self.workers.closed = True
+        self.workers.close()
 
     async def end_all(self, how: str, extensions: Iterable[Extension]) -> None:
         """Call ``stop`` or ``kill`` of all at once. Errors are logged: the others have to end as well."""
@@ -368,7 +361,7 @@ class ServiceContainer(Service):
             return
         self.stopped = True
         self.running = 0
-        add_threads(-self.threads)
+        grow_pool(-self.threads)
         self.threads = 0
         if self.failure is not None and not self.waiters:
             log.failure("{service} was killed", self.failure, service=self.service_name)
@@ -396,10 +389,3 @@ async def call_all(calls: Iterable[Callable[[], Any]]) -> None:
             each.cancel()
         cause: BaseException = error.subFailure.value  # type: ignore[assignment]
         raise cause from None
-
-
-def add_threads(number: int) -> None:
-    """Have the reactor's pool grow: a thread for each worker, so that they never take those that look up names."""
-    if number:
-        pool = default_reactor().getThreadPool()
-        pool.adjustPoolsize(maxthreads=pool.max + number)

@@ -22,7 +22,8 @@ from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider
 from txservices.messaging import Consumer, publisher_for
 from txservices.sending import HeaderEncoder, Publisher
-from txservices.workers import WorkerContext, in_reactor
+from txservices.threads import in_reactor
+from txservices.workers import WorkerContext
 
 SERVICE_POOL = "service_pool"
 SINGLETON = "singleton"

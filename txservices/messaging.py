@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
 from txservices import constants
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.consumer import Consumer as OpenConsumer
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.containers import ServiceContainer, call_all
@@ -32,7 +32,8 @@ from txservices.sending import (
 )
 from txservices.sending import Publisher as PublisherCore
 from txservices.serialization import Serializers
-from txservices.workers import ExcInfo, WorkerContext, in_reactor
+from txservices.threads import in_reactor
+from txservices.workers import ExcInfo, WorkerContext
 
 __all__ = [
     "Consumer",

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txservices import constants
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.consumer import Consumer as OpenConsumer
 from txservices.amqp.entities import Message, Queue
 from txservices.calls import (

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from txservices import constants
 from txservices.amqp import spec
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.declarations import entity_of, exchange_of, with_queue_type
 from txservices.serialization import Serializers, compress

@@ -27,8 +27,7 @@ from txservices.exceptions import CommandError
 from txservices.given import Given
 from txservices.standalone.blocking import ClusterProxy, ClusterRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import in_reactor
-from txservices.utils import sanitize_url
-from txservices.workers import default_reactor
+from txservices.utils import default_reactor, sanitize_url
 
 PIPED = "<stdin>"
 

@@ -9,7 +9,6 @@ is stepped by hand: where nothing waits, it is over before spawn returns, and no
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextvars import ContextVar, copy_context
@@ -17,15 +16,13 @@ from functools import partial
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.task import deferLater
-from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txservices import constants
-from txservices.exceptions import ContainerBeingKilled
 from txservices.extensions import DependencyProvider, Entrypoint
+from txservices.threads import Threads
 from txservices.utils import new_id
 
 if TYPE_CHECKING:
@@ -38,33 +35,11 @@ WAITS = (Deferred, CoroutineType)  # what a method or a hook gives to be waited 
 
 log = Logger()
 this_worker: ContextVar[WorkerContext | None] = ContextVar("this_worker", default=None)  # for the log
-this_thread = threading.local()  # .workers: those of the container whose blocking method it runs
 
 
 def new_call_id() -> str:
     """What makes one call's id differ from any other's."""
     return new_id()
-
-
-def in_reactor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function in the reactor's thread, wait for what it gives, and give that or raise its error.
-
-    For the thread of a ``blocking`` method, where what a dependency injects can't be awaited. Raises
-    ``ContainerBeingKilled`` once the container has stopped waiting for its workers.
-    """
-    workers: Workers | None = getattr(this_thread, "workers", None)
-    if workers is None:
-        raise RuntimeError("in_reactor() waits, which only a method with blocking = True may: await elsewhere")
-    if workers.closed:  # a reactor that is joining its threads answers nobody
-        raise ContainerBeingKilled()
-    in_context = partial(copy_context().run, function)  # what it logs there is this worker's
-    return blockingCallFromThread(default_reactor(), workers.call_for_thread, in_context, args, kwargs)
-
-
-def default_reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor
 
 
 class WorkerContext:
@@ -176,7 +151,7 @@ class Workers:
         self.waiting: deque[WorkerContext] = deque()
         self.beginning_waiting = False
         self.pending: set[Deferred[None]] = set()  # the lives that wait for something
-        self.thread_calls: set[Deferred[Any]] = set()
+        self.threads = Threads()
         self.closed = self.abandoned = False
         self.idle: list[Deferred[None]] = []
         self.on_ended: list[Callable[[WorkerContext, Any, ExcInfo | None], None]] = []
@@ -257,7 +232,7 @@ class Workers:
                     await done
             method = getattr(service, worker.entrypoint.method_name)
             if worker.blocking:
-                result = await self.in_thread(method, worker)
+                result = await self.threads.run(method, worker.args, worker.kwargs)
             else:
                 result = method(*worker.args, **worker.kwargs)
             if isinstance(result, WAITS):
@@ -328,38 +303,6 @@ class Workers:
             )
         return type(error), error, error.__traceback__
 
-    # Threads
-
-    def in_thread(self, method: Callable[..., Any], worker: WorkerContext) -> Deferred[Any]:
-        reactor = default_reactor()
-        context = copy_context()
-        return deferToThreadPool(reactor, reactor.getThreadPool(), context.run, self.run_in_thread, method, worker)
-
-    def run_in_thread(self, method: Callable[..., Any], worker: WorkerContext) -> Any:
-        this_thread.workers = self
-        try:
-            return method(*worker.args, **worker.kwargs)
-        finally:
-            this_thread.workers = None
-
-    def call_for_thread(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Deferred[Any]:
-        """A thread's ``in_reactor``, here in the reactor's."""
-        if self.closed:
-            raise ContainerBeingKilled()
-        calling = maybeDeferred(function, *args, **kwargs)
-        self.thread_calls.add(calling)
-
-        def called(result: Any) -> Any:
-            self.thread_calls.discard(calling)
-            return result
-
-        calling.addBoth(called)
-        if self.closed:  # by what the function did
-            calling.cancel()
-        return calling
-
     # The end
 
     def when_idle(self) -> Deferred[None]:
@@ -371,18 +314,20 @@ class Workers:
             waiter.callback(None)
         return waiter
 
-    async def abandon(self) -> None:
-        """Begin no more, cancel those that run, tell no entrypoint of a result. Their dependencies are torn down.
+    def close(self) -> None:
+        """Begin no more, and tell no entrypoint of a result."""
+        self.closed = self.threads.closed = True
 
-        A thread can't be ended: it gets an error at its next ``in_reactor``.
-        """
-        self.closed = self.abandoned = True
+    async def abandon(self) -> None:
+        """Begin no more, cancel those that run, tell no entrypoint of a result. Their dependencies are torn down."""
+        self.close()
+        self.abandoned = True
         self.waiting.clear()
-        waiting_in_threads = list(self.thread_calls)
-        for each in [*waiting_in_threads, *self.pending]:
+        told = self.threads.abandon()
+        for each in list(self.pending):
             each.cancel()
-        if waiting_in_threads:  # what they have asked the reactor by now it answers in its next turn
-            await deferLater(default_reactor(), 0)
+        if told is not None:
+            await told
 
 
 def keep_context(returned: Deferred[Any]) -> None:

@@ -11,7 +11,7 @@ from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.trial.unittest import TestCase
 
 from txservices.amqp import publisher as publisher_module
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker.broker import Broker, Sessions
 from txservices.broker.memory import brokers

@@ -15,7 +15,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from tests import rabbitmq
 from tests.faults.proxy import Proxy
 from tests.services import Heard, ServicesCase
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.rpc import rpc
 
 FULL = bool(os.environ.get("FAULTS_FULL"))  # the long form of what is scaled down

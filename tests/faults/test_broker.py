@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from tests import rabbitmq
 from tests.faults.scene import BACK, Echo, FaultsCase, mortal, until
 from tests.services import Heard, Recorded
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import event_handler
 from txservices.exceptions import (

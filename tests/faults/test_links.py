@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from tests.faults.scene import BACK, Echo, FaultsCase, until
 from tests.services import Heard, Recorded
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.consumer import Consumer
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import BROADCAST, event_handler

@@ -17,7 +17,7 @@ from tests.faults import load as load_module
 from tests.faults.checker import CALL, EVENT, Report
 from tests.faults.load import Load, LoadCase
 from tests.faults.scene import FULL, mortal
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue
 from txservices.events import event_handler
 from txservices.rpc import rpc

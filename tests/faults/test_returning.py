@@ -16,7 +16,7 @@ from tests.faults.growth import Growth, files, held_by, memory
 from tests.faults.scene import BACK, FULL, Echo, FaultsCase, until
 from tests.rabbitmq import free_port
 from txservices.amqp import connection as connection_module
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.endpoints import endpoint_for
 from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers

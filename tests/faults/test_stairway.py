@@ -20,7 +20,7 @@ from tests.faults.proxy import Conditions
 from tests.faults.scene import FULL, FaultsCase, until
 from tests.services import Recorded, numbers
 from txservices.amqp import connection as connection_module
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Exchange, Queue
 from txservices.broker.broker import Broker

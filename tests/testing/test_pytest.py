@@ -58,7 +58,7 @@ async def test_error(container_factory, rabbit_config):
 
 async def test_message(stage, amqp_uri, rabbit_config, get_message_from_queue):
     from txservices.amqp.entities import Exchange, Queue
-    from txservices.amqp.connection import Connections
+    from txservices.amqp.connections import Connections
     assert rabbit_config["AMQP_URI"] == amqp_uri
     connections = Connections.from_config(rabbit_config)
     connections.startService()
@@ -93,7 +93,7 @@ async def test_queue_without_waiting(stage, get_message_from_queue):
 
 async def declared(stage):
     from txservices.amqp.entities import Queue
-    from txservices.amqp.connection import Connections
+    from txservices.amqp.connections import Connections
     connections = Connections.from_config(stage.config)
     connections.startService()
     await connections.declare(Queue("q"))
@@ -130,7 +130,7 @@ async def test_fails(run):
 
 MANAGED = """
 import pytest
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.rpc import rpc
 from txservices.standalone.rpc import ClusterRpcProxy
 from txservices.testing.rabbit import HTTPError

@@ -9,7 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from tests import rabbitmq
 from tests.testing import managed
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.testing.rabbit import Client, HTTPError
 from txservices.testing.utils import assert_stops_raising, get_rabbit_connections, reset_rabbit_connections
 

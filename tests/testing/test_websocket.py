@@ -11,9 +11,9 @@ from twisted.internet.protocol import Factory, Protocol
 from txservices.exceptions import MethodNotFound, RemoteError
 from txservices.testing import TestCase
 from txservices.testing.websocket import VirtualSocket, make_virtual_socket, open_socket
+from txservices.utils import default_reactor
 from txservices.web.handlers import http
 from txservices.web.websocket import WebSocketHubProvider, rpc
-from txservices.workers import default_reactor
 
 
 class Chat:

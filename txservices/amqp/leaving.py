@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
-    from txservices.amqp.connection import Connections
+    from txservices.amqp.connections import Connections
 
 log = Logger()
 

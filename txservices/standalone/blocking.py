@@ -30,7 +30,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 
 from txservices import calls, constants
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.calls import Client, Context, RpcReply, ServiceProxy, default_options
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
@@ -38,8 +38,7 @@ from txservices.sending import Sending, send, unconfirmed
 from txservices.serialization import Serializers
 from txservices.standalone import rpc as standalone
 from txservices.standalone.reactor_thread import current, in_reactor
-from txservices.utils import sanitize_url
-from txservices.workers import default_reactor
+from txservices.utils import default_reactor, sanitize_url
 
 __all__ = [
     "ClusterRpcClient",

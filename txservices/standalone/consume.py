@@ -17,7 +17,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from txservices import constants
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.consumer import Consumer as OpenConsumer
 from txservices.amqp.entities import Message
 from txservices.containers import call_all

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.events import get_event_exchange
 from txservices.sending import Sending, send, unconfirmed
 from txservices.serialization import Serializers

@@ -33,7 +33,7 @@ from twisted.python import threadable
 from txservices.containers import SharedServices
 from txservices.exceptions import RpcConnectionError
 from txservices.sending import unconfirmed
-from txservices.workers import default_reactor
+from txservices.utils import default_reactor
 
 REACTOR = "twisted.internet.reactor"
 FOREVER = threading.TIMEOUT_MAX  # what runs in the reactor has time limits of its own

@@ -18,8 +18,7 @@ from twisted.internet.error import ConnectError
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
-from txservices.utils import sanitize_url
-from txservices.workers import default_reactor
+from txservices.utils import default_reactor, sanitize_url
 
 __all__ = ["Client", "HTTPError"]
 

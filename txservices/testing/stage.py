@@ -22,7 +22,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from txservices import constants
-from txservices.amqp.connection import Connections
+from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue
 from txservices.broker import memory
 from txservices.containers import ServiceContainer, SharedServices, get_container_cls
@@ -30,9 +30,9 @@ from txservices.runners import ServiceRunner
 from txservices.serialization import Serializers
 from txservices.standalone.events import Dispatcher
 from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
+from txservices.utils import default_reactor
 from txservices.web.server import Listener, body_max_of, parse_address
 from txservices.web.site import WebSite
-from txservices.workers import default_reactor
 
 numbers = itertools.count(1)
 

@@ -17,7 +17,7 @@ from txservices.containers import ServiceContainer
 from txservices.extensions import Entrypoint, Extension
 from txservices.runners import ServiceRunner
 from txservices.testing.rabbit import Client, HTTPError
-from txservices.workers import default_reactor
+from txservices.utils import default_reactor
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from unittest.mock import patch
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txservices.workers import ExcInfo, default_reactor
+from txservices.utils import default_reactor
+from txservices.workers import ExcInfo
 
 TIMEOUT = 30.0  # seconds
 

@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from txservices.exceptions import deserialize
-from txservices.workers import default_reactor
+from txservices.utils import default_reactor
 
 try:
     from wsproto import ConnectionType, WSConnection

@@ -40,6 +40,16 @@ def new_id() -> str:
     return "%s%012x" % (_prefix, _next_number())  # noqa: UP031  # an f-string is slower here
 
 
+# The reactor ------------------------------------------------------------------------------------------------
+
+
+def default_reactor() -> Any:
+    """The process's reactor. Importing it installs it, which is not for a module to do that is only imported."""
+    from twisted.internet import reactor
+
+    return reactor
+
+
 # Deadlines --------------------------------------------------------------------------------------------------
 
 SWEEP_INTERVAL = 0.1  # seconds

@@ -18,6 +18,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.python import threadable
 
+from txservices.utils import default_reactor
+
 P = ParamSpec("P")
 
 Errors = type[BaseException] | tuple[type[BaseException], ...]
@@ -101,9 +103,3 @@ def retry(
 
     call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # for Entrypoint.check_signature
     return call
-
-
-def default_reactor() -> Any:
-    from twisted.internet import reactor
-
-    return reactor

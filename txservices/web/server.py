@@ -29,9 +29,9 @@ from werkzeug.wrappers import Response
 from txservices import constants
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
+from txservices.utils import default_reactor
 from txservices.web.messages import HttpRequest, unavailable
 from txservices.web.site import Answer, Received, WebSite
-from txservices.workers import default_reactor
 
 BACKLOG = 1024  # connections that wait to be accepted, where the system allows as many
 PORT_MAX = 65_535
