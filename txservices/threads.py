@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -31,7 +32,8 @@ def in_reactor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("in_reactor() waits, which only a method with blocking = True may: await elsewhere")
     if threads.closed:  # a reactor that is joining its threads answers nobody
         raise ContainerBeingKilled()
-    return blockingCallFromThread(default_reactor(), threads.call, function, args, kwargs)
+    in_context = partial(copy_context().run, function)  # what it logs there is the worker's
+    return blockingCallFromThread(default_reactor(), threads.call, in_context, args, kwargs)
 
 
 class Threads:
