@@ -10,7 +10,14 @@ from tests.amqp.peer import Peer
 from txservices.amqp import codec, frames
 from txservices.amqp.protocol import CAPABILITIES, credentials
 from txservices.amqp.spec import FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
-from txservices.exceptions import AmqpError, ConfigurationError, ConnectionClosedByBroker, ConnectionLost, FrameError
+from txservices.exceptions import (
+    AmqpError,
+    ChannelClosedByBroker,
+    ConfigurationError,
+    ConnectionClosedByBroker,
+    ConnectionLost,
+    FrameError,
+)
 
 
 class HandshakeTests(SynchronousTestCase):
@@ -171,6 +178,26 @@ class ErrorTests(SynchronousTestCase):
             peer.method(number, name, **arguments)
             self.assertEqual([args["reply_code"] for _, _, args in peer.sent()], [ReplyCode.COMMAND_INVALID], name)
             self.failureResultOf(waiting, FrameError)
+
+    def test_both_sides_close_a_channel(self) -> None:
+        """A channel that both close at once costs itself alone, and its number is free when both have been answered."""
+        for lost in (False, True):
+            peer = Peer()
+            peer.connect()
+            channel = peer.open_channel()
+            waiting = channel.queue_declare(queue="q")
+            closing = peer.protocol.close_channel(channel)
+            peer.method(channel.id, "channel.close", reply_code=404, reply_text="NOT_FOUND - no queue")
+            self.failureResultOf(waiting, ChannelClosedByBroker)
+            self.assertNoResult(closing)
+            self.assertEqual([name for _, name, _ in peer.sent()][-2:], ["channel.close", "channel.close-ok"])
+            self.assertNotEqual(peer.open_channel().id, channel.id)
+            if lost:
+                peer.protocol.connectionLost(Failure(ConnectionDone()))
+            else:
+                peer.method(channel.id, "channel.close-ok")
+                self.assertEqual(peer.open_channel().id, channel.id)
+            self.successResultOf(closing)
 
     def test_all_channels_in_use(self) -> None:
         """One channel more than was agreed on is refused here, and those that are open stay."""

@@ -163,16 +163,16 @@ class Channel(AMQChannel):
 
     def do_close(self, reason: Any) -> None:
         """The channel is at an end: everyone who waits on it is told why."""
-        if self.closed:
-            return
-        super().do_close(reason)
+        first = not self.closed
         error = closed_error(reason)
-        self.consumers.clear()
-        self.acks.clear()
+        if first:
+            super().do_close(reason)
+            self.consumers.clear()
+            self.acks.clear()
         replies, self.replies = self.replies, deque()
         for _, reply in replies:
             reply.errback(error)
-        if self.on_closed is not None:
+        if first and self.on_closed is not None:
             self.on_closed(error)
 
     # Deliveries

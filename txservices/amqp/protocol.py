@@ -130,8 +130,14 @@ class Delegate(TwistedDelegate):
             channel.on_cancelled(cancel.consumer_tag)
 
     def channel_close(self, channel: Channel, close: TxMessage) -> None:
+        """Both sides may close at once: then the answer to ours still comes, and the number is not free until then."""
+        ours = [each for each in channel.replies if each[0] == ("channel.close-ok",)]
+        for each in ours:
+            channel.replies.remove(each)
         super().channel_close(channel, close)
-        self.client.channels.pop(channel.id, None)
+        channel.replies.extend(ours)
+        if not ours:
+            self.client.channels.pop(channel.id, None)
 
     def close(self, reason: Any) -> None:
         self.client.failed(closed_error(reason))
