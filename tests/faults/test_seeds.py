@@ -44,10 +44,13 @@ FAULTS = 2.0  # a second, on average
 LATE = 0.05  # seconds at most that bytes are under way
 CALLS = 5
 HEARTBEAT = 2
+TURNS = 20_000  # of the reactor, at one moment
 
 
 class Jumping(Clock):
     """A clock whose calls stay sorted, and which can go to the next one: Twisted's sorts all of them each time."""
+
+    turns = 0  # since time has passed
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
         call = DelayedCall(
@@ -66,6 +69,9 @@ class Jumping(Clock):
         """To the next call, and run it; or to the end, if that is earlier."""
         if self.calls and due(self.calls[0]) <= end:
             call = self.calls.pop(0)
+            self.turns = self.turns + 1 if due(call) <= self.rightNow else 0
+            if self.turns > TURNS:
+                raise AssertionError(f"{TURNS} turns of the reactor, and no time has passed: something goes in circles")
             self.rightNow = max(self.rightNow, due(call))
             call.called = 1
             call.func(*call.args, **call.kw)
