@@ -21,7 +21,7 @@ from txamqp.protocol import AMQChannel
 from txservices.amqp.codec import encode_ack, encode_method
 from txservices.amqp.entities import Message
 from txservices.amqp.frames import Assembler, Content, content_frames, frame
-from txservices.amqp.spec import FRAME_METHOD, METHODS_BY_ID, ReplyCode
+from txservices.amqp.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -37,6 +37,7 @@ log = Logger()
 # What a broker may say without being asked, on channel 0 and on the others. ``connection.tune`` comes after the start.
 UNASKED_ON_CONNECTION = ("connection.start", "connection.close", "connection.blocked", "connection.unblocked")
 UNASKED_ON_CHANNEL = ("channel.close", "channel.flow", "basic.cancel")
+CLOSE_OK = METHODS["channel.close-ok"]
 PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept a channel, one for each exchange and routing key in use
 
 
@@ -86,6 +87,8 @@ class Channel(AMQChannel):
     """One channel of an open connection. See the module for what passes through it.
 
     Attributes:
+        closing: nothing goes out any more: our close has, or the channel has ended. RabbitMQ ends the whole connection
+            (504) for what comes on a channel after its close.
         on_closed: called with the error when the channel ends, whoever ended it.
         on_cancelled: called with the consumer tag when the broker cancels a consumer, its queue being gone.
         on_drained: called when the last delivery is settled.
@@ -94,6 +97,7 @@ class Channel(AMQChannel):
 
     def __init__(self, id: int, outgoing: Any, client: Any) -> None:
         super().__init__(id, outgoing, client)
+        self.closing = False
         self.on_closed: Callable[[AmqpError], None] | None = None
         self.on_cancelled: Callable[[str], None] | None = None
         self.on_drained: Callable[[], None] | None = None
@@ -129,9 +133,9 @@ class Channel(AMQChannel):
         Fires with the broker's answer, or at once with None for a method that isn't answered; fails with
         ``ChannelClosedByBroker``, ``ConnectionClosedByBroker`` or ``ConnectionLost``.
         """
-        if self.closed:
-            return fail(closed_error(self.reason))
         ours = METHODS_BY_ID[method.klass.id << 16 | method.id]
+        if self.closed or (self.closing and ours is not CLOSE_OK):
+            return fail(closed_error(self.reason or closed_here()))
         arguments = {name: value for (name, _), value in zip(ours.fields, args, strict=True)}
         self.client.write(frame(FRAME_METHOD, self.id, encode_method(ours, **arguments)))
         if not ours.responses or arguments.get("nowait"):
@@ -164,6 +168,7 @@ class Channel(AMQChannel):
     def do_close(self, reason: Any) -> None:
         """The channel is at an end: everyone who waits on it is told why."""
         first = not self.closed
+        self.closing = True
         error = closed_error(reason)
         if first:
             super().do_close(reason)
@@ -223,7 +228,7 @@ class Channel(AMQChannel):
         Not later: RabbitMQ confirms a persistent message to its publisher when it is acked, or on disk. Acks held back
         for 5 ms made a service with a prefetch of 10, which acks a request when its reply is confirmed, half as fast.
         """
-        if self.closed:
+        if self.closing:
             return
         self.unsettled -= 1
         tag = message.delivery_tag
@@ -240,7 +245,7 @@ class Channel(AMQChannel):
 
     def flush_acks(self) -> None:
         """Send the acks that are due: one for all up to the first unsettled message, one each for those beyond."""
-        if not self.acks or self.closed:
+        if not self.acks or self.closing:
             return
         while self.settled_to + 1 in self.settled_above:
             self.settled_to += 1
@@ -312,6 +317,11 @@ class Channel(AMQChannel):
             publishing.returned = UndeliverableMessage(
                 args["exchange"], args["routing_key"], args["reply_code"], args["reply_text"]
             )
+
+
+def closed_here() -> AmqpError:
+    """Why a channel is closed that we have closed."""
+    return AmqpError(ReplyCode.REPLY_SUCCESS, "the channel was closed here", "channel.close")
 
 
 def closed_error(reason: Any) -> AmqpError:

@@ -99,6 +99,9 @@ class Consumer:
         if self.ready.called and self.on_missing is not None and not await queue_exists(protocol, self.queue_name):
             self.on_missing()
         channel = await protocol.open_channel()
+        if not self.open:  # closed meanwhile: what would be delivered now nobody takes
+            protocol.close_channel(channel).addErrback(gone)
+            return
         self.channel = channel
         channel.on_closed = self.channel_closed
         channel.on_cancelled = self.cancelled_by_broker
@@ -107,16 +110,15 @@ class Consumer:
     async def consume_on(self, channel: Channel) -> None:
         self.queue_name = await declare_on(channel, self.queue)
         await channel.basic_qos(prefetch_count=self.prefetch_count)
-        await channel.consume(self.queue_name, self.tag, self.receive, self.exclusive)
+        if self.open:  # not cancelled meanwhile
+            await channel.consume(self.queue_name, self.tag, self.receive, self.exclusive)
 
     def attached(self, result: Any, protocol: Protocol) -> None:
         self.attaching = None
         error = getattr(result, "value", None)
         if error is None:
-            for call in self.on_ready:
-                call()
-            if not self.ready.called:
-                self.ready.callback(None)
+            if self.open:
+                self.consumed()
         elif isinstance(error, DeclarationMismatch) and not self.ready.called:
             self.forget()
             self.ready.errback(error)
@@ -132,6 +134,12 @@ class Consumer:
                 delay=delay,
             )
             self.again(delay)
+
+    def consumed(self) -> None:
+        for call in self.on_ready:
+            call()
+        if not self.ready.called:
+            self.ready.callback(None)
 
     def refused(self, failure: Any) -> None:
         if not failure.check(BrokerRefused, BrokerUnreachable):

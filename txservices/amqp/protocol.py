@@ -29,7 +29,7 @@ from txamqp.protocol import AMQClient
 from txamqp.spec import Spec
 
 from txservices import __version__
-from txservices.amqp.channel import Channel, closed_error
+from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.codec import encode_method
 from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.amqp.outbox import Outbox, send
@@ -296,15 +296,16 @@ class Protocol(AMQClient):
 
     def close_channel(self, channel: Channel) -> Deferred[None]:
         """Close a channel of ours. Unsettled deliveries go back to their queues. Fires when the broker agrees."""
-        if channel.closed:
+        if channel.closing:
             return Deferred.fromCoroutine(nothing())
         channel.flush_acks()
         channel.consumers.clear()
         closing: Deferred[Any] = channel.channel_close(reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done")
+        channel.closing = True
 
         def closed(_: Any) -> None:
             self.channels.pop(channel.id, None)
-            channel.close(AmqpError(ReplyCode.REPLY_SUCCESS, "the channel was closed here", "channel.close"))
+            channel.close(closed_here())
 
         return closing.addBoth(closed)
 
