@@ -23,7 +23,7 @@ from random import Random
 from typing import Any
 
 from twisted.internet.base import DelayedCall
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -194,7 +194,8 @@ class World:
 
     def start_service(self) -> None:
         self.container = ServiceContainer(self.service, self.config, clock=self.clock)
-        self.starting.append(self.container.start())
+        # one that is killed before it has started says so to who started it
+        self.starting.append(self.container.start().addErrback(lambda failure: failure.trap(CancelledError)))
 
     def live(self) -> None:
         """From the first connection to the last."""
