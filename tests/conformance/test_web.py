@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.wrappers import Response
 
+from tests.web.chat import Client, event, succeeded
 from tests.web.peer import WebTestCase, text
-from tests.web.test_websocket import Client, event, succeeded
 from txservices.exceptions import BadRequest, ConfigurationError, ConnectionNotFound
 from txservices.extensions import DependencyProvider
 from txservices.web.handlers import HttpRequestHandler, http
