@@ -105,9 +105,12 @@ class HeartbeatTests(SynchronousTestCase):
         for _ in range(20):
             peer.clock.advance(5)
             peer.method(0, "connection.unblocked")
+        peer.clock.advance(3)
+        peer.method(0, "connection.unblocked")
+        for _ in range(19):
+            peer.clock.advance(1)
         self.assertFalse(peer.was_aborted)
-        for _ in range(5):
-            peer.clock.advance(5)
+        peer.clock.advance(1)
         self.assertTrue(peer.was_aborted)
         peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(peer.clock.getDelayedCalls(), [])

@@ -45,7 +45,7 @@ from txservices.amqp.tables import encode_table
 from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txservices.amqp.address import Address
 
@@ -191,8 +191,10 @@ class Protocol(AMQClient):
         self.error: AmqpError | None = None
         self.beat = LoopingCall(self.heartbeat_due)
         self.beat.clock = clock
-        self.wrote = self.read = self.tuned = False
-        self.silent_beats = 0
+        self.wrote = self.tuned = False
+        self.read_at = clock.seconds()
+        self.patience = 0.0  # seconds of silence after which the broker is given up
+        self.verdict: IDelayedCall | None = None
         self.outbox = outbox or Outbox(clock)
         self.frames: list[bytes] = []  # to be sent with the next flush
         self.acking: list[Channel] = []  # that have acks to send then
@@ -222,7 +224,7 @@ class Protocol(AMQClient):
             self.opened.errback(self.error or closed_error(failure))
 
     def dataReceived(self, data: bytes) -> None:
-        self.read = True
+        self.read_at = self.clock.seconds()
         if self.closed:
             return
         try:
@@ -331,8 +333,7 @@ class Protocol(AMQClient):
             self.error = error
 
     def connectionLost(self, reason: Any) -> None:
-        if self.beat.running:
-            self.beat.stop()
+        self.stop_heartbeat()
         super().connectionLost(reason)
         if not self.opened.called:
             self.opened.errback(self.error or closed_error(reason))
@@ -340,27 +341,46 @@ class Protocol(AMQClient):
     # Heartbeats
 
     def start_heartbeat(self, seconds: int) -> None:
-        """Two beats an interval: one is sent where nothing was written, and one is missed where nothing came.
+        """Two beats an interval: one is sent where nothing was written. Two intervals without a byte are the end.
 
         Before the interval is agreed on, ours: who takes connections and says nothing is found out no later.
         """
+        self.stop_heartbeat()
+        if seconds:
+            self.read_at = self.clock.seconds()
+            self.patience = SILENT_INTERVALS * seconds
+            self.beat.start(seconds / 2, now=False)
+
+    def stop_heartbeat(self) -> None:
         if self.beat.running:
             self.beat.stop()
-        if seconds:
-            self.beat.start(seconds / 2, now=False)
+        if self.verdict is not None:
+            self.verdict.cancel()
+            self.verdict = None
 
     def heartbeat_due(self) -> None:
         if self.tuned and not self.wrote:
             self.transport.write(HEARTBEAT_FRAME)
-        self.silent_beats = 0 if self.read else self.silent_beats + 1
-        self.wrote = self.read = False
-        if self.silent_beats >= SILENT_INTERVALS * 2:
+        self.wrote = False
+        left = self.patience_left()
+        if left <= self.patience / 4 and self.verdict is None:  # over by the next beat, unless something comes
+            self.verdict = self.clock.callLater(max(0.0, left), self.judge)
+
+    def patience_left(self) -> float:
+        """Seconds until the broker has been silent for too long."""
+        left: float = self.read_at + self.patience - self.clock.seconds()
+        return left
+
+    def judge(self) -> None:
+        """Apart from the beat: when we were held up ourselves, what has come meanwhile is read between the two."""
+        self.verdict = None
+        if self.patience_left() <= 0:
             log.error(
                 "the broker at {address} was silent for {intervals} heartbeat intervals: connection dropped",
                 address=self.address,
                 intervals=SILENT_INTERVALS,
             )
-            self.beat.stop()
+            self.stop_heartbeat()
             self.abort()
 
 
