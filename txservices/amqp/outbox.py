@@ -2,8 +2,8 @@
 
 A delivery makes a publish on one connection and its confirm an ack on the other, fifty at a time under load: written
 one by one they cost a system call each. So frames are collected, and sent when the ``dataReceived`` that brought on all
-of it ends, or else at the end of the reactor's turn. Waiting for the end of the turn always would cost each message one
-more poll of all sockets, some 10 us; a write through the reactor's own buffer costs two ``epoll_ctl``, some 8 us more.
+of it ends, or else at the end of the reactor's turn. Waiting for the end of the turn always costs one more poll of all
+sockets, a write through the reactor's own buffer two ``epoll_ctl``: without them a call alone is 5 to 10 % faster.
 """
 
 from __future__ import annotations
