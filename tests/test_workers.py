@@ -275,6 +275,13 @@ class Context(Case):
         worker_ctx.data["new"] = 2
         self.assertEqual(worker_ctx.context_data, {"k": 1, "new": 2, "call_id_stack": ["a", "b", worker_ctx.call_id]})
 
+    def test_set(self) -> None:
+        """What is set in what travels goes on, and is the worker's data."""
+        worker_ctx = self.context({"k": 1})
+        worker_ctx.context_data["auth"] = "token"
+        self.assertEqual(worker_ctx.data, {"k": 1, "auth": "token"})
+        self.assertEqual(worker_ctx.context_data["auth"], "token")
+
     def test_tracked(self) -> None:
         """Only so many parents are kept as are configured."""
         stack = [str(n) for n in range(20)]

@@ -9,8 +9,8 @@ is stepped by hand: where nothing waits, it is over before spawn returns, and no
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections import ChainMap, deque
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar, copy_context
 from functools import partial
 from types import CoroutineType, TracebackType
@@ -115,9 +115,10 @@ class WorkerContext:
         return [*self.parent_call_ids, self.call_id][-self.container.parent_calls_tracked - 1 :]
 
     @property
-    def context_data(self) -> dict[str, Any]:
-        """What travels with the calls that this worker makes."""
-        return {**self.data, constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack}
+    def context_data(self) -> MutableMapping[str, Any]:
+        """What travels with the calls that this worker makes: ``data``, which is changed by what is set here, and the
+        call id stack."""
+        return ChainMap(self.data, {constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack})
 
     @property
     def origin_call_id(self) -> str | None:
