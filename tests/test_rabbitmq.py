@@ -59,6 +59,7 @@ class TheNode(TestCase):
         """After kill -9 a restart brings back what is durable, on the same port."""
         vhost, port = self.node.new_vhost(), self.node.port
         await declare(self.node.uri(vhost), Queue("kept"))
+        await self.node.ctl("eval", "mnesia:sync_log().")  # a declaration is answered before it is on disk
         self.node.kill()
         self.assertFalse(self.node.answers())
         await self.node.restart()

@@ -281,6 +281,7 @@ class Context(Case):
         worker_ctx.context_data["auth"] = "token"
         self.assertEqual(worker_ctx.data, {"k": 1, "auth": "token"})
         self.assertEqual(worker_ctx.context_data["auth"], "token")
+        self.assertEqual(list(worker_ctx.context_data), ["k", "auth", "call_id_stack"])
 
     def test_tracked(self) -> None:
         """Only so many parents are kept as are configured."""

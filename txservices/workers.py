@@ -10,7 +10,7 @@ is stepped by hand: where nothing waits, it is over before spawn returns, and no
 from __future__ import annotations
 
 from collections import ChainMap, deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar, copy_context
 from functools import partial
 from types import CoroutineType, TracebackType
@@ -40,6 +40,14 @@ this_worker: ContextVar[WorkerContext | None] = ContextVar("this_worker", defaul
 def new_call_id() -> str:
     """What makes one call's id differ from any other's."""
     return new_id()
+
+
+class ContextData(ChainMap[str, Any]):
+    """A worker's data and its call id stack, in this order, which is that of nameko's headers."""
+
+    def __iter__(self) -> Iterator[str]:
+        data, stack = self.maps
+        return iter({**data, **stack})
 
 
 class WorkerContext:
@@ -118,7 +126,7 @@ class WorkerContext:
     def context_data(self) -> MutableMapping[str, Any]:
         """What travels with the calls that this worker makes: ``data``, which is changed by what is set here, and the
         call id stack."""
-        return ChainMap(self.data, {constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack})
+        return ContextData(self.data, {constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack})
 
     @property
     def origin_call_id(self) -> str | None:
