@@ -264,7 +264,7 @@ class CallIds(ServicesCase):
         with self.assertLogs("app.standard") as logged:
             await gatherResults([getattr(self.cluster_rpc.talkative, kind)() for kind in KINDS])
         by_twisted = [(event["what"], event.get("call_id")) for event in self.events if "what" in event]
-        by_standard = [(record.getMessage(), record.call_id) for record in logged.records]  # type: ignore[attr-defined]
+        by_standard = [(record.getMessage(), record.call_id) for record in logged.records]
         for lines in (by_twisted, by_standard):
             self.assertEqual({what for what, _ in lines}, set(KINDS))
             for what, call_id in lines:
@@ -276,7 +276,7 @@ class CallIds(ServicesCase):
         await self.assertFailure(self.cluster_rpc.talkative.expected(), Exception)
         with self.assertLogs("app.standard") as logged:
             say("outside")
-        self.assertEqual([record.call_id for record in logged.records], ["-"])  # type: ignore[attr-defined]
+        self.assertEqual([record.call_id for record in logged.records], ["-"])
         [event] = [event for event in self.events if "(expected)" in event["log_format"]]
         self.assertRegex(event["call_id"], r"^talkative\.expected\.")
         self.assertEqual(event["log_system"], f"txservices.workers#warn {event['call_id']}")

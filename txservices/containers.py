@@ -387,5 +387,5 @@ async def call_all(calls: Iterable[Callable[[], Any]]) -> None:
     except FirstError as error:
         for each in waiting:
             each.cancel()
-        cause: BaseException = error.subFailure.value  # type: ignore[assignment]
+        cause: BaseException = error.subFailure.value  # type: ignore[assignment]  # Twisted has it Optional
         raise cause from None

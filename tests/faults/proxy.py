@@ -257,7 +257,7 @@ class Proxy:
     def heal(self) -> None:
         """From now on bytes pass, those that waited first, and so do the ends of connections."""
         for conditions in (self.up, self.down):
-            conditions.__init__()  # type: ignore[misc]
+            conditions.__init__()
         for link in list(self.links):
             link.up.pump()
             link.down.pump()

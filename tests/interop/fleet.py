@@ -133,7 +133,7 @@ def services(
     deserialize_registered(framework)
     readings = entities.Exchange("readings", type="topic")
 
-    class Context(module("extensions").DependencyProvider):  # type: ignore[misc]
+    class Context(module("extensions").DependencyProvider):
         def get_dependency(self, worker_ctx: Any) -> Any:
             return worker_ctx
 

@@ -28,7 +28,7 @@ class Items(SynchronousTestCase):
             async for outcome in outcomes:
                 self.came.append(outcome)
                 if len(self.came) == most:
-                    await outcomes.aclose()  # type: ignore[attr-defined]
+                    await outcomes.aclose()
                     return
 
         return Deferred.fromCoroutine(take())

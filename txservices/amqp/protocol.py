@@ -20,7 +20,7 @@ from functools import cache
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from txamqp.client import TwistedDelegate
@@ -299,7 +299,7 @@ class Protocol(AMQClient):
     def close_channel(self, channel: Channel) -> Deferred[None]:
         """Close a channel of ours. Unsettled deliveries go back to their queues. Fires when the broker agrees."""
         if channel.closing:
-            return Deferred.fromCoroutine(nothing())
+            return succeed(None)
         channel.flush_acks()
         channel.consumers.clear()
         closing: Deferred[Any] = channel.channel_close(reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done")
@@ -382,7 +382,3 @@ class Protocol(AMQClient):
             )
             self.stop_heartbeat()
             self.abort()
-
-
-async def nothing() -> None:
-    """An answer that is there already."""

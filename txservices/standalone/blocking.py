@@ -179,7 +179,7 @@ class BlockingProxy(Generic[P]):
 
     def proxy(self) -> P:
         """What calls are made through."""
-        raise NotImplementedError
+        raise NotImplementedError  # of one service or of all: its two subclasses say
 
     def start(self) -> P:
         """Wait until calls can be made, and give what they are made through.

@@ -77,7 +77,7 @@ class StandaloneProxy(Generic[P]):
 
     def proxy(self) -> P:
         """What calls are made through."""
-        raise NotImplementedError
+        raise NotImplementedError  # of one service or of all: its two subclasses say
 
     def start(self) -> Deferred[P]:
         """Fires with the proxy when calls can be made.

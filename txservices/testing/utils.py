@@ -105,7 +105,7 @@ class AnyInstanceOf:
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as Python has it for what equals many
 
     def __repr__(self) -> str:
         return f"<AnyInstanceOf-{self.cls.__name__}>"
@@ -119,7 +119,7 @@ class DummyProvider(Entrypoint):
 
     def __init__(self, method_name: str | None = None) -> None:
         super().__init__()
-        self.method_name = method_name  # type: ignore[assignment]
+        self.method_name = method_name  # type: ignore[assignment]  # a bound one always has a name
 
 
 class MockCallArgs(NamedTuple):
