@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.services import Heard, Recorded, ServicesCase, properties_of
 from txservices.amqp import publish as amqp_publish
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.publish import unconfirmed
 from txservices.constants import NON_PERSISTENT
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.events import EventDispatcher
@@ -23,7 +24,6 @@ from txservices.exceptions import (
 from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.messaging import Consumer, Publisher, QueueConsumer, consume
 from txservices.rpc import RpcProxy, rpc
-from txservices.sending import unconfirmed
 
 
 class PublisherTests(ServicesCase):

@@ -3,10 +3,11 @@ calls are extensions, and everything that waits is a Deferred.
 
 The map, in rows: a module imports from lower rows, never from a higher one (a test reads the imports).
 
-    faces    cli  tap  standalone/  testing/
-    writes   rpc  events  messaging  timer  web/  dependency_providers  contextdata
-    core     extensions <- workers <- containers <- runners    broker/  (an AMQP server on amqp's frames)
-    wire     settings  serialization  amqp/  (spec <- tables <- codec <- frames <- channel <- protocol <- connection)
+    faces    command/  testing/  standalone/
+    writes   rpc  events  messaging  timer  web/  dependency_providers  contextdata    calls
+    core     extensions <- threads <- workers <- containers <- runners    watchdog
+    clients  amqp/  (an AMQP client)    broker/  (an AMQP server)
+    bytes    wire/  serialization
     words    constants  exceptions  utils/
 
 Who writes a service imports from the second row; for an entrypoint or a dependency of one's own there is

@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 
 from txservices import constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.consumer import Consumer as QueueConsumer
 from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.publish import Sending, unconfirmed
+from txservices.amqp.subscription import Subscription
 from txservices.exceptions import (
     ConnectionLost,
     DecodeError,
@@ -32,7 +33,7 @@ from txservices.exceptions import (
     UnknownService,
     deserialize,
 )
-from txservices.sending import Sending, encode_to_headers, unconfirmed
+from txservices.messaging import encode_to_headers
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils import Sweeper, new_id
@@ -135,7 +136,7 @@ class Client:
             arguments={"x-expires": constants.RPC_REPLY_QUEUE_TTL},
         )
 
-    def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], QueueConsumer]) -> Deferred[None]:
+    def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], Subscription]) -> Deferred[None]:
         """Begin to take replies, with what opens a consumer. Fires when they can come."""
         consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
         consumer.on_missing = partial(self.reply_queue_missing, consumer)
@@ -206,7 +207,7 @@ class Client:
     def expire(self, correlation_id: str, call: Call) -> None:
         call.run(call.answer.errback, RpcTimeout(call.timeout))
 
-    def reply_queue_missing(self, consumer: QueueConsumer) -> None:
+    def reply_queue_missing(self, consumer: Subscription) -> None:
         """The queue is gone: we were away from the broker for longer than it kept it, somebody deleted it, or the node
         of a cluster that had it is down. Then nobody can have one of its name until that is back."""
         self.replies_lost = True

@@ -17,7 +17,7 @@ from types import FunctionType
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,6 +35,7 @@ from txservices.extensions import (
 )
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path
+from txservices.utils.waiting import call_all
 from txservices.workers import ExcInfo, HandleResult, WorkerContext, Workers, new_call_id
 
 __all__ = [
@@ -377,15 +378,3 @@ class ServiceContainer(Service):
 
     def __repr__(self) -> str:
         return f"<ServiceContainer [{self.service_name}] at {id(self):#x}>"
-
-
-async def call_all(calls: Iterable[Callable[[], Any]]) -> None:
-    """Call all at once and wait for all; the first error cancels the others and is raised."""
-    waiting = [maybeDeferred(call) for call in calls]
-    try:
-        await gatherResults(waiting, consumeErrors=True)
-    except FirstError as error:
-        for each in waiting:
-            each.cancel()
-        cause: BaseException = error.subFailure.value  # type: ignore[assignment]  # Twisted has it Optional
-        raise cause from None

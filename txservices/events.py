@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred
 
 from txservices import constants
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.publish import Publisher
 from txservices.containers import ServiceContainer
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider
-from txservices.messaging import Consumer, publisher_for
-from txservices.sending import HeaderEncoder, Publisher
+from txservices.messaging import Consumer, HeaderEncoder, publisher_for
 from txservices.threads import in_reactor
 from txservices.workers import WorkerContext
 
@@ -74,7 +74,7 @@ class EventDispatcher(HeaderEncoder, DependencyProvider):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
     It need not be waited for: the message or call that is being handled is not acked before it, and a failure goes to
-    the log. An event that nobody listens to is dropped by the broker. Options are those of ``sending.Sending``.
+    the log. An event that nobody listens to is dropped by the broker. Options are those of ``amqp.publish.Sending``.
     """
 
     needs_amqp = True

@@ -2,12 +2,13 @@
 
 In: ``QueueConsumer`` opens a queue and reads each body -> ``Consumer.handle_message`` -> a worker -> ``handle_result``
 acks.
-Out: see ``sending``.
+Out: see ``amqp.publish``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -15,24 +16,21 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
 from txservices import constants
+from txservices.amqp import publish
 from txservices.amqp.connections import Connections
-from txservices.amqp.consumer import Consumer as OpenConsumer
-from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.containers import ServiceContainer, call_all
-from txservices.declarations import exchange_of, queue_of, with_queue_type
-from txservices.exceptions import ContainerBeingKilled, DecodeError
-from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
-from txservices.sending import (
-    HeaderDecoder,
-    HeaderEncoder,
-    decode_from_headers,
-    encode_to_headers,
+from txservices.amqp.consume import hand_over
+from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
+from txservices.amqp.publish import (
     options_of,
     unconfirmed,
 )
-from txservices.sending import Publisher as PublisherCore
+from txservices.amqp.subscription import Subscription
+from txservices.containers import ServiceContainer
+from txservices.exceptions import ContainerBeingKilled
+from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
+from txservices.utils.waiting import call_all
 from txservices.workers import ExcInfo, WorkerContext
 
 __all__ = [
@@ -54,6 +52,53 @@ log = Logger()
 # any ack is a while on its way. They must not keep the next ones away. With a prefetch of max_workers alone, 10, it was
 # 2,400 calls and 8,100 events in a second, with 50 it is 4,900 and 12,800.
 UNDER_WAY = 40
+
+
+# Headers: a worker's context, to and from the wire --------------------------------------------------------------------
+
+
+def encode_to_headers(context_data: Mapping[str, Any], prefix: str = constants.HEADER_PREFIX) -> dict[str, Any]:
+    """The headers that carry a context. A value of None can't be carried, and is left out with a warning."""
+    headers = {}
+    begin = prefix + "."
+    for key, value in context_data.items():
+        if value is None:
+            warnings.warn(
+                f"context value {key!r} is None, which no header carries: left out", UserWarning, stacklevel=3
+            )
+        else:
+            headers[begin + key] = value
+    return headers
+
+
+def decode_from_headers(headers: Mapping[str, Any], prefix: str = constants.HEADER_PREFIX) -> dict[str, Any]:
+    """A context out of headers; other people's headers too, under the names that they have."""
+    begin = prefix + "."
+    length = len(begin)
+    return {key[length:] if key.startswith(begin) else key: value for key, value in headers.items()}
+
+
+class HeaderEncoder:
+    """What sends a worker's context: a subclass may send it under another prefix, or something else."""
+
+    header_prefix = constants.HEADER_PREFIX
+
+    def get_message_headers(self, worker_ctx: WorkerContext) -> dict[str, Any]:
+        """The headers of a message that this worker sends."""
+        return encode_to_headers(worker_ctx.context_data, self.header_prefix)
+
+
+class HeaderDecoder:
+    """What receives a context, likewise."""
+
+    header_prefix = constants.HEADER_PREFIX
+
+    def unpack_message_headers(self, message: Message) -> dict[str, Any]:
+        """The context data of the worker that handles this message."""
+        return decode_from_headers(message.headers, self.header_prefix)
+
+
+# The broker -----------------------------------------------------------------------------------------------------------
 
 
 def amqp(container: ServiceContainer) -> Connections:
@@ -87,7 +132,7 @@ class Publisher(HeaderEncoder, DependencyProvider):
     """
 
     needs_amqp = True
-    publisher_cls = PublisherCore
+    publisher_cls = publish.Publisher
 
     def __init__(self, exchange: Any = None, queue: Any = None, declare: Any = None, **options: Any) -> None:
         self.queue = None if queue is None else queue_of(queue)
@@ -110,11 +155,11 @@ class Publisher(HeaderEncoder, DependencyProvider):
         return self.publisher.publish(value, extra_headers=headers, worker_ctx=worker_ctx, **options)
 
 
-def publisher_for(provider: Any, exchange: Any) -> PublisherCore:
+def publisher_for(provider: Any, exchange: Any) -> publish.Publisher:
     """The publisher of a provider, over the process's connections: its ``publisher_cls``, with its options."""
     container = provider.container
     config = container.config
-    publisher: PublisherCore = provider.publisher_cls(
+    publisher: publish.Publisher = provider.publisher_cls(
         config.get(constants.AMQP_URI_CONFIG_KEY),
         ssl=config.get(constants.AMQP_SSL_CONFIG_KEY),
         login_method=config.get(constants.LOGIN_METHOD_CONFIG_KEY),
@@ -126,23 +171,6 @@ def publisher_for(provider: Any, exchange: Any) -> PublisherCore:
 
 
 # In: consumers --------------------------------------------------------------------------------------------------------
-
-
-def hand_over(decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str, message: Message) -> None:
-    """Hand a message's body and itself to ``handle``; one that can't be read or handled is rejected, and logged."""
-    properties = message.properties
-    try:
-        body = decode(properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers)
-    except DecodeError as error:
-        # "message" is a key of Twisted's own
-        log.error("{where}: {delivery} rejected: {error}", where=where, delivery=message, error=error)
-        message.reject()
-        return
-    try:
-        handle(body, message)
-    except Exception:  # raised any further it would end the connection, and the message come again
-        log.failure("{where}: {delivery} rejected: it can't be handled", where=where, delivery=message)
-        message.reject()
 
 
 class Provider(Protocol):
@@ -182,8 +210,8 @@ class QueueConsumer(SharedExtension):
     needs_amqp = True  # tap asks: without a broker configured, who has one of these gets the embedded one
 
     def __init__(self) -> None:
-        self.opened: list[OpenConsumer] = []
-        self.providers: dict[Any, OpenConsumer | None] = {}
+        self.opened: list[Subscription] = []
+        self.providers: dict[Any, Subscription | None] = {}
 
     def register_provider(self, provider: Provider) -> None:
         """Consume its queue once the container starts. To be called in its ``setup``."""
@@ -220,7 +248,7 @@ class QueueConsumer(SharedExtension):
 
     def consume(
         self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int | None = None
-    ) -> OpenConsumer:
+    ) -> Subscription:
         """Have the queue's messages delivered to ``receive``; as many at once as told here, or in the configuration."""
         count = prefetch_count or self.container.config.get(constants.PREFETCH_COUNT_CONFIG_KEY)
         consumer = amqp(self.container).consume(queue, receive, count or self.container.max_workers + UNDER_WAY)
@@ -280,7 +308,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         self.accept = accept
 
     @property
-    def consumer(self) -> OpenConsumer | None:
+    def consumer(self) -> Subscription | None:
         """Who takes the messages, once the service has started."""
         return self.queue_consumer.providers.get(self)
 

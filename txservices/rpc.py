@@ -16,8 +16,9 @@ from twisted.logger import Logger
 
 from txservices import constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.consumer import Consumer as OpenConsumer
-from txservices.amqp.entities import Message, Queue
+from txservices.amqp.entities import Message, Queue, with_queue_type
+from txservices.amqp.publish import Publisher, Sending, options_of, unconfirmed
+from txservices.amqp.subscription import Subscription
 from txservices.calls import (
     BlockingMethodProxy,
     Client,
@@ -28,7 +29,6 @@ from txservices.calls import (
     default_options,
     rpc_exchange,
 )
-from txservices.declarations import with_queue_type
 from txservices.exceptions import (
     BadRequest,
     ChannelClosedByBroker,
@@ -41,8 +41,7 @@ from txservices.exceptions import (
     serialize,
 )
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
-from txservices.messaging import QueueConsumer, amqp
-from txservices.sending import HeaderDecoder, Publisher, Sending, options_of, unconfirmed
+from txservices.messaging import HeaderDecoder, QueueConsumer, amqp
 from txservices.serialization import Serializers
 from txservices.workers import ExcInfo, WorkerContext
 
@@ -148,7 +147,7 @@ class RpcConsumer(SharedExtension):
 
     def __init__(self) -> None:
         self.methods: dict[str, Rpc] = {}  # by routing key
-        self.consumer: OpenConsumer | None = None
+        self.consumer: Subscription | None = None
 
     def register_provider(self, entrypoint: Rpc) -> None:
         self.methods[f"{self.container.service_name}.{entrypoint.method_name}"] = entrypoint
@@ -284,8 +283,8 @@ class ClusterRpc(DependencyProvider):
     when it is called. A name that is none in Python goes in brackets, ``self.cluster["service-y"]``.
 
     ``timeout`` in seconds (None for none) ends each call, ``RPC_TIMEOUT`` of the configuration if it isn't given; other
-    options are those of ``sending.Sending``: ``priority``, ``headers``, ``serializer``, … A subclass may give them as
-    attributes, or by those of a ``publisher_cls``.
+    options are those of ``amqp.publish.Sending``: ``priority``, ``headers``, ``serializer``, … A subclass may give them
+    as attributes, or by those of a ``publisher_cls``.
     """
 
     reply_listener = ReplyListener()

@@ -18,10 +18,10 @@ from twisted.python.failure import Failure
 from txservices.containers import (
     ServiceContainer,
     SharedServices,
-    call_all,
     get_container_cls,
     get_service_name,
 )
+from txservices.utils.waiting import call_all
 
 log = Logger()
 

@@ -1,6 +1,6 @@
 """Methods that block: each runs in a thread of the reactor's pool, and asks the reactor for what it can't do there.
 
-    Threads.run -> [in a thread: the method -> in_reactor -> Threads.call, in the reactor -> what that gives] -> result
+Threads.run -> [in a thread: the method -> in_reactor -> Threads.call, in the reactor -> what that gives] -> result
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from txamqp.spec import Constant
 
 from benchmarks.peers import contract
 from txservices.amqp.address import parse_addresses
-from txservices.amqp.spec import txamqp_spec
+from txservices.wire.spec import txamqp_spec
 
 
 def spec() -> Any:

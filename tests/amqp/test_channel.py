@@ -8,7 +8,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
 from txservices.amqp.channel import Publishing
-from txservices.amqp.codec import encode_properties
 from txservices.amqp.entities import Message
 from txservices.exceptions import (
     ChannelClosedByBroker,
@@ -16,6 +15,7 @@ from txservices.exceptions import (
     PublishNacked,
     UndeliverableMessage,
 )
+from txservices.wire.codec import encode_properties
 
 
 class ChannelTestCase(SynchronousTestCase):

@@ -7,9 +7,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
-from txservices.amqp import codec, frames
 from txservices.amqp.protocol import CAPABILITIES, credentials
-from txservices.amqp.spec import FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -18,6 +16,8 @@ from txservices.exceptions import (
     ConnectionLost,
     FrameError,
 )
+from txservices.wire import codec, frames
+from txservices.wire.spec import FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
 
 
 class HandshakeTests(SynchronousTestCase):

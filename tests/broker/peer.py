@@ -7,10 +7,10 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from txservices.amqp import codec, frames
-from txservices.amqp.spec import FRAME_METHOD, PROTOCOL_HEADER
 from txservices.broker.broker import Broker
 from txservices.broker.session import Session
+from txservices.wire import codec, frames
+from txservices.wire.spec import FRAME_METHOD, PROTOCOL_HEADER
 
 
 class Transport(StringTransport):

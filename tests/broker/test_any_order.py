@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.broker.peer import Client, method, publish
-from txservices.amqp.spec import METHODS
 from txservices.broker.broker import Broker
+from txservices.wire.spec import METHODS
 
 NAMES = ("", "q", "r", "x", "y", "t", "amq.topic", "amq.headers", "direct", "topic", "fanout", "headers")
 ARGUMENTS = ("x-expires", "x-message-ttl", "x-max-length", "x-overflow", "x-dead-letter-exchange", "x-match", "a")

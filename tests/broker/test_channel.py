@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.broker.channel_case import ChannelTestCase
 from tests.broker.peer import Client, method, publish
-from txservices.amqp import codec
 from txservices.broker.queues import UNACKED_MAX
+from txservices.wire import codec
 
 
 class LifeTests(ChannelTestCase):

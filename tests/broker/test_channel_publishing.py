@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.broker.channel_case import ChannelTestCase
 from tests.broker.peer import Client, method, publish
-from txservices.amqp import codec, frames
+from txservices.wire import codec, frames
 
 
 class PublishTests(ChannelTestCase):

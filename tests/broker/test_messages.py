@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txservices.amqp.codec import decode_properties, encode_properties
 from txservices.broker import messages
 from txservices.broker.messages import Message
 from txservices.exceptions import AmqpError
+from txservices.wire.codec import decode_properties, encode_properties
 
 EVERYTHING: dict[str, Any] = {
     "content_type": "application/json",

@@ -9,10 +9,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.broker.peer import Client, method, publish
-from txservices.amqp import codec, frames, tables
-from txservices.amqp.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS, PROTOCOL_HEADER
 from txservices.broker import session
 from txservices.broker.broker import Broker
+from txservices.wire import codec, frames, tables
+from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS, PROTOCOL_HEADER
 
 
 class HandshakeTests(SynchronousTestCase):

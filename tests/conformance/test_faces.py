@@ -11,8 +11,8 @@ from twisted.trial.unittest import TestCase
 from tests import processes
 from tests.conformance.cases import Case
 from tests.services import Heard
-from txservices import settings
 from txservices.broker.broker import Broker
+from txservices.command import settings
 from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError
 from txservices.rpc import rpc
@@ -144,7 +144,7 @@ class Run(TestCase):
         await running.line("^own format: of.the.app ticking$")
         self.assertEqual(await running.end(), 0, str(running))
         self.assertIn("starting services: two\n", running.stdout)
-        await running.line("^own format: txservices.process SIGTERM: stopping$")
+        await running.line("^own format: txservices.command.exits SIGTERM: stopping$")
 
 
 class Shell(Case):

@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from tests.conformance.cases import JSON, QUEUE, Case
 from tests.services import Heard, properties_of
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.publish import unconfirmed
 from txservices.events import EventDispatcher
 from txservices.exceptions import ChannelClosedByBroker, UndeliverableMessage
 from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.messaging import Consumer, Publisher, consume
 from txservices.rpc import RpcProxy, rpc
-from txservices.sending import unconfirmed
 from txservices.standalone.events import event_dispatcher
 
 

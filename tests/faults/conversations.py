@@ -13,7 +13,6 @@ from tests.faults.mutations import Pieces, pieces_of
 from tests.services import numbers
 from txservices.amqp.address import parse_address
 from txservices.amqp.channel import Publishing
-from txservices.amqp.codec import encode_properties
 from txservices.amqp.entities import Queue
 from txservices.amqp.protocol import Protocol
 from txservices.broker import memory
@@ -27,6 +26,7 @@ from txservices.rpc import rpc
 from txservices.standalone.rpc import ClusterRpcProxy
 from txservices.web.handlers import http
 from txservices.web.websocket import rpc as websocket_rpc
+from txservices.wire.codec import encode_properties
 
 HEARTBEAT = 10  # seconds
 HEADERS = {

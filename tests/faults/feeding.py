@@ -18,13 +18,13 @@ from twisted.python.failure import Failure
 
 from tests.faults.conversations import HEARTBEAT, client, converse
 from tests.web.peer import Peer
-from txservices.amqp import codec, frames, tables
-from txservices.amqp.spec import FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
 from txservices.broker import session as session_module
 from txservices.broker.broker import Broker
 from txservices.broker.session import Session
 from txservices.exceptions import FrameError
 from txservices.web.site import REQUEST_TIMEOUT, WebSite
+from txservices.wire import codec, frames, tables
+from txservices.wire.spec import FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
 
 STATUS = re.compile(rb"(?:^|\n)HTTP/1\.1 (\d+) ")
 STATUSES = frozenset((100, 101, 200, 308, 400, 403, 404, 405, 413, 414, 426, 431))

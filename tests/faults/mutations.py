@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from random import Random
 
-from txservices.amqp.frames import FRAME, frame
-from txservices.amqp.spec import PROTOCOL_HEADER
+from txservices.wire.frames import FRAME, frame
+from txservices.wire.spec import PROTOCOL_HEADER
 
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 131_064, 131_072, 1 << 63, (1 << 64) - 1)
 TEXTS = (b"", b"0", b"-1", b"+1", b"1e9", b"0x10", b"9" * 30, b"18446744073709551616", b"65536", b" 1", b"1,2")

@@ -27,9 +27,9 @@ from tests.faults.feeding import feed_codec, feed_protocol, feed_reader, feed_se
 from tests.faults.growth import memory
 from tests.faults.scene import FULL
 from tests.web.peer import WebTestCase
-from txservices.amqp import codec, frames
 from txservices.amqp.channel import UNASKED_ON_CHANNEL, UNASKED_ON_CONNECTION
-from txservices.amqp.spec import FRAME_METHOD, METHODS, PROPERTIES, Method
+from txservices.wire import codec, frames
+from txservices.wire.spec import FRAME_METHOD, METHODS, PROPERTIES, Method
 
 ROUND = 200  # inputs; hypothesis remembers all of a run
 ROUNDS = 50 if FULL else 1

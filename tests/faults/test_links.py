@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from tests.faults.scene import BACK, Echo, FaultsCase, until
 from tests.services import Heard, Recorded
 from txservices.amqp.connections import Connections
-from txservices.amqp.consumer import Consumer
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.publish import unconfirmed
+from txservices.amqp.subscription import Subscription
 from txservices.events import BROADCAST, event_handler
 from txservices.exceptions import ReplyQueueExpiredWithPendingReplies
 from txservices.rpc import rpc
-from txservices.sending import unconfirmed
 
 TELLS = Exchange("tells", type="topic")
 HEARS = Queue("hears", TELLS, "#")
@@ -137,7 +137,7 @@ class Declaring(LinkCase):
         first = connections.consume(HEARS, lambda message: None, 1)
         await first.ready
         await connections.declare(TELLS)
-        late: list[Consumer] = []
+        late: list[Subscription] = []
         recorded = Recorded()
         first.on_lost.append(lambda: late or late.append(connections.consume(Queue("late"), recorded, 1)))
         await self.broker.ctl("close_all_connections", "--vhost", self.vhost, "for the test")
@@ -149,7 +149,7 @@ class Declaring(LinkCase):
 class Consuming(LinkCase):
     """Who consumes is back, once, and knows what it has seen."""
 
-    async def consumer(self, connections: Connections, receive: Any) -> Consumer:
+    async def consumer(self, connections: Connections, receive: Any) -> Subscription:
         consumer = connections.consume(HEARS, receive, 10)
         await consumer.ready
         return consumer

@@ -23,11 +23,11 @@ from tests.faults.mutations import flip
 from tests.faults.scene import FULL, until
 from tests.services import ServicesCase
 from txservices.amqp.channel import Channel, Publishing
-from txservices.amqp.codec import encode_properties
 from txservices.amqp.entities import Queue
 from txservices.events import event_handler
 from txservices.messaging import consume
 from txservices.rpc import rpc
+from txservices.wire.codec import encode_properties
 
 BAD = 10_000 if FULL else 1000
 BATCH = 50  # bad ones between two lots of good ones

@@ -87,9 +87,7 @@ class Restarts(InteropCase):
 
     def right(self, kind: str, since: int = 0) -> set[int]:
         """The numbers that were answered as they should be."""
-        return {
-            number for number, result in self.seen[kind] if number >= since and self.is_right(kind, number, result)
-        }
+        return {number for number, result in self.seen[kind] if number >= since and self.is_right(kind, number, result)}
 
     def booked_by_nameko(self) -> set[int]:
         return {int(number) for each in self.namekos for number in re.findall(r"^(\d+)$", each.stdout, re.MULTILINE)}

@@ -19,14 +19,14 @@ from tests.interop.fixtures import InteropCase
 from tests.interop.fleet import FAILURES, RESULTS, SIDES
 from tests.interop.nameko_env import NAMEKO_3
 from tests.services import Heard, Recorded
-from txservices.amqp import frames
-from txservices.amqp.codec import encode_properties
 from txservices.amqp.entities import Message, Queue
 from txservices.calls import rpc_exchange
 from txservices.events import get_event_exchange
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.wire import frames
+from txservices.wire.codec import encode_properties
 
 CONTEXT = {
     "language": "en",

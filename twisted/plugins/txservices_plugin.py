@@ -3,5 +3,5 @@
 from twisted.application.service import ServiceMaker
 
 txservices = ServiceMaker(
-    "txservices", "txservices.tap", "Run service classes: RPC, events, HTTP and timers.", "txservices"
+    "txservices", "txservices.command.tap", "Run service classes: RPC, events, HTTP and timers.", "txservices"
 )

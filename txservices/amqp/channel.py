@@ -18,10 +18,7 @@ from twisted.python.failure import Failure
 from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQChannel
 
-from txservices.amqp.codec import encode_ack, encode_method
 from txservices.amqp.entities import Message
-from txservices.amqp.frames import Assembler, Content, content_frames, frame
-from txservices.amqp.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -31,6 +28,9 @@ from txservices.exceptions import (
     PublishNacked,
     UndeliverableMessage,
 )
+from txservices.wire.codec import encode_ack, encode_method
+from txservices.wire.frames import Assembler, Content, content_frames, frame
+from txservices.wire.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
 
 log = Logger()
 

@@ -25,7 +25,6 @@ from txservices.amqp.address import Address
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol
-from txservices.amqp.spec import ReplyCode
 from txservices.exceptions import (
     AmqpError,
     BrokerRefused,
@@ -34,6 +33,7 @@ from txservices.exceptions import (
     ConnectionClosedByBroker,
     ConnectionLost,
 )
+from txservices.wire.spec import ReplyCode
 
 log = Logger()
 

@@ -14,13 +14,13 @@ from twisted.internet.defer import Deferred, succeed
 from txservices import constants
 from txservices.amqp.address import Address, parse_addresses
 from txservices.amqp.connection import Connection
-from txservices.amqp.consumer import Consumer
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.amqp.leaving import Leaving
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import credentials
 from txservices.amqp.publisher import Publisher
+from txservices.amqp.subscription import Subscription
 from txservices.amqp.unacked import Unacked
 from txservices.exceptions import ConfigurationError
 
@@ -110,9 +110,9 @@ class Connections(MultiService):
 
     def consume(
         self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int, exclusive: bool = False
-    ) -> Consumer:
+    ) -> Subscription:
         """Declare the queue and have its messages delivered to ``receive``, now and after every reconnect."""
-        consumer = Consumer(self.consuming, queue, receive, prefetch_count, exclusive)
+        consumer = Subscription(self.consuming, queue, receive, prefetch_count, exclusive)
         self.unacked.watch(consumer)
         return consumer
 

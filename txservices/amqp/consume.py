@@ -1,16 +1,132 @@
-"""Where nameko 3 has ``Consumer``, so that imports of it stay as they are: it is one of ``standalone.consume``."""
+"""Messages to a program that is no service.
+
+def handle(body, message):
+    print(body)
+    message.ack()
+
+consumer = Consumer("amqp://guest:guest@localhost", queues=[Queue("q")], callbacks=[handle])
+consumer.run()
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-# It stands above this row, among the programs that are no services: it is found by name.
-CONSUMER = "txservices.standalone.consume:Consumer"
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txservices import constants
+from txservices.amqp.connections import Connections
+from txservices.amqp.entities import Message, queue_of
+from txservices.amqp.subscription import Subscription
+from txservices.exceptions import DecodeError
+from txservices.serialization import Serializers
+from txservices.utils.waiting import call_all
+
+log = Logger()
+
+Callback = Callable[[Any, Message], Any]
 
 
-def __getattr__(name: str) -> Any:
-    module, _, there = CONSUMER.partition(":")
-    if name != there:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(module), there)
+def hand_over(decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str, message: Message) -> None:
+    """Hand a message's body and itself to ``handle``; one that can't be read or handled is rejected, and logged."""
+    properties = message.properties
+    try:
+        body = decode(properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers)
+    except DecodeError as error:
+        # "message" is a key of Twisted's own
+        log.error("{where}: {delivery} rejected: {error}", where=where, delivery=message, error=error)
+        message.reject()
+        return
+    try:
+        handle(body, message)
+    except Exception:  # raised any further it would end the connection, and the message come again
+        log.failure("{where}: {delivery} rejected: it can't be handled", where=where, delivery=message)
+        message.reject()
+
+
+class Consumer:
+    """Has each message of some queues handled, over a connection of its own, which comes back by itself.
+
+    A callback gets a body and its message, and acks that. A message that can't be read, or whose callback raises, is
+    rejected and logged.
+
+    Args:
+        amqp_uri, ssl, login_method, heartbeat: as in a configuration.
+        queues: declared with their exchanges and bindings.
+        callbacks: called one after the other, with each message.
+        prefetch_count: of each queue, how many messages may be under way at once; 0 for no end.
+        accept: the names of the serializers that are read, JSON's alone if it isn't given.
+    """
+
+    def __init__(
+        self,
+        amqp_uri: str,
+        ssl: Any = None,
+        login_method: str | None = None,
+        queues: Iterable[Any] = (),
+        callbacks: Iterable[Callback] = (),
+        heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
+        prefetch_count: int = 0,
+        accept: Iterable[str] | None = None,
+    ) -> None:
+        config = {
+            constants.AMQP_URI_CONFIG_KEY: amqp_uri,
+            constants.AMQP_SSL_CONFIG_KEY: ssl,
+            constants.LOGIN_METHOD_CONFIG_KEY: login_method,
+            constants.HEARTBEAT_CONFIG_KEY: heartbeat,
+            constants.ACCEPT_CONFIG_KEY: None if accept is None else list(accept),
+        }
+        self.queues = [queue_of(queue) for queue in queues]
+        self.callbacks = list(callbacks)
+        self.prefetch_count = prefetch_count
+        self.connections = Connections.from_config(config)
+        self.decode = Serializers.of(config).decode
+        self.opened: list[Subscription] = []
+        self.ended: Deferred[None] = Deferred()
+        self.should_stop = False
+
+    def run(self) -> Deferred[None]:
+        """Begin. Fires when it has stopped; what keeps it from beginning, ``wait_until_consumer_ready`` tells."""
+        self.connections.startService()
+        for queue in self.queues:
+            receive = partial(hand_over, self.decode, self.on_message, queue.name)
+            self.opened.append(self.connections.consume(queue, receive, self.prefetch_count))
+        return self.ended
+
+    def wait_until_consumer_ready(self) -> Deferred[None]:
+        """Fires when all queues are consumed; fails with ``DeclarationMismatch`` or ``BrokerRefused``."""
+        return Deferred.fromCoroutine(call_all([partial(ready, consumer) for consumer in self.opened]))
+
+    def on_message(self, body: Any, message: Message) -> None:
+        if self.should_stop:
+            self.requeue_message(message)
+            return
+        for callback in self.callbacks:
+            callback(body, message)
+
+    def ack_message(self, message: Message) -> None:
+        """It is done with. Nothing, if the connection on which it came is gone: the broker has it again."""
+        message.ack()
+
+    def requeue_message(self, message: Message) -> None:
+        """It is to come again, to anybody; at once. Nothing, if the connection on which it came is gone."""
+        message.reject(requeue=True)
+
+    def stop(self) -> Deferred[None]:
+        """Take no more, and close. What was not acked goes back. Fires when that is done."""
+        self.should_stop = True
+        return Deferred.fromCoroutine(self.close())
+
+    async def close(self) -> None:
+        for consumer in self.opened:
+            await self.connections.leaving.answered(consumer.cancel())
+        await self.connections.stopService()
+        if not self.ended.called:
+            self.ended.callback(None)
+
+
+def ready(consumer: Subscription) -> Deferred[None]:
+    return consumer.ready

@@ -1,11 +1,18 @@
-"""The values that AMQP talks of: ``Exchange`` and ``Queue`` to declare, and the ``Message`` that a consumer gets."""
+"""The values that AMQP talks of: ``Exchange`` and ``Queue`` to declare, and the ``Message`` that a consumer gets.
+
+A service's author may give kombu's objects in place of ours, as nameko's services do: ``exchange_of`` and ``queue_of``
+read them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
+
+from txservices import constants
+from txservices.exceptions import ConfigurationError
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -34,7 +41,7 @@ class Queue:
     """A queue as it is declared, bound to ``exchange`` with ``routing_key`` if there is one.
 
     Attributes:
-        name: empty to let the broker name it; the declared name is what ``Consumer.queue_name`` says.
+        name: empty to let the broker name it; the declared name is what ``Subscription.queue_name`` says.
         passive: only check that it exists; it is not bound then either.
     """
 
@@ -108,3 +115,98 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message {self.delivery_tag} of {self.exchange!r} {self.routing_key!r}, {len(self.body)} bytes>"
+
+
+# What a service's author declares -------------------------------------------------------------------------------------
+
+E = TypeVar("E", Exchange, Queue, Exchange | Queue)
+# What kombu makes arguments of: attribute, argument, from its unit to the broker's.
+QUEUE_ARGUMENTS: tuple[tuple[str, str, Callable[[Any], int]], ...] = (
+    ("expires", "x-expires", lambda seconds: int(seconds * 1000)),
+    ("message_ttl", "x-message-ttl", lambda seconds: int(seconds * 1000)),
+    ("max_length", "x-max-length", int),
+    ("max_length_bytes", "x-max-length-bytes", int),
+    ("max_priority", "x-max-priority", int),
+)
+
+
+def exchange_of(thing: Any) -> Exchange:
+    """Ours as it is; kombu's by its attributes. ``ConfigurationError`` for what is neither."""
+    if isinstance(thing, Exchange):
+        return thing
+    try:
+        return Exchange(
+            name=thing.name or "",
+            type=thing.type or "direct",
+            durable=bool(thing.durable),
+            auto_delete=bool(thing.auto_delete),
+            arguments=dict(thing.arguments or {}),
+            passive=bool(getattr(thing, "passive", False) or getattr(thing, "no_declare", False)),
+        )
+    except AttributeError:
+        raise ConfigurationError(
+            f"{thing!r} is no exchange: give an Exchange of txservices.amqp.entities, or kombu's"
+        ) from None
+
+
+def queue_of(thing: Any) -> Queue:
+    """Ours as it is; kombu's by its attributes. ``ConfigurationError`` for what is neither."""
+    if isinstance(thing, Queue):
+        return thing
+    try:
+        if thing.binding_arguments or getattr(thing, "bindings", None):
+            raise ConfigurationError(
+                f"queue {thing.name!r}: only one binding without arguments is declared here; declare the others on the"
+                " broker, or give one Queue for each"
+            )
+        arguments = dict(thing.queue_arguments or {})
+        for attribute, argument, convert in QUEUE_ARGUMENTS:
+            value = getattr(thing, attribute, None)
+            if value is not None:
+                arguments[argument] = convert(value)
+        return Queue(
+            name=thing.name or "",
+            exchange=exchange_of(thing.exchange) if thing.exchange is not None and thing.exchange.name else None,
+            routing_key=thing.routing_key or "",
+            durable=bool(thing.durable),
+            exclusive=bool(thing.exclusive),
+            auto_delete=bool(thing.auto_delete),
+            arguments=arguments,
+            passive=bool(getattr(thing, "no_declare", False)),
+        )
+    except AttributeError:
+        raise ConfigurationError(
+            f"{thing!r} is no queue: give a Queue of txservices.amqp.entities, or kombu's"
+        ) from None
+
+
+def entity_of(thing: Any) -> Exchange | Queue:
+    """An exchange or a queue, whichever it is."""
+    if isinstance(thing, Queue) or hasattr(thing, "queue_arguments"):
+        return queue_of(thing)
+    return exchange_of(thing)
+
+
+def with_queue_type(entity: E, configured: str | None, wanted: str | None = None) -> E:
+    """The queue as one of the type that is wanted for it, or else configured for all, if it can be and has none yet.
+
+    Queues that go with a connection or with their last consumer stay as they are: no quorum holds those. To want a type
+    for one of them is a ``ConfigurationError``, and so is a type that there isn't. What is no queue is given back.
+    """
+    queue_type = wanted or configured
+    if queue_type is None or not isinstance(entity, Queue):
+        return entity
+    if queue_type not in constants.QUEUE_TYPES:
+        raise ConfigurationError(
+            f"{constants.QUEUE_TYPE_CONFIG_KEY}: {queue_type!r} is none of {', '.join(constants.QUEUE_TYPES)}"
+        )
+    if entity.exclusive or entity.auto_delete or not entity.durable:
+        if wanted == "quorum":
+            raise ConfigurationError(
+                f"queue {entity.name!r} can't be a quorum queue, for it does not last: give no queue_type, or a queue"
+                " that is durable, not exclusive and not deleted by itself (reliable_delivery=True for events)"
+            )
+        return entity
+    if entity.passive or constants.QUEUE_TYPE_ARGUMENT in entity.arguments:
+        return entity
+    return evolve(entity, arguments={**entity.arguments, constants.QUEUE_TYPE_ARGUMENT: queue_type})

@@ -30,10 +30,11 @@ from txamqp.spec import Spec
 
 from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error, closed_here
-from txservices.amqp.codec import encode_method
-from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.amqp.outbox import Outbox, send
-from txservices.amqp.spec import (
+from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
+from txservices.wire.codec import encode_method
+from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
+from txservices.wire.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_MIN_SIZE,
@@ -41,8 +42,7 @@ from txservices.amqp.spec import (
     ReplyCode,
     txamqp_spec,
 )
-from txservices.amqp.tables import encode_table
-from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
+from txservices.wire.tables import encode_table
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime

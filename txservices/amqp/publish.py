@@ -1,20 +1,329 @@
-"""Where nameko has ``Publisher`` and ``UndeliverableMessage``, so that imports of them stay as they are."""
+"""Messages out of a service: options merged once, headers that carry the worker's context, and the broker's confirm.
+
+``Publisher`` has ``Sending`` write properties and body -> the broker -> ``Confirmation``, a Deferred that need not be
+looked at. ``unconfirmed`` counts what each worker has published, so that what called the worker is acked only when the
+broker has all of it: nothing a worker told the world is lost with its process.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txservices import constants
+from txservices.amqp.connections import Connections
+from txservices.amqp.entities import Exchange, Queue, entity_of, exchange_of, with_queue_type
 from txservices.exceptions import UndeliverableMessage
+from txservices.serialization import Serializers, compress
+from txservices.wire import spec
 
-__all__ = ["UndeliverableMessage"]
+__all__ = [
+    "Confirmation",
+    "Publisher",
+    "Sending",
+    "Unconfirmed",
+    "UndeliverableMessage",
+    "options_of",
+    "send",
+    "unconfirmed",
+]
 
-# What publishes stands above this row, where services are written: it is found by name.
-PUBLISHER = "txservices.sending:Publisher"
+log = Logger()
+
+# Out: options, confirmations ------------------------------------------------------------------------------------------
+
+FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))
+PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
+IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
 
 
-def __getattr__(name: str) -> Any:
-    module, _, there = PUBLISHER.partition(":")
-    if name != there:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(module), there)
+@frozen
+class Sending:
+    """How messages are sent: options merged once, when a provider is made; a publish reads attributes.
+
+    Attributes:
+        timeout: seconds for the broker's confirm; for RPC, for the reply. None for no end.
+        use_confirms: whether the publisher is told the outcome. The broker is asked for it in any case.
+        declare: exchanges and queues to declare first.
+        queue_type: of the queues among them, as ``QUEUE_TYPE`` says, so that they are what their consumers declare.
+        properties: of AMQP's basic class. With a ``content_type`` among them the body goes as it is.
+    """
+
+    serializer: str | None = None
+    compression: str | None = None
+    mandatory: bool = False
+    use_confirms: bool = True
+    timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT
+    routing_key: str = ""
+    declare: tuple[Exchange | Queue, ...] = ()
+    queue_type: str | None = None
+    headers: Mapping[str, Any] = {}
+    properties: Mapping[str, Any] = {"delivery_mode": constants.PERSISTENT, "priority": 0}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
+        """As the configuration says, with these options on top."""
+        timeout = config.get(constants.PUBLISH_TIMEOUT_CONFIG_KEY, constants.DEFAULT_PUBLISH_TIMEOUT)
+        return cls(timeout=timeout, queue_type=config.get(constants.QUEUE_TYPE_CONFIG_KEY)).merged(options)
+
+    def merged(self, options: Mapping[str, Any]) -> Sending:
+        """With these options on top. ``TypeError`` for one that means nothing."""
+        changes: dict[str, Any] = {}
+        properties = dict(self.properties)
+        for name, value in options.items():
+            if name in FIELDS:
+                changes[name] = value
+            elif name == "headers":
+                changes["headers"] = {**self.headers, **(value or {})}
+            elif name == "declare":
+                added = [with_queue_type(entity_of(each), self.queue_type) for each in value or ()]
+                changes["declare"] = (*self.declare, *added)
+            elif name == "expiration":
+                # as kombu has it: seconds in Python, milliseconds as text on the wire
+                properties[name] = None if value is None else str(int(value * 1000))
+            elif name in PROPERTIES:
+                properties[name] = value
+            elif name not in IGNORED:
+                known = ", ".join(sorted(FIELDS | PROPERTIES | {"headers", "declare"}))
+                raise TypeError(f"there is no option {name!r} for sending messages; there are {known}")
+        return evolve(self, properties=properties, **changes)
+
+    def write(
+        self, serializers: Serializers, value: Any, context_headers: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes]:
+        """Properties and body of a message. ``EncodeError`` for a value that can't be written."""
+        if "content_type" in self.properties:
+            content_type, content_encoding, body = raw(self.properties, value)
+        else:
+            content_type, content_encoding, body = serializers.encode(self.serializer, value)
+        headers = {**self.headers, **context_headers} if self.headers else context_headers
+        if self.compression is not None:
+            header, body = compress(self.compression, body)
+            headers = {**headers, "compression": header}
+        return {
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "headers": headers,
+            **self.properties,
+        }, body
+
+
+def raw(properties: Mapping[str, Any], value: Any) -> tuple[str, str, bytes]:
+    """A body that its publisher has written already."""
+    content_type = properties["content_type"]
+    if isinstance(value, str):
+        encoding = properties.get("content_encoding") or "utf-8"
+        return content_type, encoding, value.encode(encoding)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return content_type, "binary", bytes(value)
+    raise TypeError(f"with content_type={content_type!r} the body goes as it is: give text or bytes, not {value!r}")
+
+
+class Unconfirmed:
+    """What each worker has published and the broker has not confirmed yet: a count, and what waits for its end."""
+
+    __slots__ = ("counts", "waiting")
+
+    def __init__(self) -> None:
+        self.counts: dict[Any, int] = {}
+        self.waiting: dict[Any, list[Callable[[], None]]] = {}
+
+    def add(self, worker_ctx: Any) -> None:
+        self.counts[worker_ctx] = self.counts.get(worker_ctx, 0) + 1
+
+    def remove(self, worker_ctx: Any) -> None:
+        left = self.counts[worker_ctx] - 1
+        if left:
+            self.counts[worker_ctx] = left
+            return
+        del self.counts[worker_ctx]
+        for call in self.waiting.pop(worker_ctx, ()):
+            call()
+
+    def then(self, worker_ctx: Any, call: Callable[[], None]) -> None:
+        """Call that when the broker has answered for all that this worker published; mostly, that is now."""
+        if worker_ctx in self.counts:
+            self.waiting.setdefault(worker_ctx, []).append(call)
+        else:
+            call()
+
+    def settled(self, worker_ctx: Any) -> Deferred[None]:
+        """Fires when the broker has answered for all that was published."""
+        settled: Deferred[None] = Deferred()
+        self.then(worker_ctx, lambda: settled.callback(None))
+        return settled
+
+
+unconfirmed = Unconfirmed()
+
+
+class Confirmation(Deferred[None]):
+    """Fires when the broker has confirmed a message that a worker published.
+
+    Most services don't wait for it. So a failure that nobody looked at is one line in the log when this is dropped,
+    and not an unhandled error.
+    """
+
+    def __init__(self, worker_ctx: Any, exchange: str, routing_key: str) -> None:
+        super().__init__()
+        self.worker_ctx = worker_ctx
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.run = copy_context().run  # in it log lines bear the worker's call id
+        unconfirmed.add(worker_ctx)
+
+    def done(self, error: Exception | None) -> None:
+        """The broker has answered, or never will."""
+        if error is None:
+            self.run(self.callback, None)
+        else:
+            self.run(self.errback, error)
+        unconfirmed.remove(self.worker_ctx)  # last: who looked may have published in answer
+
+    def not_sent(self, failure: Failure) -> None:
+        """What had to be declared first could not be."""
+        assert isinstance(failure.value, Exception)
+        self.done(failure.value)
+
+    def __del__(self) -> None:
+        failure = getattr(self, "result", None)
+        if isinstance(failure, Failure):
+            self.run(
+                log.error,
+                "{routing_key!r} was not published to {exchange!r}: {error}",
+                routing_key=self.routing_key,
+                exchange=self.exchange,
+                error=failure.value,
+            )
+            self.addErrback(lambda _: None)
+
+
+def send(
+    connections: Connections,
+    sending: Sending,
+    exchange: str,
+    routing_key: str,
+    properties: dict[str, Any],
+    body: bytes,
+    worker_ctx: Any,
+    declare_first: bool = False,
+) -> Deferred[None]:
+    """Publish for a worker; fires when that is confirmed, at once with ``use_confirms=False``."""
+    confirmation = Confirmation(worker_ctx, exchange, routing_key)
+    mandatory, timeout = sending.mandatory, sending.timeout
+    publish = partial(
+        connections.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done, timeout
+    )
+    if declare_first:
+        declaring = connections.declare(*sending.declare).addCallback(lambda _: publish())
+        declaring.addErrback(confirmation.not_sent)
+    else:
+        try:
+            publish()
+        except ValueError:  # properties that AMQP can't carry: nothing was sent
+            unconfirmed.remove(worker_ctx)
+            raise
+    return confirmation if sending.use_confirms else succeed(None)
+
+
+# Publishers -----------------------------------------------------------------------------------------------------------
+
+CLASS_OPTIONS = (*FIELDS, *PROPERTIES, "headers", "declare")
+
+
+def options_of(thing: Any) -> dict[str, Any]:
+    """The options that a publisher or a provider has for attributes."""
+    return {name: value for name in CLASS_OPTIONS if (value := getattr(thing, name, None)) is not None}
+
+
+class Publisher:
+    """Publishes messages: for the providers that services have, and by itself where there is no service.
+
+        publisher = Publisher("amqp://guest:guest@localhost", exchange="readings")
+        await publisher.publish({"load": 0.1}, routing_key="cpu")
+        await publisher.stop()
+
+    Options are those of ``Sending``, merged: a subclass's attributes (``delivery_mode = NON_PERSISTENT``), then init's,
+    then the call's. A provider has a subclass used by its ``publisher_cls``.
+
+    Args:
+        amqp_uri, ssl, login_method: ``AMQP_URI``, ``AMQP_SSL`` and ``LOGIN_METHOD`` of a configuration.
+        exchange: by name, or an ``Exchange``; the default one if it isn't given. What is declared is in ``declare``.
+    """
+
+    connections: Connections
+
+    def __init__(
+        self, amqp_uri: str | None, ssl: Any = None, login_method: str | None = None, exchange: Any = "", **options: Any
+    ) -> None:
+        self.config = {
+            constants.AMQP_URI_CONFIG_KEY: amqp_uri,
+            constants.AMQP_SSL_CONFIG_KEY: ssl,
+            constants.LOGIN_METHOD_CONFIG_KEY: login_method,
+        }
+        self.exchange = name_of(exchange)
+        self.options = options
+        self.declared = self.running = self.stopped = False
+
+    def use(self, connections: Connections, config: Mapping[str, Any]) -> Sending:
+        """Publish over these, as the configuration says. Gives the options; what they declare is the caller's to do."""
+        self.connections = connections
+        self.serializers = Serializers.of(config)
+        self.sending = Sending.of(config, options_of(self)).merged(self.options)
+        self.running = self.declared = True
+        return self.sending
+
+    def begin(self) -> None:
+        if self.stopped:
+            raise RuntimeError("this publisher has been stopped, and can't be used any more")
+        connections = Connections.from_config(self.config)
+        self.declared = not self.use(connections, self.config).declare
+        connections.startService()
+
+    def publish(
+        self,
+        payload: Any,
+        exchange: Any = None,
+        routing_key: str | None = None,
+        extra_headers: dict[str, Any] | None = None,
+        worker_ctx: Any = None,
+        **options: Any,
+    ) -> Deferred[None]:
+        """Publish a value; fires when the broker has it, at once with ``use_confirms=False``.
+
+        It fails with ``PublishError``. ``extra_headers`` go over all others. ``worker_ctx`` is the worker whose message
+        it is, if it is one's: what called that is acknowledged after this is confirmed. Raises ``EncodeError`` for a
+        value that can't be written.
+        """
+        if not self.running:
+            self.begin()
+        sending = self.sending.merged(options) if options else self.sending
+        properties, body = sending.write(self.serializers, payload, extra_headers or {})
+        to = self.exchange if exchange is None else name_of(exchange)
+        key = sending.routing_key if routing_key is None else routing_key
+        whose = self if worker_ctx is None else worker_ctx
+        if self.declared:
+            return send(self.connections, sending, to, key, properties, body, whose, "declare" in options)
+        sent = send(self.connections, sending, to, key, properties, body, whose, True)
+        return sent.addCallback(self.has_declared)
+
+    def has_declared(self, result: None) -> None:
+        self.declared = True
+
+    def stop(self) -> Deferred[None]:
+        """Close the connections of its own. Fires when what was published is confirmed or has failed, and they are."""
+        running, self.running, self.stopped = self.running, False, True
+        if not running:
+            return succeed(None)
+        return unconfirmed.settled(self).addCallback(lambda _: self.connections.stopService())
+
+
+def name_of(exchange: Any) -> str:
+    return exchange if isinstance(exchange, str) else exchange_of(exchange).name

@@ -17,7 +17,6 @@ from twisted.logger import Logger
 
 from txservices import constants
 from txservices.amqp.channel import Channel, Publishing
-from txservices.amqp.codec import encode_properties
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.nacked import Nacked
 from txservices.amqp.protocol import Protocol
@@ -33,6 +32,7 @@ from txservices.exceptions import (
     PublishTimeout,
 )
 from txservices.utils import Sweeper, new_id
+from txservices.wire.codec import encode_properties
 
 if TYPE_CHECKING:
     from txservices.amqp.connection import Connection

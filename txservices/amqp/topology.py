@@ -5,8 +5,8 @@ from __future__ import annotations
 from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.protocol import Protocol
-from txservices.amqp.spec import ReplyCode
 from txservices.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, DeclarationMismatch
+from txservices.wire.spec import ReplyCode
 
 # what the user is to do, by the broker's reply code
 CURES: dict[int, str] = {

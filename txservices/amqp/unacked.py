@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txservices.amqp.channel import Channel
-from txservices.amqp.consumer import Consumer
+from txservices.amqp.subscription import Subscription
 
 log = Logger()
 
@@ -31,13 +31,13 @@ class Unacked:
 
     def __init__(self, timeout: float, clock: Any) -> None:
         self.timeout = timeout
-        self.consumers: WeakSet[Consumer] = WeakSet()
+        self.consumers: WeakSet[Subscription] = WeakSet()
         self.marks: WeakKeyDictionary[Channel, deque[int]] = WeakKeyDictionary()  # the last tag at each look
         self.told: WeakKeyDictionary[Channel, int] = WeakKeyDictionary()
         self.looking = LoopingCall(self.look)
         self.looking.clock = clock
 
-    def watch(self, consumer: Consumer) -> None:
+    def watch(self, consumer: Subscription) -> None:
         self.consumers.add(consumer)
         if self.timeout and not self.looking.running:
             self.looking.start(self.timeout / LOOKS, now=False)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from txservices.amqp.spec import ReplyCode
 from txservices.broker.exchanges import TYPES
 from txservices.exceptions import AmqpError
+from txservices.wire.spec import ReplyCode
 
 EXPIRES_MAX = 0xFFFFFFFF  # milliseconds, as RabbitMQ has it
 SHORTSTR_MAX = 255  # bytes

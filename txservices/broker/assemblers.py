@@ -8,8 +8,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
-from txservices.amqp.frames import Assembler, Content
-from txservices.amqp.spec import FRAME_METHOD, METHODS
+from txservices.wire.frames import Assembler, Content
+from txservices.wire.spec import FRAME_METHOD, METHODS
 
 METHOD_ID = Struct(">HH")
 PUBLISH = METHODS["basic.publish"]

@@ -10,12 +10,12 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
 
-from txservices.amqp.spec import ReplyCode
 from txservices.broker.queues import Queue
 from txservices.broker.session import Session
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError
 from txservices.utils import Sweeper
+from txservices.wire.spec import ReplyCode
 
 DEFAULT_USERS = {"guest": "guest"}
 DEFAULT_VHOSTS = ("/",)

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from txservices.amqp.frames import Assembler, Content, content_frames, frame
-from txservices.amqp.spec import FRAME_METHOD, METHODS, ReplyCode
-from txservices.amqp.tables import encode_shortstr
 from txservices.broker import messages
 from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Publishes
 from txservices.broker.messages import Message
 from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
 from txservices.exceptions import AmqpError
 from txservices.utils import new_id
+from txservices.wire.frames import Assembler, Content, content_frames, frame
+from txservices.wire.spec import FRAME_METHOD, METHODS, ReplyCode
+from txservices.wire.tables import encode_shortstr
 
 if TYPE_CHECKING:
     from txservices.broker.session import Session

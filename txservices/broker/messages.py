@@ -13,11 +13,11 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any
 
-from txservices.amqp.codec import decode_properties, encode_properties
-from txservices.amqp.frames import FRAME_MAX, HEADER
-from txservices.amqp.spec import FRAME_OVERHEAD, PROPERTIES, ReplyCode
-from txservices.amqp.tables import encode_shortstr
 from txservices.exceptions import AmqpError
+from txservices.wire.codec import decode_properties, encode_properties
+from txservices.wire.frames import FRAME_MAX, HEADER
+from txservices.wire.spec import FRAME_OVERHEAD, PROPERTIES, ReplyCode
+from txservices.wire.tables import encode_shortstr
 
 SHORT = Struct(">H")
 LONG = Struct(">I")

@@ -16,9 +16,9 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
-from txservices.amqp.tables import encode_shortstr
 from txservices.broker.exchanges import Binding
 from txservices.broker.messages import Message
+from txservices.wire.tables import encode_shortstr
 
 # Deliveries that a channel may leave unsettled, where it asked for no less: the largest prefetch there is. Past that it
 # gets no more until it settles some, so that a client that never acks can't take a whole backlog.

@@ -23,21 +23,21 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txservices import __version__
-from txservices.amqp.codec import encode_method
-from txservices.amqp.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
-from txservices.amqp.spec import (
+from txservices.broker.assemblers import Decoded
+from txservices.broker.channel import Channel, close_arguments
+from txservices.broker.queues import requeue
+from txservices.broker.vhost import VirtualHost
+from txservices.exceptions import AmqpError, FrameError
+from txservices.wire.codec import encode_method
+from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
+from txservices.wire.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_MIN_SIZE,
     PROTOCOL_HEADER,
     ReplyCode,
 )
-from txservices.amqp.tables import decode_table, encode_longstr
-from txservices.broker.assemblers import Decoded
-from txservices.broker.channel import Channel, close_arguments
-from txservices.broker.queues import requeue
-from txservices.broker.vhost import VirtualHost
-from txservices.exceptions import AmqpError, FrameError
+from txservices.wire.tables import decode_table, encode_longstr
 
 if TYPE_CHECKING:
     from txservices.broker.broker import Broker

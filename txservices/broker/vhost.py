@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
-from txservices.amqp.codec import decode_properties
-from txservices.amqp.spec import ReplyCode
 from txservices.broker import messages
 from txservices.broker.arguments import COMPARED, check_exchange, check_queue, require_same
 from txservices.broker.exchanges import X_MATCH, Destination, Exchange, route
@@ -24,6 +22,8 @@ from txservices.broker.messages import Message
 from txservices.broker.queues import Entry, Queue
 from txservices.exceptions import AmqpError, FrameError
 from txservices.utils import new_id
+from txservices.wire.codec import decode_properties
+from txservices.wire.spec import ReplyCode
 
 log = Logger()
 

@@ -31,10 +31,10 @@ from twisted.python.failure import Failure
 
 from txservices import calls, constants
 from txservices.amqp.connections import Connections
+from txservices.amqp.publish import Sending, send, unconfirmed
 from txservices.calls import Client, Context, RpcReply, ServiceProxy, default_options
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
-from txservices.sending import Sending, send, unconfirmed
 from txservices.serialization import Serializers
 from txservices.standalone import rpc as standalone
 from txservices.standalone.reactor_thread import current, in_reactor
@@ -385,5 +385,5 @@ class Dispatcher:
 
 
 def event_dispatcher(config: Mapping[str, Any], **options: Any) -> Dispatcher:
-    """What dispatches events; options are those of ``sending.Sending``."""
+    """What dispatches events; options are those of ``amqp.publish.Sending``."""
     return Dispatcher(config, **options)

@@ -15,8 +15,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from txservices.amqp.connections import Connections
+from txservices.amqp.publish import Sending, send, unconfirmed
 from txservices.events import get_event_exchange
-from txservices.sending import Sending, send, unconfirmed
 from txservices.serialization import Serializers
 
 __all__ = ["Dispatcher", "event_dispatcher", "get_event_exchange"]
@@ -61,5 +61,5 @@ class Dispatcher:
 
 
 def event_dispatcher(config: Mapping[str, Any], **options: Any) -> Dispatcher:
-    """What dispatches events; options are those of ``sending.Sending``."""
+    """What dispatches events; options are those of ``amqp.publish.Sending``."""
     return Dispatcher(config, **options)

@@ -30,9 +30,9 @@ from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
 from twisted.python import log as legacy_log
 from twisted.python import threadable
 
+from txservices.amqp.publish import unconfirmed
 from txservices.containers import SharedServices
 from txservices.exceptions import RpcConnectionError
-from txservices.sending import unconfirmed
 from txservices.utils import default_reactor
 
 REACTOR = "twisted.internet.reactor"

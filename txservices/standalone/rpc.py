@@ -19,9 +19,9 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from txservices import constants
 from txservices.amqp.connections import Connections
+from txservices.amqp.publish import unconfirmed
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.exceptions import RpcConnectionError
-from txservices.sending import unconfirmed
 from txservices.utils import sanitize_url
 
 NAME = "standalone_rpc_proxy"  # what stands on the wire where a service has its name

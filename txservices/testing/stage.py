@@ -234,9 +234,7 @@ class MemoryListener(Listener):
 
 def serve_in_memory(shared: SharedServices, config: Mapping[str, Any]) -> None:
     """Be there before ``WebServer`` asks for a listener."""
-    host, port = parse_address(
-        config.get(constants.WEB_SERVER_CONFIG_KEY) or constants.DEFAULT_WEB_SERVER_ADDRESS
-    )
+    host, port = parse_address(config.get(constants.WEB_SERVER_CONFIG_KEY) or constants.DEFAULT_WEB_SERVER_ADDRESS)
     shared.get(
         f"web:{host}:{port}", lambda: MemoryListener(host, port, WebSite(body_max_of(config), default_reactor()))
     )

@@ -1,8 +1,8 @@
 """One call on many things at once.
 
-    async for answer in fail_fast_imap(DeferredSemaphore(5), fetch, urls): ...   # five at a time
+async for answer in fail_fast_imap(DeferredSemaphore(5), fetch, urls): ...   # five at a time
 
-    await SpawningSet(extensions).all.start()
+await SpawningSet(extensions).all.start()
 """
 
 from __future__ import annotations

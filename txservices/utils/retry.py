@@ -1,9 +1,9 @@
 """``retry``: call again what failed.
 
-    @retry(for_exceptions=ConnectionError, max_attempts=5, delay=0.1, backoff=2)
-    async def fetch(): ...
+@retry(for_exceptions=ConnectionError, max_attempts=5, delay=0.1, backoff=2)
+async def fetch(): ...
 
-    await fetch()
+await fetch()
 """
 
 from __future__ import annotations

@@ -1,0 +1,143 @@
+"""`module[:Class]` to service classes: what is found, what is in nobody's way, and what a wrong name says."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from twisted.trial.unittest import TestCase
+
+from txservices.command import exits, loading
+from txservices.exceptions import CommandError
+
+SERVICES = """
+from txservices.timer import timer
+
+class Base:
+    @timer(interval=1)
+    def tick(self): pass
+
+class One(Base):
+    name = "one"
+
+class Two(Base):
+    name = "two"
+
+class Helper:
+    pass
+
+value = 1
+"""
+
+
+class Loading(TestCase):
+    """Modules in a folder of their own, as if it were the working folder."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        path, modules = list(sys.path), set(sys.modules)
+
+        def restore() -> None:
+            sys.path[:] = path
+            for name in set(sys.modules) - modules:
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(self.folder):
+                    del sys.modules[name]
+
+        self.addCleanup(restore)
+
+    def write(self, name: str, text: str) -> None:
+        path = os.path.join(self.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        importlib.invalidate_caches()
+
+    def names(self, given: str) -> list[str]:
+        return [cls.__name__ for cls in loading.find_services(given, self.folder)]
+
+    def mistake(self, given: str) -> str:
+        return str(self.assertRaises(CommandError, loading.find_services, given, self.folder))
+
+    def test_every_service_of_a_module(self) -> None:
+        """Without a class each class with an entrypoint is meant, but for a nameless base of others."""
+        self.write("tx_some.py", SERVICES)
+        self.assertEqual(self.names("tx_some"), ["One", "Two"])
+
+    def test_one_class(self) -> None:
+        """With a class that one is meant."""
+        self.write("tx_one.py", SERVICES)
+        self.assertEqual(self.names("tx_one:Two"), ["Two"])
+
+    def test_dotted(self) -> None:
+        """A module inside a package is found by its dotted name."""
+        self.write("tx_package/__init__.py", "")
+        self.write("tx_package/inner.py", SERVICES)
+        self.assertEqual(self.names("tx_package.inner:One"), ["One"])
+
+    def test_name_of_a_standard_module(self) -> None:
+        """`http.py` in the folder is what `http` means here, and `import http` stays the standard one."""
+        self.write("http.py", SERVICES)
+        self.assertEqual(self.names("http"), ["One", "Two"])
+        self.assertEqual(self.names("http:One"), ["One"])
+        self.assertTrue(importlib.import_module("http").HTTPStatus)
+        self.assertEqual(sys.modules["http.py"].__file__, os.path.join(self.folder, "http.py"))
+
+    def test_name_of_a_module_that_is_loaded(self) -> None:
+        """The file in the folder is meant, too, when another module of that name is in use already."""
+        self.write("click.py", SERVICES)
+        before = importlib.import_module("click")
+        self.assertEqual(self.names("click"), ["One", "Two"])
+        self.assertIs(importlib.import_module("click"), before)
+
+    def test_folder_is_behind_the_standard_library(self) -> None:
+        """Modules beside the service can be imported; they hide no standard one."""
+        self.write("tx_helper.py", "value = 7")
+        self.write("json.py", "raise RuntimeError('in the way')")
+        self.write("tx_user.py", "import importlib, json, tx_helper\n" + SERVICES)
+        self.assertEqual(self.names("tx_user:One"), ["One"])
+        self.assertGreater(sys.path.index(self.folder), sys.path.index(os.path.dirname(os.__file__)))
+
+    def test_no_such_module(self) -> None:
+        """A name that is nowhere is told with the folder that was looked in."""
+        self.assertIn("no module named 'tx_nowhere'", self.mistake("tx_nowhere"))
+        self.assertIn(self.folder, self.mistake("tx_nowhere"))
+        self.assertIn("no module named 'tx_nowhere.inner'", self.mistake("tx_nowhere.inner:Class"))
+
+    def test_file_for_a_module(self) -> None:
+        """`app.py` typed for `app` is answered with `app`, a path with its dotted name."""
+        self.write("tx_typed.py", SERVICES)
+        self.write("tx_folder/app.py", SERVICES)
+        self.assertEqual(self.mistake("tx_typed.py"), "no module named 'tx_typed.py': did you mean 'tx_typed'?")
+        self.assertIn("did you mean 'tx_folder.app'?", self.mistake("tx_folder/app.py"))
+        self.assertIn("did you mean 'tx_folder.app'?", self.mistake("./tx_folder/app.py"))
+
+    def test_no_service(self) -> None:
+        """A module without a service says what makes one."""
+        self.write("tx_empty.py", "class Plain:\n    name = 'plain'\n    def method(self): pass\n")
+        self.assertIn("nothing in module 'tx_empty' looks like a service", self.mistake("tx_empty"))
+        self.assertIn("@rpc", self.mistake("tx_empty"))
+
+    def test_wrong_class(self) -> None:
+        """A class that is not there is told with those that are; a value is no class."""
+        self.write("tx_wrong.py", SERVICES)
+        self.assertEqual(
+            self.mistake("tx_wrong:Three"),
+            "no class 'Three' in module 'tx_wrong': its service classes: One, Two",
+        )
+        self.assertIn("tx_wrong:value is no class", self.mistake("tx_wrong:value"))
+
+    def test_broken_module(self) -> None:
+        """An error inside the module is told as such, with its own traceback from the user's line on."""
+        for name, text, error in [
+            ("tx_imports", "import tx_missing_dependency", "ModuleNotFoundError: No module named"),
+            ("tx_raises", "1 / 0", "ZeroDivisionError: division by zero"),
+            ("tx_syntax", "def", "SyntaxError: invalid syntax"),
+        ]:
+            self.write(f"{name}.py", text)
+            broken = self.assertRaises(loading.BrokenModule, loading.find_services, name, self.folder)
+            self.assertIn(f"module '{name}' could not be imported: {error}", str(broken))
+            trace = exits.traceback_of(broken.__cause__)
+            self.assertIn(f"{name}.py", trace)
+            self.assertNotIn("loading.py", trace)

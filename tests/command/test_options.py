@@ -1,0 +1,49 @@
+"""The options that say which config is meant."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+from txservices.command.options import Given
+from txservices.exceptions import ConfigurationError
+
+
+class TheConfig(TestCase):
+    """What the options come to."""
+
+    def setUp(self) -> None:
+        self.path = processes.config_file(self, AMQP_URI="amqp://file/", max_workers=3)
+
+    def test_file(self) -> None:
+        """The file alone, and nothing at all."""
+        self.assertEqual(Given(self.path).config()["AMQP_URI"], "amqp://file/")
+        self.assertEqual(Given().config(), {})
+
+    def test_order(self) -> None:
+        """--broker goes before --define, that before the file, and a later --define before an earlier."""
+        config = Given(self.path, "amqp://typed/", ("AMQP_URI=amqp://defined/", "max_workers=4", "max_workers=5"))
+        self.assertEqual((config.config()["AMQP_URI"], config.config()["max_workers"]), ("amqp://typed/", 5))
+        self.assertEqual(Given(self.path, None, ("AMQP_URI=amqp://d/",)).config()["AMQP_URI"], "amqp://d/")
+
+    def test_mistake(self) -> None:
+        """What is wrong in a definition is a mistake of the user's."""
+        self.assertRaises(ConfigurationError, Given(defines=("max_workers",)).config)
+
+
+class WhatToType(TestCase):
+    """Options for another command to come to the same broker."""
+
+    def test_options(self) -> None:
+        """What both sides have in common is repeated, quoted; the rest isn't, least of all a password."""
+        for given, expected in [
+            (Given(), ""),
+            (Given("a b.yaml"), " --config 'a b.yaml'"),
+            (Given(broker="amqp://guest:guest@h/"), " --broker amqp://guest:guest@h/"),
+            (Given(broker="amqp://me:s3cret@h/"), " --broker 'amqp://me:********@h/'"),
+            (Given(defines=("rpc_exchange=x", "secret=y")), " --define rpc_exchange=x"),
+            (Given(defines=("AMQP_URI=amqp://me:s3cret@h/",)), " --broker 'amqp://me:********@h/'"),
+            (Given(defines=("AMQP_URI=[amqp://a/, amqp://b/]",)), " --broker 'amqp://a/;amqp://b/'"),
+            (Given(broker="amqp://a/", defines=("AMQP_URI=amqp://b/",)), " --broker amqp://a/"),
+        ]:
+            self.assertEqual(given.to_type(), expected)

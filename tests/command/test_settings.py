@@ -1,0 +1,152 @@
+"""YAML and the environment to a config: the table of what each spelling gives, and what a bad file says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from txservices.command import settings
+from txservices.exceptions import ConfigurationError
+
+ENVIRON = {
+    "FIVE": "5",
+    "YES": "true",
+    "LIST": "[1, two]",
+    "DICT": "{a: 1}",
+    "SEVEN": "007",
+    "QUOTED": '"1"',
+    "EMPTY": "",
+    "HOST": "broker.example",
+    "LOOP": "${HOST}",
+    "CURLY": "a}b",
+}
+
+# what stands behind `key:` in the file -> the value
+VALUES: list[tuple[str, Any]] = [
+    ("${FIVE}", 5),
+    ("${YES}", True),
+    ("${LIST}", [1, "two"]),
+    ("${DICT}", {"a": 1}),
+    ("${SEVEN}", 7),
+    ("${QUOTED}", "1"),
+    ("${EMPTY}", None),
+    ("${EMPTY:default}", None),
+    ("${UNSET}", None),
+    ("${UNSET:}", None),
+    ("${UNSET:default}", "default"),
+    ("${UNSET:10}", 10),
+    ("${UNSET:[1,2]}", [1, 2]),
+    ("${UNSET:amqp://guest:guest@localhost}", "amqp://guest:guest@localhost"),
+    ("amqp://${USER:guest}:${PASSWORD:guest}@${HOST}:5672/", "amqp://guest:guest@broker.example:5672/"),
+    ("${UNSET:${HOST}}", "broker.example"),
+    ("${UNSET:${OTHER:x}}", "x"),
+    ("${UNSET:${OTHER:${FIVE}}}", 5),
+    ("${FIVE:${HOST}}", 5),
+    ("${UNSET:{}}", {}),
+    ("${LOOP}", "${HOST}"),
+    ("${CURLY}", "a}b"),
+    ("$FIVE", "$FIVE"),
+    ("${FIVE", "${FIVE"),
+    ("${UNSET:{", "${UNSET:{"),
+    ("${}", "${}"),
+    ("${TWO WORDS}", "${TWO WORDS}"),
+    ('"${FIVE}"', "${FIVE}"),
+    ("'${FIVE}'", "${FIVE}"),
+    ('!env_var "${FIVE}"', 5),
+    ('!env_var "${UNSET:{a: 1}}"', {"a": 1}),
+    ('!env_var "${UNSET:{a: {b: ${FIVE}}}}"', {"a": {"b": 5}}),
+    ('!raw_env_var "${FIVE}"', "5"),
+    ('!raw_env_var "${UNSET:007}"', "007"),
+    ('!raw_env_var "${UNSET}"', ""),
+    ('!raw_env_var "x-${FIVE}-${YES}"', "x-5-true"),
+]
+
+
+class Values(TestCase):
+    """What a value becomes."""
+
+    def test_table(self) -> None:
+        """Each spelling gives the value that nameko's parser gives, nested ones included."""
+        for text, value in VALUES:
+            config = settings.parse(f"key: {text}\n", "config.yaml", ENVIRON)
+            self.assertEqual(config, {"key": value}, text)
+            self.assertIs(type(config["key"]), type(value), text)
+
+    def test_keys_and_items(self) -> None:
+        """Variables stand in keys, in lists and in mappings too."""
+        text = "a:\n  - ${FIVE}\n  - {b: '${FIVE}'}\n${HOST}: 1\n"
+        self.assertEqual(settings.parse(text, "c", ENVIRON), {"a": [5, {"b": "${FIVE}"}], "broker.example": 1})
+
+    def test_nothing_is_an_empty_config(self) -> None:
+        """An empty file is a config with nothing in it."""
+        self.assertEqual(settings.parse("", "c"), {})
+        self.assertEqual(settings.parse("# only words\n", "c"), {})
+
+
+class Mistakes(TestCase):
+    """What a bad file says: which file, which line, what to do."""
+
+    def mistake(self, text: str) -> str:
+        return str(self.assertRaises(ConfigurationError, settings.parse, text, "config.yaml", ENVIRON))
+
+    def test_malformed(self) -> None:
+        """Broken YAML names its line."""
+        self.assertRegex(self.mistake("a: 1\nb: [1,\nc: 2\n"), r"^config.yaml, line [34]: .*flow sequence.*correct")
+
+    def test_not_a_mapping(self) -> None:
+        """A list at the top is refused."""
+        self.assertIn("config.yaml holds a list", self.mistake("- a\n"))
+
+    def test_unsafe_tag(self) -> None:
+        """The loader is the safe one: no Python object comes out of a file."""
+        message = self.mistake("a: !!python/name:os.system")
+        self.assertIn("config.yaml, line 1: could not determine a constructor", message)
+
+    def test_bad_after_expansion(self) -> None:
+        """A value from the environment that is no YAML is not repeated: it may be a secret."""
+        message = str(
+            self.assertRaises(
+                ConfigurationError, settings.parse, "a: 1\npassword: ${PW}\n", "c.yaml", {"PW": "@sec: [ret"}
+            )
+        )
+        self.assertIn("c.yaml, line 2: ${PW} is not YAML once expanded", message)
+        self.assertIn("!raw_env_var", message)
+        self.assertNotIn("ret", message)
+
+    def test_control_characters(self) -> None:
+        """Bytes that YAML does not allow are reported as such."""
+        self.assertIn("config.yaml is not YAML", self.mistake("a: \x00"))
+
+    def test_files(self) -> None:
+        """A file is read as UTF-8; one that is missing, or is not text, is named."""
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write("a: hellø\n".encode())
+        self.assertEqual(settings.load(path), {"a": "hellø"})
+        missing = str(self.assertRaises(ConfigurationError, settings.load, path + "-not"))
+        self.assertIn(f"cannot read the config file {path}-not: No such file or directory", missing)
+        with open(path, "wb") as file:
+            file.write(b"a: \xff\n")
+        self.assertIn("is not UTF-8", str(self.assertRaises(ConfigurationError, settings.load, path)))
+
+    def test_define(self) -> None:
+        """A typed value is read as one in a file is; one that can't be is not repeated."""
+        for text, expected in [
+            ("max_workers=5", ("max_workers", 5)),
+            ("A=b=c", ("A", "b=c")),
+            ("LIST=[1, two]", ("LIST", [1, "two"])),
+            ("NOTHING=", ("NOTHING", None)),
+            ("HOST=${HOST:x}.org", ("HOST", "broker.example.org")),
+            ("TEXT='5'", ("TEXT", "5")),
+        ]:
+            self.assertEqual(settings.define(text, ENVIRON), expected)
+        for text, pattern in [
+            ("max_workers", "'max_workers' defines nothing: write KEY=VALUE"),
+            ("=5", "'=5' defines nothing"),
+            ("A=[s3cret", r"the value of A is not YAML \("),
+            ("A=s3cret\0", r"the value of A is not YAML \("),
+        ]:
+            error = self.assertRaises(ConfigurationError, settings.define, text)
+            self.assertRegex(str(error), pattern)
+            self.assertNotIn("s3cret", str(error))

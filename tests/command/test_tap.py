@@ -1,0 +1,325 @@
+"""What a start says and how the process ends, under twistd and under `txservices run`: real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.python import usage
+from twisted.trial.unittest import TestCase
+
+from tests import processes, rabbitmq
+from txservices.command import tap
+
+TICKS = """
+from txservices.timer import timer
+
+class Ticks:
+    name = "ticks"
+
+    @timer(interval=60)
+    def tick(self): pass
+"""
+HTTP = """
+from txservices.web.handlers import http
+
+class Web:
+    name = "web"
+
+    @http("GET", "/")
+    def root(self, request): return "here"
+"""
+RPC = """
+from txservices.rpc import rpc
+
+class Adder:
+    name = "adder"
+
+    @rpc
+    def add(self, first: int, second: int, third=0): return first + second + third
+"""
+SLOW = """
+from twisted.internet.defer import Deferred
+from txservices.extensions import DependencyProvider
+from txservices.timer import timer
+
+class Seen(DependencyProvider):
+    def stop(self): print("dependency stopped")
+
+class Slow:
+    name = "slow"
+    seen = Seen()
+
+    @timer(interval=60, eager=True)
+    def for_ever(self):
+        print("worker runs")
+        return Deferred()
+"""
+CRASHES = """
+from txservices.extensions import DependencyProvider
+from txservices.timer import timer
+
+class Fails(DependencyProvider):
+    def start(self):
+        self.container.spawn_managed(self.fail)
+
+    async def fail(self):
+        raise RuntimeError("the roof is on fire")
+
+class Crashes:
+    name = "crashes"
+    fails = Fails()
+
+    @timer(interval=60)
+    def tick(self): pass
+"""
+
+
+class Starts:
+    """A folder with one module in it, `app`, run by one face."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+
+    def app(self, text: str) -> None:
+        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
+            file.write(textwrap.dedent(text))
+
+    def start(self, module: str = "app", *options: str, **config: Any) -> processes.Process:
+        file = processes.config_file(self, **config)
+        return self.face([module], self.folder, "--config", file, *options)
+
+    async def mistake(self, running: processes.Process, pattern: str) -> None:
+        """It ends with 2, and what it says is one line on stderr."""
+        status = await running.exit()
+        self.assertEqual(status, 2, str(running))
+        lines = running.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, str(running))
+        self.assertRegex(lines[0], pattern)
+        self.assertNotIn("Traceback", running.stdout + running.stderr, str(running))
+
+
+class Endings(Starts):
+    """Exit status 0, 1 and 2, each with its reason."""
+
+    async def test_asked_to(self) -> None:
+        """SIGTERM and Ctrl-C each stop the services, and the status is 0."""
+        self.app(TICKS)
+        for name in ("TERM", "INT"):
+            running = self.start()
+            await running.line("running: ticks")
+            self.assertEqual(await running.end(name), 0, str(running))
+
+    async def test_second_interrupt(self) -> None:
+        """A worker that never ends is waited for after the first Ctrl-C, and not after the second."""
+        self.app(SLOW)
+        running = self.start()
+        await running.line("running: slow")
+        await running.line("worker runs")
+        running.signal("INT")
+        await running.line("SIGINT: stopping")
+        running.signal("INT")
+        self.assertEqual(await running.exit(), 0, str(running))
+
+    async def test_shutdown_timeout(self) -> None:
+        """A worker that never ends is given up after SHUTDOWN_TIMEOUT, and the rest stops in its order."""
+        self.app(SLOW)
+        running = self.start(SHUTDOWN_TIMEOUT=0.1)
+        await running.line("running: slow")
+        await running.line("worker runs")
+        self.assertEqual(await running.end(), 0, str(running))
+        self.assertIn("dependency stopped", running.stdout)
+
+    async def test_crash(self) -> None:
+        """An error in an extension ends the process with its traceback and 1."""
+        self.app(CRASHES)
+        running = self.start()
+        self.assertEqual(await running.exit(), 1, str(running))
+        self.assertIn("RuntimeError: the roof is on fire", running.stdout + running.stderr)
+
+    async def test_waits_for_broker(self) -> None:
+        """A broker that is not there is waited for, told in a line, and SIGTERM ends the waiting at once."""
+        self.app(RPC)
+        port = rabbitmq.free_port()
+        running = self.start("app", "--broker", f"amqp://guest:s3cret@127.0.0.1:{port}/")
+        await running.line(f"127.0.0.1:{port}.*refused")
+        self.assertEqual(await running.end(), 0, str(running))
+        self.assertNotIn("s3cret", running.stdout + running.stderr)
+        self.assertNotIn("Traceback", running.stdout + running.stderr, str(running))
+
+
+class Mistakes(Starts):
+    """Each is told in one line that says what is wrong and what to do; the status is 2."""
+
+    async def test_no_such_module(self) -> None:
+        """A module that is nowhere."""
+        await self.mistake(self.start("nowhere"), "Error: no module named 'nowhere' in ")
+
+    async def test_file_name(self) -> None:
+        """`app.py` for `app`."""
+        self.app(TICKS)
+        await self.mistake(self.start("app.py"), "did you mean 'app'")
+
+    async def test_no_service(self) -> None:
+        """A module with nothing to run."""
+        self.app("value = 1")
+        await self.mistake(self.start(), "nothing in module 'app' looks like a service")
+
+    async def test_no_name(self) -> None:
+        """A service class that does not say its name."""
+        self.app(TICKS.replace('name = "ticks"', ""))
+        await self.mistake(self.start(), "Ticks.*name|name.*Ticks")
+
+    async def test_error_in_module(self) -> None:
+        """An import error inside the module comes with its traceback, from the user's line on."""
+        self.app("import missing_dependency\n")
+        running = self.start()
+        self.assertEqual(await running.exit(), 2, str(running))
+        self.assertIn('app.py", line 1, in <module>', running.stderr)
+        self.assertRegex(running.stderr, "\nError: module 'app' could not be imported: ModuleNotFoundError.*\n$")
+        self.assertNotIn("loading.py", running.stderr)
+
+    async def test_config(self) -> None:
+        """A config file that is missing, or no YAML."""
+        self.app(TICKS)
+        missing = self.face(["app"], self.folder, "--config", "missing.yaml")
+        await self.mistake(missing, "cannot read the config file missing.yaml")
+        with open(os.path.join(self.folder, "bad.yaml"), "w") as file:
+            file.write("a: [1\n")
+        await self.mistake(self.face(["app"], self.folder, "--config", "bad.yaml"), "bad.yaml, line 2")
+
+    async def test_define(self) -> None:
+        """What is defined lacks its `=`."""
+        self.app(TICKS)
+        await self.mistake(self.start("app", "--define", "max_workers"), "'max_workers' defines nothing: write KEY=V")
+
+    async def test_address(self) -> None:
+        """A broker's address that can't be parsed, with its password not shown."""
+        self.app(RPC)
+        running = self.start("app", "--broker", "http://guest:s3cret@localhost/")
+        await self.mistake(running, "AMQP_URI")
+        self.assertNotIn("s3cret", running.stdout + running.stderr)
+
+    async def test_web_address(self) -> None:
+        """An HTTP address that can't be parsed."""
+        self.app(HTTP)
+        await self.mistake(self.start(WEB_SERVER_ADDRESS="http://here"), "WEB_SERVER_ADDRESS")
+
+    async def test_port_taken(self) -> None:
+        """The port for HTTP is another program's."""
+        self.app(HTTP)
+        port = self.occupy()
+        running = self.start(WEB_SERVER_ADDRESS=f"127.0.0.1:{port}")
+        await self.mistake(running, f"127.0.0.1:{port}.*WEB_SERVER_ADDRESS")
+
+    async def test_broker_port_taken(self) -> None:
+        """The port for the embedded broker answers, and not as a broker."""
+        self.app(RPC)
+        port = self.occupy()
+        running = self.start(EMBEDDED_BROKER_ADDRESS=f"127.0.0.1:{port}")
+        await self.mistake(running, f"port {port} on 127.0.0.1 is taken.*EMBEDDED_BROKER_ADDRESS")
+
+    def occupy(self) -> int:
+        """A port that something listens on which hangs up."""
+
+        class HangsUp(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.loseConnection()
+
+        factory = ServerFactory.forProtocol(HangsUp)
+        factory.noisy = False
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
+
+
+class Refused(Starts):
+    """What RabbitMQ refuses is a mistake as well."""
+
+    skip = rabbitmq.skip
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.app(RPC)
+        node = rabbitmq.node()
+        self.uri = node.uri(node.new_vhost())
+
+    async def test_password(self) -> None:
+        """Wrong credentials: the user is named, the password never shown."""
+        uri = re.sub("//[^@]*@", "//guest:s3cret@", self.uri)
+        running = self.start(AMQP_URI=uri)
+        await self.mistake(running, "guest")
+        self.assertNotIn("s3cret", running.stdout + running.stderr)
+
+    async def test_virtual_host(self) -> None:
+        """A virtual host that is not there is named."""
+        await self.mistake(self.start(AMQP_URI=re.sub("/[^/]*$", "/nowhere", self.uri)), "nowhere")
+
+    async def test_queue_declared_otherwise(self) -> None:
+        """A queue that exists with other arguments: the refusal says the difference."""
+        await declare_otherwise(self.uri)
+        await self.mistake(self.start(AMQP_URI=self.uri), "rpc-adder.*x-max-length")
+
+
+async def declare_otherwise(uri: str) -> None:
+    """The queue of `adder`, with an argument that ours has not."""
+    from txservices.amqp.connections import Connections
+    from txservices.amqp.entities import Queue
+
+    connections = Connections.from_config({"AMQP_URI": uri})
+    connections.startService()
+    try:
+        await connections.declare(Queue("rpc-adder", arguments={"x-max-length": 7}))
+    finally:
+        await connections.stopService()
+
+
+class EndingsUnderTwistd(Endings, processes.ByTwistd, TestCase):
+    """twistd."""
+
+
+class EndingsByRun(Endings, processes.ByRun, TestCase):
+    """`txservices run`."""
+
+
+class MistakesUnderTwistd(Mistakes, processes.ByTwistd, TestCase):
+    """twistd."""
+
+
+class MistakesByRun(Mistakes, processes.ByRun, TestCase):
+    """`txservices run`."""
+
+
+class RefusedUnderTwistd(Refused, processes.ByTwistd, TestCase):
+    """twistd."""
+
+
+class RefusedByRun(Refused, processes.ByRun, TestCase):
+    """`txservices run`."""
+
+
+class TheOptions(TestCase):
+    """twistd's options."""
+
+    def test_options(self) -> None:
+        """--module can be given again; --config and --broker are one each."""
+        options = tap.Options()
+        options.parseOptions(["--module", "a:One", "-m", "b", "--config", "c.yaml", "--broker", "amqp://h/"])
+        self.assertEqual(options["modules"], ["a:One", "b"])
+        self.assertEqual((options["config"], options["broker"]), ("c.yaml", "amqp://h/"))
+
+    def test_define(self) -> None:
+        """--define can be given again as well."""
+        options = tap.Options()
+        options.parseOptions(["-m", "a", "--define", "max_workers=5", "-d", "A=b"])
+        self.assertEqual(options["defines"], ["max_workers=5", "A=b"])
+
+    def test_no_module(self) -> None:
+        """Without a module there is nothing to run."""
+        error = self.assertRaises(usage.UsageError, tap.Options().parseOptions, [])
+        self.assertIn("--module", str(error))

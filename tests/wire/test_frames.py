@@ -1,0 +1,149 @@
+"""Frames out of bytes, however they are split, and messages out of frames."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txservices.exceptions import FrameError
+from txservices.wire import codec, frames
+from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, ReplyCode
+
+DELIVER = codec.encode_method("basic.deliver", consumer_tag="t", delivery_tag=1, exchange="x", routing_key="k")
+PROPERTIES = codec.encode_properties({"content_type": "application/json"})
+STREAM = (
+    frames.frame(FRAME_METHOD, 1, codec.encode_method("basic.qos-ok"))
+    + frames.HEARTBEAT_FRAME
+    + frames.content_frames(1, DELIVER, PROPERTIES, b"x" * 10_000, frame_max=4096)
+    + frames.content_frames(1, DELIVER, PROPERTIES, b"")
+    + frames.content_frames(1, DELIVER, PROPERTIES, b"\xce" * 9)
+)
+
+
+class Collected:
+    """A reader whose frames are kept, and the messages that channel 1 makes of them."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[int, int, bytes]] = []
+        self.contents: list[frames.Content] = []
+        self.assembler = frames.Assembler(self.contents.append)
+        self.reader = frames.FrameReader(self.take)
+
+    def take(self, kind: int, channel: int, payload: bytes) -> None:
+        self.frames.append((kind, channel, payload))
+        if channel == 1:
+            self.assembler.frame(kind, payload)
+
+
+class FrameReaderTests(SynchronousTestCase):
+    """Bytes to frames."""
+
+    def test_one_frame_is_these_bytes(self) -> None:
+        """A frame is type, channel, size, payload and 0xCE."""
+        self.assertEqual(frames.frame(FRAME_METHOD, 258, b"ab"), b"\x01\x01\x02\x00\x00\x00\x02ab\xce")
+
+    def test_any_split_gives_the_same_frames(self) -> None:
+        """Fed whole, byte by byte, or cut at random, a stream is the same frames."""
+        whole = Collected()
+        whole.reader.feed(STREAM)
+        self.assertEqual(len(whole.contents), 4)
+        single = Collected()
+        for index in range(len(STREAM)):
+            single.reader.feed(STREAM[index : index + 1])
+        self.assertEqual(single.frames, whole.frames)
+        chance = random.Random(3)
+        for _ in range(300):
+            split = Collected()
+            start = 0
+            while start < len(STREAM):
+                end = start + chance.randrange(1, 4000)
+                split.reader.feed(STREAM[start:end])
+                start = end
+            self.assertEqual(split.frames, whole.frames)
+
+    def test_bad_frames_are_frame_errors(self) -> None:
+        """A type that isn't one, an end that isn't 0xCE and a size over the limit are 501, at once."""
+        for data in [
+            b"\x07\x00\x01\x00\x00\x00\x00\xce",
+            b"\x01\x00\x01\x00\x00\x00\x00\xcf",
+            b"\x01\x00\x01\x7f\xff\xff\xff",
+        ]:
+            error = self.assertRaises(FrameError, frames.FrameReader(lambda *_: None).feed, data)
+            self.assertEqual(error.code, ReplyCode.FRAME_ERROR)
+
+    def test_cost_grows_with_the_bytes_alone(self) -> None:
+        """Many frames in one read cost as much each as few: txamqp's reader is quadratic here."""
+
+        def each(count: int) -> float:
+            data = frames.HEARTBEAT_FRAME * count
+            best = float("inf")
+            for _ in range(5):
+                started = time.perf_counter()
+                frames.FrameReader(lambda *_: None).feed(data)
+                best = min(best, time.perf_counter() - started)
+            return best / count
+
+        self.assertLess(each(64_000), each(2_000) * 8)  # quadratic is 32
+
+
+class AssemblerTests(SynchronousTestCase):
+    """Frames to messages."""
+
+    def test_content_is_whole(self) -> None:
+        """A method with a body cut into frames is one message with its properties."""
+        got = Collected()
+        got.reader.feed(STREAM)
+        qos, large, empty, small = got.contents
+        self.assertEqual(qos.method.name, "basic.qos-ok")
+        self.assertEqual(large.body, b"x" * 10_000)
+        self.assertEqual(large.properties, {"content_type": "application/json"})
+        self.assertEqual((empty.body, small.body), (b"", b"\xce" * 9))
+        self.assertEqual(small.args["routing_key"], "k")
+
+    def test_frames_out_of_turn(self) -> None:
+        """A body where a method is due, a method where a header is, and the like, are 505."""
+        header = frames.HEADER.pack(60, 0, 4) + PROPERTIES
+        for sequence in [
+            [(FRAME_BODY, b"x")],
+            [(FRAME_HEADER, header)],
+            [(FRAME_METHOD, DELIVER), (FRAME_METHOD, DELIVER)],
+            [(FRAME_METHOD, DELIVER), (FRAME_HEADER, header), (FRAME_HEADER, header)],
+            [(FRAME_METHOD, DELIVER), (FRAME_HEADER, frames.HEADER.pack(50, 0, 4) + PROPERTIES)],
+        ]:
+            assembler = frames.Assembler(lambda _: None)
+            for kind, payload in sequence[:-1]:
+                assembler.frame(kind, payload)
+            self.assertEqual(
+                self.assertRaises(FrameError, assembler.frame, *sequence[-1]).code, ReplyCode.UNEXPECTED_FRAME
+            )
+
+    def test_body_in_many_small_frames(self) -> None:
+        """A body that comes in frames of two bytes takes no more memory than one that comes in a few."""
+        contents: list[frames.Content] = []
+        assembler = frames.Assembler(contents.append)
+        size = 200_000
+        assembler.frame(FRAME_METHOD, DELIVER)
+        assembler.frame(FRAME_HEADER, frames.HEADER.pack(60, 0, size + 5000) + PROPERTIES)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for _ in range(size // 2):
+            assembler.frame(FRAME_BODY, bytes(bytearray(b"ab")))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 3 * size)
+        assembler.frame(FRAME_BODY, b"c" * 5000)
+        self.assertEqual(contents[0].body, b"ab" * (size // 2) + b"c" * 5000)
+
+    def test_body_limits(self) -> None:
+        """A body longer than its header said, or than is taken here, is refused before it fills the memory."""
+        assembler = frames.Assembler(lambda _: None, body_max=100)
+        assembler.frame(FRAME_METHOD, DELIVER)
+        error = self.assertRaises(
+            FrameError, assembler.frame, FRAME_HEADER, frames.HEADER.pack(60, 0, 101) + PROPERTIES
+        )
+        self.assertEqual(error.code, ReplyCode.PRECONDITION_FAILED)
+        assembler.frame(FRAME_HEADER, frames.HEADER.pack(60, 0, 4) + PROPERTIES)
+        self.assertEqual(
+            self.assertRaises(FrameError, assembler.frame, FRAME_BODY, b"12345").code, ReplyCode.FRAME_ERROR
+        )

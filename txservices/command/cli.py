@@ -1,0 +1,216 @@
+"""`txservices`: run services, call them, tell them something, prompt for it, be their broker, show their config.
+
+Exit status: 0 done, 1 a remote error or a crash, 2 a user's mistake. What a command answers goes to stdout,
+what went wrong to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import click
+import yaml
+from attrs import evolve
+from twisted.internet import task
+from twisted.logger import LogLevel
+
+from txservices.command import exits, logs, reloading, tap
+from txservices.command.broker import for_client
+from txservices.command.options import Given
+from txservices.constants import AMQP_URI_CONFIG_KEY
+from txservices.exceptions import CommandError, ConfigurationError
+from txservices.utils import sanitize_url
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    help="A YAML file; ${NAME:default} in it comes from the environment.",
+)
+broker_option = click.option(
+    "-b", "--broker", metavar="URI", help="amqp://user:password@host:port/vhost; goes before the file's."
+)
+define_option = click.option(
+    "-d",
+    "--define",
+    "defines",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A key of the config, its value in YAML; goes before the file's. Can be given again.",
+)
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options of every command that has a config, as one argument, `given`."""
+
+    @functools.wraps(command)
+    def take(path: str | None, broker: str | None, defines: tuple[str, ...], **others: Any) -> None:
+        command(given=Given(path, broker, defines), **others)
+
+    return config_option(broker_option(define_option(take)))
+
+
+def main() -> None:
+    """The command, with mistakes told in one line."""
+    try:
+        commands.main(standalone_mode=True)
+    except ConfigurationError as error:
+        exits.tell(error)
+        sys.exit(exits.MISTAKE)
+
+
+@click.group(name="txservices", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="txservices")
+def commands() -> None:
+    """Services on Twisted that call, tell, serve and tick."""
+
+
+@commands.command()
+@click.argument("modules", nargs=-1, required=True, metavar="MODULE[:CLASS]...")
+@configured
+@click.option(
+    "--backdoor-port",
+    "backdoor",
+    metavar="[HOST:]PORT",
+    help="A port of this machine for a Python prompt inside the process, by telnet.",
+)
+@click.option("--reload", "again", is_flag=True, help="Begin anew when a module or the config changes.")
+def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool) -> None:
+    """Run every service in the modules, until SIGTERM or Ctrl-C.
+
+    With no broker configured the embedded one is used, on 127.0.0.1:5672.
+    """
+    from twisted.internet import reactor
+
+    def serve(ending: exits.Ending) -> NoReturn:
+        config = given.config()
+        logs.begin(config)
+        tree = tap.build(modules, config, ending, say=click.echo, options=given.to_type())
+        tree.open_backdoor(backdoor)
+        tap.run(tree, ending)
+
+    if again:
+        reloading.keep_serving(serve, [given.path] if given.path else [], reactor)
+    serve(exits.Ending(reactor))
+
+
+@commands.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=5672, show_default=True, help="The port to listen on.")
+def broker(host: str, port: int) -> None:
+    """Run the embedded broker by itself. It keeps nothing when it ends."""
+    from twisted.internet import reactor
+
+    ending = exits.Ending(reactor)
+    logs.begin({})
+    tap.run(tap.BrokerAlone(host, port, ending, say=click.echo), ending)
+
+
+@commands.command()
+@click.argument("target", metavar="SERVICE.METHOD")
+@click.argument("arguments", default="[]", metavar="[JSON]")
+@configured
+def call(target: str, arguments: str, given: Given) -> None:
+    """Call a service's method and print what it returns, as JSON.
+
+    An array holds the positional arguments, an object the keyword ones:
+
+        txservices call service_x.remote_method '["hello"]'
+    """
+    service, dot, method = target.rpartition(".")
+    if not (service and dot and method):
+        raise CommandError(f"{target!r} names no method: write service.method")
+    read = read_json(arguments)
+    if not isinstance(read, (list, dict)):
+        raise CommandError(f"arguments {arguments}: write an array, as in '[{arguments}]', or an object")
+    args, kwargs = (read, {}) if isinstance(read, list) else ([], read)
+
+    async def work(config: dict[str, Any]) -> None:
+        from txservices.standalone.rpc import ClusterRpcProxy
+
+        async with ClusterRpcProxy(config) as cluster:
+            result = await getattr(cluster[service], method)(*args, **kwargs)
+        click.echo(json.dumps(result, ensure_ascii=False))
+
+    as_client(work, given)
+
+
+@commands.command()
+@click.argument("service")
+@click.argument("event")
+@click.argument("payload", default="null", metavar="[JSON]")
+@configured
+def dispatch(service: str, event: str, payload: str, given: Given) -> None:
+    """Dispatch an event as SERVICE would, for whoever handles it.
+
+    txservices dispatch service_a event_type '"hello"'
+    """
+    data = read_json(payload)
+
+    async def work(config: dict[str, Any]) -> None:
+        from txservices.standalone.events import event_dispatcher
+
+        async with event_dispatcher(config) as tell:
+            await tell(service, event, data)
+
+    as_client(work, given)
+
+
+@commands.command()
+@configured
+@click.option(
+    "--interface",
+    type=click.Choice(["bpython", "ipython", "plain"]),
+    help="The prompt; the first of these that is installed, if not given.",
+)
+def shell(given: Given, interface: str | None) -> None:
+    """A Python prompt with the services at hand, as `n`.
+
+    n.rpc.service_x.remote_method("hello") waits, and gives what it returned. What is piped in is run.
+    """
+    from txservices.command.shell import interact
+
+    interact(given, interface)
+
+
+@commands.command("show-config")
+@configured
+def show_config(given: Given) -> None:
+    """Print the config as the services would get it, passwords in addresses hidden."""
+    config = (given if given.path else evolve(given, path="config.yaml")).config()
+    uri = config.get(AMQP_URI_CONFIG_KEY)
+    if uri:
+        shown = [sanitize_url(one) for one in uri] if isinstance(uri, list) else sanitize_url(uri)
+        config[AMQP_URI_CONFIG_KEY] = shown
+    click.echo(yaml.safe_dump(config, default_flow_style=False, allow_unicode=True), nl=False)
+
+
+def read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        quoted = json.dumps(text, ensure_ascii=False)
+        raise CommandError(f"{text} is not JSON ({error}): a text is written '{quoted}'") from None
+
+
+def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -> None:
+    """Do `work` under a reactor of its own, then exit: 1 for an error from the other side, in one line."""
+    config = given.config()
+
+    async def main(reactor: Any) -> None:
+        logs.begin({}, sys.stderr, LogLevel.warn)
+        try:
+            await work(await for_client(config, reactor))
+        except exits.MISTAKES as error:
+            exits.tell(error)
+            raise SystemExit(exits.MISTAKE) from None
+        except Exception as error:
+            click.echo(f"{type(error).__name__}: {error}", err=True)
+            raise SystemExit(exits.CRASH) from None
+
+    task.react(main)

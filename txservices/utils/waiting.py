@@ -1,0 +1,63 @@
+"""Waiting for several at once: ``Waiters`` are fired together, ``call_all`` calls and waits together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class Waiters(Generic[T]):
+    """Deferreds that wait for the same thing and fire together when it happens.
+
+    It can happen again: whoever waits after it waits for the next time. A waiter that is cancelled waits no more.
+    """
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[T]] = []
+
+    def __len__(self) -> int:
+        """How many wait now."""
+        return len(self.waiting)
+
+    def wait(self) -> Deferred[T]:
+        """A Deferred that fires with the value given to ``fire``, or fails with the error given to ``fail``."""
+        waiter: Deferred[T] = Deferred(self.forget)
+        self.waiting.append(waiter)
+        return waiter
+
+    def fire(self, value: T) -> None:
+        """Fire all that wait, in the order in which they came."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            if not waiter.called:  # else one before it has cancelled it
+                waiter.callback(value)
+
+    def fail(self, error: Failure | BaseException) -> None:
+        """Fail all that wait, in the order in which they came."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            if not waiter.called:
+                waiter.errback(error)
+
+    def forget(self, waiter: Deferred[T]) -> None:
+        if waiter in self.waiting:
+            self.waiting.remove(waiter)
+
+
+async def call_all(calls: Iterable[Callable[[], Any]]) -> None:
+    """Call all at once and wait for all; the first error cancels the others and is raised."""
+    waiting = [maybeDeferred(call) for call in calls]
+    try:
+        await gatherResults(waiting, consumeErrors=True)
+    except FirstError as error:
+        for each in waiting:
+            each.cancel()
+        cause: BaseException = error.subFailure.value  # type: ignore[assignment]  # Twisted has it Optional
+        raise cause from None

@@ -1,0 +1,260 @@
+"""Values to bytes and back: strings, field tables and arrays, each direction beside the other.
+
+Pure: no Twisted here. Bad bytes raise ``FrameError`` with the reply code that AMQP gives them; values that AMQP can't
+carry raise ``TypeError`` or ``ValueError`` that name the field. Every string is encoded before it is counted.
+
+Field types are RabbitMQ's reading of the specification (its "0-9-1 errata"), with ``L`` as py-amqp writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from decimal import Decimal
+from struct import Struct
+from struct import error as StructError
+from typing import Any
+
+from txservices.exceptions import FrameError
+from txservices.wire.spec import ReplyCode
+
+TABLE_DEPTH_MAX = 64  # tables and arrays inside each other; deeper is an attack or a mistake
+
+SHORT = Struct(">H")
+LONG = Struct(">I")
+LONGLONG = Struct(">Q")
+INT = Struct(">i")
+INT64 = Struct(">q")
+DOUBLE = Struct(">d")
+DECIMAL = Struct(">BI")
+
+Reader = Callable[[bytes, int, int], "tuple[Any, int]"]  # buffer, offset, depth -> value, next offset
+Writer = Callable[[Any, int], bytes]  # value, depth -> bytes
+
+
+# Strings, tables and arrays ------------------------------------------------------------------------------------------
+
+
+OCTETS = tuple(bytes((number,)) for number in range(256))
+
+
+def encode_shortstr(value: str | bytes) -> bytes:
+    """A string of at most 255 bytes behind one byte of length."""
+    data = value if isinstance(value, bytes) else value.encode()
+    if len(data) > 255:
+        raise ValueError(f"{data[:40]!r}… has {len(data)} bytes, a short string of AMQP holds 255")
+    return OCTETS[len(data)] + data
+
+
+def read_shortstr(buffer: bytes, offset: int, depth: int = 0) -> tuple[str, int]:
+    start = offset + 1
+    end = start + buffer[offset]
+    data = buffer[start:end]
+    if len(data) != end - start:
+        raise IndexError
+    return data.decode(), end
+
+
+def encode_longstr(value: str | bytes) -> bytes:
+    """Any number of bytes behind four bytes of length."""
+    data = value if isinstance(value, bytes) else value.encode()
+    return LONG.pack(len(data)) + data
+
+
+def read_longstr(buffer: bytes, offset: int, depth: int = 0) -> tuple[bytes, int]:
+    start = offset + 4
+    end = start + LONG.unpack_from(buffer, offset)[0]
+    data = buffer[start:end]
+    if len(data) != end - start:
+        raise IndexError
+    return data, end
+
+
+def encode_table(table: Mapping[str, Any] | None, depth: int = 0) -> bytes:
+    """A mapping of names to values as an AMQP field table, its length in front."""
+    if not table:
+        return b"\x00\x00\x00\x00"
+    parts = []
+    for key, value in table.items():
+        try:
+            parts.append(encode_shortstr(key))
+            parts.append(encode_field(value, depth + 1))
+        except (TypeError, ValueError, AttributeError, StructError) as error:
+            raise type(error)(f"in field {key!r}: {error}") from error
+    return encode_longstr(b"".join(parts))
+
+
+def read_table(buffer: bytes, offset: int, depth: int = 0) -> tuple[dict[str, Any], int]:
+    start = offset + 4
+    end = start + LONG.unpack_from(buffer, offset)[0]
+    if end > len(buffer):
+        raise IndexError
+    table: dict[str, Any] = {}
+    if start == end:
+        return table, end
+    if depth > TABLE_DEPTH_MAX:
+        raise FrameError(ReplyCode.SYNTAX_ERROR, f"a field table is nested deeper than {TABLE_DEPTH_MAX}")
+    offset = start
+    while offset < end:
+        key, offset = read_shortstr(buffer, offset)
+        table[key], offset = FIELD_READERS[buffer[offset]](buffer, offset + 1, depth + 1)
+    if offset != end:
+        raise IndexError
+    return table, end
+
+
+def encode_array(values: Sequence[Any], depth: int) -> bytes:
+    data = b"".join([encode_field(value, depth + 1) for value in values])
+    return b"A" + LONG.pack(len(data)) + data
+
+
+def read_array(buffer: bytes, offset: int, depth: int) -> tuple[list[Any], int]:
+    start = offset + 4
+    end = start + LONG.unpack_from(buffer, offset)[0]
+    if end > len(buffer):
+        raise IndexError
+    if depth > TABLE_DEPTH_MAX:
+        raise FrameError(ReplyCode.SYNTAX_ERROR, f"a field array is nested deeper than {TABLE_DEPTH_MAX}")
+    values = []
+    offset = start
+    while offset < end:
+        value, offset = FIELD_READERS[buffer[offset]](buffer, offset + 1, depth + 1)
+        values.append(value)
+    if offset != end:
+        raise IndexError
+    return values, end
+
+
+def decode_table(buffer: bytes, offset: int = 0) -> tuple[dict[str, Any], int]:
+    """The table at that offset, and where it ends."""
+    with_errors: tuple[dict[str, Any], int] = guarded(read_table, buffer, offset)
+    return with_errors
+
+
+# Fields of a table ---------------------------------------------------------------------------------------------------
+
+
+def read_text(buffer: bytes, offset: int, depth: int) -> tuple[str | bytes, int]:
+    """A long string as text; as bytes where it is no UTF-8, since AMQP says nothing of its encoding."""
+    data, end = read_longstr(buffer, offset)
+    try:
+        return data.decode(), end
+    except UnicodeDecodeError:
+        return data, end
+
+
+def read_decimal(buffer: bytes, offset: int, depth: int) -> tuple[Decimal, int]:
+    scale, unscaled = DECIMAL.unpack_from(buffer, offset)
+    return Decimal(unscaled if unscaled < 1 << 31 else unscaled - (1 << 32)).scaleb(-scale), offset + 5
+
+
+def encode_decimal(value: Decimal) -> bytes:
+    sign, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or not -255 <= exponent <= 0:
+        raise ValueError(f"{value} has no scale from 0 to 255, which AMQP's decimal needs")
+    unscaled = int("".join(map(str, digits))) * (-1 if sign else 1)
+    if not -(1 << 31) <= unscaled < 1 << 31:
+        raise ValueError(f"{value} has more than the 31 bits of AMQP's decimal; send it as a string")
+    return b"D" + DECIMAL.pack(-exponent, unscaled & 0xFFFFFFFF)
+
+
+def read_timestamp(buffer: bytes, offset: int, depth: int = 0) -> tuple[datetime | int, int]:
+    """Seconds since 1970 as a time in UTC; as a number where datetime doesn't reach (past the year 9999)."""
+    seconds = LONGLONG.unpack_from(buffer, offset)[0]
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc), offset + 8
+    except (OverflowError, ValueError, OSError):
+        return seconds, offset + 8
+
+
+def encode_timestamp(value: datetime | float) -> bytes:
+    """A time, or seconds since 1970; a time without a zone is UTC, as py-amqp takes it."""
+    if isinstance(value, datetime):
+        value = (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    return LONGLONG.pack(int(value))
+
+
+def encode_int(value: int) -> bytes:
+    if -(1 << 31) <= value < 1 << 31:
+        return b"I" + INT.pack(value)
+    if -(1 << 63) <= value < 1 << 63:
+        return b"l" + INT64.pack(value)
+    raise ValueError(f"{value} has more than the 64 bits of AMQP's longest number; send it as a string")
+
+
+def fixed(layout: str) -> Reader:
+    """A reader of one number of that struct layout."""
+    number = Struct(">" + layout)
+
+    def read(buffer: bytes, offset: int, depth: int) -> tuple[Any, int]:
+        return number.unpack_from(buffer, offset)[0], offset + number.size
+
+    return read
+
+
+FIELD_READERS: dict[int, Reader] = {
+    ord("t"): fixed("?"),
+    ord("b"): fixed("b"),
+    ord("B"): fixed("B"),
+    ord("s"): fixed("h"),
+    ord("u"): fixed("H"),
+    ord("I"): fixed("i"),
+    ord("i"): fixed("I"),
+    ord("l"): fixed("q"),
+    ord("L"): fixed("q"),
+    ord("f"): fixed("f"),
+    ord("d"): fixed("d"),
+    ord("D"): read_decimal,
+    ord("S"): read_text,
+    ord("x"): read_longstr,
+    ord("A"): read_array,
+    ord("T"): read_timestamp,
+    ord("F"): read_table,
+    ord("V"): lambda buffer, offset, depth: (None, offset),
+}
+
+
+def encode_text(value: str, depth: int) -> bytes:
+    data = value.encode()
+    return b"S" + LONG.pack(len(data)) + data
+
+
+# The first line that fits is taken: bool before int, which it is a kind of.
+FIELD_WRITERS: tuple[tuple[type | tuple[type, ...], Writer], ...] = (
+    (str, encode_text),
+    (bool, lambda value, depth: b"t\x01" if value else b"t\x00"),
+    (int, lambda value, depth: encode_int(value)),
+    (float, lambda value, depth: b"d" + DOUBLE.pack(value)),
+    (type(None), lambda value, depth: b"V"),
+    ((bytes, bytearray, memoryview), lambda value, depth: b"x" + encode_longstr(bytes(value))),
+    (Decimal, lambda value, depth: encode_decimal(value)),
+    (datetime, lambda value, depth: b"T" + encode_timestamp(value)),
+    (Mapping, lambda value, depth: b"F" + encode_table(value, depth)),
+    ((list, tuple), encode_array),
+)
+WRITERS_BY_TYPE: dict[type, Writer] = {
+    kind: write for kinds, write in FIELD_WRITERS for kind in (kinds if isinstance(kinds, tuple) else (kinds,))
+} | {dict: FIELD_WRITERS[-2][1]}
+
+
+def encode_field(value: Any, depth: int) -> bytes:
+    """One value of a table or an array, its type's letter in front."""
+    exact = WRITERS_BY_TYPE.get(type(value))
+    if exact is not None and depth <= TABLE_DEPTH_MAX:
+        return exact(value, depth)
+    if depth > TABLE_DEPTH_MAX:
+        raise ValueError(f"nested deeper than {TABLE_DEPTH_MAX}")
+    for kind, write in FIELD_WRITERS:
+        if isinstance(value, kind):
+            return write(value, depth)
+    raise TypeError(f"{value!r} is a {type(value).__name__}, which an AMQP table can't carry")
+
+
+def guarded(read: Callable[[bytes, Any], Any], payload: bytes, argument: Any) -> Any:
+    """``read(payload, argument)``, where any way to run off the bytes is the peer's syntax error and never ours."""
+    try:
+        return read(payload, argument)
+    except FrameError:
+        raise
+    except (IndexError, KeyError, StructError, UnicodeDecodeError) as error:
+        raise FrameError(ReplyCode.SYNTAX_ERROR, f"unreadable bytes in a frame: {error!r}") from error
