@@ -1,17 +1,112 @@
-"""Microservices on Twisted, as nameko has them: a service is a class with a name, what calls it and what it
-calls are extensions, and everything that waits is a Deferred.
+"""Microservices on Twisted, as nameko has them: a service is a class with a name, what calls it and what it calls are
+extensions, and everything that waits is a Deferred.
 
-The map, in rows: a module imports from lower rows, never from a higher one (a test reads the imports).
+    from txservices import RpcProxy, rpc
 
-    faces    command/  testing/  standalone/
-    writes   rpc  events  messaging  timer  web/  dependency_providers  contextdata    calls
-    core     extensions <- threads <- workers <- containers <- runners    watchdog
-    clients  amqp/  (an AMQP client)    broker/  (an AMQP server)
-    bytes    wire/  serialization
-    words    constants  exceptions  utils/
+    class ServiceX:
+        name = "service_x"
+        y = RpcProxy("service_y")
 
-Who writes a service imports from the second row; for an entrypoint or a dependency of one's own there is
-``extensions``.
+        @rpc
+        async def remote_method(self, value):
+            return await self.y.append_identifier(value)
+
+Whatever the author of a service writes can be imported from here. Each name is loaded when it is asked for, so that a
+service loads only the modules that it uses. The map of the house is in README.md.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+# Which module has it. The modules of `rpc` and `timer` stand for the decorators of their names: see `DecoratorModule`.
+WHERE = {
+    "AuthToken": "txservices.contextdata",
+    "BROADCAST": "txservices.events",
+    "ClusterRpc": "txservices.rpc",
+    "Config": "txservices.dependency_providers",
+    "ContextDataProvider": "txservices.contextdata",
+    "DependencyProvider": "txservices.extensions",
+    "Entrypoint": "txservices.extensions",
+    "EventDispatcher": "txservices.events",
+    "Exchange": "txservices.amqp.entities",
+    "Extension": "txservices.extensions",
+    "Language": "txservices.contextdata",
+    "ProviderCollector": "txservices.extensions",
+    "Publisher": "txservices.messaging",
+    "Queue": "txservices.amqp.entities",
+    "RemoteError": "txservices.exceptions",
+    "RpcProxy": "txservices.rpc",
+    "RpcTimeout": "txservices.exceptions",
+    "SERVICE_POOL": "txservices.events",
+    "SINGLETON": "txservices.events",
+    "ServiceContainer": "txservices.containers",
+    "ServiceRpc": "txservices.rpc",
+    "ServiceRunner": "txservices.runners",
+    "SharedExtension": "txservices.extensions",
+    "UnknownService": "txservices.exceptions",
+    "UserAgent": "txservices.contextdata",
+    "UserId": "txservices.contextdata",
+    "WorkerContext": "txservices.containers",
+    "consume": "txservices.messaging",
+    "event_handler": "txservices.events",
+    "http": "txservices.web.handlers",
+    "in_reactor": "txservices.threads",
+    "rpc": "txservices.rpc",
+    "run_services": "txservices.runners",
+    "timer": "txservices.timer",
+}
+
+__all__ = [*WHERE, "__version__"]  # all of them are text
+
+if TYPE_CHECKING:
+    from txservices.amqp.entities import Exchange as Exchange
+    from txservices.amqp.entities import Queue as Queue
+    from txservices.containers import ServiceContainer as ServiceContainer
+    from txservices.containers import WorkerContext as WorkerContext
+    from txservices.contextdata import AuthToken as AuthToken
+    from txservices.contextdata import ContextDataProvider as ContextDataProvider
+    from txservices.contextdata import Language as Language
+    from txservices.contextdata import UserAgent as UserAgent
+    from txservices.contextdata import UserId as UserId
+    from txservices.dependency_providers import Config as Config
+    from txservices.events import BROADCAST as BROADCAST
+    from txservices.events import SERVICE_POOL as SERVICE_POOL
+    from txservices.events import SINGLETON as SINGLETON
+    from txservices.events import EventDispatcher as EventDispatcher
+    from txservices.events import event_handler as event_handler
+    from txservices.exceptions import RemoteError as RemoteError
+    from txservices.exceptions import RpcTimeout as RpcTimeout
+    from txservices.exceptions import UnknownService as UnknownService
+    from txservices.extensions import DependencyProvider as DependencyProvider
+    from txservices.extensions import Entrypoint as Entrypoint
+    from txservices.extensions import Extension as Extension
+    from txservices.extensions import ProviderCollector as ProviderCollector
+    from txservices.extensions import SharedExtension as SharedExtension
+    from txservices.messaging import Publisher as Publisher
+    from txservices.messaging import consume as consume
+    from txservices.rpc import ClusterRpc as ClusterRpc
+    from txservices.rpc import RpcProxy as RpcProxy
+    from txservices.rpc import ServiceRpc as ServiceRpc
+    from txservices.rpc import rpc as rpc
+    from txservices.runners import ServiceRunner as ServiceRunner
+    from txservices.runners import run_services as run_services
+    from txservices.threads import in_reactor as in_reactor
+    from txservices.timer import timer as timer
+    from txservices.web.handlers import http as http
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, from the module that has it."""
+    where = WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(where)
+    return module if where == f"{__name__}.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *WHERE})

@@ -43,6 +43,7 @@ from txservices.exceptions import (
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
 from txservices.messaging import HeaderDecoder, QueueConsumer, amqp
 from txservices.serialization import Serializers
+from txservices.utils.modules import callable_as_decorator
 from txservices.workers import ExcInfo, WorkerContext
 
 __all__ = [
@@ -324,3 +325,5 @@ class RpcProxy(ClusterRpc):
 
 ServiceRpc = RpcProxy  # nameko 3's names
 RpcCall = RpcReply
+
+callable_as_decorator(__name__)  # `from txservices import rpc` gives this module

@@ -14,6 +14,7 @@ from twisted.internet.task import LoopingCall
 from txservices.containers import ExcInfo, WorkerContext
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import Entrypoint
+from txservices.utils.modules import callable_as_decorator
 
 
 class Timer(Entrypoint):
@@ -64,3 +65,5 @@ class Timer(Entrypoint):
 
 
 timer = Timer.decorator
+
+callable_as_decorator(__name__)  # `from txservices import timer` gives this module

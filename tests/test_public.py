@@ -1,0 +1,135 @@
+"""The public names: what a service's author imports from ``txservices`` itself."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txservices
+from tests.processes import ROOT
+from txservices.extensions import Entrypoint
+from txservices.rpc import Rpc
+from txservices.timer import Timer
+
+NAMES = [
+    "AuthToken",
+    "BROADCAST",
+    "ClusterRpc",
+    "Config",
+    "ContextDataProvider",
+    "DependencyProvider",
+    "Entrypoint",
+    "EventDispatcher",
+    "Exchange",
+    "Extension",
+    "Language",
+    "ProviderCollector",
+    "Publisher",
+    "Queue",
+    "RemoteError",
+    "RpcProxy",
+    "RpcTimeout",
+    "SERVICE_POOL",
+    "SINGLETON",
+    "ServiceContainer",
+    "ServiceRpc",
+    "ServiceRunner",
+    "SharedExtension",
+    "UnknownService",
+    "UserAgent",
+    "UserId",
+    "WorkerContext",
+    "consume",
+    "event_handler",
+    "http",
+    "in_reactor",
+    "rpc",
+    "run_services",
+    "timer",
+]
+
+
+def fresh(code: str) -> str:
+    """What a new interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip() or done.stderr
+
+
+class PublicNames(SynchronousTestCase):
+    """``from txservices import …``."""
+
+    def test_names(self) -> None:
+        """They are these: one that comes or goes is a change for every user."""
+        self.assertEqual(sorted(txservices.WHERE), sorted(NAMES))
+        self.assertEqual(sorted(txservices.__all__), sorted([*NAMES, "__version__"]))
+        self.assertTrue(set(NAMES) <= set(dir(txservices)))
+
+    def test_same(self) -> None:
+        """Each is the one of its module."""
+        for name, where in txservices.WHERE.items():
+            there = getattr(sys.modules.get(where) or __import__(where, fromlist=["_"]), name)
+            here = getattr(txservices, name)
+            if isinstance(here, ModuleType):
+                here = vars(here)[name]
+            self.assertEqual(here, there, name)
+
+    def test_types(self) -> None:
+        """A type checker is told of the same names, from the same modules."""
+        with open(os.path.join(ROOT, "txservices", "__init__.py"), encoding="utf-8") as file:
+            tree = ast.parse(file.read())
+        told = {
+            alias.asname: node.module
+            for branch in ast.walk(tree)
+            if isinstance(branch, ast.If)
+            for node in branch.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        self.assertEqual(told, txservices.WHERE)
+
+    def test_unknown(self) -> None:
+        """What is not there is an AttributeError, so that ``from txservices import nonsense`` is an ImportError."""
+        self.assertRaises(AttributeError, getattr, txservices, "nonsense")
+
+    def test_decorators(self) -> None:
+        """``rpc`` and ``timer`` declare entrypoints, bare and with options, whatever was imported before them."""
+        from txservices import rpc, timer
+
+        class Service:
+            name = "service"
+
+            @rpc
+            def bare(self) -> None: ...
+
+            @rpc(expected_exceptions=ValueError)
+            def with_options(self) -> None: ...
+
+            @timer(interval=5)
+            def tick(self) -> None: ...
+
+        def declared(method: object) -> Entrypoint:
+            (entrypoint,) = method.txservices_entrypoints  # type: ignore[attr-defined]  # noted by the decorator
+            found: Entrypoint = entrypoint
+            return found
+
+        self.assertIsInstance(declared(Service.bare), Rpc)
+        self.assertEqual(declared(Service.with_options).expected_exceptions, (ValueError,))
+        self.assertIsInstance(declared(Service.tick), Timer)
+
+    def test_first_import(self) -> None:
+        """They can be the first that is imported of all, and the module's own names stay in reach."""
+        code = "from txservices import rpc, timer, RpcProxy; import txservices.rpc; "
+        code += "print(callable(rpc), callable(timer), txservices.rpc.RpcProxy is RpcProxy)"
+        self.assertEqual(fresh(code), "True True True")
+
+    def test_lazy(self) -> None:
+        """The package by itself loads nothing; one name loads no more than its module needs."""
+        code = "import sys, txservices; print([name for name in sys.modules if name.startswith(('twisted', 'klein'))])"
+        self.assertEqual(fresh(code), "[]")
+        code = "import sys; from txservices import timer; print('txservices.amqp' in sys.modules)"
+        self.assertEqual(fresh(code), "False")
