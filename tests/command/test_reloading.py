@@ -23,6 +23,18 @@ class Tells:
     def tell(self): print("version", VERSION, "key", self.config.get("key"))
 """
 
+BEGINS_ANEW = """
+import os, signal
+from twisted.internet import reactor
+from txservices.command import reloading
+
+if "AGAIN" in os.environ:
+    os.kill(os.getpid(), signal.SIGTERM)  # before it has any handler
+    reloading.keep_serving(lambda ending: print("served"), [], reactor)
+os.environ["AGAIN"] = "yes"
+reloading.begin_anew(os.getcwd())
+"""
+
 
 def write(path: str, text: str) -> None:
     with open(path, "w") as file:
@@ -162,3 +174,16 @@ class Runs(TestCase):
         await running.line("beginning anew")
         self.assertEqual(await running.end("INT"), 0, str(running))
         self.assertNotIn("version 2", running.stdout)
+
+    async def test_leaving_while_it_begins_anew(self) -> None:
+        """A SIGTERM that comes before the new program can handle it ends the process in order."""
+        running = processes.python(self, "-c", BEGINS_ANEW)
+        self.assertEqual(await running.exit(), 0, str(running))
+        self.assertNotIn("served", running.stdout)
+
+    async def test_leaving_while_it_loads(self) -> None:
+        """So does one that comes while the services' modules are loaded."""
+        write(os.path.join(self.folder, "app.py"), "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n" + APP)
+        running = self.start()
+        self.assertEqual(await running.exit(), 0, str(running))
+        self.assertNotIn("version", running.stdout)

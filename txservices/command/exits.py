@@ -64,10 +64,10 @@ class Ending:
         signal.signal(signal.SIGTERM, self.signalled)
 
     def signalled(self, number: int, frame: FrameType | None) -> None:
+        self.asked_for = True  # at once: a reactor that has just ended runs nothing more
         self.reactor.callFromThread(self.asked, number)
 
     def asked(self, number: int) -> None:
-        self.asked_for = True
         if not self.under_way:
             log.info("{signal}: stopping", signal=signal.Signals(number).name)
             self.end(0)

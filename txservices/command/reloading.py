@@ -18,7 +18,7 @@ import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 from twisted.internet.task import LoopingCall
@@ -29,6 +29,8 @@ from txservices.command import exits
 from txservices.exceptions import ConfigurationError
 
 INTERVAL = 0.5  # seconds between two looks; a change is acted on once there was none between two
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 INSTALLED = tuple(
     folder + os.sep
@@ -107,6 +109,13 @@ def keep_serving(serve: Callable[[exits.Ending], NoReturn], files: Iterable[str]
     watcher = Watcher(files)
     ending = exits.Ending(reactor)
 
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        ending.asked_for = True
+        sys.exit(0)
+
+    handle_signals(leave)  # the reactor's handlers take over while it runs
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # see begin_anew
+
     def look() -> None:
         if watcher.look() and not ending.under_way:
             log.info("beginning anew")
@@ -124,13 +133,17 @@ def keep_serving(serve: Callable[[exits.Ending], NoReturn], files: Iterable[str]
         status = exits.MISTAKE
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else exits.CRASH
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: sys.exit(0))
+    handle_signals(leave)
     if ending.asked_for or not (status or watcher.settled):
         raise SystemExit(status)
     if not watcher.settled:
         wait(watcher)
     begin_anew(folder)
+
+
+def handle_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in ENDING:
+        signal.signal(number, handler)
 
 
 def failed(failure: Failure) -> None:
@@ -150,4 +163,6 @@ def begin_anew(folder: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os.chdir(folder)
+    # Until keep_serving has its handlers in place, a signal would kill the new program: it waits until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
