@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import load, report
+from benchmarks import load, micro, report
 from benchmarks.growth import GROWTH
 from benchmarks.peers import contract, rawwire
 from benchmarks.report import Result
@@ -119,3 +119,24 @@ class RawBytes(SynchronousTestCase):
     def test_refused(self) -> None:
         """Anything but 200 ends the measurement."""
         self.assertRaises(RuntimeError, load.Answers().whole, b"HTTP/1.1 404 NOT FOUND\r\n\r\n")
+
+
+class Steps(SynchronousTestCase):
+    """The single steps of the hot path."""
+
+    def test_every_row(self) -> None:
+        """Each row can be measured: a figure for our way, and one for the plain way where there is one."""
+        rows = micro.rows()
+        self.assertEqual(len({row.name for row in rows}), len(rows))
+        for row in rows:
+            cells = [cell.strip() for cell in micro.line(row, seconds=0).split("|")[1:-1]]
+            self.assertEqual(len(cells), 5, row.name)
+            self.assertGreater(float(cells[2].replace(",", "")), -1, row.name)
+            self.assertEqual(bool(cells[4]), bool(row.plain), row.name)
+
+    def test_the_same_done(self) -> None:
+        """Where both ways give a value, it is the same: else the comparison would say nothing."""
+        rows = {row.name: row for row in micro.rows()}
+        for name in ("json-in", "ack-out", "ack-in", "deliver-in", "properties-out", "properties-in", "content-out"):
+            self.assertEqual(rows[name].call(), rows[name].other(), name)
+        self.assertEqual(rows["web-text"].call(), rows["web-text"].other())

@@ -244,9 +244,8 @@ def as_tuple(classes: type[BaseException] | Iterable[type[BaseException]]) -> tu
 
 
 def acceptance_of(method: Callable[..., Any]) -> Callable[..., None]:
-    """A function of the same parameters that does nothing: calling it is the check of arguments.
-
-    0.2 us for each request, where ``inspect.getcallargs`` takes 12.
+    """A function of the same parameters that does nothing: calling it is the check of arguments, and far quicker than
+    ``inspect.getcallargs``.
     """
     signature = inspect.signature(method, follow_wrapped=False)
     parameters = [

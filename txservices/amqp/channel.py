@@ -226,7 +226,7 @@ class Channel(AMQChannel):
         """Called by a message, once. The acks of one turn of the reactor go out together.
 
         Not later: RabbitMQ confirms a persistent message to its publisher when it is acked, or on disk. Acks held back
-        for 5 ms made a service with a prefetch of 10, which acks a request when its reply is confirmed, half as fast.
+        longer made a service with a small prefetch, which acks a request when its reply is confirmed, half as fast.
         """
         if self.closing:
             return

@@ -68,7 +68,7 @@ CAPABILITIES = {
 
 @cache
 def shared_spec() -> Spec:
-    """txamqp's view of the table, made once a process: it takes some 9 ms."""
+    """txamqp's view of the table, made once a process: it takes milliseconds."""
     return txamqp_spec()
 
 

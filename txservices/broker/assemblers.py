@@ -26,12 +26,12 @@ Decoded = dict[bytes, dict[str, Any]]  # a publish's bytes -> its arguments
 
 
 class Publishes(Assembler):
-    """Frames to methods, where a publish in the same bytes as one before is not decoded again: 0.5 us against 3.4.
+    """Frames to methods, where a publish in the same bytes as one before is not decoded again.
 
     The arguments given for it are one dict, shared by all publishes that look the same; "address" in it is exchange
     and routing key as the bytes they came in. ``decoded`` is the connection's.
 
-    Acks, of which there may be one a message, are read without the codec's tables: 1.3 us against 2.1.
+    Acks, of which there may be one a message, are read without the codec's tables.
     """
 
     __slots__ = ("decoded",)

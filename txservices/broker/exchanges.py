@@ -3,7 +3,8 @@
     route(exchange, key, headers, find) -> exchange.match(key, headers) -> Queues, and Exchanges to go on from
 
 Each type is a way to keep bindings so that matching does not look at all of them: by key (direct), all (fanout), a
-tree of words (topic); headers alone are compared one by one. With 10,000 topic bindings a match takes 7 us.
+tree of words (topic); headers alone are compared one by one. A match among ten thousand topic bindings takes no longer
+than one among ten.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ __all__ = [
     "get_event_exchange",
 ]
 
-LINGER = 10.0  # seconds that unused connections are kept: a view that had to make them anew would take 15 ms longer
+LINGER = 10.0  # seconds that unused connections are kept, so that not every view has to make them anew
 
 P = TypeVar("P")
 

@@ -35,7 +35,7 @@ os.register_at_fork(after_in_child=forget_ids)
 def new_id() -> str:
     """An id in the shape of a UUID, unique among all processes: 74 random bits of this one's, and a count.
 
-    0.2 us, where ``str(uuid4())`` is 2: one is made for each message.
+    One is made for each message, and ``str(uuid4())`` takes ten times as long.
     """
     return "%s%012x" % (_prefix, _next_number())  # noqa: UP031  # an f-string is slower here
 

@@ -54,7 +54,7 @@ class HttpRequestHandler(Entrypoint):
 
     def setup(self) -> None:
         cls = type(self)
-        self.plain = (  # whether text may go out with no Response made of it: 25 us less of 85
+        self.plain = (  # whether text may go out with no Response made of it, which is much quicker
             cls.response_from_result is HttpRequestHandler.response_from_result
             and cls.handle_request is HttpRequestHandler.handle_request
         )

@@ -58,7 +58,7 @@ class Router(KleinResource):
     """Finds the endpoint for a request and has Klein call it.
 
     Klein's own ``render`` binds its url_map to each request anew, and makes an IKleinRequest and four Deferreds for it:
-    50 us of what were 105. This binds the map once, and makes nothing.
+    as much work as all the rest of a request. This binds the map once, and makes nothing.
     """
 
     def __init__(self, app: Klein) -> None:
