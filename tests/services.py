@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 from tests import rabbitmq
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.calls import Client
 from txservices.containers import ServiceContainer
 from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
 
@@ -102,6 +103,12 @@ class OnRabbitMQ(ServicesCase):
         self.node = rabbitmq.node()
         self.vhost_name = self.node.new_vhost()
         self.config["AMQP_URI"] = self.node.uri(self.vhost_name)
+
+
+def client_of(proxy: ClusterProxy) -> Client:
+    """The client that makes the calls of a standalone proxy."""
+    client: Client = proxy._begin.func.__self__
+    return client
 
 
 def properties_of(message: Message) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of a container; the standalone proxies have one of their own.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -35,8 +36,8 @@ from txservices.exceptions import (
 )
 from txservices.messaging import encode_to_headers
 from txservices.serialization import Serializers
-from txservices.threads import in_reactor
 from txservices.utils import Sweeper, new_id
+from txservices.utils.waiting import Waiters
 
 log = Logger()
 
@@ -255,27 +256,33 @@ def default_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Se
     return call_options(Sending(), {"timeout": timeout, **options})
 
 
-class ServiceProxy:
-    """Another service: each attribute is a method of it, whether it has it or not."""
+# Proxies --------------------------------------------------------------------------------------------------------------
 
-    def __init__(
-        self,
-        client: Client,
-        context: Context,
-        service: str,
-        sending: Sending,
-        method_proxy: Callable[[Client, Context, str, str, Sending], MethodProxy] | None = None,
-    ) -> None:
-        self._client = client
-        self._context = context
+# Begins a call of a service's method with arguments, in the reactor: ``Client.call`` on somebody's behalf.
+Begin = Callable[[str, str, tuple[Any, ...], dict[str, Any], Sending], Deferred[Any]]
+# Runs a function with arguments in the reactor. In the reactor's own thread that is a plain call; from another thread
+# it waits for the Deferred, and gives its value or raises its error.
+Run = Callable[..., Any]
+
+
+def run_here(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in this thread, which is the reactor's."""
+    return function(*args)
+
+
+class ServiceProxy:
+    """Another service: each attribute is one of its methods. Whether it has that method, the call will tell."""
+
+    def __init__(self, begin: Begin, service: str, sending: Sending, run: Run = run_here) -> None:
+        self._begin = begin
         self._service = service
         self._sending = sending
-        self._method_proxy = method_proxy or MethodProxy
+        self._run = run
 
     def __getattr__(self, method: str) -> MethodProxy:
         if method.startswith("__"):  # what copy, mock and inspect look for
             raise AttributeError(method)
-        proxy = self._method_proxy(self._client, self._context, self._service, method, self._sending)
+        proxy = MethodProxy(self._begin, self._service, method, self._sending, self._run)
         self.__dict__[method] = proxy  # the next time Python finds it there
         return proxy
 
@@ -284,22 +291,15 @@ class ServiceProxy:
 
 
 class ClusterProxy:
-    """All services: ``cluster.service_x.method()``, and ``cluster["service-x"]`` for what is no name in Python."""
+    """All services: ``cluster.service_x.method()``, or ``cluster["service-x"]`` for a name that Python can't have."""
 
-    def __init__(
-        self,
-        client: Client,
-        context: Context,
-        sending: Sending,
-        method_proxy: Callable[[Client, Context, str, str, Sending], MethodProxy] | None = None,
-    ) -> None:
-        self._client = client
-        self._context = context
+    def __init__(self, begin: Begin, sending: Sending, run: Run = run_here) -> None:
+        self._begin = begin
         self._sending = sending
-        self._method_proxy = method_proxy
+        self._run = run
 
     def __getitem__(self, service: str) -> ServiceProxy:
-        return ServiceProxy(self._client, self._context, service, self._sending, self._method_proxy)
+        return ServiceProxy(self._begin, service, self._sending, self._run)
 
     def __getattr__(self, service: str) -> ServiceProxy:
         if service.startswith("__"):  # what copy, mock and inspect look for
@@ -311,88 +311,80 @@ class ClusterProxy:
 class MethodProxy:
     """A method of another service, to be called."""
 
-    __slots__ = ("client", "context", "method", "sending", "service")
+    __slots__ = ("begin", "method", "run", "sending", "service")
 
-    def __init__(self, client: Client, context: Context, service: str, method: str, sending: Sending) -> None:
-        self.client = client
-        self.context = context
+    def __init__(self, begin: Begin, service: str, method: str, sending: Sending, run: Run = run_here) -> None:
+        self.begin = begin
         self.service = service
         self.method = method
         self.sending = sending
+        self.run = run
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it: a Deferred that fires with what the method returned. Errors: those of ``Client.call``."""
-        return self.client.call(self.context, self.service, self.method, args, kwargs, self.sending)
+        """Call it. In the reactor this gives a Deferred that fires with what the method returned; elsewhere it waits.
 
-    def call_async(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Call it; gives an ``RpcReply``, whose ``result()`` can be asked for later, and more than once."""
-        answer = self.client.call(self.context, self.service, self.method, args, kwargs, self.sending)
-        return RpcReply(answer, repr(self))
+        The errors are those of ``Client.call``.
+        """
+        return self.run(self.begin, self.service, self.method, args, kwargs, self.sending)
+
+    def call_async(self, /, *args: Any, **kwargs: Any) -> RpcReply:
+        """Call it and go on. The reply's ``result()`` can be asked for later, and more than once.
+
+        Arguments that can't be written raise ``EncodeError`` here.
+        """
+        reply: RpcReply = self.run(self.begin_async, args, kwargs)
+        return reply
+
+    def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RpcReply:
+        return RpcReply(self.begin(self.service, self.method, args, kwargs, self.sending), repr(self), self.run)
 
     def options(self, **options: Any) -> MethodProxy:
         """The same method with other options: ``self.y.method.options(timeout=5, priority=3)(1)``."""
-        sending = call_options(self.sending, options)
-        return type(self)(self.client, self.context, self.service, self.method, sending)
+        return MethodProxy(self.begin, self.service, self.method, call_options(self.sending, options), self.run)
 
     def __repr__(self) -> str:
         return f"<proxy method: {self.service}.{self.method}>"
 
 
 class RpcReply:
-    """The outcome of one call, to be had as often as asked."""
+    """The outcome of one call, which can be asked for as often as one likes, from any thread."""
 
-    __slots__ = ("asked", "call", "outcome", "run", "waiting")
+    __slots__ = ("asked", "call", "context", "outcome", "process", "run", "waiting")
 
-    def __init__(self, answer: Deferred[Any], call: str) -> None:
+    def __init__(self, answer: Deferred[Any], call: str, run: Run = run_here) -> None:
         self.call = call
-        self.run = copy_context().run
+        self.run = run
+        self.context = copy_context()  # in it log lines bear the caller's call id
+        self.process = os.getpid()
         self.asked = False
         self.outcome: Any = None
-        self.waiting: list[Deferred[Any]] | None = []  # None once there is an outcome
+        self.waiting: Waiters[Any] | None = Waiters()  # None once there is an outcome
         answer.addBoth(self.arrived)
 
     def arrived(self, outcome: Any) -> None:
-        self.outcome = outcome
-        waiting, self.waiting = self.waiting or [], None
-        for asking in waiting:
-            asking.callback(outcome)
+        waiting, self.waiting, self.outcome = self.waiting, None, outcome
+        if waiting is not None:
+            waiting.fire(outcome)
 
-    def result(self) -> Deferred[Any]:
-        """A new Deferred each time, of what the method returned or the call's error."""
+    def result(self) -> Any:
+        """What the method returned, or the call's error: a new Deferred of it each time; outside the reactor it waits.
+
+        In a process that was forked after the call, a reply that had not arrived by then is an ``RpcConnectionError``.
+        """
         self.asked = True
+        return self.run(self.ask)
+
+    def ask(self) -> Deferred[Any]:
         if self.waiting is None:
-            asking: Deferred[Any] = Deferred()
-            asking.callback(self.outcome)
-        else:
-            asking = Deferred(self.waiting.remove)
-            self.waiting.append(asking)
-        return asking
+            asked: Deferred[Any] = Deferred()
+            asked.callback(self.outcome)  # also a Failure, and more than once
+            return asked
+        if self.process != os.getpid():
+            raise RpcConnectionError(f"{self.call} was called before this process was forked: its parent has the reply")
+        return self.waiting.wait()
 
     def __del__(self) -> None:
         if not self.asked and isinstance(self.outcome, Failure):
-            self.run(log.error, "{call} failed, and nobody asked: {error}", call=self.call, error=self.outcome.value)
-
-
-class BlockingMethodProxy(MethodProxy):
-    """For a worker that runs in a thread: calls wait there, and give values."""
-
-    __slots__ = ()
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return in_reactor(partial(super().__call__, *args, **kwargs))
-
-    def call_async(self, /, *args: Any, **kwargs: Any) -> BlockingReply:
-        return BlockingReply(in_reactor(partial(super().call_async, *args, **kwargs)))
-
-
-class BlockingReply:
-    """An ``RpcReply`` in a thread."""
-
-    __slots__ = ("reply",)
-
-    def __init__(self, reply: RpcReply) -> None:
-        self.reply = reply
-
-    def result(self) -> Any:
-        """Wait for what the method returned, or raise the call's error."""
-        return in_reactor(self.reply.result)
+            self.context.run(
+                log.error, "{call} failed, and nobody asked: {error}", call=self.call, error=self.outcome.value
+            )

@@ -17,10 +17,10 @@ from twisted.logger import Logger
 from txservices import constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue, with_queue_type
-from txservices.amqp.publish import Publisher, Sending, options_of, unconfirmed
+from txservices.amqp.publish import Publisher, options_of, unconfirmed
 from txservices.amqp.subscription import Subscription
 from txservices.calls import (
-    BlockingMethodProxy,
+    Begin,
     Client,
     ClusterProxy,
     MethodProxy,
@@ -28,6 +28,7 @@ from txservices.calls import (
     ServiceProxy,
     default_options,
     rpc_exchange,
+    run_here,
 )
 from txservices.exceptions import (
     BadRequest,
@@ -43,6 +44,7 @@ from txservices.exceptions import (
 from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
 from txservices.messaging import HeaderDecoder, QueueConsumer, amqp
 from txservices.serialization import Serializers
+from txservices.threads import in_reactor
 from txservices.utils.modules import callable_as_decorator
 from txservices.workers import ExcInfo, WorkerContext
 
@@ -299,13 +301,13 @@ class ClusterRpc(DependencyProvider):
         self.sending = default_options(self.container.config, {**attributes, **self.options})
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Any:
-        return ClusterProxy(*self.calls_of(worker_ctx))
+        return ClusterProxy(self.begin_for(worker_ctx), self.sending, in_reactor if worker_ctx.blocking else run_here)
 
-    def calls_of(self, worker_ctx: WorkerContext) -> tuple[Client, WorkerContext, Sending, type[MethodProxy]]:
-        """What a proxy needs to call for that worker."""
+    def begin_for(self, worker_ctx: WorkerContext) -> Begin:
+        """The function that begins that worker's calls."""
         client = self.reply_listener.client
         assert client is not None
-        return client, worker_ctx, self.sending, BlockingMethodProxy if worker_ctx.blocking else MethodProxy
+        return partial(client.call, worker_ctx)
 
 
 class RpcProxy(ClusterRpc):
@@ -319,8 +321,8 @@ class RpcProxy(ClusterRpc):
         self.target_service = target_service
 
     def get_dependency(self, worker_ctx: WorkerContext) -> ServiceProxy:
-        client, context, sending, method_proxy = self.calls_of(worker_ctx)
-        return ServiceProxy(client, context, self.target_service, sending, method_proxy)
+        run = in_reactor if worker_ctx.blocking else run_here
+        return ServiceProxy(self.begin_for(worker_ctx), self.target_service, self.sending, run)
 
 
 ServiceRpc = RpcProxy  # nameko 3's names

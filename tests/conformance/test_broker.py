@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import LogLevel
 
 from tests.conformance.cases import QUEUE, Case, Waiting
-from tests.services import Heard, OnRabbitMQ
+from tests.services import Heard, OnRabbitMQ, client_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher, event_handler
@@ -67,7 +67,7 @@ class Lost(Case):
         direct, relayed = cluster.waiting.method(), cluster.caller.relay()
         await waiting.called(2)
         await self.bare.publish("", "nobody", b"", {})  # by then the broker has confirmed the requests
-        self.cut(cluster._client.publish_then.__self__, self.amqp(caller))
+        self.cut(client_of(cluster).connections, self.amqp(caller))
         for answer in list(waiting.answers):
             answer.callback("after all")
         await waiting.called(3)  # the relay's own request comes again with its caller's connection
@@ -79,7 +79,7 @@ class Lost(Case):
         waiting = Waiting()
         (container,) = await self.start(waiting.service)
         cluster = await self.cluster()
-        replies = await self.tap("nameko-rpc", cluster._client.reply_to)
+        replies = await self.tap("nameko-rpc", client_of(cluster).reply_to)
         call = cluster.waiting.method()
         await waiting.called()
         self.cut(self.amqp(container))
@@ -89,7 +89,7 @@ class Lost(Case):
         waiting.answers[1].callback("second")
         await replies.wait(2)
         await container.stop()
-        self.assertEqual((self.left_in("rpc-waiting"), cluster._client.pending), (0, {}))
+        self.assertEqual((self.left_in("rpc-waiting"), client_of(cluster).pending), (0, {}))
 
     async def test_line_43_service_lost_in_an_event(self) -> None:
         """An event whose worker was running comes again, and acking the lost one does no harm."""
@@ -140,7 +140,7 @@ class Lost(Case):
         await self.start(Echo)
         cluster = await self.cluster()
         self.assertEqual(await cluster.echo.echo(1), 1)
-        hole = cluster._client.publish_then.__self__.publisher.connection.protocol.transport.peer
+        hole = client_of(cluster).connections.publisher.connection.protocol.transport.peer
         hole.pauseProducing()
         with self.assertRaises(RpcTimeout):
             await cluster.echo.echo.options(timeout=0.1)(2)
@@ -163,7 +163,7 @@ class Lost(Case):
         cluster = await self.cluster()
         for number in range(3):
             self.assertEqual(await cluster.echo.echo(number), number)
-            cluster._client.publish_then.__self__.publisher.connection.protocol.transport.peer.abortConnection()
+            client_of(cluster).connections.publisher.connection.protocol.transport.peer.abortConnection()
 
     async def test_line_44_broker_down(self) -> None:
         """Where no broker is, a proxy's start ends with its timeout, and says where it looked."""

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tests.conformance.cases import JSON, UNKNOWN, Case, Waiting, service
-from tests.services import Heard
+from tests.services import Heard, client_of
 from txservices.exceptions import DecodeError
 
 GOOD = {"args": [1], "kwargs": {}}
@@ -141,7 +141,7 @@ class Poison(Case):
         waiting = Waiting()
         await self.start(waiting.service)
         cluster = await self.cluster()
-        client = cluster._client
+        client = client_of(cluster)
         for body, properties, _ in BAD_MESSAGES:
             call = cluster.waiting.method()
             await waiting.called(len(waiting.answers) + 1)

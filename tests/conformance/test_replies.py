@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.conformance.cases import JSON, Case
 from tests.conformance.maths import Broken, Maths
-from tests.services import Heard, OnRabbitMQ, properties_of
+from tests.services import Heard, OnRabbitMQ, client_of, properties_of
 from txservices import constants
 from txservices.amqp.entities import Queue
 from txservices.exceptions import (
@@ -56,7 +56,7 @@ class ReplyQueues(Case):
         self.patch(constants, "RPC_REPLY_QUEUE_TTL", 200)
         await self.start(Maths)
         cluster = await self.cluster()
-        client = cluster._client
+        client = client_of(cluster)
         clock, began = client.clock, client.clock.seconds()
         while clock.seconds() < began + 0.5:
             self.assertEqual(await cluster.maths.give(1), 1)
@@ -71,7 +71,7 @@ class ReplyQueues(Case):
     async def test_line_12_five_minutes(self) -> None:
         """Its name and its arguments are nameko's."""
         cluster = await self.cluster()
-        client = cluster._client
+        client = client_of(cluster)
         await self.bare.declare(
             Queue(f"rpc.reply-standalone_rpc_proxy-{client.reply_to}", arguments={"x-expires": 300_000})
         )

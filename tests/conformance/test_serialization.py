@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 from tests.conformance.cases import QUEUE, Case
-from tests.services import Heard
+from tests.services import Heard, client_of
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import ConfigurationError, EncodeError, MalformedRequest, RemoteError
 from txservices.messaging import consume
@@ -158,7 +158,7 @@ class Arguments(Case):
         with self.assertRaises(EncodeError):
             cluster.hearing.call(object())
         self.assertEqual([await cluster.hearing.call("first"), await cluster.caller.call()], ["first", "second"])
-        self.assertEqual(cluster._client.pending, {})
+        self.assertEqual(client_of(cluster).pending, {})
         self.assertEqual(container.dependencies[0].reply_listener.client.pending, {})
 
     async def test_line_62_result_that_cannot_be_written(self) -> None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from tests import processes
 from tests.conformance.cases import JSON, Case, Waiting
+from tests.services import client_of
 from txservices.broker.broker import Broker
 from txservices.contextdata import Language
 from txservices.exceptions import RpcConnectionError, RpcTimeout
@@ -86,14 +87,14 @@ class Proxies(Case):
             with self.assertRaises(RpcTimeout) as raised:
                 await call
             self.assertEqual(raised.exception.args, (0.2,))
-        late = await self.tap("nameko-rpc", cluster._client.reply_to)
+        late = await self.tap("nameko-rpc", client_of(cluster).reply_to)
         for answer in waiting.answers:
             answer.callback("late")
         await late.wait(2)
         self.assertEqual(await cluster["far-away"].echo(1), 1)
-        queue = cluster._client.queue.name
+        queue = client_of(cluster).queue.name
         await self.stops[-2]()  # the proxy's, which acks what it has taken
-        self.assertEqual((self.left_in(queue), cluster._client.pending), (0, {}))
+        self.assertEqual((self.left_in(queue), client_of(cluster).pending), (0, {}))
 
     async def test_line_63_calls_under_way(self) -> None:
         """A proxy that is stopped with a call under way fails it."""
@@ -113,10 +114,10 @@ class Proxies(Case):
         cluster = await self.cluster()
         for properties in ({"correlation_id": "nobody's"}, {}):
             await self.bare.publish(
-                "nameko-rpc", cluster._client.reply_to, b'{"result": 1, "error": null}', {**JSON, **properties}, True
+                "nameko-rpc", client_of(cluster).reply_to, b'{"result": 1, "error": null}', {**JSON, **properties}, True
             )
         self.assertEqual(await cluster["far-away"].echo(1), 1)
-        queue = cluster._client.queue.name
+        queue = client_of(cluster).queue.name
         await self.stops[-1]()
         self.assertEqual(self.left_in(queue), 0)
 
@@ -128,7 +129,7 @@ class Proxies(Case):
         call = cluster.waiting.method()
         await waiting.called()
         await self.bare.publish("", "nobody", b"", {})
-        self.cut(cluster._client.publish_then.__self__)
+        self.cut(client_of(cluster).connections)
         waiting.answers[0].callback("after all")
         self.assertEqual(await call, "after all")
 

@@ -9,10 +9,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from tests.faults.scene import BACK, Echo, FaultsCase, until
-from tests.services import Heard, Recorded
+from tests.services import Heard, Recorded, client_of
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.publish import unconfirmed
 from txservices.amqp.subscription import Subscription
 from txservices.events import BROADCAST, event_handler
 from txservices.exceptions import ReplyQueueExpiredWithPendingReplies
@@ -321,7 +320,7 @@ class Calling(LinkCase):
         cluster = await self.cluster()
         answer = cluster.slow.work(7)
         await begun.wait()
-        await unconfirmed.settled(cluster._context)  # else the request is sent again, and run again
+        await client_of(cluster).connections.settled()  # else the request is sent again, and run again
         await self.proxy.shut()
         finish.callback(None)
         (consumer,) = next(each for each in container.subextensions if hasattr(each, "opened")).opened
@@ -349,7 +348,7 @@ class Calling(LinkCase):
         pending = [cluster.never.work() for _ in range(3)]
         await begun.wait(3)
         await self.proxy.shut()
-        await self.delete_queue(cluster._client.queue.name)
+        await self.delete_queue(client_of(cluster).queue.name)
         await self.proxy.listen()
         began = reactor.seconds()
         for answer in pending:
@@ -374,6 +373,6 @@ class Calling(LinkCase):
         cluster = await self.cluster()
         pending = cluster.never.work()
         await begun.wait()
-        await self.delete_queue(cluster._client.queue.name)
+        await self.delete_queue(client_of(cluster).queue.name)
         await self.assertFailure(pending, ReplyQueueExpiredWithPendingReplies)
         self.assertEqual(await cluster.echo.echo("again"), "again")

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.services import Heard, ServicesCase
+from tests.services import Heard, ServicesCase, client_of
 from txservices import exceptions
 from txservices import rpc as services_rpc
 from txservices.amqp import publish
@@ -130,7 +130,7 @@ class ProxyTests(ServicesCase):
         self.assertRegex(own, r"^standalone_rpc_proxy\.call\.[0-9a-f-]{36}$")
         reply_to = tap.things[0].properties["reply_to"]
         name = f"rpc.reply-standalone_rpc_proxy-{reply_to}"
-        self.assertEqual(cluster._client.queue.name, name)
+        self.assertEqual(client_of(cluster).queue.name, name)
         await self.connections().declare(Queue(name, arguments={"x-expires": 300000}))
 
     def test_caller(self) -> None:
@@ -144,7 +144,7 @@ class ProxyTests(ServicesCase):
         """A proxy that lost its connections takes calls again."""
         await self.start(Echo)
         cluster = await self.cluster()
-        connections = cluster._client.publish_then.__self__
+        connections = client_of(cluster).connections
         await cluster["echo-service"].echo(1)
         for connection in (connections.consuming, connections.publisher.connection):
             connection.protocol.abort()

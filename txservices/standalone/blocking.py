@@ -29,16 +29,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 
-from txservices import calls, constants
+from txservices import constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.publish import Sending, send, unconfirmed
-from txservices.calls import Client, Context, RpcReply, ServiceProxy, default_options
+from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
 from txservices.serialization import Serializers
 from txservices.standalone import rpc as standalone
 from txservices.standalone.reactor_thread import current, in_reactor
 from txservices.utils import default_reactor, sanitize_url
+from txservices.utils.waiting import Waiters
 
 __all__ = [
     "ClusterRpcClient",
@@ -76,7 +77,7 @@ class Share(MultiService):
         self.connections.setServiceParent(self)
         self.client: Client | None = None
         self.listening = False
-        self.waiting: list[Deferred[None]] = []
+        self.waiting: Waiters[None] = Waiters()
         self.users = 0
         self.closing: Any = None
 
@@ -117,8 +118,7 @@ class Share(MultiService):
             self.client = Client(self.connections, standalone.NAME, self.config, self.clock)
             self.client.listen(self.connections.consume).addBoth(self.tell)
         if not self.listening:
-            waiter: Deferred[None] = Deferred(lambda cancelled: self.waiting.remove(cancelled))
-            self.waiting.append(waiter)
+            waiter = self.waiting.wait()
             if timeout is not None:
                 waiter.addTimeout(timeout, self.clock)
             try:
@@ -130,11 +130,11 @@ class Share(MultiService):
 
     def tell(self, outcome: Failure | None) -> None:
         self.listening = outcome is None
-        waiting, self.waiting = self.waiting, []
-        if outcome is not None:
+        if outcome is None:
+            self.waiting.fire(None)
+        else:
             self.close()  # whoever comes next tries anew
-        for waiter in waiting:
-            waiter.callback(outcome)
+            self.waiting.fail(outcome)
 
 
 def share_of(config: Mapping[str, Any], key: str) -> Share:
@@ -179,7 +179,7 @@ class BlockingProxy(Generic[P]):
 
     def proxy(self) -> P:
         """What calls are made through."""
-        raise NotImplementedError  # of one service or of all: its two subclasses say
+        raise NotImplementedError  # the subclasses say: one service, or all
 
     def start(self) -> P:
         """Wait until calls can be made, and give what they are made through.
@@ -229,10 +229,14 @@ class BlockingProxy(Generic[P]):
             self.share = share_of(self.config, self.key)
         return self.share
 
-    def begin_call(self, *call: Any) -> Deferred[Any]:
+    def begin_call(
+        self, service: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], sending: Sending
+    ) -> Deferred[Any]:
+        """Begin a call over this process's connections, when they are ready."""
         if not self.starts:
             raise RuntimeError("this proxy is not started, or has been stopped: call inside of its `with`")
         share = self.use_share()
+        call = (self.caller, service, method, args, kwargs, sending)
         if share.client is not None and share.listening:
             return share.client.call(*call)
         return Deferred.fromCoroutine(self.call_when_ready(share, call))
@@ -241,79 +245,12 @@ class BlockingProxy(Generic[P]):
         client = await share.listen(self.sending.timeout)
         return await client.call(*call)
 
-    def begin_async(self, name: str, *call: Any) -> RpcReply:
-        return RpcReply(self.begin_call(*call), name)
-
-    # What a method's proxy takes for its client
-
-    def call(
-        self,
-        context: Context,
-        service: str,
-        method: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        sending: Sending,
-    ) -> Any:
-        """As ``Client.call``, and wait for it."""
-        return in_reactor(self.begin_call, context, service, method, args, kwargs, sending)
-
-    def service(self, name: str) -> ServiceProxy:
-        client: Any = self
-        return ServiceProxy(client, self.caller, name, self.sending, MethodProxy)
-
-
-class MethodProxy(calls.MethodProxy):
-    """A method of another service: calling it waits, and gives what it returned."""
-
-    __slots__ = ()
-
-    def call_async(self, /, *args: Any, **kwargs: Any) -> Reply:
-        """Call it and go on; ``result()`` of what this gives waits. Arguments that can't be sent are an error here."""
-        proxy: Any = self.client
-        call = (self.context, self.service, self.method, args, kwargs, self.sending)
-        return Reply(in_reactor(proxy.begin_async, repr(self), *call))
-
-
-class Reply:
-    """The outcome of one call, to be had as often as asked, in any thread."""
-
-    __slots__ = ("home", "reply")
-
-    def __init__(self, reply: RpcReply) -> None:
-        self.home = current()
-        self.reply = reply
-
-    def result(self) -> Any:
-        """Wait for what the method returned, or raise the call's error."""
-        if self.home is not current() and self.reply.waiting is not None:
-            raise RpcConnectionError(
-                f"{self.reply.call} was called before this process was forked: its parent has the reply"
-            )
-        return in_reactor(self.reply.result)
-
-
-class ClusterProxy:
-    """All services: ``rpc.service_x.method()``, and ``rpc["service-x"]`` for what is no name in Python."""
-
-    def __init__(self, proxy: BlockingProxy[Any]) -> None:
-        self._proxy = proxy
-
-    def __getitem__(self, service: str) -> ServiceProxy:
-        return self._proxy.service(service)
-
-    def __getattr__(self, service: str) -> ServiceProxy:
-        if service.startswith("__"):  # what copy, mock and inspect look for
-            raise AttributeError(service)
-        proxy = self.__dict__[service] = self[service]  # the next time Python finds it there
-        return proxy
-
 
 class ClusterRpcProxy(BlockingProxy[ClusterProxy]):
     """Calls to any service."""
 
     def proxy(self) -> ClusterProxy:
-        return ClusterProxy(self)
+        return ClusterProxy(self.begin_call, self.sending, in_reactor)
 
 
 class ServiceRpcProxy(BlockingProxy[ServiceProxy]):
@@ -324,7 +261,7 @@ class ServiceRpcProxy(BlockingProxy[ServiceProxy]):
         self.service_name = service_name
 
     def proxy(self) -> ServiceProxy:
-        return self.service(self.service_name)
+        return ServiceProxy(self.begin_call, self.service_name, self.sending, in_reactor)
 
 
 ClusterRpcClient = ClusterRpcProxy  # nameko 3's names

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -125,7 +126,7 @@ class ClusterRpcProxy(StandaloneProxy[ClusterProxy]):
     """Calls to any service."""
 
     def proxy(self) -> ClusterProxy:
-        return ClusterProxy(self.client, self.caller, self.sending)
+        return ClusterProxy(partial(self.client.call, self.caller), self.sending)
 
 
 class ServiceRpcProxy(StandaloneProxy[ServiceProxy]):
@@ -136,7 +137,7 @@ class ServiceRpcProxy(StandaloneProxy[ServiceProxy]):
         self.service_name = service_name
 
     def proxy(self) -> ServiceProxy:
-        return ServiceProxy(self.client, self.caller, self.service_name, self.sending)
+        return ServiceProxy(partial(self.client.call, self.caller), self.service_name, self.sending)
 
 
 ClusterRpcClient = ClusterRpcProxy  # nameko 3's names
