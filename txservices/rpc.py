@@ -7,7 +7,6 @@ is run by another instance. The caller's side is ``calls``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -80,62 +79,68 @@ class Responder:
     def send_response(
         self, message: Message, worker_ctx: WorkerContext | None, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
-        """Answer a request; gives what the dependencies are to see, which for a result that can't be written is the
-        ``EncodeError``."""
+        """Answer a request with a result, or with the error in ``exc_info``.
+
+        Gives what the dependencies are to see: both as they are, or the ``EncodeError`` of a result that can't be
+        written.
+        """
+        request = message.properties
+        reply_to = request.get("reply_to")
+        if not reply_to:
+            log.warn("{call} has no reply_to: its result is dropped", call=message.routing_key)
+            unconfirmed.then(worker_ctx, message.ack)
+            return result, exc_info
+        serializer = self.names.get(request.get("content_type", ""))  # the request's: its caller can read that
         if exc_info is None:
             try:
-                written = self.encode(self.serializer(message), {"result": result, "error": None})
+                content_type, content_encoding, body = self.encode(serializer, {"result": result, "error": None})
             except EncodeError as error:
-                written = self.write_error(message, UnserializableValueError(result))
+                content_type, content_encoding, body = self.write_error(serializer, UnserializableValueError(result))
                 result, exc_info = None, (type(error), error, error.__traceback__)
         else:
-            written = self.write_error(message, exc_info[1])
-        self.reply(message, written, partial(self.replied, message, worker_ctx))
-        return result, exc_info
-
-    def serializer(self, message: Message) -> str | None:
-        """That of the request, so that who asked can read the answer."""
-        return self.names.get(message.properties.get("content_type", ""))
-
-    def write_error(self, message: Message, error: BaseException) -> tuple[str, str, bytes]:
-        reply = {"result": None, "error": serialize(error)}
-        try:
-            return self.encode(self.serializer(message), reply)
-        except EncodeError:  # its text is beyond that serializer; JSON writes every text there is
-            return self.encode("json", reply)
-
-    def reply(
-        self, message: Message, written: tuple[str, str, bytes], done: Callable[[Exception | None], None]
-    ) -> None:
-        content_type, content_encoding, body = written
+            content_type, content_encoding, body = self.write_error(serializer, exc_info[1])
         properties: dict[str, Any] = {
             "content_type": content_type,
             "content_encoding": content_encoding,
             "headers": {},
             "delivery_mode": 2,
             "priority": 0,
-            "correlation_id": message.properties.get("correlation_id"),
+            "correlation_id": request.get("correlation_id"),
         }
-        # Without an end: giving up would run the method again, for a broker that takes no replies now either.
-        self.publish_then(self.exchange, message.properties["reply_to"], body, properties, False, done, None)
+        replied = partial(self.replied, message, worker_ctx, properties)
+        # Without a timeout: giving up would run the method again, for a broker that takes no replies now either.
+        self.publish_then(self.exchange, reply_to, body, properties, False, replied, None)
+        return result, exc_info
 
-    def replied(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
+    def write_error(self, serializer: str | None, error: BaseException) -> tuple[str, str, bytes]:
+        reply = {"result": None, "error": serialize(error)}
+        try:
+            return self.encode(serializer, reply)
+        except EncodeError:  # that serializer can't write the error's text; JSON can write any text
+            return self.encode("json", reply)
+
+    def replied(
+        self, message: Message, worker_ctx: WorkerContext | None, properties: dict[str, Any], error: Exception | None
+    ) -> None:
         """The broker has the reply, or does not take it."""
         if error is None:
             unconfirmed.then(worker_ctx, message.ack)
         elif isinstance(error, ChannelClosedByBroker):
-            # This very message is what it refuses; most often it is too big. Running the method again won't help.
+            # The broker refuses this very reply, most often because it is too big. To run the method again won't help.
             log.error("a reply to {call} is refused: {error}", call=message.routing_key, error=error)
-            self.reply(message, self.write_error(message, error), partial(self.refused, message, worker_ctx))
+            content_type, content_encoding, body = self.write_error(self.names.get(properties["content_type"]), error)
+            properties.update(content_type=content_type, content_encoding=content_encoding)
+            refused = partial(self.refused, message, worker_ctx)
+            self.publish_then(self.exchange, message.properties["reply_to"], body, properties, False, refused, None)
         else:
             log.error("no reply to {call}, it goes back: {error}", call=message.routing_key, error=error)
             message.reject(requeue=True)
 
     def refused(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
-        """Not even the error reply may get out; the request must not be tried for ever."""
+        """The broker has the error that went in place of a refused reply, or does not take that either."""
         if error is None:
             unconfirmed.then(worker_ctx, message.ack)
-        else:
+        else:  # the request must not be tried for ever
             log.error("no reply to {call}, it is rejected: {error}", call=message.routing_key, error=error)
             message.reject()
 
@@ -160,7 +165,7 @@ class RpcConsumer(SharedExtension):
         serializers = Serializers.of(config)
         exchange = rpc_exchange(config)
         self.decode = serializers.decode
-        self.accepted = frozenset(serializers.accepted)
+        self.accepted = serializers.accepted
         self.prefix = f"{self.container.service_name}."
         queue = Queue(
             constants.RPC_QUEUE_TEMPLATE.format(self.container.service_name),
@@ -186,13 +191,13 @@ class RpcConsumer(SharedExtension):
     def handle_message(self, message: Message) -> None:
         """Run the method that a request is for."""
         properties = message.properties
-        headers = properties.get("headers") or {}
+        content_type = properties.get("content_type")
         try:
-            content_type = properties.get("content_type")
             if content_type not in self.accepted:
                 accepted = ", ".join(self.accepted)
                 raise MalformedRequest(f"content type {content_type!r} is not accepted here, {accepted} is")
-            body = self.decode(content_type, properties.get("content_encoding"), message.body, headers)
+            encoding, headers = properties.get("content_encoding"), properties.get("headers")
+            body = self.decode(content_type, encoding, message.body, headers)
             entrypoint = self.methods.get(message.routing_key)
             if entrypoint is None:
                 raise MethodNotFound(message.routing_key.removeprefix(self.prefix))
@@ -214,23 +219,13 @@ class RpcConsumer(SharedExtension):
             message.reject(requeue=True)
 
     def refuse(self, message: Message, error: Exception) -> None:
-        """Answer what is no request to a method of ours, before any worker."""
+        """Answer a message that is no request to one of our methods. No worker runs for it."""
         if message.properties.get("reply_to"):
             log.debug("{call} is refused: {error}", call=message.routing_key, error=error)
             self.responder.send_response(message, None, None, (type(error), error, None))
         else:
             log.error("{call} has no reply_to, rejected: {error}", call=message.routing_key, error=error)
             message.reject()
-
-    def handle_result(
-        self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
-    ) -> tuple[Any, ExcInfo | None]:
-        """The method has returned or raised: reply. Gives what the dependencies are to see."""
-        if message.properties.get("reply_to"):
-            return self.responder.send_response(message, worker_ctx, result, exc_info)
-        log.warn("{call} has no reply_to: its result is dropped", call=message.routing_key)
-        unconfirmed.then(worker_ctx, message.ack)
-        return result, exc_info
 
 
 def arguments_of(body: Any) -> tuple[Any, Any]:
@@ -255,8 +250,8 @@ class Rpc(HeaderDecoder, Entrypoint):
     def handle_result(
         self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
-        """To be overridden by who wants to change results or errors before they are sent."""
-        return self.rpc_consumer.handle_result(message, worker_ctx, result, exc_info)
+        """Reply to the request. A subclass overrides this to change results or errors before they are sent."""
+        return self.rpc_consumer.responder.send_response(message, worker_ctx, result, exc_info)
 
 
 rpc = Rpc.decorator
