@@ -39,8 +39,10 @@ class Process(ProcessProtocol):
         self.waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
         self.status: int | None = None
         self.ended: Deferred[int] = Deferred()
+        # A worker of `trial -j` has the modules of trial's own process in PYTHONPATH.
+        outer = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self.process = reactor.spawnProcess(
-            self, argv[0], argv, env={**os.environ, "PYTHONUNBUFFERED": "1", **environ}, path=cwd
+            self, argv[0], argv, env={**outer, "PYTHONUNBUFFERED": "1", **environ}, path=cwd
         )
         self.pid = self.process.pid
 

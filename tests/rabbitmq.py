@@ -7,8 +7,9 @@
             node = rabbitmq.node()
             config = {"AMQP_URI": node.uri(node.new_vhost())}
 
-`node()` is one for the whole run; virtual hosts keep tests apart, and cost milliseconds where a node costs seconds.
-Who needs several nodes, or treats one badly, starts some for itself: `Node("one")`, then `start`.
+`node()` is one for the whole run, also for all processes of `trial -j`; virtual hosts keep tests apart, and cost
+milliseconds where a node costs seconds. A test that treats its node badly takes `mortal()`, which each process has for
+itself; one that needs several nodes makes them: `Node("one")`, then `start`.
 
 Ports, data, logs, cookie and epmd are our own, in a temporary folder and on loopback, and all runs as whoever runs the
 tests; a broker of the machine is neither used nor disturbed.
@@ -19,6 +20,8 @@ tests; a broker of the machine is neither used nor disturbed.
 from __future__ import annotations
 
 import atexit
+import fcntl
+import json
 import os
 import random
 import secrets
@@ -30,7 +33,7 @@ import sys
 import tempfile
 import time
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 from twisted.internet import reactor
@@ -48,6 +51,10 @@ PORTS = range(20_000, 30_000)
 # Debian's /usr/sbin/rabbitmq-server changes to the user rabbitmq, and loses its pid to a shell on the way: the script
 # behind it does neither.
 FOLDERS = ["/usr/lib/rabbitmq/bin", *os.environ.get("PATH", "").split(os.pathsep), "/usr/sbin", "/usr/local/sbin"]
+
+# A worker of `trial -j`: its folder lies beside those of the other workers of the run.
+WORKER = os.path.basename(sys.argv[0]) == "workertrial.py"
+RUN = os.path.dirname(os.getcwd())
 
 # Two schedulers that do not spin, however many cores there are: the tests share them.
 ERLANG = "+S 2:2 +sbwt none"
@@ -114,6 +121,9 @@ def end(process: subprocess.Popen[bytes] | None, first: signal.Signals = signal.
         process.wait()
 
 
+N = TypeVar("N", bound="Node")
+
+
 class Home:
     """What all nodes of a run share: the folder, the cookie, and the epmd that knows their names."""
 
@@ -133,7 +143,7 @@ class Home:
         atexit.register(self.close)
         # A reactor that a signal has ended may not come back to Python's own exit. Workers of `trial -j` do, and say
         # after each test that their reactor shuts down.
-        if "twisted.trial._dist.workertrial" not in sys.modules:
+        if not WORKER:
             reactor.addSystemEventTrigger("after", "shutdown", self.close)
 
     def write(self, name: str, text: str, mode: int = 0o600) -> None:
@@ -148,8 +158,8 @@ class Home:
             each.kill()
         end(self.epmd)
         shutil.rmtree(self.folder, ignore_errors=True)
-        home.cache_clear()
-        node.cache_clear()
+        for each in (home, shared, mortal):
+            each.cache_clear()
 
 
 class Node:
@@ -179,9 +189,25 @@ class Node:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{erlang} {LOOPBACK}",
             "RABBITMQ_CTL_ERL_ARGS": LOOPBACK,
         }
+        self.unshared()
+
+    def unshared(self) -> None:
+        """What each process has for itself."""
         self.process: subprocess.Popen[bytes] | None = None
         self.vhosts: list[str] = []
         self.vhosts_made = 0
+
+    def how_to_reach(self) -> dict[str, Any]:
+        """What another process needs for ``known``."""
+        return {name: value for name, value in vars(self).items() if name not in ("process", "vhosts", "vhosts_made")}
+
+    @classmethod
+    def known(cls: type[N], how_to_reach: dict[str, Any]) -> N:
+        """A node that another process has started, and ends."""
+        node = cls.__new__(cls)
+        vars(node).update(how_to_reach)
+        node.unshared()
+        return node
 
     # -- life
 
@@ -295,7 +321,7 @@ class Node:
         """A virtual host that nobody has used yet, where guest may do everything."""
         if not self.vhosts:
             first, self.vhosts_made = self.vhosts_made, self.vhosts_made + VHOSTS
-            self.vhosts = [f"test-{number}" for number in range(first, self.vhosts_made)]
+            self.vhosts = [f"test-{os.getpid()}-{number}" for number in range(first, self.vhosts_made)]
             self.ctl_now("eval", ADD_VHOSTS % ", ".join(f'<<"{name}">>' for name in self.vhosts))
         return self.vhosts.pop(0)
 
@@ -306,9 +332,33 @@ def home() -> Home:
 
 
 @cache
+def shared(kind: type[N]) -> N:
+    """The node of this kind that all tests of the run share. Leave it as it was: running.
+
+    The first process that asks starts it, and ends it when it ends itself, which is when all have run their tests. The
+    others learn how it is reached from a file, and hold its lock while it starts.
+    """
+    if not WORKER:
+        return kind().start()
+    with open(os.path.join(RUN, f"{kind.__name__}.json"), "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if known := file.read():
+            return kind.known(json.loads(known))
+        started = kind().start()
+        json.dump(started.how_to_reach(), file)
+        return started
+
+
 def node() -> Node:
     """The node that the tests of one run share. Leave it as it was: running."""
-    return Node("shared").start()
+    return shared(Node)
+
+
+@cache
+def mortal() -> Node:
+    """A node that the tests of this process stop, kill and starve, one after the other. Leave it running."""
+    return Node("mortal").start()
 
 
 def main() -> None:

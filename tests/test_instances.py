@@ -178,7 +178,7 @@ class BrokerRestarts(TestCase):
 
     async def test_all_are_back_by_themselves(self) -> None:
         """Consumers, reply queue and publishers work again, and what was published meanwhile arrives."""
-        node = rabbitmq.node()
+        node = rabbitmq.mortal()
         config = {"AMQP_URI": node.uri(node.new_vhost()), "RPC_TIMEOUT": 60}
 
         class Echo:

@@ -34,6 +34,7 @@ class TheNode(TestCase):
     def test_one_node(self) -> None:
         """Who asks again gets the node that runs, on loopback and on no port that RabbitMQ usually has."""
         self.assertIs(rabbitmq.node(), self.node)
+        self.assertEqual(rabbitmq.Node.known(self.node.how_to_reach()).uri(), self.node.uri())
         self.assertTrue(self.node.answers())
         self.assertRegex(self.node.uri(), r"^amqp://guest:guest@127\.0\.0\.1:\d+/%2F$")
         self.assertNotIn(self.node.port, (5672, 25672))
@@ -54,6 +55,16 @@ class TheNode(TestCase):
         """A rabbitmqctl that fails says what was typed and what it answered."""
         error = await self.assertFailure(self.node.ctl("delete_vhost", "nowhere"), AssertionError)
         self.assertRegex(str(error), r"rabbitmqctl delete_vhost nowhere ended with \d+")
+
+
+class HarmedNode(TestCase):
+    """One node for each process."""
+
+    skip = rabbitmq.skip
+    timeout = 240
+
+    def setUp(self) -> None:
+        self.node = rabbitmq.mortal()
 
     async def test_killed(self) -> None:
         """After kill -9 a restart brings back what is durable, on the same port."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from twisted.internet import reactor
@@ -21,12 +20,6 @@ from txservices.rpc import rpc
 FULL = bool(os.environ.get("FAULTS_FULL"))  # the long form of what is scaled down
 BACK = 2.0  # seconds within which all is back once the broker can be reached
 LOOK_AGAIN = 0.02
-
-
-@cache
-def mortal() -> rabbitmq.Node:
-    """A node that tests stop, kill and starve, one after the other. Leave it running."""
-    return rabbitmq.Node("mortal").start()
 
 
 async def until(true: Callable[[], Any], seconds: float = 10) -> None:

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from tests import rabbitmq
-from tests.faults.scene import BACK, Echo, FaultsCase, mortal, until
+from tests.faults.scene import BACK, Echo, FaultsCase, until
 from tests.services import Heard, Recorded
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue
@@ -40,7 +40,7 @@ class Mortal(FaultsCase):
     timeout = 100
 
     def node(self) -> rabbitmq.Node:
-        return mortal()
+        return rabbitmq.mortal()
 
 
 class Restarts(Mortal):

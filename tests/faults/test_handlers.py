@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 
 from tests import processes, rabbitmq
 from tests.faults.load import LoadCase
-from tests.faults.scene import FaultsCase, mortal, until
+from tests.faults.scene import FaultsCase, until
 from tests.services import Heard
 from txservices.amqp.unacked import LOOKS
 from txservices.events import event_handler
@@ -84,7 +84,7 @@ class Slow(FaultsCase):
     timeout = 100
 
     def node(self) -> rabbitmq.Node:
-        return mortal()
+        return rabbitmq.mortal()
 
     async def limit(self, consumer_timeout: int, tick: int) -> None:
         """Milliseconds that the broker waits, and after which it looks again."""

@@ -16,7 +16,7 @@ from tests import rabbitmq
 from tests.faults import load as load_module
 from tests.faults.checker import CALL, EVENT, Report
 from tests.faults.load import Load, LoadCase
-from tests.faults.scene import FULL, mortal
+from tests.faults.scene import FULL
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue
 from txservices.events import event_handler
@@ -47,7 +47,7 @@ class BrokerDies(Loaded):
     """The broker is killed with -9 at random moments, and started again."""
 
     def node(self) -> rabbitmq.Node:
-        return mortal()
+        return rabbitmq.mortal()
 
     async def setUp(self) -> None:
         self.patch(load_module, "DEADLINE", DEADLINE)

@@ -16,8 +16,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from tests import processes
-from tests.faults.scene import mortal, until
+from tests import processes, rabbitmq
+from tests.faults.scene import until
 from tests.interop.fixtures import CONFIG, InteropCase, argv
 from tests.interop.fleet import services
 from tests.interop.nameko_env import NAMEKO_2, NAMEKO_3
@@ -38,7 +38,7 @@ class Restarts(InteropCase):
 
     async def setUp(self) -> None:
         ServicesCase.setUp(self)
-        self.node = mortal()
+        self.node = rabbitmq.mortal()
         self.config = {**CONFIG, "AMQP_URI": self.node.uri(self.node.new_vhost()), "RPC_TIMEOUT": DEADLINE}
         self.over = False
         self.namekos: list[processes.Process] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+import socket
 
 import trustme
 
@@ -33,14 +33,14 @@ class ManagedNode(rabbitmq.Node):
     def __init__(self) -> None:
         super().__init__("managed")
         self.ssl_port = rabbitmq.free_port()
-        api_port = rabbitmq.free_port()
-        self.api_uri = f"http://guest:guest@127.0.0.1:{api_port}"
+        self.api_port = rabbitmq.free_port()
+        self.api_uri = f"http://guest:guest@127.0.0.1:{self.api_port}"
         self.certificates = self.folder
         authority = trustme.CA()
         authority.cert_pem.write_to_path(self.path("ca.pem"))
         authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(self.path("server.pem"))
         authority.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(self.path("client.pem"))
-        config = CONFIG.format(api_port=api_port, ssl_port=self.ssl_port, folder=self.folder)
+        config = CONFIG.format(api_port=self.api_port, ssl_port=self.ssl_port, folder=self.folder)
         self.environ["RABBITMQ_CONFIG_FILE"] = self.write("rabbitmq.conf", config)
         self.environ["RABBITMQ_ENABLED_PLUGINS_FILE"] = self.write("plugins", PLUGINS)
 
@@ -52,10 +52,12 @@ class ManagedNode(rabbitmq.Node):
             file.write(text)
         return self.path(name)
 
+    def answers(self) -> bool:
+        """Its management too, which may listen later than AMQP does."""
+        with socket.socket() as probe:
+            return super().answers() and probe.connect_ex(("127.0.0.1", self.api_port)) == 0
 
-@cache
+
 def node() -> ManagedNode:
     """Started by the first who asks."""
-    managed = ManagedNode()
-    managed.start()
-    return managed
+    return rabbitmq.shared(ManagedNode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,7 +14,7 @@ from txservices.amqp.connections import Connections
 from txservices.testing.rabbit import Client, HTTPError
 from txservices.testing.utils import assert_stops_raising, get_rabbit_connections, reset_rabbit_connections
 
-VHOST = "a/b c"  # what has to be quoted in a URL
+VHOST = f"a/b c{os.getpid()}"  # has to be quoted in a URL; one for each process that runs these tests
 
 
 class ClientTests(TestCase):
@@ -105,7 +106,7 @@ class ClientTests(TestCase):
         """What the management refuses says what was asked, and why not; nobody's password is in it."""
         with self.assertRaises(HTTPError) as raised:
             await self.manager.get_queue(VHOST, "nothing")
-        self.assertRegex(str(raised.exception), "^GET queues/a%2Fb%20c/nothing is answered 404: .*Not Found")
+        self.assertRegex(str(raised.exception), "^GET queues/a%2Fb%20c\d+/nothing is answered 404: .*Not Found")
         stranger = Client(self.node.api_uri.replace("guest:guest", "guest:secret"))
         with self.assertRaises(HTTPError) as raised:
             await stranger.get_all_vhosts()
