@@ -9,6 +9,7 @@ import yaml
 from twisted.trial.unittest import TestCase
 
 from tests import processes
+from tests.command.folder import TypingCase
 from tests.rabbitmq import free_port
 
 SERVICE = """
@@ -120,38 +121,20 @@ class Commands(TestCase):
         self.assertRegex(stderr, f"^Error: .*127.0.0.1:{port}.*in use.*\n$")
         await processes.stopped(broker)
 
-    async def test_mistakes(self) -> None:
-        """What is typed wrong is told in one line, with status 2."""
+    async def test_no_broker(self) -> None:
+        """Where no broker is, or the address is none, that is told in one line, with status 2."""
         for arguments, pattern in [
-            (("call", "odd.add", "[1, 2"), r"\[1, 2 is not JSON"),
-            (("call", "odd.add", "hello"), "hello is not JSON.*'\"hello\"'"),
-            (("call", "odd.add", "1"), r"arguments 1: write an array, as in '\[1\]', or an object"),
-            (("call", "odd"), "'odd' names no method: write service.method"),
-            (("dispatch", "shop", "sold", "{"), "{ is not JSON"),
-            (("call", "--broker", "ftp://host/", "odd.add"), "AMQP_URI"),
-            (("show-config",), "cannot read the config file config.yaml"),
-            (("call", "--config", self.config, "odd.add"), "no broker on 127.0.0.1:.*txservices run"),
+            (("--broker", "ftp://host/"), "AMQP_URI"),
+            (("--config", self.config), "no broker on 127.0.0.1:.*txservices run"),
         ]:
-            status, stdout, stderr = await self.ends(*arguments)
+            status, stdout, stderr = await self.ends("call", *arguments, "odd.add")
             self.assertEqual((status, stdout), (2, ""), stderr)
             self.assertRegex(stderr, f"^Error: .*{pattern}.*\n$")
 
-    async def test_show_config(self) -> None:
-        """The config is printed as services get it, the environment in it, passwords in addresses hidden."""
-        path = os.path.join(self.folder, "config.yaml")
-        with open(path, "w") as file:
-            file.write("AMQP_URI: amqp://me:${PW:s3cret}@host/\nmax_workers: ${WORKERS:7}\n")
-        status, stdout, _ = await self.ends("show-config")
-        self.assertEqual(status, 0)
-        self.assertEqual(yaml.safe_load(stdout), {"AMQP_URI": "amqp://me:********@host/", "max_workers": 7})
-
     async def test_define(self) -> None:
-        """What is defined goes before the file; services and their callers take it alike."""
+        """What is defined is taken alike by services and their callers."""
         port = free_port()
         define = ("-d", f"EMBEDDED_BROKER_ADDRESS=127.0.0.1:{port}", "-d", "rpc_exchange=other-rpc")
-        status, stdout, _ = await self.ends("show-config", "--config", self.config, *define, "-d", "max_workers=7")
-        shown = yaml.safe_load(stdout)
-        self.assertEqual((status, shown["max_workers"], shown["rpc_exchange"]), (0, 7, "other-rpc"))
         running = await self.services(*define, "--define", "password=s3cret")
         await running.line(f"broker: embedded, on 127.0.0.1:{port}")
         await running.line(f"call --config .* {' '.join(define).replace('-d ', '--define ')} odd.add")
@@ -161,9 +144,40 @@ class Commands(TestCase):
         self.assertNotIn("s3cret", running.stdout + running.stderr)
         await processes.stopped(running)
 
-    async def test_help(self) -> None:
+
+class Typed(TypingCase):
+    """What needs no reactor."""
+
+    def test_mistakes(self) -> None:
+        """What is typed wrong is told in one line, with status 2."""
+        for arguments, pattern in [
+            (("call", "odd.add", "[1, 2"), r"\[1, 2 is not JSON"),
+            (("call", "odd.add", "hello"), "hello is not JSON.*'\"hello\"'"),
+            (("call", "odd.add", "1"), r"arguments 1: write an array, as in '\[1\]', or an object"),
+            (("call", "odd"), "'odd' names no method: write service.method"),
+            (("dispatch", "shop", "sold", "{"), "{ is not JSON"),
+            (("show-config",), "cannot read the config file config.yaml"),
+        ]:
+            status, stdout, stderr = self.txservices(*arguments)
+            self.assertEqual((status, stdout), (2, ""), stderr)
+            self.assertRegex(stderr, f"^Error: .*{pattern}.*\n$")
+
+    def test_show_config(self) -> None:
+        """The config is printed as services get it, the environment in it, passwords in addresses hidden."""
+        self.write("config.yaml", "AMQP_URI: amqp://me:${PW:s3cret}@host/\nmax_workers: ${WORKERS:7}\n")
+        status, stdout, _ = self.txservices("show-config")
+        self.assertEqual(status, 0)
+        self.assertEqual(yaml.safe_load(stdout), {"AMQP_URI": "amqp://me:********@host/", "max_workers": 7})
+
+    def test_define(self) -> None:
+        """What is defined goes before the file."""
+        self.write("config.yaml", "max_workers: 3\n")
+        status, stdout, _ = self.txservices("show-config", "-d", "rpc_exchange=other", "--define", "max_workers=7")
+        self.assertEqual((status, yaml.safe_load(stdout)), (0, {"max_workers": 7, "rpc_exchange": "other"}))
+
+    def test_help(self) -> None:
         """The help names every command; the version is that of the package."""
-        _, stdout, _ = await self.ends("--help")
+        _, stdout, _ = self.txservices("--help")
         for name in ("run", "call", "dispatch", "shell", "broker", "show-config"):
             self.assertRegex(stdout, f"\n  {name} ")
-        self.assertRegex((await self.ends("--version"))[1], r"txservices, version \d")
+        self.assertRegex(self.txservices("--version")[1], r"txservices, version \d")

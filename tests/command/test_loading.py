@@ -6,8 +6,7 @@ import importlib
 import os
 import sys
 
-from twisted.trial.unittest import TestCase
-
+from tests.command.folder import FolderCase
 from txservices.command import exits, loading
 from txservices.exceptions import CommandError
 
@@ -31,28 +30,8 @@ value = 1
 """
 
 
-class Loading(TestCase):
+class Loading(FolderCase):
     """Modules in a folder of their own, as if it were the working folder."""
-
-    def setUp(self) -> None:
-        self.folder = os.path.abspath(self.mktemp())
-        os.makedirs(self.folder)
-        path, modules = list(sys.path), set(sys.modules)
-
-        def restore() -> None:
-            sys.path[:] = path
-            for name in set(sys.modules) - modules:
-                if (getattr(sys.modules[name], "__file__", None) or "").startswith(self.folder):
-                    del sys.modules[name]
-
-        self.addCleanup(restore)
-
-    def write(self, name: str, text: str) -> None:
-        path = os.path.join(self.folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-        importlib.invalidate_caches()
 
     def names(self, given: str) -> list[str]:
         return [cls.__name__ for cls in loading.find_services(given, self.folder)]

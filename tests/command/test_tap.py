@@ -13,6 +13,7 @@ from twisted.python import usage
 from twisted.trial.unittest import TestCase
 
 from tests import processes, rabbitmq
+from tests.command.folder import Ended, TypingCase
 from txservices.command import tap
 
 TICKS = """
@@ -153,50 +154,63 @@ class Endings(Starts):
         self.assertNotIn("Traceback", running.stdout + running.stderr, str(running))
 
 
-class Mistakes(Starts):
-    """Each is told in one line that says what is wrong and what to do; the status is 2."""
+class Mistakes:
+    """What is found wrong before anything starts is told in one line; the status is 2."""
 
-    async def test_no_such_module(self) -> None:
+    def typed(self, *options: str, module: str = "app") -> Ended:
+        raise NotImplementedError
+
+    def mistake(self, ended: Ended, pattern: str) -> None:
+        """It ended with 2, and what it said is one line on stderr."""
+        status, stdout, stderr = ended
+        self.assertEqual((status, stdout, len(stderr.splitlines())), (2, "", 1), stderr)
+        self.assertRegex(stderr, pattern)
+
+    def test_no_such_module(self) -> None:
         """A module that is nowhere."""
-        await self.mistake(self.start("nowhere"), "Error: no module named 'nowhere' in ")
+        self.mistake(self.typed(module="nowhere"), "Error: no module named 'nowhere' in ")
 
-    async def test_file_name(self) -> None:
+    def test_file_name(self) -> None:
         """`app.py` for `app`."""
-        self.app(TICKS)
-        await self.mistake(self.start("app.py"), "did you mean 'app'")
+        self.write("app.py", TICKS)
+        self.mistake(self.typed(module="app.py"), "did you mean 'app'")
 
-    async def test_no_service(self) -> None:
+    def test_no_service(self) -> None:
         """A module with nothing to run."""
-        self.app("value = 1")
-        await self.mistake(self.start(), "nothing in module 'app' looks like a service")
+        self.write("app.py", "value = 1")
+        self.mistake(self.typed(), "nothing in module 'app' looks like a service")
 
-    async def test_no_name(self) -> None:
+    def test_no_name(self) -> None:
         """A service class that does not say its name."""
-        self.app(TICKS.replace('name = "ticks"', ""))
-        await self.mistake(self.start(), "Ticks.*name|name.*Ticks")
+        self.write("app.py", TICKS.replace('name = "ticks"', ""))
+        self.mistake(self.typed(), "Ticks.*name|name.*Ticks")
 
-    async def test_error_in_module(self) -> None:
+    def test_error_in_module(self) -> None:
         """An import error inside the module comes with its traceback, from the user's line on."""
-        self.app("import missing_dependency\n")
-        running = self.start()
-        self.assertEqual(await running.exit(), 2, str(running))
-        self.assertIn('app.py", line 1, in <module>', running.stderr)
-        self.assertRegex(running.stderr, "\nError: module 'app' could not be imported: ModuleNotFoundError.*\n$")
-        self.assertNotIn("loading.py", running.stderr)
+        self.write("app.py", "import missing_dependency\n")
+        status, _, stderr = self.typed()
+        self.assertEqual(status, 2, stderr)
+        self.assertIn('app.py", line 1, in <module>', stderr)
+        self.assertRegex(stderr, "\nError: module 'app' could not be imported: ModuleNotFoundError.*\n$")
+        self.assertNotIn("loading.py", stderr)
 
-    async def test_config(self) -> None:
+    def test_config(self) -> None:
         """A config file that is missing, or no YAML."""
-        self.app(TICKS)
-        missing = self.face(["app"], self.folder, "--config", "missing.yaml")
-        await self.mistake(missing, "cannot read the config file missing.yaml")
-        with open(os.path.join(self.folder, "bad.yaml"), "w") as file:
-            file.write("a: [1\n")
-        await self.mistake(self.face(["app"], self.folder, "--config", "bad.yaml"), "bad.yaml, line 2")
+        self.mistake(self.typed("--config", "missing.yaml"), "cannot read the config file missing.yaml")
+        self.write("bad.yaml", "a: [1\n")
+        self.mistake(self.typed("--config", "bad.yaml"), "bad.yaml, line 2")
 
-    async def test_define(self) -> None:
+    def test_define(self) -> None:
         """What is defined lacks its `=`."""
-        self.app(TICKS)
-        await self.mistake(self.start("app", "--define", "max_workers"), "'max_workers' defines nothing: write KEY=V")
+        self.mistake(self.typed("--define", "max_workers"), "'max_workers' defines nothing: write KEY=V")
+
+
+class LateMistakes(Starts):
+    """So is what is found wrong when the services start, and the process ends with that status."""
+
+    async def test_before(self) -> None:
+        """One that is found before."""
+        await self.mistake(self.start("nowhere"), "Error: no module named 'nowhere' in ")
 
     async def test_address(self) -> None:
         """A broker's address that can't be parsed, with its password not shown."""
@@ -287,11 +301,25 @@ class EndingsByRun(Endings, processes.ByRun, TestCase):
     """`txservices run`."""
 
 
-class MistakesUnderTwistd(Mistakes, processes.ByTwistd, TestCase):
+class MistakesUnderTwistd(Mistakes, TypingCase):
+    """twistd."""
+
+    def typed(self, *options: str, module: str = "app") -> Ended:
+        return self.twistd(*options, "--module", module)
+
+
+class MistakesByRun(Mistakes, TypingCase):
+    """`txservices run`."""
+
+    def typed(self, *options: str, module: str = "app") -> Ended:
+        return self.txservices("run", *options, module)
+
+
+class LateMistakesUnderTwistd(LateMistakes, processes.ByTwistd, TestCase):
     """twistd."""
 
 
-class MistakesByRun(Mistakes, processes.ByRun, TestCase):
+class LateMistakesByRun(LateMistakes, processes.ByRun, TestCase):
     """`txservices run`."""
 
 

@@ -106,7 +106,7 @@ class ClientTests(TestCase):
         """What the management refuses says what was asked, and why not; nobody's password is in it."""
         with self.assertRaises(HTTPError) as raised:
             await self.manager.get_queue(VHOST, "nothing")
-        self.assertRegex(str(raised.exception), "^GET queues/a%2Fb%20c\d+/nothing is answered 404: .*Not Found")
+        self.assertRegex(str(raised.exception), r"^GET queues/a%2Fb%20c\d+/nothing is answered 404: .*Not Found")
         stranger = Client(self.node.api_uri.replace("guest:guest", "guest:secret"))
         with self.assertRaises(HTTPError) as raised:
             await stranger.get_all_vhosts()
