@@ -1,4 +1,4 @@
-"""`module[:Class]` to service classes: what is found, what is in nobody's way, and what a wrong name says."""
+"""Finding service classes by `module[:Class]`: which are found, and what is said about a wrong name."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ class Loading(FolderCase):
         self.assertIn("@rpc", self.mistake("tx_empty"))
 
     def test_wrong_class(self) -> None:
-        """A class that is not there is told with those that are; a value is no class."""
+        """The message about a missing class names those that exist; a value is not a class."""
         self.write("tx_wrong.py", SERVICES)
         self.assertEqual(
             self.mistake("tx_wrong:Three"),
-            "no class 'Three' in module 'tx_wrong': its service classes: One, Two",
+            "no class 'Three' in module 'tx_wrong': its service classes are One, Two",
         )
-        self.assertIn("tx_wrong:value is no class", self.mistake("tx_wrong:value"))
+        self.assertIn("tx_wrong:value is not a class", self.mistake("tx_wrong:value"))
 
     def test_broken_module(self) -> None:
         """An error inside the module is told as such, with its own traceback from the user's line on."""

@@ -104,7 +104,7 @@ class Inside:
         """It is on this machine alone."""
         running = self.start("0.0.0.0:3000")
         self.assertEqual(await running.exit(), 2, str(running))
-        self.assertRegex(running.stderr, "^Error: --backdoor-port 0.0.0.0:3000: .* on 127.0.0.1 alone: write 3000")
+        self.assertRegex(running.stderr, "^Error: --backdoor-port 0.0.0.0:3000: .* on 127.0.0.1 only: write 3000")
 
     async def test_port_taken(self) -> None:
         """A port that is somebody else's is a mistake."""

@@ -23,7 +23,7 @@ class Tells:
     def tell(self): print("version", VERSION, "key", self.config.get("key"))
 """
 
-BEGINS_ANEW = """
+RESTARTS = """
 import os, signal
 from twisted.internet import reactor
 from txservices.command import reloading
@@ -32,7 +32,7 @@ if "AGAIN" in os.environ:
     os.kill(os.getpid(), signal.SIGTERM)  # before it has any handler
     reloading.keep_serving(lambda ending: print("served"), [], reactor)
 os.environ["AGAIN"] = "yes"
-reloading.begin_anew(os.getcwd())
+reloading.restart(os.getcwd())
 """
 
 
@@ -60,7 +60,7 @@ class Changes(TestCase):
         return [self.watcher.look() for _ in range(number)]
 
     def test_none(self) -> None:
-        """Without a change there is none, also not when a module is loaded later."""
+        """Nothing is seen without a change, even when a module is loaded later."""
         self.modules["late"] = types.ModuleType("late")
         self.modules["late"].__file__ = self.file("late.py", "a")
         self.assertEqual(self.looks(3), [False, False, False])
@@ -68,33 +68,33 @@ class Changes(TestCase):
         self.assertEqual(self.looks(2), [False, True])
 
     def test_waits_until_it_is_over(self) -> None:
-        """While it goes on, it is not over."""
+        """A change is acted on only after a look that finds no further one."""
         for text in ("longer", "longer still"):
             self.file("one.py", text)
             self.assertEqual(self.looks(1), [False])
         self.assertEqual(self.looks(1), [True])
 
     def test_same_size(self) -> None:
-        """The time it was written at is enough."""
+        """A file of the same size has changed if it was written at another time."""
         os.utime(self.path, ns=(1, 1))
         self.assertEqual(self.looks(2), [False, True])
 
     def test_gone_and_back(self) -> None:
-        """To be taken away is a change, and to come."""
+        """A file that disappears has changed, and so has one that appears."""
         os.remove(self.path)
         self.assertEqual(self.looks(2), [False, True])
-        self.assertEqual(self.looks(1), [True])  # until somebody begins anew
+        self.assertEqual(self.looks(1), [True])  # until the process restarts
         self.file("one.py", "b")
         self.assertEqual(self.looks(2), [False, True])
 
     def test_what_is_installed(self) -> None:
-        """Modules that were installed are left out, and those without a source."""
+        """Installed modules and modules without a source are left out."""
         modules = {"os": os, "nothing": None, "bare": types.ModuleType("bare"), "here": types.ModuleType("here")}
         modules["here"].__file__ = self.path
         self.assertEqual(list(sources(modules)), [self.path])
 
     def test_error(self) -> None:
-        """An error's files are those it came through, and the one that is no Python."""
+        """The files of an error are those it passed through, and the one that could not be compiled."""
         path = self.file("broken.py", "def")
         try:
             compile("def", path, "exec")
@@ -123,7 +123,7 @@ class Runs(TestCase):
         return processes.txservices(self, "run", "--reload", "--config", self.config, "app", cwd=self.folder)
 
     async def test_changes(self) -> None:
-        """A module that the service's imports, and the config: each is taken on, and Ctrl-C still ends it."""
+        """A change of an imported module or of the config restarts the process, and Ctrl-C still ends it."""
         running = self.start()
         await running.line("^version 1 key a")
         self.version("2")
@@ -136,7 +136,7 @@ class Runs(TestCase):
         self.assertNotIn("Traceback", str(running))
 
     async def test_mistakes(self) -> None:
-        """What can't be run is told, and the next change waited for, at the start and later."""
+        """A mistake is told, and the process waits for the next change, at the start and later."""
         self.version("'")
         running = self.start()
         await running.line("Error: module 'app' could not be imported: SyntaxError")
@@ -150,7 +150,7 @@ class Runs(TestCase):
         self.assertEqual(await running.end(), 0, str(running))
 
     async def test_crash(self) -> None:
-        """A service that dies is no end either."""
+        """A service that dies does not end the process either."""
         write(
             os.path.join(self.folder, "app.py"),
             APP.replace("class Tells", "class Config(Config):\n    def start(self): 1 / 0\n\nclass Tells"),
@@ -171,13 +171,13 @@ class Runs(TestCase):
         await running.line("^version 1 key a")
         await running.line("running: tells")
         self.version("2")
-        await running.line("beginning anew")
+        await running.line("restarting")
         self.assertEqual(await running.end("INT"), 0, str(running))
         self.assertNotIn("version 2", running.stdout)
 
-    async def test_leaving_while_it_begins_anew(self) -> None:
+    async def test_leaving_while_it_restarts(self) -> None:
         """A SIGTERM that comes before the new program can handle it ends the process in order."""
-        running = processes.python(self, "-c", BEGINS_ANEW)
+        running = processes.python(self, "-c", RESTARTS)
         self.assertEqual(await running.exit(), 0, str(running))
         self.assertNotIn("served", running.stdout)
 

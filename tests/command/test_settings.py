@@ -96,7 +96,7 @@ class Mistakes(TestCase):
 
     def test_not_a_mapping(self) -> None:
         """A list at the top is refused."""
-        self.assertIn("config.yaml holds a list", self.mistake("- a\n"))
+        self.assertIn("config.yaml contains a list", self.mistake("- a\n"))
 
     def test_unsafe_tag(self) -> None:
         """The loader is the safe one: no Python object comes out of a file."""

@@ -135,4 +135,4 @@ class Shells(TestCase):
         self.file("sitecustomize.py", "import sys; sys.modules['bpython'] = None")
         shell = self.at_terminal("--broker", "amqp://127.0.0.1:1/", "--interface", "bpython")
         self.assertEqual(await shell.exit(), 2, str(shell))
-        await shell.line("Error: --interface bpython: it is not installed: pip install bpython, or choose plain")
+        await shell.line("Error: --interface bpython is not installed: pip install bpython, or choose plain")

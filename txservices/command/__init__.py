@@ -1,7 +1,18 @@
 """The command line and the process: what `txservices` and `twistd txservices` do before, around and after services.
 
-``cli`` and ``tap`` are the two faces; both build the same tree. ``options`` are what is typed, ``settings`` the YAML
-file, ``loading`` finds service classes, ``broker`` finds or starts the broker (``probe`` asks who is on a port),
-``announce`` says what a start offers, ``logs`` where the log goes, ``exits`` how the process ends. ``reloading`` is
-`run --reload`, ``manhole`` a Python prompt inside the process, ``shell`` one outside.
+    cli         the command `txservices`
+    tap         the command `twistd txservices`, and the ServiceTree that both commands start
+    options     the options by which a user says which configuration is meant
+    settings    reads the YAML file
+    loading     finds the service classes in a module
+    broker      finds the broker, or starts the embedded one
+    probe       asks what listens on a port
+    announce    makes the lines that a user can type to try the services
+    logs        decides where the log goes
+    exits       ends the process, on a signal or an error
+    reloading   `run --reload`
+    manhole     a Python prompt inside the process
+    shell       a Python prompt in a process of its own
+
+Nothing outside imports from here.
 """

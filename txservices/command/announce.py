@@ -1,4 +1,4 @@
-"""What to type next: a line for each entrypoint that really runs. Pure: containers in, lines out."""
+"""The lines that a user can type to try the running services, one for each entrypoint. Pure."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from typing import Any
 
 from attrs import frozen
 
-# by dotted name: saying what to type must not load klein or the AMQP client for a service that uses neither
+# As dotted names: importing the classes would load klein and the AMQP client even for a service that uses neither.
 HTTP = "txservices.web.handlers.HttpRequestHandler"
 RPC = "txservices.rpc.Rpc"
 EVENTS = "txservices.events.EventHandler"
 
-# an argument's annotation -> a value of that type to try it with
+# annotation of an argument -> an example value
 VALUES: dict[Any, Any] = {int: 42, float: 1.5, bool: True, list: [], dict: {}}
 VALUES.update({kind.__name__: value for kind, value in list(VALUES.items())})
-# a converter in a URL -> a text that fits it
+# converter in a URL -> an example value
 PATHS = {"int": "42", "float": "1.5", "path": "a/b", "uuid": "12345678-1234-5678-1234-567812345678"}
-LINES_MAX = 20  # of what a start says: 1,000 methods would fill a pipe that nobody reads, and the process with it
+LINES_MAX = 20  # lines at a start; those of 1,000 methods would fill a pipe that nobody reads, and block the process
 URL_VARIABLE = re.compile(r"<(?:(?P<converter>\w+)(?:\([^)]*\))?:)?(?P<name>\w+)>")
 
 
 @frozen
 class Reach:
-    """With what a line comes to these services: how `txservices` is typed, its options, and where HTTP listens."""
+    """How a typed line reaches these services.
+
+    Attributes:
+        command: how `txservices` is typed here.
+        options: its options for the broker, each with a space before it.
+        http: the address of the HTTP server, as ``http://127.0.0.1:8000``.
+    """
 
     command: str = "txservices"
     options: str = ""
@@ -35,7 +41,7 @@ class Reach:
 
 
 def lines_to_type(containers: Iterable[Any], reach: Reach) -> list[str]:
-    """A line to type for each entrypoint that something can be typed for; ``LINES_MAX`` of them, and how many more."""
+    """A line for each entrypoint of RPC, events and HTTP: at most ``LINES_MAX``, and then how many more there are."""
     lines = []
     for container in containers:
         for entrypoint in container.entrypoints:
@@ -48,7 +54,7 @@ def lines_to_type(containers: Iterable[Any], reach: Reach) -> list[str]:
 
 
 def uses(containers: Iterable[Any], kind: str) -> bool:
-    """Whether any entrypoint is a `kind`, which is a class's dotted name."""
+    """Whether any entrypoint is an instance of the class with the dotted name `kind`."""
     return any(kind in kinds(entrypoint) for container in containers for entrypoint in container.entrypoints)
 
 

@@ -1,7 +1,7 @@
-"""The broker of a process: the one that is configured, the embedded one, or the one that is there already.
+"""Which broker a process uses if AMQP_URI is not configured: the embedded one, or the one on its port already.
 
-With no AMQP_URI the embedded broker listens on EMBEDDED_BROKER_ADDRESS, and the services of this process join it in
-memory. Another process finds that port answering AMQP, and meets them there.
+The first process starts the embedded broker on EMBEDDED_BROKER_ADDRESS, and its own services reach it in memory. A
+second process finds that this port is taken by a broker, and connects to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from txservices.constants import (
 )
 from txservices.exceptions import ConfigurationError
 
-EMBEDDED = "embedded"  # the broker's name in memory://embedded
+EMBEDDED = "embedded"  # the name of the broker in memory://embedded
 
 
 def embedded_address(config: Mapping[str, Any]) -> tuple[str, int]:
@@ -27,13 +27,13 @@ def embedded_address(config: Mapping[str, Any]) -> tuple[str, int]:
     host, _, port = given.rpartition(":")
     if not port.isdigit() or int(port) > 65535:
         raise ConfigurationError(
-            f"{EMBEDDED_BROKER_ADDRESS_CONFIG_KEY}: {given!r} is no address: write host:port, 127.0.0.1:5672"
+            f"{EMBEDDED_BROKER_ADDRESS_CONFIG_KEY}: {given!r} is not an address: write host:port, as 127.0.0.1:5672"
         )
     return host or "127.0.0.1", int(port)
 
 
 async def listen(host: str, port: int, reactor: Any) -> Broker:
-    """The embedded broker, listening, and memory://embedded in this process. May raise CannotListenError."""
+    """Start the embedded broker on a port, and as memory://embedded in this process. May raise CannotListenError."""
     broker = Broker(EMBEDDED, clock=reactor)
     await broker.listen(host, port)
     brokers[EMBEDDED] = broker
@@ -47,7 +47,10 @@ async def close(broker: Broker | None) -> None:
 
 
 async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
-    """The config for a program that runs no service: with nothing configured, it goes where they are."""
+    """The config of a program that only calls services. If it names no broker, one on the embedded port is added.
+
+    ``ConfigurationError`` if nothing answers there.
+    """
     if config.get(AMQP_URI_CONFIG_KEY):
         return dict(config)
     host, port = embedded_address(config)
@@ -61,11 +64,14 @@ async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
 
 
 async def neighbour(host: str, port: int, reactor: Any) -> str | None:
-    """The URI of the broker that answers on `host:port`: another process's embedded one, or RabbitMQ."""
+    """The URI of the broker that listens on `host:port`, or None if nothing does. It may be RabbitMQ, too.
+
+    ``ConfigurationError`` if something listens there that is not a broker.
+    """
     answer = await probe.ask(host, port, reactor)
     if answer is probe.Answer.OTHER:
         raise ConfigurationError(
-            f"port {port} on {host} is taken, and by something that does not speak AMQP: name a broker with"
+            f"port {port} on {host} is taken by a program that does not speak AMQP: name a broker with"
             f" --broker or {AMQP_URI_CONFIG_KEY}, or set {EMBEDDED_BROKER_ADDRESS_CONFIG_KEY} to a free port"
         )
     return f"amqp://guest:guest@{host}:{port}/" if answer is probe.Answer.BROKER else None

@@ -1,7 +1,7 @@
-"""`txservices`: run services, call them, tell them something, prompt for it, be their broker, show their config.
+"""The command `txservices`: runs services, calls them, dispatches events to them, and more.
 
-Exit status: 0 done, 1 a remote error or a crash, 2 a user's mistake. What a command answers goes to stdout,
-what went wrong to stderr.
+Exit status: 0 for success, 1 for a remote error or a crash, 2 for a mistake of the user. Results go to stdout, errors
+to stderr.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ config_option = click.option(
     "--config",
     "path",
     metavar="FILE",
-    help="A YAML file; ${NAME:default} in it comes from the environment.",
+    help="A YAML file. ${NAME:default} in it comes from the environment.",
 )
 broker_option = click.option(
-    "-b", "--broker", metavar="URI", help="amqp://user:password@host:port/vhost; goes before the file's."
+    "-b", "--broker", metavar="URI", help="amqp://user:password@host:port/vhost. It overrides the file."
 )
 define_option = click.option(
     "-d",
@@ -41,12 +41,12 @@ define_option = click.option(
     "defines",
     metavar="KEY=VALUE",
     multiple=True,
-    help="A key of the config, its value in YAML; goes before the file's. Can be given again.",
+    help="A key of the config, with its value in YAML. It overrides the file. Can be given several times.",
 )
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes the options of every command that has a config, as one argument, `given`."""
+    """Decorator: adds --config, --broker and --define to a command, which gets them as one argument, `given`."""
 
     @functools.wraps(command)
     def take(path: str | None, broker: str | None, defines: tuple[str, ...], **others: Any) -> None:
@@ -56,7 +56,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def main() -> None:
-    """The command, with mistakes told in one line."""
+    """Run the command line. A mistake of the user is told in one line."""
     try:
         commands.main(standalone_mode=True)
     except ConfigurationError as error:
@@ -67,7 +67,7 @@ def main() -> None:
 @click.group(name="txservices", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="txservices")
 def commands() -> None:
-    """Services on Twisted that call, tell, serve and tick."""
+    """Microservices on Twisted: RPC, events, HTTP and timers."""
 
 
 @commands.command()
@@ -77,13 +77,13 @@ def commands() -> None:
     "--backdoor-port",
     "backdoor",
     metavar="[HOST:]PORT",
-    help="A port of this machine for a Python prompt inside the process, by telnet.",
+    help="Open a Python prompt inside the process, for telnet from this machine.",
 )
-@click.option("--reload", "again", is_flag=True, help="Begin anew when a module or the config changes.")
+@click.option("--reload", "again", is_flag=True, help="Restart when a module or the config file changes.")
 def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool) -> None:
     """Run every service in the modules, until SIGTERM or Ctrl-C.
 
-    With no broker configured the embedded one is used, on 127.0.0.1:5672.
+    If no broker is configured, the embedded one is used, on 127.0.0.1:5672.
     """
     from twisted.internet import reactor
 
@@ -103,7 +103,7 @@ def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: boo
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=5672, show_default=True, help="The port to listen on.")
 def broker(host: str, port: int) -> None:
-    """Run the embedded broker by itself. It keeps nothing when it ends."""
+    """Run the embedded broker alone. It keeps nothing when it ends."""
     from twisted.internet import reactor
 
     ending = exits.Ending(reactor)
@@ -116,9 +116,9 @@ def broker(host: str, port: int) -> None:
 @click.argument("arguments", default="[]", metavar="[JSON]")
 @configured
 def call(target: str, arguments: str, given: Given) -> None:
-    """Call a service's method and print what it returns, as JSON.
+    """Call a method of a service and print its result as JSON.
 
-    An array holds the positional arguments, an object the keyword ones:
+    An array holds positional arguments, an object keyword arguments:
 
         txservices call service_x.remote_method '["hello"]'
     """
@@ -146,7 +146,7 @@ def call(target: str, arguments: str, given: Given) -> None:
 @click.argument("payload", default="null", metavar="[JSON]")
 @configured
 def dispatch(service: str, event: str, payload: str, given: Given) -> None:
-    """Dispatch an event as SERVICE would, for whoever handles it.
+    """Dispatch an event in the name of SERVICE.
 
     txservices dispatch service_a event_type '"hello"'
     """
@@ -166,12 +166,12 @@ def dispatch(service: str, event: str, payload: str, given: Given) -> None:
 @click.option(
     "--interface",
     type=click.Choice(["bpython", "ipython", "plain"]),
-    help="The prompt; the first of these that is installed, if not given.",
+    help="Which prompt to use. By default the first of these that is installed.",
 )
 def shell(given: Given, interface: str | None) -> None:
-    """A Python prompt with the services at hand, as `n`.
+    """Open a Python prompt in which `n` calls services.
 
-    n.rpc.service_x.remote_method("hello") waits, and gives what it returned. What is piped in is run.
+    n.rpc.service_x.remote_method("hello") waits for the result and returns it. Statements piped into it are run.
     """
     from txservices.command.shell import interact
 
@@ -181,7 +181,7 @@ def shell(given: Given, interface: str | None) -> None:
 @commands.command("show-config")
 @configured
 def show_config(given: Given) -> None:
-    """Print the config as the services would get it, passwords in addresses hidden."""
+    """Print the config that the services would get. Passwords in addresses are hidden."""
     config = (given if given.path else evolve(given, path="config.yaml")).config()
     uri = config.get(AMQP_URI_CONFIG_KEY)
     if uri:
@@ -199,7 +199,7 @@ def read_json(text: str) -> Any:
 
 
 def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -> None:
-    """Do `work` under a reactor of its own, then exit: 1 for an error from the other side, in one line."""
+    """Run `work` in the reactor, then exit. An error is told in one line: 2 for a mistake of the user, 1 for others."""
     config = given.config()
 
     async def main(reactor: Any) -> None:

@@ -1,7 +1,7 @@
 """How this process ends: on which signals, in which order, and with which exit status.
 
-0: it was asked to (SIGTERM, Ctrl-C). 1: a service crashed. 2: a user's mistake, told in one line.
-A first signal stops the reactor, and with it the services in their order; a second Ctrl-C does not wait.
+0: a signal asked it to end (SIGTERM, Ctrl-C). 1: a service crashed. 2: the user made a mistake, told in one line.
+The first signal stops the reactor, which stops the services in order. A second Ctrl-C ends without waiting.
 """
 
 from __future__ import annotations
@@ -30,24 +30,31 @@ log = Logger()
 
 
 class Ending:
-    """The exit status so far, and the one way to the end."""
+    """The one way in which the process ends.
+
+    Attributes:
+        status: the exit status so far.
+        under_way: whether the reactor is being stopped.
+        asked_for: whether a signal has asked for the end.
+        hurry: called at a second Ctrl-C.
+    """
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
         self.status = 0
         self.under_way = False
-        self.asked_for = False  # by a signal
-        self.hurry: Callable[[], object] = lambda: None  # what a second Ctrl-C does
+        self.asked_for = False
+        self.hurry: Callable[[], object] = lambda: None
 
     def end(self, status: int) -> None:
-        """Stop the reactor, unless it is being stopped; the first status that is not 0 stays."""
+        """Stop the reactor, unless that is under way. The first status other than 0 is kept."""
         self.status = self.status or status
         if not self.under_way:
             self.under_way = True
             self.reactor.stop()
 
     def fail(self, error: BaseException) -> None:
-        """End because of `error`, which is being handled: a mistake is told in one line, else its traceback."""
+        """End because of `error`. To be called in its ``except``: a crash is logged with its traceback."""
         if isinstance(error, MISTAKES):
             tell(error)
             self.end(MISTAKE)
@@ -56,15 +63,13 @@ class Ending:
             self.end(CRASH)
 
     def watch_signals(self) -> None:
-        """Take SIGINT and SIGTERM over from the reactor, once it runs and has set its own handlers.
-
-        Those know no second Ctrl-C, and they make twistd end by the signal instead of with 0.
-        """
+        """Handle SIGINT and SIGTERM here. To be called when the reactor runs, after it has set its own handlers."""
+        # The reactor's handlers ignore a second Ctrl-C, and make twistd end by the signal instead of with status 0.
         signal.signal(signal.SIGINT, self.signalled)
         signal.signal(signal.SIGTERM, self.signalled)
 
     def signalled(self, number: int, frame: FrameType | None) -> None:
-        self.asked_for = True  # at once: a reactor that has just ended runs nothing more
+        self.asked_for = True  # here and not in asked: a reactor that has just stopped would not call it any more
         self.reactor.callFromThread(self.asked, number)
 
     def asked(self, number: int) -> None:
@@ -72,14 +77,11 @@ class Ending:
             log.info("{signal}: stopping", signal=signal.Signals(number).name)
             self.end(0)
         elif number == signal.SIGINT:
-            log.info("SIGINT again: not waiting for what still runs")
+            log.info("SIGINT again: not waiting for workers that still run")
             self.hurry()
 
     def leave_at_exit(self) -> None:
-        """Give the status to a process whose reactor another program runs.
-
-        twistd ends with 0 and has no way to say otherwise.
-        """
+        """Make the process end with the status, where another program runs the reactor: twistd always ends with 0."""
         atexit.register(self.leave)
 
     def leave(self) -> None:
@@ -91,8 +93,8 @@ class Ending:
 
 
 def tell(error: BaseException) -> None:
-    """One line on stderr; an error inside the user's module comes with its traceback."""
-    # not sys.stderr: twistd puts its log there
+    """Print an error to stderr in one line. An error in the user's own module comes with its traceback."""
+    # not to sys.stderr, which twistd redirects to its log
     if isinstance(error, BrokenModule) and error.__cause__ is not None:
         print(traceback_of(error.__cause__), end="", file=sys.__stderr__)
     print(f"Error: {one_line(error)}", file=sys.__stderr__, flush=True)
@@ -103,7 +105,7 @@ def one_line(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback from the user's first line on: how we got there says nothing."""
+    """The traceback without the lines of this project, from the user's first line on."""
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None and is_ours(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next

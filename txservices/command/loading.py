@@ -1,8 +1,8 @@
-"""`module[:Class]`, as it is typed on a command line, to service classes.
+"""Finds the service classes that `module` or `module:Class` on a command line means.
 
-A module of the working folder may bear the name of a standard one (`http.py`): it is loaded from its file
-under the name `http.py`, which nothing else imports, so that `import http` still means the standard module.
-The folder itself stands on the path behind the standard library and before installed packages.
+A module in the working folder may have the name of a standard module, as `http.py`. It is then loaded from its file
+and registered as `http.py`, a name that nobody imports. So `import http` still gives the standard module.
+The working folder itself is put on the path, after the standard library and before installed packages.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from txservices.exceptions import CommandError
 
 
 class BrokenModule(CommandError):
-    """A module that was found and failed while it was imported; its own error is the cause."""
+    """A module was found, but importing it raised an error, which is the ``__cause__``."""
 
 
 def find_services(given: str, folder: str) -> list[type[Any]]:
-    """The classes meant by `module` (each one with an entrypoint) or by `module:Class` (that one)."""
+    """The service classes of `module`, or the one class that `module:Class` names.
+
+    Modules are looked for in `folder` and on the path. ``CommandError`` if there is no such module, no such class, or
+    no service in the module; ``BrokenModule`` if the module can't be imported.
+    """
     module_name, _, class_name = given.partition(":")
     module = load_module(module_name, folder)
     if class_name:
@@ -44,7 +48,7 @@ def load_module(name: str, folder: str) -> ModuleType:
         if os.path.isfile(path) and belongs_to_another(name, path):
             return load_file(f"{name}.py", path)
         if "/" in name or name.startswith("."):
-            raise ModuleNotFoundError(name=name)  # a path, or what Python takes for a relative import
+            raise ModuleNotFoundError(name=name)  # a path, or a name that Python would take for a relative import
         return importlib.import_module(name)
     except ImportError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
@@ -61,7 +65,7 @@ def put_on_path(folder: str) -> None:
 
 
 def belongs_to_another(name: str, path: str) -> bool:
-    """Whether `import name` would give, or has given somebody else, another file than `path`."""
+    """Whether `import name` would load another file than `path`, or has already loaded another."""
     loaded = getattr(sys.modules.get(name), "__file__", None)
     return name in sys.stdlib_module_names or (loaded is not None and not os.path.samefile(loaded, path))
 
@@ -81,11 +85,11 @@ def load_file(name: str, path: str) -> ModuleType:
 
 
 def hint(name: str, folder: str) -> str:
-    """What was most likely meant by the name of a module that is not there."""
+    """The rest of the message about a module that does not exist: what to type instead, or what to check."""
     meant = name.removesuffix(".py").strip("./").replace("/", ".")
     if meant != name and os.path.exists(os.path.join(folder, name)):
         return f": did you mean {meant!r}?"
-    return f" in {folder} or among what is installed: is the name right, and this the folder?"
+    return f" in {folder} or among the installed packages: check the name, and the folder you are in"
 
 
 def broken(name: str, error: Exception) -> BrokenModule:
@@ -97,13 +101,17 @@ def named_class(module: ModuleType, module_name: str, class_name: str) -> type[A
     if isinstance(found, type):
         return found
     if found is not None:
-        raise CommandError(f"{module_name}:{class_name} is no class: name a service class")
-    there = ", ".join(cls.__name__ for cls in service_classes(module)) or "none"
-    raise CommandError(f"no class {class_name!r} in module {module_name!r}: its service classes: {there}")
+        raise CommandError(f"{module_name}:{class_name} is not a class: name a service class")
+    there = ", ".join(cls.__name__ for cls in service_classes(module))
+    known = f"its service classes are {there}" if there else "it has no service classes"
+    raise CommandError(f"no class {class_name!r} in module {module_name!r}: {known}")
 
 
 def service_classes(module: ModuleType) -> list[type[Any]]:
-    """Every class with an entrypoint, imported ones too, but for nameless bases of another one here."""
+    """Every class in the module that has an entrypoint, also imported ones.
+
+    A class without a ``name`` that another of them inherits from is left out: it is a base class, not a service.
+    """
     found = [cls for cls in vars(module).values() if isinstance(cls, type) and has_entrypoints(cls)]
     found = list(dict.fromkeys(found))
     return [cls for cls in found if hasattr(cls, "name") or not is_base_of_another(cls, found)]

@@ -1,14 +1,14 @@
-"""Where what is logged goes: Twisted's logger and the standard library's become one.
+"""Where the log goes: Twisted's logger and the standard library's become one.
 
-With the config key LOGGING the standard library's logging decides (`logging.config.dictConfig`) and Twisted's
-events go there, each to the logger named by the module that it is of. Without it Twisted's log decides (twistd's
-own, or a line each on stdout under `txservices run`) and the standard library's records of INFO and above go there.
+With the config key LOGGING, the standard library's logging decides (`logging.config.dictConfig`). Twisted's events go
+there, each to the logger named after its module. Without LOGGING, Twisted's log decides: twistd's own, or lines on
+stdout under `txservices run`. The standard library's records of level INFO and above go there.
 
-What a worker logs bears its call id: after the namespace in a line, as `call_id` in Twisted's events and in standard
-records, where a format of LOGGING may have `%(call_id)s`. It is known by the context (contextvars) that the line is
-logged in: that of a method in all its `await`s, in its thread if it is a blocking one, and in the callbacks of what it
-calls and tells and of the Deferred that it returns. Those of other Deferreds run in the context of whoever fires them,
-which is Twisted's way.
+A line that a worker logs has its call id: after the namespace in a line of text, and as `call_id` in Twisted's events
+and in standard records, so that a format in LOGGING may use `%(call_id)s`. The id is taken from the context
+(contextvars) in which the line is logged. A method's context reaches through all its `await`s, into its thread if it is
+blocking, and into the callbacks of its calls, of its dispatched events and of the Deferred that it returns. A callback
+of any other Deferred runs in the context of whoever fires it, as always in Twisted.
 """
 
 from __future__ import annotations
@@ -49,16 +49,15 @@ LEVELS = (
 )
 
 TO_STANDARD = {**{ours: theirs for theirs, ours in LEVELS}, LogLevel.debug: logging.DEBUG}
-LEGACY = "log_legacy"  # namespace of what comes by Twisted's old logger, whoever says it
-NO_CALL = "-"  # in place of a call id where no worker runs
+LEGACY = "log_legacy"  # the namespace of every event that comes through Twisted's old logger
+NO_CALL = "-"  # written in place of a call id if no worker runs
 
 
 @implementer(ILogObserver)
 class NotesCallId:
-    """An observer before all others: it adds the call id to the events of a worker.
+    """An observer that adds the call id to the events of a worker. It has to come before all other observers."""
 
-    Twisted's own observers, twistd's log file for one, write what is in ``log_system`` before the text.
-    """
+    # log_system, too: Twisted's own observers, such as twistd's log file, write it before the text
 
     def __call__(self, event: LogEvent) -> None:
         worker = this_worker.get()
@@ -74,7 +73,7 @@ make_record = logging.getLogRecordFactory()
 
 
 def make_record_with_call_id(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    """What makes the standard library's records, from `standard` on."""
+    """Make a record of the standard library's, with the call id."""
     record = make_record(*args, **kwargs)
     worker = this_worker.get()
     record.call_id = NO_CALL if worker is None else worker.call_id
@@ -82,7 +81,7 @@ def make_record_with_call_id(*args: Any, **kwargs: Any) -> logging.LogRecord:
 
 
 class ToTwisted(logging.Handler):
-    """A standard handler that hands its records to Twisted's logger."""
+    """A handler of the standard library that passes records on to Twisted's logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = next(ours for theirs, ours in LEVELS if record.levelno >= theirs)
@@ -91,10 +90,9 @@ class ToTwisted(logging.Handler):
 
 @implementer(ILogObserver)
 class ToStandard:
-    """An observer that hands events to the standard logger of their namespace: `txservices.amqp.connection`.
+    """An observer that passes an event on to the standard logger of its namespace, as `txservices.amqp.connection`."""
 
-    Twisted's own has one logger for all, by which LOGGING could not tell them apart.
-    """
+    # Twisted's own observer for this sends all events to one logger, so LOGGING could not tell them apart.
 
     def __call__(self, event: LogEvent) -> None:
         namespace = event.get("log_namespace", LEGACY)
@@ -106,14 +104,14 @@ class ToStandard:
             logger.log(level, "%s", formatEvent(event), exc_info=trace)
 
 
-# what Twisted says of each port that opens or closes, in the words of its old logger
+# the lines that Twisted logs for each port that opens or closes
 PORTS = re.compile(r"\(\w+ Port \S+ Closed\)|.* starting on \S+")
 
 
 def one_line(event: LogEvent) -> str | None:
-    """`10:20:30 info txservices.rpc: what happened`; a failure's traceback follows on lines of its own.
+    """The text of an event: `10:20:30 info txservices.rpc: what happened`, and a failure's traceback on further lines.
 
-    `10:20:30 info app.stock [stock.sold.…]: what happened` where a worker says it.
+    In a worker `10:20:30 info app.stock [stock.sold.…]: what happened`. None for an event that is not worth a line.
     """
     text = formatEvent(event)
     if (not text and "log_failure" not in event) or PORTS.fullmatch(text):
@@ -127,21 +125,21 @@ def one_line(event: LogEvent) -> str | None:
 
 
 def to_file(file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
-    """An observer that writes a line an event from `level` on, without Twisted's comings and goings."""
+    """An observer that writes events of `level` and above, one a line; Twisted's own only from warnings on."""
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
     predicate.setLogLevelForNamespace("twisted", LogLevel.warn)
     return FilteringLogObserver(FileLogObserver(file, one_line), [predicate])
 
 
 def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedConstant = LogLevel.info) -> None:
-    """Start logging where nobody else does: under `txservices run` and its like."""
+    """Start logging, in a process where nobody else does: under `txservices run` and other commands."""
     observer: ILogObserver = ToStandard() if config.get(LOGGING_CONFIG_KEY) else to_file(file, level)
     standard(config)
     globalLogBeginner.beginLoggingTo([notes_call_id, observer], redirectStandardIO=False)
 
 
 def join(config: Mapping[str, Any]) -> None:
-    """Add ours to a log that is somebody else's: twistd's, which has not begun yet."""
+    """Add our observers to the log of twistd, which starts logging later."""
     globalLogPublisher.addObserver(notes_call_id)
     if config.get(LOGGING_CONFIG_KEY):
         globalLogPublisher.addObserver(ToStandard())
@@ -149,14 +147,14 @@ def join(config: Mapping[str, Any]) -> None:
 
 
 def standard(config: Mapping[str, Any]) -> None:
-    """Set the standard library's logging up."""
+    """Set up the standard library's logging. ``ConfigurationError`` if LOGGING is wrong."""
     logging.setLogRecordFactory(make_record_with_call_id)
     wanted = config.get(LOGGING_CONFIG_KEY)
     if not wanted:
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ToTwisted()])
         return
     try:
-        # loggers that exist already would be silenced by default, those of imported services among them
+        # the default, True, would silence every logger that exists already, also those of imported services
         logging.config.dictConfig({"disable_existing_loggers": False, **wanted})
     except (ValueError, TypeError, AttributeError, ImportError) as error:
         raise ConfigurationError(f"LOGGING: {error}: see the logging.config.dictConfig schema") from error

@@ -1,10 +1,10 @@
-"""A way in to a running process: a Python prompt over telnet, on this machine alone.
+"""A Python prompt inside a running process, reached by telnet from the same machine. It is nameko's backdoor.
 
     telnet 127.0.0.1 3000
     >>> containers["shop"].started
 
-It stands where nameko has its backdoor. Whoever has an account on the machine can get in, and do whatever the process
-can: it is opened only where it is asked for. A Deferred at the prompt prints its value once it has one.
+Every user of the machine can open it and do there whatever the process can do, so it is there only on request.
+If an expression gives a Deferred, its value is printed when it fires.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ HTTP_REQUEST = re.compile(rb"\w+ \S+ HTTP/\d")
 
 
 class Prompt(manhole.Manhole):
-    """Python, in the reactor's thread; `exit()` and `quit()` end the connection, and not the process."""
+    """Runs Python in the reactor's thread. `exit()` and `quit()` end the connection, not the process."""
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         super().__init__({**namespace, "exit": self.leave, "quit": self.leave})
         self.left = False
 
     def leave(self, code: object = None) -> None:
-        self.left = True  # lines may have come already that are not to be run any more
+        self.left = True  # further lines may have arrived already, and must not be run
         self.handle_QUIT()
 
     def lineReceived(self, line: bytes) -> None:
         if HTTP_REQUEST.match(line):
-            self.leave()  # a page in this machine's browser can send what it likes to this port, but this line first
+            # A web page in a browser on this machine could send Python to this port, but only after such a line.
+            self.leave()
         elif not self.left:
             try:
                 super().lineReceived(line)
@@ -46,7 +47,7 @@ class Prompt(manhole.Manhole):
 
 
 class Transport(TelnetTransport):
-    """Telnet with clients that refuse what they are asked for, or never answer, as nc: no error in the log."""
+    """Telnet that logs no error if a client, such as nc, refuses an option or never answers."""
 
     def do(self, option: bytes) -> Deferred[Any]:
         asked: Deferred[Any] = super().do(option)
@@ -58,7 +59,7 @@ class Transport(TelnetTransport):
 
 
 class Manhole:
-    """Listens from `listen` on, until it is stopped."""
+    """The port of the prompt: open from ``listen`` to ``stop``. Port 0 is any free one."""
 
     def __init__(self, port: int, namespace: dict[str, Any], reactor: Any) -> None:
         self.port = port
@@ -70,23 +71,24 @@ class Manhole:
         self.factory.noisy = False
 
     def listen(self) -> str:
-        """Begin to; gives what telnet has to be told. May raise `CannotListenError`."""
+        """Open the port. Gives the arguments for telnet, as "127.0.0.1 3000". May raise ``CannotListenError``."""
         self.listening = self.reactor.listenTCP(self.port, self.factory, interface=HOST)
         return f"{HOST} {self.listening.getHost().port}"
 
     def stop(self) -> Deferred[Any]:
+        """Close the port. Fires when it is closed; prompts that are open stay open."""
         listening, self.listening = self.listening, None
         return maybeDeferred(listening.stopListening if listening else lambda: None)
 
 
 def port_of(address: str) -> int:
-    """`[host:]port` to the port; the host can only be this machine."""
+    """The port in `[host:]port`. ``CommandError`` if the host is not this machine."""
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise CommandError(f"--backdoor-port {address}: no port: write a number, as in 3000")
+        raise CommandError(f"--backdoor-port {address}: not a port: write a number, as in 3000")
     if host not in ("", HOST, "localhost"):
         raise CommandError(
-            f"--backdoor-port {address}: who gets in can do anything, so it is on {HOST} alone:"
-            f" write {port}, and come from elsewhere with `ssh -L {port}:{HOST}:{port}`"
+            f"--backdoor-port {address}: whoever reaches it can do anything, so it is on {HOST} only:"
+            f" write {port}, and from elsewhere use `ssh -L {port}:{HOST}:{port}`"
         )
     return int(port)

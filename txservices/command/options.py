@@ -1,8 +1,8 @@
-"""What is typed to say which config is meant: ``--config``, ``--broker`` and ``--define``, of every command.
+"""The options by which every command is told its configuration: ``--config``, ``--define`` and ``--broker``.
 
     the file  <-  each KEY=VALUE  <-  the broker's address
 
-What stands further right goes before the rest.
+An option further to the right overrides those to its left.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from txservices.constants import (
 )
 from txservices.utils import sanitize_url
 
-# What a client has to have in common with the services it calls. Of no other key is the value repeated: it may be
-# a secret.
+# Keys that a client and the services it calls must have in common. The values of other keys are not shown: they may
+# be secret.
 IN_COMMON = (EMBEDDED_BROKER_ADDRESS_CONFIG_KEY, RPC_EXCHANGE_CONFIG_KEY, SERIALIZER_CONFIG_KEY, ACCEPT_CONFIG_KEY)
 
 
 @frozen
 class Given:
-    """The options of one command.
+    """The options that one command was given.
 
     Attributes:
-        path: of the config file.
-        broker: an address, or several.
-        defines: each as typed, ``KEY=VALUE``.
+        path: the path of the config file.
+        broker: the address of a broker, or several with ``;`` between them.
+        defines: each ``KEY=VALUE`` as it was typed.
     """
 
     path: str | None = None
@@ -46,13 +46,13 @@ class Given:
     defines: tuple[str, ...] = ()
 
     def config(self) -> dict[str, Any]:
-        """What they come to. ``ConfigurationError`` for what can't be read."""
+        """The configuration that they give together. ``ConfigurationError`` if the file or a value can't be read."""
         config = settings.load(self.path) if self.path else {}
         config.update(settings.define(each) for each in self.defines)
         return {**config, AMQP_URI_CONFIG_KEY: self.broker} if self.broker else config
 
     def to_type(self) -> str:
-        """What to type for another command to come to the same broker."""
+        """The options with which another command reaches the same broker, each with a space before it."""
         options = f" --config {shlex.quote(self.path)}" if self.path else ""
         for each in self.defines:
             key, value = settings.define(each)
@@ -64,14 +64,14 @@ class Given:
 
 
 def without_secret(uris: Any) -> str:
-    """A password is not repeated, but for guest's."""
+    """The addresses, with the password hidden unless it is that of guest."""
     text = ";".join(uris) if isinstance(uris, list) else str(uris)
     secret = any(address.password != DEFAULT_USER for address in parse_addresses(text))
     return sanitize_url(text) if secret else text
 
 
 def command_to_type() -> str:
-    """How `txservices` is typed where this process was started: by its path, if it is not the one on PATH."""
+    """How to type `txservices`: by its path, if the one that PATH finds is not the one that runs here."""
     ours = os.path.join(os.path.dirname(sys.argv[0]), "txservices")
     found = shutil.which("txservices")
     on_path = found is not None and os.path.realpath(found) == os.path.realpath(ours)

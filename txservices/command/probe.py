@@ -1,4 +1,4 @@
-"""Who is on that port: nobody, a broker, or something else. Asked before joining a broker nobody named."""
+"""Asks what listens on a port. Used before a process joins a broker that nobody named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from txservices.wire.spec import FRAME_METHOD, PROTOCOL_HEADER
 
-TIMEOUT = 3  # seconds; it is the same machine that is asked
+TIMEOUT = 3  # seconds; the port is usually on the same machine
 
 
 class Answer(Enum):
@@ -23,7 +23,7 @@ class Answer(Enum):
 
 
 async def ask(host: str, port: int, reactor: Any) -> Answer:
-    """Open a connection as an AMQP client does and look at how it is answered."""
+    """Open a connection as an AMQP client does, and tell by the answer what listens there."""
     first: Deferred[bytes] = Deferred()
     opening = Opening(first)
     endpoint = HostnameEndpoint(reactor, host, port, timeout=TIMEOUT)
@@ -37,12 +37,12 @@ async def ask(host: str, port: int, reactor: Any) -> Answer:
         return Answer.OTHER
     finally:
         opening.hang_up()
-    # connection.start comes in a method frame; a broker of another version answers with its own opening
+    # A broker sends connection.start in a method frame; one of another version sends the protocol header of its own.
     return Answer.BROKER if data[0] == FRAME_METHOD or data.startswith(b"AMQP") else Answer.OTHER
 
 
 class Opening(Protocol):
-    """Says what an AMQP client says first; `first` fires with the bytes that come back."""
+    """Sends the protocol header that every AMQP client sends first; `first` fires with the bytes that come back."""
 
     def __init__(self, first: Deferred[bytes]) -> None:
         self.first = first

@@ -1,10 +1,10 @@
-"""`run --reload`: the process begins anew after a change to what it has loaded, and never ends by a mistake in it.
+"""`run --reload`: the process restarts when a file that it has loaded changes. A mistake in a file does not end it.
 
-    serve -> a change -> stop in order -> the same command line, in this same process
-    serve -> ends with an error -> wait for a change -> the same
+    serve -> a file changes -> stop the services in order -> restart
+    serve -> it ends with an error -> wait until a file changes -> restart
 
-Watched are the config and the source of every module loaded by now, but for what was installed. The process keeps its
-number, so that whoever started it need not know.
+A restart runs the same command line in the same process, which keeps its process id: whoever started it sees nothing.
+The files are the configuration file and the source of every module loaded so far, without installed packages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from txservices.command import exits
 from txservices.exceptions import ConfigurationError
 
-INTERVAL = 0.5  # seconds between two looks; a change is acted on once there was none between two
+INTERVAL = 0.5  # seconds between two looks at the files; a restart waits for a look that finds no further change
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,10 +45,10 @@ log = Logger()
 
 
 class Watcher:
-    """Looks at files, and remembers what they were like when it looked before.
+    """Looks at files again and again, and notices when they have changed.
 
     Attributes:
-        settled: whether a change has been seen, and is over by now.
+        settled: whether some file has changed, and no file changed between the last two looks.
     """
 
     def __init__(self, files: Iterable[str], modules: Mapping[str, ModuleType | None] = sys.modules) -> None:
@@ -64,7 +64,7 @@ class Watcher:
                 self.states[path] = state_of(path)
 
     def look(self) -> bool:
-        """Whether to begin anew: something has changed, and since the last look nothing more has."""
+        """Look once; gives ``settled``. An editor may write several files: a restart in the middle would fail."""
         changed = [path for path, before in self.states.items() if state_of(path) != before]
         for path in changed:
             self.states[path] = state_of(path)
@@ -77,7 +77,7 @@ class Watcher:
 
 
 def state_of(path: str) -> tuple[int, int] | None:
-    """What changes when the file does; None when it is not there."""
+    """Time of last change and size of a file, or None if there is no such file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -86,7 +86,7 @@ def state_of(path: str) -> tuple[int, int] | None:
 
 
 def sources(modules: Mapping[str, ModuleType | None]) -> Iterator[str]:
-    """Where the modules come from that were not installed."""
+    """The source files of those modules that do not come from an installed package."""
     for module in list(modules.values()):
         path = getattr(module, "__file__", None)
         if isinstance(path, str) and path.endswith(".py") and not path.startswith(INSTALLED):
@@ -94,7 +94,8 @@ def sources(modules: Mapping[str, ModuleType | None]) -> Iterator[str]:
 
 
 def sources_of_error(error: BaseException | None) -> Iterator[str]:
-    """Where an error came by: a module that could not be loaded is in no list of modules."""
+    """The files that an error was raised in or passed through."""
+    # a module that could not be imported is not in sys.modules, so its file has to be found in this way
     while error is not None:
         yield from (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
         if isinstance(error, SyntaxError) and error.filename:
@@ -103,8 +104,9 @@ def sources_of_error(error: BaseException | None) -> Iterator[str]:
 
 
 def keep_serving(serve: Callable[[exits.Ending], NoReturn], files: Iterable[str], reactor: Any) -> NoReturn:
-    """Serve until asked to end; `files` are looked at beside the modules."""
-    sys.dont_write_bytecode = True  # it would be taken for that of a source changed within the second
+    """Call `serve`, and restart after each change to `files` or to a module, until a signal asks the process to end."""
+    # Python compares sources by the second: the bytecode of a source that changes again within it would be kept.
+    sys.dont_write_bytecode = True
     folder = os.getcwd()
     watcher = Watcher(files)
     ending = exits.Ending(reactor)
@@ -113,15 +115,15 @@ def keep_serving(serve: Callable[[exits.Ending], NoReturn], files: Iterable[str]
         ending.asked_for = True
         sys.exit(0)
 
-    handle_signals(leave)  # the reactor's handlers take over while it runs
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # see begin_anew
+    handle_signals(leave)  # while the reactor runs, its own handlers are in place
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # see restart
 
     def look() -> None:
         if watcher.look() and not ending.under_way:
-            log.info("beginning anew")
+            log.info("restarting")
             ending.end(0)
 
-    # from the reactor's start on, which the services' follows: what they are told to have loaded has been seen
+    # The first look comes before the services start: their modules are loaded by then, so no later change is missed.
     looking = LoopingCall(look)
     reactor.callWhenRunning(lambda: looking.start(INTERVAL).addErrback(failed))
     status = 0
@@ -138,7 +140,7 @@ def keep_serving(serve: Callable[[exits.Ending], NoReturn], files: Iterable[str]
         raise SystemExit(status)
     if not watcher.settled:
         wait(watcher)
-    begin_anew(folder)
+    restart(folder)
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], object]) -> None:
@@ -147,22 +149,23 @@ def handle_signals(handler: Callable[[int, FrameType | None], object]) -> None:
 
 
 def failed(failure: Failure) -> None:
-    log.failure("no change will be seen any more", failure)
+    log.failure("changes of files are not noticed any more", failure)
 
 
 def wait(watcher: Watcher) -> None:
-    """Wait for a change, without a reactor: this process's has come to its end, or was never begun."""
+    """Wait for a change."""
+    # without the reactor: it has stopped, and can't be started twice in one process
     print("waiting for a change", flush=True)
     while not watcher.look():
         time.sleep(INTERVAL)
 
 
-def begin_anew(folder: str) -> NoReturn:
-    """The command line once more, in place of what runs in this process now."""
+def restart(folder: str) -> NoReturn:
+    """Run the command line again, in this process and in place of the program that runs in it now."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os.chdir(folder)
-    # Until keep_serving has its handlers in place, a signal would kill the new program: it waits until then.
+    # A signal would kill the new program before keep_serving has set its handlers. Blocked, it waits until then.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

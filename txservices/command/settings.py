@@ -1,11 +1,11 @@
-"""A YAML file to the config: plain data, with the environment put in where the file asks for it.
+"""Reads the configuration from a YAML file, in which values may come from the environment.
 
     AMQP_URI: amqp://${USER:guest}:${PASSWORD:guest}@${HOST:localhost}     # several in one value
-    max_workers: ${WORKERS:10}                                            # 10, the number
-    SERIALIZERS: !env_var "${SERIALIZERS:{}}"                             # quoted: only where tagged
-    password: !raw_env_var "${PASSWORD}"                                  # stays text, whatever it looks like
+    max_workers: ${WORKERS:10}                                            # the number 10, by default
+    SERIALIZERS: !env_var "${SERIALIZERS:{}}"                             # a quoted value needs the tag
+    password: !raw_env_var "${PASSWORD}"                                  # with this tag it stays text
 
-A value is expanded as text, then read once more as YAML. What came from the environment is not expanded.
+A value is first expanded as text and then read again as YAML. A `${` inside an environment variable is left alone.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ HAS_VARIABLE = re.compile(r".*\$\{.*\}.*", re.DOTALL)
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """`text` with each `${NAME}` and `${NAME:default}` replaced; a default may hold further ones.
+    """`text` with each `${NAME}` and `${NAME:default}` replaced. A default may contain further ones.
 
-    A name that is set wins even when it is empty. A `${` that no brace closes stays as it is.
+    A variable that is set but empty counts as set. A `${` without its closing brace stays as it is.
     """
     done: list[str] = []
     position = 0
@@ -42,7 +42,7 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 
 
 def closing_brace(text: str, position: int) -> int | None:
-    """Where the brace that was opened before `position` ends, past those opened and closed in between."""
+    """The position after the brace that closes the one before `position`. Pairs of braces in between are skipped."""
     depth = 1
     for place in range(position, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
@@ -52,7 +52,7 @@ def closing_brace(text: str, position: int) -> int | None:
 
 
 class Loader(yaml.SafeLoader):
-    """A safe loader that knows the environment."""
+    """YAML's safe loader, with the environment's variables."""
 
     def __init__(self, text: str, environ: Mapping[str, str]) -> None:
         super().__init__(text)
@@ -60,12 +60,12 @@ class Loader(yaml.SafeLoader):
 
 
 def read_value(loader: Loader, node: yaml.ScalarNode) -> Any:
-    """The scalar expanded, then read as YAML: `5` is a number, nothing at all is None."""
+    """Expand a scalar, then read it as YAML: `5` becomes a number, an empty text becomes None."""
     text = expand(loader.construct_scalar(node), loader.environ)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        # the text may be a secret: it is not repeated
+        # the text itself is not shown, since it may be a secret
         raise yaml.constructor.ConstructorError(
             None,
             None,
@@ -75,7 +75,7 @@ def read_value(loader: Loader, node: yaml.ScalarNode) -> Any:
 
 
 def read_text(loader: Loader, node: yaml.ScalarNode) -> str:
-    """The scalar expanded and left as text."""
+    """Expand a scalar and leave it as text."""
     return expand(loader.construct_scalar(node), loader.environ)
 
 
@@ -85,7 +85,7 @@ Loader.add_constructor("!raw_env_var", read_text)
 
 
 def parse(text: str, source: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The config that `text` holds; `source` names it in errors."""
+    """The config in a YAML text. ``ConfigurationError`` if it can't be read; `source` names the text in it."""
     try:
         config = Loader(text, environ).get_single_data()
     except yaml.MarkedYAMLError as error:
@@ -96,7 +96,7 @@ def parse(text: str, source: str, environ: Mapping[str, str] = os.environ) -> di
         return {}
     if not isinstance(config, dict):
         kind = type(config).__name__
-        raise ConfigurationError(f"{source} holds a {kind}: write keys with values, such as `max_workers: 10`")
+        raise ConfigurationError(f"{source} contains a {kind}: write keys with values, such as `max_workers: 10`")
     return config
 
 
@@ -110,7 +110,7 @@ def what(error: yaml.MarkedYAMLError) -> str:
 
 
 def load(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The config in the file at `path`; ConfigurationError says which file, which line, and what to do."""
+    """The config in the file at `path`. ``ConfigurationError`` says which file and line are wrong, and what to do."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -124,13 +124,13 @@ def load(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def define(text: str, environ: Mapping[str, str] = os.environ) -> tuple[str, Any]:
-    """`KEY=VALUE`, as it is typed: the value is read as one in a file is."""
+    """Key and value of a typed `KEY=VALUE`, with the value read as in a file. May raise ``ConfigurationError``."""
     key, equals, value = text.partition("=")
     if not (key.strip() and equals):
         raise ConfigurationError(f"{text!r} defines nothing: write KEY=VALUE, as in max_workers=5")
     try:
         return key.strip(), Loader(value, environ).get_single_data()
     except yaml.YAMLError as error:
-        # the value may be a secret: it is not repeated
+        # the value itself is not shown, since it may be a secret
         reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else type(error).__name__
         raise ConfigurationError(f"the value of {key.strip()} is not YAML ({reason}): quote a text") from None

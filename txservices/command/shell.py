@@ -1,11 +1,11 @@
-"""`txservices shell`: a Python prompt with the services at hand.
+"""`txservices shell`: a Python prompt from which services can be called.
 
     >>> n.rpc.service_x.remote_method("hellø")
     'hellø-x-y'
     >>> n.dispatch_event("service_a", "event_type", "payload")
 
-What is piped into it is run as it would have been typed, up to the first error. The prompt has the main thread; the
-reactor, which what is typed waits for, has one of its own.
+Statements piped into it are run as if they were typed, up to the first error. The prompt runs in the main thread, and
+the reactor in another one; a call waits for the reactor.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ PIPED = "<stdin>"
 
 
 class Cluster:
-    """What `n` is. It connects when it is first used, and once more if it is used after `disconnect`.
+    """The object that the prompt has as `n`. It connects when it is first used, and again after ``disconnect``.
 
     Attributes:
-        config: what it connects with.
+        config: the configuration that it connects with.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -50,24 +50,24 @@ class Cluster:
 
     @property
     def rpc(self) -> ClusterProxy:
-        """Calls that wait: `n.rpc.service.method(…)`, or `n.rpc["service"]`."""
+        """All services: `n.rpc.service.method(…)` or `n.rpc["service"].method(…)` waits for the result."""
         if self._started is None:
             self._started = self._proxy.start()
         return self._started
 
     def dispatch_event(self, service_name: str, event_type: str, event_data: Any = None) -> None:
-        """Dispatch an event as that service would."""
+        """Dispatch an event in the name of that service. Returns when the broker has confirmed it."""
         self._dispatch(service_name, event_type, event_data)
 
     def disconnect(self) -> None:
-        """Wait for no more replies."""
+        """Stop taking replies. The next use connects again."""
         if self._started is not None:
             self._started = None
             self._proxy.stop()
 
 
 def interact(given: Given, interface: str | None) -> None:
-    """Prompt until its user leaves, or run what is piped in: `SystemExit` with 1 for an error in that."""
+    """Run a prompt until the user leaves it, or run what is piped in. ``SystemExit`` with 1 after an error in that."""
     config = given.config()
     if not config.get(AMQP_URI_CONFIG_KEY):
         config = in_reactor(for_client, config, default_reactor())
@@ -95,8 +95,8 @@ def banner(given: Given, config: Mapping[str, Any]) -> str:
 
 
 def run_startup(namespace: dict[str, Any]) -> None:
-    """What PYTHONSTARTUP names; as Python itself does, tell of an error in it and go on."""
-    path = os.environ.pop("PYTHONSTARTUP", None)  # bpython and IPython would run it once more
+    """Run the file that PYTHONSTARTUP names. An error in it is printed and goes no further, as in Python itself."""
+    path = os.environ.pop("PYTHONSTARTUP", None)  # else bpython and IPython would run it, too
     if not path or not os.path.isfile(path):
         return
     try:
@@ -107,7 +107,7 @@ def run_startup(namespace: dict[str, Any]) -> None:
 
 
 def run_piped(text: str, namespace: dict[str, Any]) -> None:
-    """Each statement in turn; the value of an expression is printed, as at a prompt."""
+    """Run each statement. The value of an expression is printed, as at a prompt."""
     try:
         for statement in ast.parse(text, PIPED).body:
             typed = ast.Interactive([statement])
@@ -118,7 +118,7 @@ def run_piped(text: str, namespace: dict[str, Any]) -> None:
 
 
 def tell(error: Exception, path: str) -> None:
-    """The traceback, from the first line of that file on."""
+    """Print the traceback, from the first line in the file `path` on."""
     sys.stdout.flush()
     frames: TracebackType | None = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != path:
@@ -153,7 +153,7 @@ def plain(namespace: dict[str, Any], banner: str) -> None:
     code.interact(banner, local=namespace, exitmsg="")
 
 
-# in the order in which they are looked for: what has to be installed, and the prompt
+# in order of preference: the module that has to be installed, and the function that runs the prompt
 INTERFACES: dict[str, tuple[str, Callable[[dict[str, Any], str], None]]] = {
     "bpython": ("bpython", bpython),
     "ipython": ("IPython", ipython),
@@ -162,9 +162,9 @@ INTERFACES: dict[str, tuple[str, Callable[[dict[str, Any], str], None]]] = {
 
 
 def choose(interface: str | None) -> Callable[[dict[str, Any], str], None]:
-    """The prompt of that name, or the first that is installed."""
+    """The prompt of that name, or else the first one that is installed. ``CommandError`` if the named one is not."""
     for name in [interface] if interface else INTERFACES:
         module, prompt = INTERFACES[name]
         if find_spec(module):
             return prompt
-    raise CommandError(f"--interface {interface}: it is not installed: pip install {interface}, or choose plain")
+    raise CommandError(f"--interface {interface} is not installed: pip install {interface}, or choose plain")

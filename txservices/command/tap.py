@@ -1,9 +1,8 @@
-"""From options to running services: what `twistd txservices` and `txservices run` both go through.
+"""From options to running services: the way of both `twistd txservices` and `txservices run`.
 
-    modules, config -> build() -> ServiceTree: [the embedded broker, if none is configured] -> ServiceRunner
+    modules, config -> build() -> ServiceTree: [the embedded broker, if no other is configured] -> ServiceRunner
 
-With no AMQP_URI and a service that needs a broker, the embedded one listens on 127.0.0.1:5672 and the
-services here join it in memory; a second process, which finds that port answering AMQP, meets them there.
+``command.broker`` says which broker is used if AMQP_URI is not configured.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ class Options(usage.Options):
     synopsis = "[options] --module MODULE[:CLASS] [--module …]"
     longdesc = "Runs service classes: RPC, events, HTTP and timers."
     optParameters = [
-        ["config", "c", None, "A YAML file; ${NAME:default} in it comes from the environment."],
-        ["broker", "b", None, "amqp://user:password@host:port/vhost; goes before the file's."],
-        ["backdoor-port", None, None, "[host:]port on this machine for a Python prompt inside the process, by telnet."],
+        ["config", "c", None, "A YAML file. ${NAME:default} in it comes from the environment."],
+        ["broker", "b", None, "amqp://user:password@host:port/vhost. It overrides the file."],
+        ["backdoor-port", None, None, "[host:]port: open a Python prompt inside the process, for telnet from here."],
     ]
 
     def __init__(self) -> None:
@@ -52,13 +51,13 @@ class Options(usage.Options):
         self["defines"] = []
 
     def opt_module(self, given: str) -> None:
-        """A module with services, or module:Class for one of them. Can be given again."""
+        """A module with services, or module:Class for one of them. Can be given several times."""
         self["modules"].append(given)
 
     opt_m = opt_module
 
     def opt_define(self, given: str) -> None:
-        """KEY=VALUE for the config, the value in YAML; goes before the file's. Can be given again."""
+        """KEY=VALUE, with the value in YAML. It overrides the file. Can be given several times."""
         self["defines"].append(given)
 
     opt_d = opt_define
@@ -69,7 +68,8 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """What twistd calls, before it becomes a daemon: a mistake to be seen by now is told, and ends it."""
+    """Make the service that twistd runs. A mistake that is found here is told, and twistd ends."""
+    # twistd calls this before it becomes a daemon, so the user still sees what is told
     from twisted.internet import reactor
 
     ending = exits.Ending(reactor)
@@ -93,10 +93,14 @@ def build(
     say: Callable[[str], object],
     options: str = "",
 ) -> ServiceTree:
-    """The services of `modules` with what they need, not started yet.
+    """Make the services of `modules`, with everything they need, but do not start them.
 
-    ConfigurationError for what is wrong with a module or a class; what goes wrong later goes to `ending`.
-    `say` gets the lines for the user, `options` is what a `txservices call` needs to come to the same broker.
+    Args:
+        ending: called with every error that happens later.
+        say: called with each line for the user.
+        options: the options with which `txservices call` reaches the same broker.
+
+    ``ConfigurationError`` if something is wrong with a module or a class.
     """
     tree = ServiceTree(config, ending, say, options)
     for given in modules:
@@ -106,7 +110,7 @@ def build(
 
 
 def run(service: IService, ending: exits.Ending) -> NoReturn:
-    """Run the reactor with `service` in it until the end; twistd does this for itself."""
+    """Run the reactor with `service` in it, until the end. Under twistd, twistd itself does this."""
     service.startService()
     ending.reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     ending.reactor.run()
@@ -114,7 +118,7 @@ def run(service: IService, ending: exits.Ending) -> NoReturn:
 
 
 class Running(Service):
-    """A service that comes up by itself once it is started, and ends the process when it can't."""
+    """A service that comes up once the reactor runs, and ends the process if an error stops it."""
 
     def __init__(self, ending: exits.Ending) -> None:
         self.ending = ending
@@ -122,7 +126,7 @@ class Running(Service):
 
     def startService(self) -> None:
         super().startService()
-        # with the reactor running, for only then can what goes wrong stop it
+        # only a reactor that runs can be stopped, as after an error in the start
         self.ending.reactor.callWhenRunning(self.begin)
 
     def begin(self) -> None:
@@ -133,7 +137,7 @@ class Running(Service):
         try:
             await self.come_up()
         except CancelledError:
-            pass  # stopped before it was up
+            pass  # it was stopped while it started
         except Exception as error:
             self.ending.fail(error)
 
@@ -142,14 +146,14 @@ class Running(Service):
         return Deferred.fromCoroutine(self.go_down())
 
     async def come_up(self) -> None:
-        """What starting does; an error ends the process, also long after."""
+        """Start, and go on until the end. An error ends the process, at the start and later."""
 
     async def go_down(self) -> None:
-        """What stopping does, in order."""
+        """Stop everything, in order."""
 
 
 class ServiceTree(Running):
-    """Everything that one start runs: the broker if none is configured, and on it the services."""
+    """Everything that one process runs: the services, and the embedded broker if they need one."""
 
     def __init__(
         self, config: Mapping[str, Any], ending: exits.Ending, say: Callable[[str], object], options: str
@@ -165,9 +169,9 @@ class ServiceTree(Running):
         ending.hurry = self.runner.kill
 
     def open_backdoor(self, address: str | None) -> None:
-        """Have a manhole at `[host:]port`, if there is an address, from the start on."""
+        """Make a manhole at `[host:]port`, if there is an address. It listens from the start on."""
         if address:
-            from txservices.command import manhole  # few want one, and all would wait for twisted.conch
+            from txservices.command import manhole  # only here, since twisted.conch takes long to import
 
             containers = {container.service_name: container for container in self.runner.containers}
             inside = {"runner": self.runner, "containers": containers, "config": self.config}
@@ -175,7 +179,7 @@ class ServiceTree(Running):
 
     async def come_up(self) -> None:
         self.say(f"starting services: {', '.join(self.runner.service_names)}")
-        ended = self.runner.wait()  # asked first: who dies in the start is told of here, and once
+        ended = self.runner.wait()  # before the start, so that a service that dies in it is noticed, once
         try:
             if self.manhole is not None:
                 self.say(f"backdoor: telnet {self.manhole.listen()}")
@@ -200,12 +204,12 @@ class ServiceTree(Running):
             self.say(line)
 
     async def find_broker(self) -> None:
-        """See that the services have a broker, if they need one, and say which."""
+        """Make sure that the services have a broker, if they need one, and say which."""
         if any(needs_amqp(container) for container in self.runner.containers):
             self.say(f"broker: {await self.broker_to_use()}")
 
     async def broker_to_use(self) -> str:
-        """What the user configured, or the embedded one, or who is in its place; how to name it."""
+        """See to a broker: the configured one, the embedded one, or one in its place. Gives its description."""
         if uris := self.config.get(AMQP_URI_CONFIG_KEY):
             return ", ".join(str(address) for address in parse_addresses(uris))
         host, port = embedded_address(self.config)
@@ -214,9 +218,9 @@ class ServiceTree(Running):
         except CannotListenError:
             uri = await neighbour(host, port, self.ending.reactor)
             if uri is None:
-                raise  # the port is free and may not be had
+                raise  # nothing listens on the port, yet it can't be opened: no permission, or not our address
             self.config[AMQP_URI_CONFIG_KEY] = uri
-            return f"the one that answers on {host}:{port}"
+            return f"the one on {host}:{port}, which another process has"
         self.config[AMQP_URI_CONFIG_KEY] = f"memory://{EMBEDDED}"
         return f"embedded, on {host}:{port} (it keeps nothing when this process ends)"
 
@@ -248,7 +252,7 @@ class BrokerAlone(Running):
 
 
 def needs_amqp(container: Any) -> bool:
-    """Whether the service calls, is called, tells or hears by AMQP: its extensions say so in `needs_amqp`."""
+    """Whether the service uses AMQP: one of its extensions has a true ``needs_amqp``."""
     return any(getattr(extension, "needs_amqp", False) for extension in container.extensions)
 
 
