@@ -256,7 +256,7 @@ class Context(Case):
         worker_ctx = self.context(None)
         self.assertRegex(worker_ctx.call_id, r"^service\.run\.[0-9a-f-]{36}$")
         self.assertEqual(worker_ctx.call_id, worker_ctx.call_id)
-        with mock.patch("txservices.workers.new_call_id", return_value="1"):
+        with mock.patch("txservices.extensions.new_call_id", return_value="1"):
             self.assertEqual(self.context(None).call_id, "service.run.1")
 
     def test_no_parent(self) -> None:

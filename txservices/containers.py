@@ -27,16 +27,20 @@ from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import (
     DependencyProvider,
     Entrypoint,
+    ExcInfo,
     Extension,
+    HandleResult,
     SharedExtension,
+    WorkerContext,
     is_dependency,
     iter_extensions,
-    members,
+    new_call_id,
 )
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path
+from txservices.utils.signatures import members
 from txservices.utils.waiting import call_all
-from txservices.workers import ExcInfo, HandleResult, WorkerContext, Workers, new_call_id
+from txservices.workers import Workers
 
 __all__ = [
     "ExcInfo",
@@ -128,7 +132,7 @@ class ServiceContainer(Service):
         self.entrypoints: list[Entrypoint] = []
         self.subextensions: list[Extension] = []
         self.bind()
-        self.workers = Workers(self)
+        self.workers = Workers(service_cls, self.max_workers)
         self.workers.learn(self.dependencies)
 
         self.started = self.being_killed = self.stopped = False

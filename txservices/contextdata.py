@@ -10,8 +10,7 @@ from txservices.constants import (
     USER_AGENT_CONTEXT_KEY,
     USER_ID_CONTEXT_KEY,
 )
-from txservices.containers import WorkerContext
-from txservices.extensions import DependencyProvider
+from txservices.extensions import DependencyProvider, WorkerContext
 
 
 class ContextDataProvider(DependencyProvider):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from txservices.containers import WorkerContext
-from txservices.extensions import DependencyProvider
+from txservices.extensions import DependencyProvider, WorkerContext
 
 
 class Config(DependencyProvider):

@@ -18,12 +18,10 @@ from twisted.internet.defer import Deferred
 from txservices import constants
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.publish import Publisher
-from txservices.containers import ServiceContainer
 from txservices.exceptions import ConfigurationError
-from txservices.extensions import DependencyProvider
+from txservices.extensions import Container, DependencyProvider, WorkerContext
 from txservices.messaging import Consumer, HeaderEncoder, publisher_for
 from txservices.threads import in_reactor
-from txservices.workers import WorkerContext
 
 SERVICE_POOL = "service_pool"
 SINGLETON = "singleton"
@@ -141,7 +139,7 @@ class EventHandler(Consumer):
             )
         return uuid.uuid4().hex
 
-    def bind(self: H, container: ServiceContainer, name: str | None = None) -> H:
+    def bind(self: H, container: Container, name: str | None = None) -> H:
         bound: H = super().bind(container, name)
         if bound.handler_type not in HANDLER_TYPES:
             raise EventHandlerConfigurationError(

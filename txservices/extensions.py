@@ -20,26 +20,188 @@ not call ``super().__init__``.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections import ChainMap
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from types import FunctionType, TracebackType
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
+from txservices import constants
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError, IncorrectSignature
-
-if TYPE_CHECKING:
-    from txservices.containers import ExcInfo, ServiceContainer, WorkerContext
+from txservices.utils import new_id
+from txservices.utils.signatures import acceptance_of, members
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+ExcInfo = tuple[type[BaseException], BaseException, "TracebackType | None"]
+HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
+
+log = Logger()
+
+
+class Container(Protocol):
+    """What an extension may ask of the container that it is bound to.
+
+    Attributes:
+        service_cls: the class of the service; each worker has an instance of it.
+        config: the configuration, read when the process began.
+        clock: the reactor, or a test's clock.
+        shared: what the process has once, however many services run in it: see ``containers.SharedServices``.
+        shared_extensions: the shared extensions of this container, by their ``sharing_key``.
+        max_workers: how many workers run at a time.
+        parent_calls_tracked: how many call ids are sent along with a call, besides its own.
+    """
+
+    @property
+    def service_cls(self) -> type[Any]: ...
+    @property
+    def service_name(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def clock(self) -> Any: ...
+    @property
+    def shared(self) -> Any: ...
+    @property
+    def shared_extensions(self) -> dict[Any, SharedExtension]: ...
+    @property
+    def extensions(self) -> Collection[Extension]: ...
+    @property
+    def entrypoints(self) -> Collection[Entrypoint]: ...
+    @property
+    def max_workers(self) -> int: ...
+    @property
+    def parent_calls_tracked(self) -> int: ...
+    @property
+    def workers(self) -> Any: ...
+
+    def spawn_worker(
+        self,
+        entrypoint: Entrypoint,
+        args: Iterable[Any],
+        kwargs: Mapping[str, Any],
+        context_data: dict[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> WorkerContext:
+        """Call a method of the service: see ``ServiceContainer.spawn_worker``."""
+
+    def spawn_managed(self, function: Callable[[], Any], identifier: str | None = None) -> Deferred[None]:
+        """Run work in the background, as long as the container runs: see ``ServiceContainer.spawn_managed``."""
+
+
+def new_call_id() -> str:
+    """What makes one call's id differ from any other's."""
+    return new_id()
+
+
+class ContextData(ChainMap[str, Any]):
+    """A worker's data and its call id stack, in this order, which is that of nameko's headers."""
+
+    def __iter__(self) -> Iterator[str]:
+        data, stack = self.maps
+        return iter({**data, **stack})
+
+
+class WorkerContext:
+    """One worker: what called it, with what, and what travels with the call.
+
+    Attributes:
+        data: the caller's context data, without the call id stack. What is set here goes on to whom is called.
+        blocking: whether the method runs in a thread, so that what is injected has to wait there: ``in_reactor``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_call_id",
+        "args",
+        "blocking",
+        "container",
+        "data",
+        "entrypoint",
+        "handle_result",
+        "kwargs",
+        "parent_call_ids",
+        "service",
+    )
+
+    def __init__(
+        self,
+        container: Container,
+        service: Any,
+        entrypoint: Entrypoint,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> None:
+        self.container = container
+        self.service = service
+        self.entrypoint = entrypoint
+        self.args = args or ()
+        self.kwargs = kwargs or {}
+        self.handle_result = handle_result
+        self.blocking = entrypoint.blocking
+        self._call_id: str | None = None
+        self.parent_call_ids: list[str] | tuple[str, ...] = ()
+        if data is None:
+            self.data: dict[str, Any] = {}
+            return
+        self.data = data
+        if constants.CALL_ID_STACK_CONTEXT_KEY in data:
+            stack = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY)
+            if isinstance(stack, (list, tuple)):
+                self.parent_call_ids = stack
+            else:  # a stranger's header of that name must not keep the message from being handled
+                log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
+
+    @property
+    def config(self) -> Any:
+        return self.container.config
+
+    @property
+    def service_name(self) -> str:
+        return self.container.service_name
+
+    @property
+    def call_id(self) -> str:
+        """This call's id, ``service.method.id``."""
+        if self._call_id is None:
+            self._call_id = f"{self.container.service_name}.{self.entrypoint.method_name}.{new_call_id()}"
+        return self._call_id
+
+    @property
+    def call_id_stack(self) -> list[str]:
+        """The ids of the calls that led here, and this one's last; only the ``parent_calls_tracked`` before it."""
+        return [*self.parent_call_ids, self.call_id][-self.container.parent_calls_tracked - 1 :]
+
+    @property
+    def context_data(self) -> MutableMapping[str, Any]:
+        """What travels with the calls that this worker makes: ``data``, which is changed by what is set here, and the
+        call id stack."""
+        return ContextData(self.data, {constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack})
+
+    @property
+    def origin_call_id(self) -> str | None:
+        """The first of the calls that led here, as far back as they are tracked."""
+        return self.parent_call_ids[0] if self.parent_call_ids else None
+
+    @property
+    def immediate_parent_call_id(self) -> str | None:
+        """The call that made this one."""
+        return self.parent_call_ids[-1] if self.parent_call_ids else None
+
+    def __repr__(self) -> str:
+        where = f"{self.container.service_name}.{self.entrypoint.method_name}"
+        return f"<WorkerContext [{where}] at {id(self):#x}>"
 
 
 class Extension:
     """Something with a life inside a container. Each of the four methods may give a Deferred, or be ``async``."""
 
-    container: ServiceContainer
+    container: Container
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
     _bound = False
 
@@ -61,7 +223,7 @@ class Extension:
     def kill(self) -> Any:
         """End now; may be called after ``stop``, or without ``setup``. An error is logged and stops nothing."""
 
-    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+    def bind(self, container: Container, name: str | None = None) -> Any:
         """The instance of this prototype that belongs to ``container``.
 
         ``name`` is that of the method or attribute it was declared on, for entrypoints and dependencies.
@@ -93,7 +255,7 @@ class SharedExtension(Extension):
         """Those with the same key are the same one."""
         return type(self)
 
-    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+    def bind(self, container: Container, name: str | None = None) -> Any:
         shared = container.shared_extensions
         key = self.sharing_key
         if key not in shared:
@@ -113,7 +275,7 @@ class DependencyProvider(Extension):
 
     attr_name: str
 
-    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+    def bind(self, container: Container, name: str | None = None) -> Any:
         bound = super().bind(container, name)
         bound.attr_name = name
         return bound
@@ -132,7 +294,7 @@ class DependencyProvider(Extension):
 
 
 class Entrypoint(Extension):
-    """Calls a method of the service when something happens: see ``ServiceContainer.spawn_worker``.
+    """Calls a method of the service when something happens: see ``Container.spawn_worker``.
 
     A subclass offers itself to authors of services by ``name = Subclass.decorator``.
 
@@ -160,7 +322,7 @@ class Entrypoint(Extension):
         self.sensitive_arguments = sensitive_arguments or sensitive_variables  # its name of old
         self.blocking = blocking
 
-    def bind(self, container: ServiceContainer, name: str | None = None) -> Any:
+    def bind(self, container: Container, name: str | None = None) -> Any:
         bound = super().bind(container, name)
         bound.method_name = name
         bound.expected_exceptions = as_tuple(bound.expected_exceptions)
@@ -241,32 +403,6 @@ class ProviderCollector:
 
 def as_tuple(classes: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:
     return (classes,) if isinstance(classes, type) else tuple(classes)
-
-
-def acceptance_of(method: Callable[..., Any]) -> Callable[..., None]:
-    """A function of the same parameters that does nothing: calling it is the check of arguments, and far quicker than
-    ``inspect.getcallargs``.
-    """
-    signature = inspect.signature(method, follow_wrapped=False)
-    parameters = [
-        parameter.replace(
-            annotation=parameter.empty,
-            default=parameter.empty if parameter.default is parameter.empty else None,
-        )
-        for parameter in signature.parameters.values()
-    ]
-    bare = str(inspect.Signature(parameters))[1:-1]
-    accepts: Callable[..., None] = eval(f"lambda {bare}: None")  # of names that Python has already parsed
-    accepts.__qualname__ = method.__name__  # what its TypeError says
-    return accepts
-
-
-def members(cls: type) -> dict[str, Any]:
-    """A class's attributes with the inherited ones, in the order of definition. Runs no property."""
-    found: dict[str, Any] = {}
-    for each in reversed(cls.__mro__):
-        found.update(vars(each))
-    return found
 
 
 def inner_extensions(extension: Extension) -> Iterator[tuple[str, Extension]]:

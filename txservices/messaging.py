@@ -25,13 +25,11 @@ from txservices.amqp.publish import (
     unconfirmed,
 )
 from txservices.amqp.subscription import Subscription
-from txservices.containers import ServiceContainer
 from txservices.exceptions import ContainerBeingKilled
-from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
+from txservices.extensions import Container, DependencyProvider, Entrypoint, ExcInfo, SharedExtension, WorkerContext
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils.waiting import call_all
-from txservices.workers import ExcInfo, WorkerContext
 
 __all__ = [
     "Consumer",
@@ -101,7 +99,7 @@ class HeaderDecoder:
 # The broker -----------------------------------------------------------------------------------------------------------
 
 
-def amqp(container: ServiceContainer) -> Connections:
+def amqp(container: Container) -> Connections:
     """The process's connections to the broker, made by the first who asks."""
     shared = container.shared
 

@@ -40,12 +40,11 @@ from txservices.exceptions import (
     UnserializableValueError,
     serialize,
 )
-from txservices.extensions import DependencyProvider, Entrypoint, SharedExtension
+from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, SharedExtension, WorkerContext
 from txservices.messaging import HeaderDecoder, QueueConsumer, amqp
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils.modules import callable_as_decorator
-from txservices.workers import ExcInfo, WorkerContext
 
 __all__ = [
     "Client",

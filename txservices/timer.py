@@ -11,9 +11,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from txservices.containers import ExcInfo, WorkerContext
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
-from txservices.extensions import Entrypoint
+from txservices.extensions import Entrypoint, ExcInfo, WorkerContext
 from txservices.utils.modules import callable_as_decorator
 
 

@@ -9,138 +9,24 @@ is stepped by hand: where nothing waits, it is over before spawn returns, and no
 
 from __future__ import annotations
 
-from collections import ChainMap, deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, MutableMapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar, copy_context
 from functools import partial
-from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from txservices import constants
-from txservices.extensions import DependencyProvider, Entrypoint
+from txservices.extensions import DependencyProvider, ExcInfo, WorkerContext
 from txservices.threads import Threads
-from txservices.utils import new_id
-
-if TYPE_CHECKING:
-    from txservices.containers import ServiceContainer
-
-ExcInfo = tuple[type[BaseException], BaseException, "TracebackType | None"]
-HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
 
 WAITS = (Deferred, CoroutineType)  # what a method or a hook gives to be waited for; anything else is a value
 
 log = Logger()
 this_worker: ContextVar[WorkerContext | None] = ContextVar("this_worker", default=None)  # for the log
-
-
-def new_call_id() -> str:
-    """What makes one call's id differ from any other's."""
-    return new_id()
-
-
-class ContextData(ChainMap[str, Any]):
-    """A worker's data and its call id stack, in this order, which is that of nameko's headers."""
-
-    def __iter__(self) -> Iterator[str]:
-        data, stack = self.maps
-        return iter({**data, **stack})
-
-
-class WorkerContext:
-    """One worker: what called it, with what, and what travels with the call.
-
-    Attributes:
-        data: the caller's context data, without the call id stack. What is set here goes on to whom is called.
-        blocking: whether the method runs in a thread, so that what is injected has to wait there: ``in_reactor``.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_call_id",
-        "args",
-        "blocking",
-        "container",
-        "data",
-        "entrypoint",
-        "handle_result",
-        "kwargs",
-        "parent_call_ids",
-        "service",
-    )
-
-    def __init__(
-        self,
-        container: ServiceContainer,
-        service: Any,
-        entrypoint: Entrypoint,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        data: dict[str, Any] | None = None,
-        handle_result: HandleResult | None = None,
-    ) -> None:
-        self.container = container
-        self.service = service
-        self.entrypoint = entrypoint
-        self.args = args or ()
-        self.kwargs = kwargs or {}
-        self.handle_result = handle_result
-        self.blocking = entrypoint.blocking
-        self._call_id: str | None = None
-        self.parent_call_ids: list[str] | tuple[str, ...] = ()
-        if data is None:
-            self.data: dict[str, Any] = {}
-            return
-        self.data = data
-        if constants.CALL_ID_STACK_CONTEXT_KEY in data:
-            stack = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY)
-            if isinstance(stack, (list, tuple)):
-                self.parent_call_ids = stack
-            else:  # a stranger's header of that name must not keep the message from being handled
-                log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
-
-    @property
-    def config(self) -> Any:
-        return self.container.config
-
-    @property
-    def service_name(self) -> str:
-        return self.container.service_name
-
-    @property
-    def call_id(self) -> str:
-        """This call's id, ``service.method.id``."""
-        if self._call_id is None:
-            self._call_id = f"{self.container.service_name}.{self.entrypoint.method_name}.{new_call_id()}"
-        return self._call_id
-
-    @property
-    def call_id_stack(self) -> list[str]:
-        """The ids of the calls that led here, and this one's last; only the ``parent_calls_tracked`` before it."""
-        return [*self.parent_call_ids, self.call_id][-self.container.parent_calls_tracked - 1 :]
-
-    @property
-    def context_data(self) -> MutableMapping[str, Any]:
-        """What travels with the calls that this worker makes: ``data``, which is changed by what is set here, and the
-        call id stack."""
-        return ContextData(self.data, {constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack})
-
-    @property
-    def origin_call_id(self) -> str | None:
-        """The first of the calls that led here, as far back as they are tracked."""
-        return self.parent_call_ids[0] if self.parent_call_ids else None
-
-    @property
-    def immediate_parent_call_id(self) -> str | None:
-        """The call that made this one."""
-        return self.parent_call_ids[-1] if self.parent_call_ids else None
-
-    def __repr__(self) -> str:
-        where = f"{self.container.service_name}.{self.entrypoint.method_name}"
-        return f"<WorkerContext [{where}] at {id(self):#x}>"
 
 
 class Workers:
@@ -153,9 +39,9 @@ class Workers:
         on_ended: each is called with a worker, its result and its exc_info when all is over.
     """
 
-    def __init__(self, container: ServiceContainer) -> None:
-        self.container = container
-        self.max_workers = container.max_workers
+    def __init__(self, service_cls: type[Any], max_workers: int) -> None:
+        self.service_cls = service_cls
+        self.max_workers = max_workers
         self.running = 0
         self.waiting: deque[WorkerContext] = deque()
         self.beginning_waiting = False
@@ -228,7 +114,7 @@ class Workers:
         result = exc_info = None
         injected = 0
         try:
-            worker.service = service = self.container.service_cls()
+            worker.service = service = self.service_cls()
             for name, get_dependency in self.injections:
                 dependency = get_dependency(worker)
                 if isinstance(dependency, WAITS):

@@ -14,12 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from txservices.containers import ServiceContainer
 from txservices.dependency_providers import Config
+from txservices.extensions import WorkerContext
 from txservices.rpc import Rpc, rpc
 from txservices.runners import ServiceRunner
 from txservices.testing import utils, waiting
 from txservices.testing.services import dummy
 from txservices.timer import Timer
-from txservices.workers import WorkerContext
 
 
 class Service:

@@ -358,6 +358,6 @@ def mock_container(empty_config: dict[str, Any]) -> Mock:
 @pytest.fixture
 def predictable_call_ids() -> Iterator[Mock]:
     """Call ids end in 0, 1, 2, … instead of what is unique."""
-    with patch("txservices.workers.new_call_id") as new_call_id:
+    with patch("txservices.extensions.new_call_id") as new_call_id:
         new_call_id.side_effect = (str(number) for number in count())
         yield new_call_id

@@ -18,10 +18,17 @@ from twisted.python.failure import Failure
 
 from txservices.containers import ServiceContainer
 from txservices.exceptions import ContainerBeingKilled, ExtensionNotFound
-from txservices.extensions import DependencyProvider, Entrypoint, is_dependency, iter_extensions, members
+from txservices.extensions import (
+    DependencyProvider,
+    Entrypoint,
+    ExcInfo,
+    WorkerContext,
+    is_dependency,
+    iter_extensions,
+)
 from txservices.testing.doubles import double_of
 from txservices.testing.waiting import TIMEOUT, WaitResult
-from txservices.workers import ExcInfo, WorkerContext
+from txservices.utils.signatures import members
 
 S = TypeVar("S")
 

@@ -11,8 +11,8 @@ from unittest.mock import patch
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from txservices.extensions import ExcInfo
 from txservices.utils import default_reactor
-from txservices.workers import ExcInfo
 
 TIMEOUT = 30.0  # seconds
 

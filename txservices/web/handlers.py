@@ -18,11 +18,11 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices.exceptions import BadRequest, ContainerBeingKilled, safe_for_serialization
-from txservices.extensions import Entrypoint
+from txservices.extensions import Entrypoint, ExcInfo, WorkerContext, new_call_id
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
-from txservices.workers import WAITS, ExcInfo, WorkerContext, new_call_id
+from txservices.workers import WAITS
 
 log = Logger()
 

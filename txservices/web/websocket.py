@@ -48,13 +48,19 @@ from txservices.exceptions import (
     UnserializableValueError,
     serialize,
 )
-from txservices.extensions import DependencyProvider, Entrypoint, ProviderCollector, SharedExtension
+from txservices.extensions import (
+    DependencyProvider,
+    Entrypoint,
+    ExcInfo,
+    ProviderCollector,
+    SharedExtension,
+    WorkerContext,
+)
 from txservices.threads import in_reactor
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import Listener, WebServer, body_max_of
 from txservices.web.site import Received
 from txservices.web.sockets import CloseReason, Socket, handshake
-from txservices.workers import ExcInfo, WorkerContext
 
 WAITING_MAX = 16  # requests of one socket that wait for their turn before no more is read
 
