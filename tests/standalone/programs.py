@@ -265,6 +265,27 @@ def reactor_of_the_program() -> None:
     in_threads(1, lambda _: fails(exceptions.RpcConnectionError, lambda: echo(1)) and print("it has ended"))
 
 
+def reactor_thread_of_the_program() -> None:
+    """The program runs the reactor in a thread that it has begun itself."""
+    from twisted.internet import reactor
+
+    own = threading.Thread(target=reactor.run, args=(False,))
+    own.start()
+    equal(echo(1), 1)
+    reactor.callFromThread(reactor.stop)
+    own.join()
+    fails(exceptions.RpcConnectionError, lambda: echo(1))
+
+
+def reactor_that_has_ended() -> None:
+    """A reactor can't be run twice: a call that comes after it says so, and does not wait for ever."""
+    from twisted.internet import reactor
+
+    reactor.callWhenRunning(reactor.stop)
+    reactor.run()
+    in_threads(1, lambda _: fails(exceptions.RpcConnectionError, lambda: echo(1)) and print("it has ended"))
+
+
 if __name__ == "__main__":
     signal.alarm(END_AFTER)
     globals()[NAME]()

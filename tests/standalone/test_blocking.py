@@ -157,6 +157,15 @@ class Programs(BlockingCase):
         program = await self.succeeds("reactor_of_the_program")
         self.assertEqual(program.stdout, "by its thread\nit has ended\n")
 
+    async def test_reactor_thread_of_the_program(self) -> None:
+        """So is one that the program runs in a thread; calls fail once it has stopped."""
+        await self.succeeds("reactor_thread_of_the_program")
+
+    async def test_reactor_that_has_ended(self) -> None:
+        """Where the program's reactor has run and ended before the first call, that call fails."""
+        program = await self.succeeds("reactor_that_has_ended")
+        self.assertEqual(program.stdout, "it has ended\n")
+
 
 class Forks(BlockingCase):
     """Programs that fork. Each child has a reactor and connections of its own."""

@@ -1,15 +1,14 @@
-"""The reactor of a program that has none: in a thread of crochet's, begun with the first call, anew after a fork.
+"""The reactor of a program that has none: in a thread of its own, begun with the first call, anew after a fork.
 
     in_reactor(function, ...) -> begin -> the function, in the reactor's thread -> its value or its error
 
-A program whose reactor runs already, as under ``twistd web --wsgi``, is served by that one.
+A program whose reactor runs already, as under ``twistd web --wsgi`` or by crochet, is served by that one.
 
-Neither a thread nor a reactor survives a fork: the child has a copy of the reactor that nobody runs, with the parent's
-sockets and, shared with the parent, what its poll waits on. So nothing is begun on import, or by making a proxy, and a
-server that forks its workers first (gunicorn, uWSGI) needs nothing of this. A child of a process whose reactor has been
-in use gets a new one, and crochet's event loop is made again in place, so that the program's own use of crochet goes on
-as well. What cannot be mended is a module of the program's own that said ``from twisted.internet import reactor``
-before the fork: it holds the parent's.
+Neither a thread nor a reactor survives a fork. The child has a copy of the reactor that nobody runs, with the parent's
+sockets, and its poll waits on something that the child shares with the parent. So nothing is begun on import, or by
+making a proxy, and a server that forks its workers first (gunicorn, uWSGI) needs nothing of this. A child of a process
+whose reactor has been in use makes the reactor anew, in place: a module of the program's own that said
+``from twisted.internet import reactor`` before the fork, or crochet, has the one that runs.
 """
 
 from __future__ import annotations
@@ -17,18 +16,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
-import crochet
-from crochet._eventloop import ThreadLogObserver
-from crochet._shutdown import FunctionRegistry, Watchdog
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.main import installReactor
-from twisted.internet.process import reapAllProcesses
-from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
-from twisted.python import log as legacy_log
+from twisted.internet.error import ReactorAlreadyRunning, ReactorNotRestartable
+from twisted.logger import STDLibLogObserver, globalLogBeginner
 from twisted.python import threadable
+from twisted.python.failure import Failure
 
 from txservices.amqp.publish import unconfirmed
 from txservices.containers import SharedServices
@@ -36,16 +33,17 @@ from txservices.exceptions import RpcConnectionError
 from txservices.utils import default_reactor
 
 REACTOR = "twisted.internet.reactor"
-FOREVER = threading.TIMEOUT_MAX  # what runs in the reactor has time limits of its own
 
 
 class ReactorThread:
-    """The reactor of this process, as seen from its other threads.
+    """The reactor of this process, as its other threads see it.
 
     Attributes:
         inherited: the parent's reactor, if this process was forked from one that had one.
+        parent: what the parent had. It is kept, because collecting it may close or log something of the parent's.
+        logging: whether Twisted's log has an observer; a child has those of its parent.
         services: what is kept in the reactor until the program ends.
-        parent: what the parent had. Kept, because what is collected may close or log what is the parent's.
+        waiting: where the threads that wait in ``call`` get their outcomes.
     """
 
     def __init__(self, inherited: Any = None, parent: ReactorThread | None = None) -> None:
@@ -53,8 +51,11 @@ class ReactorThread:
         self.was_running = inherited is not None and inherited.running
         self.parent = parent
         self.lock = threading.Lock()
-        self.begun = False
+        self.begun = self.ended = False
+        self.logging: bool = parent is not None and (parent.logging or self.was_running)
         self.services = SharedServices()
+        self.waiting: set[SimpleQueue[Any]] = set()
+        self.kept: dict[str, Any] = {}  # of the reactor, once a child has made it anew
 
     def begin(self) -> None:
         """Have a reactor run in this process. May be called from any thread, and as often as one likes."""
@@ -65,14 +66,67 @@ class ReactorThread:
                 return
             if self.parent is not None:
                 self.settle_in(self.parent)
-            reactor = default_reactor()
-            if reactor.running:
-                use_running_reactor()
-            else:
-                crochet.setup()
-            reactor.callFromThread(self.services.startService)
-            reactor.callFromThread(reactor.addSystemEventTrigger, "before", "shutdown", self.services.stopService)
+            self.reactor = default_reactor()
+            self.reactor.callFromThread(self.prepare)
+            if not self.reactor.running:
+                # Both threads keep Python from exiting until the reactor has stopped in order. `atexit` would be too
+                # late: it runs once all other threads have ended, and those of the reactor's pool end with the reactor.
+                threading.Thread(target=self.run, name="txservices reactor").start()
+                threading.Thread(target=self.stop_with_program, name="txservices end").start()
             self.begun = True
+
+    def run(self) -> None:
+        """The life of the reactor's thread."""
+        if not self.logging:
+            self.logging = True
+            log_to_python()
+        try:
+            self.reactor.run(installSignalHandlers=False)
+        except ReactorAlreadyRunning:
+            pass  # the program has begun to run it at the same moment
+        except ReactorNotRestartable:  # the program has run it before, and it has ended
+            self.end()
+
+    def stop_with_program(self) -> None:
+        """Stop the reactor once the program's main thread has ended."""
+        threading.main_thread().join()
+        self.reactor.callFromThread(lambda: self.reactor.running and self.reactor.stop())
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``in_reactor``, with the reactor begun."""
+        outcome: SimpleQueue[Any] = SimpleQueue()
+        with self.lock:
+            if self.ended:
+                raise end_of_program()
+            self.waiting.add(outcome)
+        calling: list[Deferred[None]] = []
+        self.reactor.callFromThread(lambda: calling.append(maybeDeferred(function, *args).addBoth(outcome.put)))
+        try:
+            result = outcome.get()
+        except BaseException:  # KeyboardInterrupt, or whatever else a signal's handler raises
+            self.reactor.callFromThread(lambda: calling[0].cancel())
+            raise
+        finally:
+            self.waiting.discard(outcome)
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result
+
+    # In the reactor's thread
+
+    def prepare(self) -> None:
+        self.services.startService()
+        self.reactor.addSystemEventTrigger("before", "shutdown", self.end)
+        self.reactor.addSystemEventTrigger("before", "shutdown", self.services.stopService)
+
+    def end(self) -> None:
+        """The reactor stops: nobody waits for it any more."""
+        with self.lock:
+            self.ended = True
+            for outcome in list(self.waiting):
+                outcome.put(Failure(end_of_program()))
+
+    # After a fork
 
     def settle_in(self, parent: ReactorThread) -> None:
         """Have nothing more to do with the parent's reactor, unless this process has begun to run it itself."""
@@ -81,17 +135,22 @@ class ReactorThread:
         if inherited is not None and default_reactor() is inherited and not runs_here:
             if parent.begun:
                 leave_sockets(inherited)
-            replace_reactor(inherited)
-            renew_crochet()
-        elif not event_loop()._started:
-            renew_crochet()  # from Python 3.13 on, a thread made before a fork can't be started after it
+            # In place, for modules that hold it. What it had is kept, as all of the parent's.
+            parent.kept = dict(vars(inherited))
+            vars(inherited).clear()
+            inherited.__init__()
+            threadable.ioThread = None  # the parent's thread; one of ours may come to have its number
 
 
-def use_running_reactor() -> None:
-    try:
-        crochet.no_setup()
-    except RuntimeError:  # crochet has been set up already, one way or the other
-        pass
+def log_to_python() -> None:
+    """Have Twisted log to Python's ``logging``, where the program looks. Warnings stay Python's."""
+    show_warning = warnings.showwarning
+    globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False)
+    warnings.showwarning = show_warning
+
+
+def end_of_program() -> RpcConnectionError:
+    return RpcConnectionError("the program is ending, and its connections are closed")
 
 
 def in_reactor(function: Callable[..., Any], *args: Any) -> Any:
@@ -99,57 +158,11 @@ def in_reactor(function: Callable[..., Any], *args: Any) -> Any:
 
     It may be ``async`` or give a Deferred, which is cancelled if the wait is interrupted.
     """
-    current().begin()
+    thread = current()
+    thread.begin()
     if threadable.isInIOThread():
         raise RuntimeError("this waits, and would hold the reactor whose thread it is: use txservices.standalone.rpc")
-    given_up: list[bool] = []
-
-    def run() -> Deferred[Any]:
-        return maybeDeferred(function, *args).addErrback(lambda failure: None if given_up else failure)
-
-    try:
-        result = crochet.run_in_reactor(run)()
-        try:
-            return result.wait(FOREVER)
-        except BaseException:  # KeyboardInterrupt, or what else a signal's handler raises; or it was the result
-            given_up.append(True)
-            result.cancel()
-            raise
-    except crochet.ReactorStopped:
-        raise RpcConnectionError("the program is ending, and its connections are closed") from None
-
-
-# Forks ----------------------------------------------------------------------------------------------------------------
-
-
-def event_loop() -> Any:
-    """Crochet's, of which there is one."""
-    setup: Any = crochet.setup
-    return setup.__self__
-
-
-def replace_reactor(inherited: Any) -> None:
-    """Another reactor of the same kind in place of the parent's."""
-    del sys.modules[REACTOR]
-    installReactor(type(inherited)())
-    threadable.ioThread = None  # the parent's thread; one of ours may come to have its number
-
-
-def renew_crochet() -> None:
-    """Crochet's event loop as it was when crochet was imported. In place: what it has decorated holds it."""
-    start_logging: Callable[..., Any] = legacy_log.startLoggingWithObserver
-    for observer in list(globalLogPublisher._observers):
-        if isinstance(observer, LegacyLogObserverWrapper) and isinstance(observer.legacyObserver, ThreadLogObserver):
-            globalLogPublisher.removeObserver(observer)  # its thread is gone: messages would pile up for it
-            start_logging = add_observer  # and logging has begun
-    at_end = FunctionRegistry()
-    watchdog = Watchdog(threading.main_thread(), at_end.run)
-    loop = event_loop()
-    type(loop).__init__(loop, default_reactor, at_end.register, start_logging, watchdog, reapAllProcesses)
-
-
-def add_observer(observer: Any, _: bool) -> None:
-    legacy_log.addObserver(observer)
+    return thread.call(function, *args)
 
 
 def leave_sockets(reactor: Any) -> None:

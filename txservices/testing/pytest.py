@@ -1,4 +1,4 @@
-"""nameko's fixtures for pytest suites, over a ``Stage``. The reactor runs in a thread of its own, by crochet.
+"""nameko's fixtures for pytest suites, over a ``Stage``. The reactor runs in a thread of its own.
 
     async def test_x(container_factory, rabbit_config):     # runs in the reactor's thread
         container = container_factory(ServiceX, rabbit_config)
@@ -150,15 +150,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(scope="session")
 def run() -> Run:
     """``run(function, *args)`` calls it in the reactor's thread, waits for what it gives, and gives or raises that."""
-    try:
-        import crochet
-    except ImportError:
-        raise pytest.UsageError("these fixtures run the reactor by crochet: pip install 'txservices[pytest]'") from None
+    from twisted.internet.defer import maybeDeferred
 
-    crochet.setup()
+    from txservices.standalone.reactor_thread import in_reactor
+    from txservices.utils import default_reactor
 
     def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return crochet.run_in_reactor(function)(*args, **kwargs).wait(TIMEOUT)
+        return in_reactor(lambda: maybeDeferred(function, *args, **kwargs).addTimeout(TIMEOUT, default_reactor()))
 
     return run
 
