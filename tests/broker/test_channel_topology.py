@@ -35,7 +35,7 @@ class ExchangeTests(ChannelTestCase):
             self.refused(406, f"{start} {text}", "exchange.declare", exchange="x", **arguments)
 
     def test_refused(self) -> None:
-        """Missing ones are 404, reserved ones and the default one 403, unknown types 503."""
+        """Missing ones are 404, reserved ones and the default one 403, unknown types 406."""
         missing = "NOT_FOUND - no exchange 'nope' in vhost '/'"
         default = "ACCESS_REFUSED - operation not permitted on the default exchange"
         self.refused(404, missing, "exchange.declare", exchange="nope", passive=True)
@@ -47,7 +47,9 @@ class ExchangeTests(ChannelTestCase):
         reserved = "ACCESS_REFUSED - exchange name 'amq.x' begins with 'amq.', which is the broker's own"
         self.refused(403, reserved, "exchange.declare", exchange="amq.x", type="direct")
         self.refused(403, reserved, "exchange.delete", exchange="amq.x")
-        self.refused_all(503, "exchange.declare", exchange="x", type="x-delayed-message")
+        unknown = "PRECONDITION_FAILED - unknown exchange type 'x-delayed-message' for exchange 'x' in vhost '/': "
+        types = "one of direct, fanout, topic, headers"
+        self.refused(406, unknown + types, "exchange.declare", exchange="x", type="x-delayed-message")
         for arguments in ({"x-match": "some"}, {"x-match": [1]}):
             answer, code, _ = self.client.refusal(
                 1, "queue.bind", queue="q", exchange="amq.headers", arguments=arguments

@@ -102,6 +102,9 @@ class DeadLetterTests(SynchronousTestCase):
                 "x-first-death-reason": "expired",
                 "x-first-death-queue": "q",
                 "x-first-death-exchange": "x",
+                "x-last-death-reason": "expired",
+                "x-last-death-queue": "q",
+                "x-last-death-exchange": "x",
             },
         )
         self.assertEqual(
@@ -119,6 +122,14 @@ class DeadLetterTests(SynchronousTestCase):
         deaths = [(death["queue"], death["reason"], death["count"]) for death in headers["x-death"]]
         self.assertEqual(deaths, [("q", "rejected", 2), ("wait", "expired", 1)])
         self.assertEqual((headers["x-first-death-queue"], letter.routing_key), ("q", "key"))
+
+    def test_last_death(self) -> None:
+        """The last death is named beside the first, as RabbitMQ does since 3.13."""
+        letter = messages.dead_letter(message(), "rejected", "q", "dlx", None, 0)
+        letter = messages.dead_letter(letter, "expired", "wait", "", None, 0)
+        headers = decode_properties(letter.header)["headers"]
+        named = [headers[f"x-{which}-death-{what}"] for which in ("first", "last") for what in ("queue", "reason")]
+        self.assertEqual(named, ["q", "rejected", "wait", "expired"])
 
     def test_circles(self) -> None:
         """A letter that comes back with nobody having rejected it goes in circles; one rejected on the way doesn't."""

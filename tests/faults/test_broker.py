@@ -362,7 +362,8 @@ class Limits(Mortal):
                 runs.append(size)
                 return "x" * size
 
-        set_limit = "application:set_env(rabbit, max_message_size, {}), persistent_term:erase(max_message_size)."
+        # what channels read is a term that RabbitMQ 3.10 makes of the setting whenever it is not there, and 4 only once
+        set_limit = "application:set_env(rabbit, max_message_size, {0}), persistent_term:put(max_message_size, {0})."
         await self.broker.ctl("eval", set_limit.format(100_000))
         try:
             await self.start(Big)

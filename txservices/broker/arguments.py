@@ -76,10 +76,10 @@ def check_queue(called: str, arguments: Mapping[str, Any]) -> None:
 
 
 def check_exchange(called: str, type: str, arguments: Mapping[str, Any]) -> None:
-    """``COMMAND_INVALID`` for a type that there isn't, as in RabbitMQ; ``PRECONDITION_FAILED`` for a bad alternate."""
+    """``PRECONDITION_FAILED`` for a type that does not exist, as in RabbitMQ 4, and for a bad alternate."""
     if type not in TYPES:
         raise AmqpError(
-            ReplyCode.COMMAND_INVALID, f"unknown exchange type '{type}' for {called}: one of {', '.join(TYPES)}"
+            ReplyCode.PRECONDITION_FAILED, f"unknown exchange type '{type}' for {called}: one of {', '.join(TYPES)}"
         )
     if not is_short(arguments.get("alternate-exchange", "")):
         raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"invalid arg 'alternate-exchange' for {called}: not a name")

@@ -137,9 +137,9 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
     }
     if "expiration" in properties:
         death["original-expiration"] = properties.pop("expiration")
-    headers.setdefault("x-first-death-reason", reason)
-    headers.setdefault("x-first-death-queue", queue)
-    headers.setdefault("x-first-death-exchange", message.exchange)
+    for name, value in (("reason", reason), ("queue", queue), ("exchange", message.exchange)):
+        headers.setdefault(f"x-first-death-{name}", value)
+        headers[f"x-last-death-{name}"] = value  # RabbitMQ has these since 3.13
     headers[X_DEATH] = [death, *deaths]
     properties["headers"] = headers
     header = encode_properties(properties)
