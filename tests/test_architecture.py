@@ -12,7 +12,7 @@ PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 # From the lowest up. A module imports from lower rows, and inside its own from what stands before it there.
 ROWS = {
-    "words": ["constants", "exceptions", "utils", "log_helpers"],
+    "words": ["exceptions", "utils", "log_helpers", "configuration", "constants"],
     "bytes": ["wire", "serialization"],
     "clients": ["broker", "amqp"],
     "core": ["extensions", "threads", "workers", "watchdog", "containers", "runners"],

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.amqp.publish import Sending, unconfirmed
@@ -48,8 +48,7 @@ FOREVER = float("inf")
 
 def rpc_exchange(config: Mapping[str, Any]) -> Exchange:
     """The exchange of requests and replies; both sides must have the same."""
-    name = config.get(constants.RPC_EXCHANGE_CONFIG_KEY) or constants.DEFAULT_RPC_EXCHANGE
-    return Exchange(name, type="topic")
+    return Exchange(configuration.RPC_EXCHANGE.of(config), type="topic")
 
 
 class Context(Protocol):
@@ -252,8 +251,7 @@ def call_options(base: Sending, options: Mapping[str, Any]) -> Sending:
 
 def default_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
     """A proxy's options on top of ``RPC_TIMEOUT``."""
-    timeout = config.get(constants.RPC_TIMEOUT_CONFIG_KEY, constants.DEFAULT_RPC_TIMEOUT)
-    return call_options(Sending(), {"timeout": timeout, **options})
+    return call_options(Sending(), {"timeout": configuration.RPC_TIMEOUT.of(config), **options})
 
 
 # Proxies --------------------------------------------------------------------------------------------------------------

@@ -1,57 +1,30 @@
-"""Every key of the configuration, every default, and every name on the wire.
+"""Names on the wire, and nameko's names for the keys of the configuration, whose table is ``configuration``.
 
 Names on the wire say nameko: its services and ours call each other, and this file is why they can.
 """
 
 from __future__ import annotations
 
+from txservices import configuration
+
 # Configuration ----------------------------------------------------------------------------------------------
 
-AMQP_URI_CONFIG_KEY = "AMQP_URI"
-AMQP_SSL_CONFIG_KEY = "AMQP_SSL"
-LOGIN_METHOD_CONFIG_KEY = "LOGIN_METHOD"
-HEARTBEAT_CONFIG_KEY = "HEARTBEAT"
-DEFAULT_HEARTBEAT = 60  # seconds; 0 or null for none
-
-SERIALIZER_CONFIG_KEY = "serializer"
-DEFAULT_SERIALIZER = "json"
-SERIALIZERS_CONFIG_KEY = "SERIALIZERS"
-ACCEPT_CONFIG_KEY = "ACCEPT"
-
-MAX_WORKERS_CONFIG_KEY = "max_workers"
-DEFAULT_MAX_WORKERS = 10
-PREFETCH_COUNT_CONFIG_KEY = "prefetch_count"  # as many messages as workers and 40 more, unless set
-PARENT_CALLS_CONFIG_KEY = "parent_calls_tracked"
-DEFAULT_PARENT_CALLS_TRACKED = 10
-SERVICE_CONTAINER_CLS_CONFIG_KEY = "SERVICE_CONTAINER_CLS"
-
-RPC_EXCHANGE_CONFIG_KEY = "rpc_exchange"
-DEFAULT_RPC_EXCHANGE = "nameko-rpc"
-AUTO_DELETE_EVENT_EXCHANGES_CONFIG_KEY = "AUTO_DELETE_EVENT_EXCHANGES"
-DECLARE_EVENT_EXCHANGES_CONFIG_KEY = "DECLARE_EVENT_EXCHANGES"
-QUEUE_TYPE_CONFIG_KEY = "QUEUE_TYPE"
-QUEUE_TYPES = ("classic", "quorum")
-
-RPC_TIMEOUT_CONFIG_KEY = "RPC_TIMEOUT"
-DEFAULT_RPC_TIMEOUT = 60.0  # seconds for the reply to a call; null for no end
-PUBLISH_TIMEOUT_CONFIG_KEY = "PUBLISH_TIMEOUT"
-DEFAULT_PUBLISH_TIMEOUT = 30.0  # seconds for the broker's confirm
-SHUTDOWN_TIMEOUT_CONFIG_KEY = "SHUTDOWN_TIMEOUT"
-DEFAULT_SHUTDOWN_TIMEOUT = 30.0  # seconds for running workers to finish; Kubernetes kills after 30 as well
-BROKER_START_TIMEOUT_CONFIG_KEY = "BROKER_START_TIMEOUT"  # seconds to wait for a first connection; null for no end
-CONSUMER_TIMEOUT_CONFIG_KEY = "CONSUMER_TIMEOUT"
-DEFAULT_CONSUMER_TIMEOUT = 1800.0  # seconds that a broker waits for an ack, as RabbitMQ does unless told otherwise
-BLOCKED_REACTOR_TIMEOUT_CONFIG_KEY = "BLOCKED_REACTOR_TIMEOUT"
-DEFAULT_BLOCKED_REACTOR_TIMEOUT = 1.0  # seconds that the reactor may be held before the log says by whom
-
-WEB_SERVER_CONFIG_KEY = "WEB_SERVER_ADDRESS"
-DEFAULT_WEB_SERVER_ADDRESS = "127.0.0.1:8000"
-WEB_BODY_MAX_CONFIG_KEY = "WEB_BODY_MAX"
-DEFAULT_WEB_BODY_MAX = 16 * 1024 * 1024  # bytes of a request's body
-WEBSOCKET_ORIGINS_CONFIG_KEY = "WEBSOCKET_ORIGINS"  # pages that may connect; those of our own address, unless set
-EMBEDDED_BROKER_ADDRESS_CONFIG_KEY = "EMBEDDED_BROKER_ADDRESS"
-DEFAULT_EMBEDDED_BROKER_ADDRESS = "127.0.0.1:5672"
-LOGGING_CONFIG_KEY = "LOGGING"
+AMQP_URI_CONFIG_KEY = configuration.AMQP_URI.name
+AMQP_SSL_CONFIG_KEY = configuration.AMQP_SSL.name
+LOGIN_METHOD_CONFIG_KEY = configuration.LOGIN_METHOD.name
+HEARTBEAT_CONFIG_KEY = configuration.HEARTBEAT.name
+DEFAULT_HEARTBEAT = configuration.HEARTBEAT.default
+SERIALIZER_CONFIG_KEY = configuration.SERIALIZER.name
+DEFAULT_SERIALIZER = configuration.SERIALIZER.default
+SERIALIZERS_CONFIG_KEY = configuration.SERIALIZERS.name
+ACCEPT_CONFIG_KEY = configuration.ACCEPT.name
+MAX_WORKERS_CONFIG_KEY = configuration.MAX_WORKERS.name
+DEFAULT_MAX_WORKERS = configuration.MAX_WORKERS.default
+PREFETCH_COUNT_CONFIG_KEY = configuration.PREFETCH_COUNT.name
+PARENT_CALLS_CONFIG_KEY = configuration.PARENT_CALLS_TRACKED.name
+DEFAULT_PARENT_CALLS_TRACKED = configuration.PARENT_CALLS_TRACKED.default
+RPC_EXCHANGE_CONFIG_KEY = configuration.RPC_EXCHANGE.name
+WEB_SERVER_CONFIG_KEY = configuration.WEB_SERVER_ADDRESS.name
 
 # On the wire ------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import (
     DependencyProvider,
@@ -70,11 +70,11 @@ def get_service_name(service_cls: type[Any]) -> str:
 
 def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
     """``ServiceContainer``, or what ``SERVICE_CONTAINER_CLS`` names in its place."""
-    key = constants.SERVICE_CONTAINER_CLS_CONFIG_KEY
+    key = configuration.SERVICE_CONTAINER_CLS
     try:
-        return import_from_path(config.get(key)) or ServiceContainer
+        return import_from_path(key.of(config)) or ServiceContainer
     except ImportError as error:
-        raise ConfigurationError(f"{key}: {error}: write the dotted path of a class") from error
+        raise ConfigurationError(f"{key.name}: {error}: write the dotted path of a class") from error
 
 
 class SharedServices(MultiService):
@@ -117,16 +117,17 @@ class ServiceContainer(Service):
         shared: SharedServices | None = None,
         clock: Any = None,
     ) -> None:
+        configuration.check(config)
+        if shared is None:  # else whoever made that has looked
+            configuration.warn_of_unknown(config)
         self.service_cls = service_cls
         self.service_name = get_service_name(service_cls)
         self.config = config
         self.clock: Any = default_reactor() if clock is None else clock
         self.owns_shared = shared is None
         self.shared = SharedServices() if shared is None else shared
-        self.max_workers = int(config.get(constants.MAX_WORKERS_CONFIG_KEY) or constants.DEFAULT_MAX_WORKERS)
-        self.parent_calls_tracked = int(
-            config.get(constants.PARENT_CALLS_CONFIG_KEY, constants.DEFAULT_PARENT_CALLS_TRACKED)
-        )
+        self.max_workers = configuration.MAX_WORKERS.of(config) or configuration.MAX_WORKERS.default
+        self.parent_calls_tracked = configuration.PARENT_CALLS_TRACKED.of(config)
         self.shared_extensions: dict[Any, SharedExtension] = {}
         self.dependencies: list[DependencyProvider] = []
         self.entrypoints: list[Entrypoint] = []
@@ -168,13 +169,12 @@ class ServiceContainer(Service):
     @property
     def serializer(self) -> str:
         """The name of the one that writes, unless an extension says otherwise."""
-        name: str = self.config.get(constants.SERIALIZER_CONFIG_KEY) or constants.DEFAULT_SERIALIZER
-        return name
+        return configuration.SERIALIZER.of(self.config)
 
     @property
     def accept(self) -> list[str]:
         """The names of those that are read."""
-        return list(self.config.get(constants.ACCEPT_CONFIG_KEY) or [self.serializer])
+        return list(configuration.ACCEPT.of(self.config) or [self.serializer])
 
     @property
     def on_worker_ended(self) -> list[Callable[[WorkerContext, Any, ExcInfo | None], None]]:
@@ -319,7 +319,7 @@ class ServiceContainer(Service):
 
     async def drain(self) -> None:
         """Let workers finish, those that wait for their turn too, for as long as they may."""
-        timeout = self.config.get(constants.SHUTDOWN_TIMEOUT_CONFIG_KEY, constants.DEFAULT_SHUTDOWN_TIMEOUT)
+        timeout = configuration.SHUTDOWN_TIMEOUT.of(self.config)
         idle = self.workers.when_idle()
         if timeout is not None:
             idle.addTimeout(timeout, self.clock)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.publish import Publisher
 from txservices.exceptions import ConfigurationError
@@ -63,8 +63,8 @@ def get_event_exchange(service_name: str, config: Mapping[str, Any]) -> Exchange
     return Exchange(
         constants.EVENT_EXCHANGE_TEMPLATE.format(service_name),
         type="topic",
-        auto_delete=bool(config.get(constants.AUTO_DELETE_EVENT_EXCHANGES_CONFIG_KEY)),
-        passive=config.get(constants.DECLARE_EVENT_EXCHANGES_CONFIG_KEY) is False,
+        auto_delete=configuration.AUTO_DELETE_EVENT_EXCHANGES.of(config),
+        passive=not configuration.DECLARE_EVENT_EXCHANGES.of(config),
     )
 
 

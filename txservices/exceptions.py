@@ -39,7 +39,10 @@ SAFE_DEPTH_MAX = 20  # containers inside each other in an error's arguments; wha
 
 
 class ConfigurationError(Exception):
-    """What the user wrote can't be: says what, and what to write."""
+    """What the user wrote can't be: says what, and what to write. Several mistakes are an argument each."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class CommandError(ConfigurationError):

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.amqp import publish
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import hand_over
@@ -158,9 +158,9 @@ def publisher_for(provider: Any, exchange: Any) -> publish.Publisher:
     container = provider.container
     config = container.config
     publisher: publish.Publisher = provider.publisher_cls(
-        config.get(constants.AMQP_URI_CONFIG_KEY),
-        ssl=config.get(constants.AMQP_SSL_CONFIG_KEY),
-        login_method=config.get(constants.LOGIN_METHOD_CONFIG_KEY),
+        configuration.AMQP_URI.of(config),
+        ssl=configuration.AMQP_SSL.of(config),
+        login_method=configuration.LOGIN_METHOD.of(config),
         exchange=exchange,
         **{**options_of(provider), **provider.options},
     )
@@ -228,9 +228,9 @@ class QueueConsumer(SharedExtension):
     def open(self, provider: Any) -> Deferred[None]:
         config = self.container.config
         queue_type = getattr(provider, "queue_type", None)
-        queue = with_queue_type(queue_of(provider.queue), config.get(constants.QUEUE_TYPE_CONFIG_KEY), queue_type)
+        queue = with_queue_type(queue_of(provider.queue), configuration.QUEUE_TYPE.of(config), queue_type)
         accept = getattr(provider, "accept", None)
-        read = config if accept is None else {**config, constants.ACCEPT_CONFIG_KEY: list(accept)}
+        read = config if accept is None else {**config, configuration.ACCEPT.name: list(accept)}
         where = f"{self.container.service_name}.{getattr(provider, 'method_name', provider)}"
         receive = partial(hand_over, Serializers.of(read).decode, provider.handle_message, where)
         consumer = self.providers[provider] = self.consume(queue, receive, getattr(provider, "prefetch_count", None))
@@ -248,8 +248,10 @@ class QueueConsumer(SharedExtension):
         self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int | None = None
     ) -> Subscription:
         """Have the queue's messages delivered to ``receive``; as many at once as told here, or in the configuration."""
-        count = prefetch_count or self.container.config.get(constants.PREFETCH_COUNT_CONFIG_KEY)
-        consumer = amqp(self.container).consume(queue, receive, count or self.container.max_workers + UNDER_WAY)
+        container = self.container
+        count = prefetch_count or configuration.PREFETCH_COUNT.of(container.config)
+        count = count or min(container.max_workers + UNDER_WAY, configuration.PREFETCH_MAX)
+        consumer = amqp(container).consume(queue, receive, count)
         self.opened.append(consumer)
         return consumer
 

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue, with_queue_type
 from txservices.amqp.publish import Publisher, options_of, unconfirmed
@@ -171,7 +171,7 @@ class RpcConsumer(SharedExtension):
             exchange,
             constants.RPC_ROUTING_KEY_TEMPLATE.format(self.container.service_name),
         )
-        self.queue = with_queue_type(queue, config.get(constants.QUEUE_TYPE_CONFIG_KEY))
+        self.queue = with_queue_type(queue, configuration.QUEUE_TYPE.of(config))
         self.responder = Responder(amqp(self.container), exchange.name, serializers)
 
     def start(self) -> Deferred[None] | None:

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, mayb
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txservices import configuration
 from txservices.containers import (
     ServiceContainer,
     SharedServices,
@@ -36,6 +37,8 @@ class ServiceRunner(MultiService):
 
     def __init__(self, config: Mapping[str, Any], clock: Any = None) -> None:
         super().__init__()
+        configuration.check(config)
+        configuration.warn_of_unknown(config)
         self.config = config
         self.clock = clock
         self.shared = SharedServices()

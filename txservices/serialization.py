@@ -22,7 +22,7 @@ import msgspec
 import yaml
 from attrs import frozen
 
-from txservices import constants
+from txservices import configuration
 from txservices.exceptions import ConfigurationError, DecodeError, EncodeError
 from txservices.utils import import_from_path
 
@@ -174,12 +174,12 @@ class Serializers:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.formats = dict(FORMATS)
-        for name, entry in (config.get(constants.SERIALIZERS_CONFIG_KEY) or {}).items():
+        for name, entry in configuration.SERIALIZERS.of(config).items():
             self.formats[name] = custom_format(name, entry)
         self.names = {form.content_type: name for name, form in self.formats.items()}
-        self.default: str = config.get(constants.SERIALIZER_CONFIG_KEY) or constants.DEFAULT_SERIALIZER
+        self.default = configuration.SERIALIZER.of(config)
         self.format(self.default)
-        accept = config.get(constants.ACCEPT_CONFIG_KEY) or [self.default]
+        accept = configuration.ACCEPT.of(config) or [self.default]
         self.accepted = {form.content_type: form for form in map(self.format, accept)}
 
     @classmethod

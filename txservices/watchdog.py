@@ -23,8 +23,7 @@ from twisted.logger import Logger
 
 import twisted
 import txservices
-from txservices import constants
-from txservices.exceptions import ConfigurationError
+from txservices import configuration
 from txservices.workers import Workers
 
 LOOKS = 4  # per timeout: a reactor that is held is found out after 1 to 1.5 timeouts
@@ -136,11 +135,5 @@ def stack_of(frame: FrameType) -> traceback.StackSummary:
 
 def watchdog(config: Mapping[str, Any], clock: Any) -> Service:
     """What watches the reactor as long as BLOCKED_REACTOR_TIMEOUT says; with null or 0 it watches nothing."""
-    given = config.get(constants.BLOCKED_REACTOR_TIMEOUT_CONFIG_KEY, constants.DEFAULT_BLOCKED_REACTOR_TIMEOUT)
-    if not given:
-        return Service()
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or given < 0:
-        raise ConfigurationError(
-            f"{constants.BLOCKED_REACTOR_TIMEOUT_CONFIG_KEY}: {given!r} is no number of seconds: write 1.0, or null"
-        )
-    return Watchdog(given, clock)
+    timeout = configuration.BLOCKED_REACTOR_TIMEOUT.of(config)
+    return Watchdog(timeout, clock) if timeout else Service()

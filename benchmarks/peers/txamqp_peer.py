@@ -20,7 +20,7 @@ from txamqp.protocol import AMQClient
 from txamqp.spec import Constant
 
 from benchmarks.peers import contract
-from txservices.amqp.address import parse_addresses
+from txservices.utils.address import parse_addresses
 from txservices.wire.spec import txamqp_spec
 
 

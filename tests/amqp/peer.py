@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from txservices.amqp.address import parse_address
 from txservices.amqp.channel import Channel
 from txservices.amqp.protocol import Protocol
+from txservices.utils.address import parse_address
 from txservices.wire import codec, frames
 from txservices.wire.spec import FRAME_METHOD, PROTOCOL_HEADER
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txservices.amqp.address import Address, parse_address, parse_addresses
 from txservices.exceptions import ConfigurationError
+from txservices.utils.address import Address, parse_address, parse_addresses
 
 URIS = [
     ("amqp://", Address("amqp", "localhost", 5672, "guest", "guest", "/")),

@@ -61,6 +61,16 @@ class Endings(SynchronousTestCase):
         self.assertEqual(self.stderr.getvalue(), "Error: a queue exists: with other arguments\n")
         self.assertEqual((self.reactor.stops, self.ending.status), (1, exits.MISTAKE))
 
+    def test_mistakes(self) -> None:
+        """Several are told in a line each."""
+        self.ending.fail(ConfigurationError("a: 1 is no b", "c: 2 is\nno d"))
+        self.assertEqual(self.stderr.getvalue(), "Error: a: 1 is no b\nError: c: 2 is no d\n")
+
+    def test_no_words(self) -> None:
+        """A mistake without a text is told by its name."""
+        self.ending.fail(ConfigurationError())
+        self.assertEqual(self.stderr.getvalue(), "Error: ConfigurationError\n")
+
     def test_crash(self) -> None:
         """Anything else is a crash, in the log with its traceback."""
         try:

@@ -224,6 +224,14 @@ class LateMistakes(Starts):
         self.app(HTTP)
         await self.mistake(self.start(WEB_SERVER_ADDRESS="http://here"), "WEB_SERVER_ADDRESS")
 
+    async def test_values(self) -> None:
+        """Values in a config that can't be: each is told in a line of its own."""
+        self.app(TICKS)
+        running = self.start("app", HEARTBEAT="x", max_workers="ten", RPC_TIMEOUT="60")
+        self.assertEqual(await running.exit(), 2, str(running))
+        told = [line.partition(" is no ")[0] for line in running.stderr.strip().splitlines()]
+        self.assertEqual(told, ["Error: max_workers: 'ten'", "Error: RPC_TIMEOUT: '60'", "Error: HEARTBEAT: 'x'"])
+
     async def test_port_taken(self) -> None:
         """The port for HTTP is another program's."""
         self.app(HTTP)

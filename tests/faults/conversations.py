@@ -11,7 +11,6 @@ from twisted.trial.unittest import TestCase
 
 from tests.faults.mutations import Pieces, pieces_of
 from tests.services import numbers
-from txservices.amqp.address import parse_address
 from txservices.amqp.channel import Publishing
 from txservices.amqp.entities import Queue
 from txservices.amqp.protocol import Protocol
@@ -24,6 +23,7 @@ from txservices.exceptions import AmqpError
 from txservices.messaging import consume
 from txservices.rpc import rpc
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.utils.address import parse_address
 from txservices.web.handlers import http
 from txservices.web.websocket import rpc as websocket_rpc
 from txservices.wire.codec import encode_properties

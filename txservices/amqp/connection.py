@@ -20,8 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txservices import constants
-from txservices.amqp.address import Address
+from txservices import configuration
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol
@@ -33,6 +32,7 @@ from txservices.exceptions import (
     ConnectionClosedByBroker,
     ConnectionLost,
 )
+from txservices.utils.address import Address
 from txservices.wire.spec import ReplyCode
 
 log = Logger()
@@ -66,7 +66,7 @@ class Connection(Service):
         addresses: tuple[Address, ...],
         name: str,
         clock: Any,
-        heartbeat: int = constants.DEFAULT_HEARTBEAT,
+        heartbeat: int | None = configuration.HEARTBEAT.default,
         mechanism: str = "PLAIN",
         tls: Mapping[str, Any] | bool | None = None,
         outbox: Outbox | None = None,
@@ -76,7 +76,7 @@ class Connection(Service):
         self.address = addresses[0]
         self.connection_name = name
         self.clock = clock
-        self.heartbeat = heartbeat
+        self.heartbeat = heartbeat or 0
         self.mechanism = mechanism
         self.tls = tls
         self.outbox = outbox or Outbox(clock)
@@ -240,7 +240,7 @@ class Connection(Service):
         self.tell_waiting(
             BrokerUnreachable(
                 f"no broker at {where} ({describe(error)}) within the {self.start_timeout} s of"
-                f" {constants.BROKER_START_TIMEOUT_CONFIG_KEY}: start it, or correct AMQP_URI; without that key a"
+                f" {configuration.BROKER_START_TIMEOUT.name}: start it, or correct AMQP_URI; without that key a"
                 " service waits for its broker"
             )
         )

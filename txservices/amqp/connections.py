@@ -11,18 +11,17 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
-from txservices import constants
-from txservices.amqp.address import Address, parse_addresses
+from txservices import configuration
 from txservices.amqp.connection import Connection
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.amqp.leaving import Leaving
 from txservices.amqp.outbox import Outbox
-from txservices.amqp.protocol import credentials
 from txservices.amqp.publisher import Publisher
 from txservices.amqp.subscription import Subscription
 from txservices.amqp.unacked import Unacked
 from txservices.exceptions import ConfigurationError
+from txservices.utils.address import Address, parse_addresses
 
 
 class Connections(MultiService):
@@ -32,11 +31,11 @@ class Connections(MultiService):
         self,
         addresses: tuple[Address, ...],
         clock: Any,
-        heartbeat: int = constants.DEFAULT_HEARTBEAT,
-        mechanism: str = "PLAIN",
-        tls: Mapping[str, Any] | bool | None = None,
-        start_timeout: float | None = None,
-        consumer_timeout: float = constants.DEFAULT_CONSUMER_TIMEOUT,
+        heartbeat: int,
+        mechanism: str,
+        tls: Mapping[str, Any] | bool | None,
+        start_timeout: float | None,
+        consumer_timeout: float,
     ) -> None:
         super().__init__()
         self.addresses = addresses
@@ -55,30 +54,27 @@ class Connections(MultiService):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], clock: Any = None) -> Connections:
-        """As AMQP_URI, HEARTBEAT, LOGIN_METHOD and AMQP_SSL say. ``ConfigurationError`` for values that can't be."""
+        """As a config says. ``ConfigurationError`` for all values in it that can't be."""
         if clock is None:
             from twisted.internet import reactor as clock
-        uri = config.get(constants.AMQP_URI_CONFIG_KEY)
-        if not uri:
+        configuration.check(config)
+        uri = configuration.AMQP_URI.of(config)
+        if uri is None:
             raise ConfigurationError(
                 "AMQP_URI is not configured: give the broker's address, amqp://user:password@host/"
             )
         addresses = parse_addresses(uri)
+        tls = configuration.AMQP_SSL.of(config)
         for address in addresses:  # its mistakes now, and not at the first attempt
-            endpoint_for(address, config.get(constants.AMQP_SSL_CONFIG_KEY), clock)
-        mechanism = config.get(constants.LOGIN_METHOD_CONFIG_KEY) or "PLAIN"
-        credentials(mechanism, "", "")
-        start_timeout = config.get(constants.BROKER_START_TIMEOUT_CONFIG_KEY)
+            endpoint_for(address, tls, clock)
         return cls(
             addresses,
             clock,
-            heartbeat=int(config.get(constants.HEARTBEAT_CONFIG_KEY, constants.DEFAULT_HEARTBEAT) or 0),
-            mechanism=mechanism,
-            tls=config.get(constants.AMQP_SSL_CONFIG_KEY),
-            start_timeout=None if start_timeout is None else float(start_timeout),
-            consumer_timeout=float(
-                config.get(constants.CONSUMER_TIMEOUT_CONFIG_KEY, constants.DEFAULT_CONSUMER_TIMEOUT) or 0
-            ),
+            heartbeat=configuration.HEARTBEAT.of(config) or 0,
+            mechanism=configuration.LOGIN_METHOD.of(config),
+            tls=tls,
+            start_timeout=configuration.BROKER_START_TIMEOUT.of(config),
+            consumer_timeout=configuration.CONSUMER_TIMEOUT.of(config) or 0,
         )
 
     @property
@@ -127,7 +123,7 @@ class Connections(MultiService):
         body: bytes,
         properties: dict[str, Any],
         mandatory: bool = False,
-        timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT,
+        timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
     ) -> Deferred[None]:
         """See ``Publisher.publish``."""
         return self.publisher.publish(exchange, routing_key, body, properties, mandatory, timeout)
@@ -140,7 +136,7 @@ class Connections(MultiService):
         properties: dict[str, Any],
         mandatory: bool,
         done: Callable[[Exception | None], None],
-        timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT,
+        timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
     ) -> None:
         """See ``Publisher.publish_then``."""
         self.publisher.publish_then(exchange, routing_key, body, properties, mandatory, done, timeout)

@@ -17,7 +17,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txservices import constants
+from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, queue_of
 from txservices.amqp.subscription import Subscription
@@ -68,16 +68,16 @@ class Consumer:
         login_method: str | None = None,
         queues: Iterable[Any] = (),
         callbacks: Iterable[Callback] = (),
-        heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
+        heartbeat: int | None = configuration.HEARTBEAT.default,
         prefetch_count: int = 0,
         accept: Iterable[str] | None = None,
     ) -> None:
         config = {
-            constants.AMQP_URI_CONFIG_KEY: amqp_uri,
-            constants.AMQP_SSL_CONFIG_KEY: ssl,
-            constants.LOGIN_METHOD_CONFIG_KEY: login_method,
-            constants.HEARTBEAT_CONFIG_KEY: heartbeat,
-            constants.ACCEPT_CONFIG_KEY: None if accept is None else list(accept),
+            configuration.AMQP_URI.name: amqp_uri,
+            configuration.AMQP_SSL.name: ssl,
+            configuration.LOGIN_METHOD.name: login_method,
+            configuration.HEARTBEAT.name: heartbeat,
+            configuration.ACCEPT.name: None if accept is None else list(accept),
         }
         self.queues = [queue_of(queue) for queue in queues]
         self.callbacks = list(callbacks)

@@ -10,11 +10,10 @@ from typing import Any
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from txservices.amqp.address import Address
 from txservices.exceptions import ConfigurationError
+from txservices.utils.address import Address
 
 CONNECT_TIMEOUT = 5.0  # seconds for a TCP connection to come about
-TLS_OPTIONS = ("ca_certs", "certfile", "keyfile")
 
 # The broker stands above this row: its endpoint is found by name, and loaded only for those who ask for it.
 MEMORY_ENDPOINT = "txservices.broker.memory:endpoint"
@@ -33,16 +32,10 @@ def endpoint_for(address: Address, tls: Mapping[str, Any] | bool | None, clock: 
 
 
 def tls_options(host: str, options: Mapping[str, Any]) -> Any:
-    """How to check the broker's certificate, and which one to show. Unknown options are refused, not passed over."""
+    """How to check the broker's certificate, and which one to show."""
     from OpenSSL.SSL import Error as OpenSSLError  # only who talks TLS pays for loading OpenSSL
     from twisted.internet import ssl
 
-    unknown = options.keys() - set(TLS_OPTIONS)
-    if unknown:
-        raise ConfigurationError(
-            f"AMQP_SSL: {', '.join(sorted(unknown))} is not known, {', '.join(TLS_OPTIONS)} are; certificates are"
-            " always checked, so a private authority goes into ca_certs"
-        )
     try:
         trust = None
         if "ca_certs" in options:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.exceptions import ConfigurationError
 
 NOTHING: Mapping[str, Any] = {}
@@ -196,9 +196,9 @@ def with_queue_type(entity: E, configured: str | None, wanted: str | None = None
     queue_type = wanted or configured
     if queue_type is None or not isinstance(entity, Queue):
         return entity
-    if queue_type not in constants.QUEUE_TYPES:
+    if queue_type not in configuration.QUEUE_TYPES:
         raise ConfigurationError(
-            f"{constants.QUEUE_TYPE_CONFIG_KEY}: {queue_type!r} is none of {', '.join(constants.QUEUE_TYPES)}"
+            f"{configuration.QUEUE_TYPE.name}: {queue_type!r} is none of {', '.join(configuration.QUEUE_TYPES)}"
         )
     if entity.exclusive or entity.auto_delete or not entity.durable:
         if wanted == "quorum":

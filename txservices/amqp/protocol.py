@@ -31,6 +31,7 @@ from txamqp.spec import Spec
 from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.outbox import Outbox, send
+from txservices.configuration import LOGIN_METHODS
 from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
@@ -47,14 +48,13 @@ from txservices.wire.tables import encode_table
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from txservices.amqp.address import Address
+    from txservices.utils.address import Address
 
 log = Logger()
 
 CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for the broker's close-ok before the socket is closed anyway
 SILENT_INTERVALS = 2  # heartbeat intervals without a byte after which a peer is dead (AMQP 0-9-1, 4.2.7)
-MECHANISMS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
 
 CAPABILITIES = {
     "publisher_confirms": True,
@@ -80,7 +80,7 @@ def credentials(mechanism: str, username: str, password: str) -> bytes:
         return encode_table({"LOGIN": username, "PASSWORD": password})[4:]
     if mechanism == "EXTERNAL":
         return b""
-    raise ConfigurationError(f"LOGIN_METHOD {mechanism!r} is none of {', '.join(MECHANISMS)}")
+    raise ConfigurationError(f"LOGIN_METHOD {mechanism!r} is none of {', '.join(LOGIN_METHODS)}")
 
 
 class Delegate(TwistedDelegate):

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue, entity_of, exchange_of, with_queue_type
 from txservices.exceptions import UndeliverableMessage
@@ -60,7 +60,7 @@ class Sending:
     compression: str | None = None
     mandatory: bool = False
     use_confirms: bool = True
-    timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT
+    timeout: float | None = configuration.PUBLISH_TIMEOUT.default
     routing_key: str = ""
     declare: tuple[Exchange | Queue, ...] = ()
     queue_type: str | None = None
@@ -70,8 +70,8 @@ class Sending:
     @classmethod
     def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
         """As the configuration says, with these options on top."""
-        timeout = config.get(constants.PUBLISH_TIMEOUT_CONFIG_KEY, constants.DEFAULT_PUBLISH_TIMEOUT)
-        return cls(timeout=timeout, queue_type=config.get(constants.QUEUE_TYPE_CONFIG_KEY)).merged(options)
+        timeout, queue_type = configuration.PUBLISH_TIMEOUT.of(config), configuration.QUEUE_TYPE.of(config)
+        return cls(timeout=timeout, queue_type=queue_type).merged(options)
 
     def merged(self, options: Mapping[str, Any]) -> Sending:
         """With these options on top. ``TypeError`` for one that means nothing."""
@@ -264,9 +264,9 @@ class Publisher:
         self, amqp_uri: str | None, ssl: Any = None, login_method: str | None = None, exchange: Any = "", **options: Any
     ) -> None:
         self.config = {
-            constants.AMQP_URI_CONFIG_KEY: amqp_uri,
-            constants.AMQP_SSL_CONFIG_KEY: ssl,
-            constants.LOGIN_METHOD_CONFIG_KEY: login_method,
+            configuration.AMQP_URI.name: amqp_uri,
+            configuration.AMQP_SSL.name: ssl,
+            configuration.LOGIN_METHOD.name: login_method,
         }
         self.exchange = name_of(exchange)
         self.options = options

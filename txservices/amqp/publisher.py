@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txservices import constants
+from txservices import configuration
 from txservices.amqp.channel import Channel, Publishing
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.nacked import Nacked
@@ -73,7 +73,7 @@ class Publisher:
         body: bytes,
         properties: dict[str, Any],
         mandatory: bool = False,
-        timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT,
+        timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
     ) -> Deferred[None]:
         """Publish a message; fires when the broker has confirmed it.
 
@@ -101,7 +101,7 @@ class Publisher:
         properties: dict[str, Any],
         mandatory: bool,
         done: Callable[[Exception | None], None],
-        timeout: float | None = constants.DEFAULT_PUBLISH_TIMEOUT,
+        timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
     ) -> None:
         """``publish`` without a Deferred, for the hot path: ``done`` is called once, with None or the error."""
         message_id = properties.get("message_id")

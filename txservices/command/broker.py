@@ -9,27 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from txservices import configuration
 from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
 from txservices.command import probe
-from txservices.constants import (
-    AMQP_URI_CONFIG_KEY,
-    DEFAULT_EMBEDDED_BROKER_ADDRESS,
-    EMBEDDED_BROKER_ADDRESS_CONFIG_KEY,
-)
 from txservices.exceptions import ConfigurationError
+from txservices.utils.address import BROKER_ADDRESS, host_and_port
 
 EMBEDDED = "embedded"  # the name of the broker in memory://embedded
 
 
 def embedded_address(config: Mapping[str, Any]) -> tuple[str, int]:
-    given = str(config.get(EMBEDDED_BROKER_ADDRESS_CONFIG_KEY) or DEFAULT_EMBEDDED_BROKER_ADDRESS)
-    host, _, port = given.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
-        raise ConfigurationError(
-            f"{EMBEDDED_BROKER_ADDRESS_CONFIG_KEY}: {given!r} is not an address: write host:port, as 127.0.0.1:5672"
-        )
-    return host or "127.0.0.1", int(port)
+    address = host_and_port(configuration.EMBEDDED_BROKER_ADDRESS.of(config), BROKER_ADDRESS)
+    assert address is not None, "the key's check knows no other"
+    return address
 
 
 async def listen(host: str, port: int, reactor: Any) -> Broker:
@@ -51,16 +44,16 @@ async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
 
     ``ConfigurationError`` if nothing answers there.
     """
-    if config.get(AMQP_URI_CONFIG_KEY):
+    if configuration.AMQP_URI.of(config):
         return dict(config)
     host, port = embedded_address(config)
     uri = await neighbour(host, port, reactor)
     if uri is None:
         raise ConfigurationError(
             f"no broker on {host}:{port}: start one (`txservices run MODULE`, `txservices broker`),"
-            f" or name yours with --broker or {AMQP_URI_CONFIG_KEY}"
+            f" or name yours with --broker or {configuration.AMQP_URI.name}"
         )
-    return {**config, AMQP_URI_CONFIG_KEY: uri}
+    return {**config, configuration.AMQP_URI.name: uri}
 
 
 async def neighbour(host: str, port: int, reactor: Any) -> str | None:
@@ -72,6 +65,7 @@ async def neighbour(host: str, port: int, reactor: Any) -> str | None:
     if answer is probe.Answer.OTHER:
         raise ConfigurationError(
             f"port {port} on {host} is taken by a program that does not speak AMQP: name a broker with"
-            f" --broker or {AMQP_URI_CONFIG_KEY}, or set {EMBEDDED_BROKER_ADDRESS_CONFIG_KEY} to a free port"
+            f" --broker or {configuration.AMQP_URI.name}, or set {configuration.EMBEDDED_BROKER_ADDRESS.name} to a"
+            " free port"
         )
     return f"amqp://guest:guest@{host}:{port}/" if answer is probe.Answer.BROKER else None

@@ -18,10 +18,10 @@ from attrs import evolve
 from twisted.internet import task
 from twisted.logger import LogLevel
 
+from txservices import configuration
 from txservices.command import exits, logs, reloading, tap
 from txservices.command.broker import for_client
 from txservices.command.options import Given
-from txservices.constants import AMQP_URI_CONFIG_KEY
 from txservices.exceptions import CommandError, ConfigurationError
 from txservices.utils import sanitize_url
 
@@ -183,10 +183,10 @@ def shell(given: Given, interface: str | None) -> None:
 def show_config(given: Given) -> None:
     """Print the config that the services would get. Passwords in addresses are hidden."""
     config = (given if given.path else evolve(given, path="config.yaml")).config()
-    uri = config.get(AMQP_URI_CONFIG_KEY)
+    uri = configuration.AMQP_URI.of(config)
     if uri:
         shown = [sanitize_url(one) for one in uri] if isinstance(uri, list) else sanitize_url(uri)
-        config[AMQP_URI_CONFIG_KEY] = shown
+        config[configuration.AMQP_URI.name] = shown
     click.echo(yaml.safe_dump(config, default_flow_style=False, allow_unicode=True), nl=False)
 
 
@@ -204,6 +204,7 @@ def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -
 
     async def main(reactor: Any) -> None:
         logs.begin({}, sys.stderr, LogLevel.warn)
+        configuration.warn_of_unknown(config)
         try:
             await work(await for_client(config, reactor))
         except exits.MISTAKES as error:

@@ -93,15 +93,16 @@ class Ending:
 
 
 def tell(error: BaseException) -> None:
-    """Print an error to stderr in one line. An error in the user's own module comes with its traceback."""
+    """Print an error to stderr, a line for each mistake. An error in the user's own module comes with its traceback."""
     # not to sys.stderr, which twistd redirects to its log
     if isinstance(error, BrokenModule) and error.__cause__ is not None:
         print(traceback_of(error.__cause__), end="", file=sys.__stderr__)
-    print(f"Error: {one_line(error)}", file=sys.__stderr__, flush=True)
+    for mistake in (isinstance(error, ConfigurationError) and error.args) or [error]:
+        print(f"Error: {one_line(mistake)}", file=sys.__stderr__, flush=True)
 
 
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(mistake: object) -> str:
+    return " ".join(str(mistake).split()) or type(mistake).__name__
 
 
 def traceback_of(error: BaseException) -> str:

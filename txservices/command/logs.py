@@ -36,7 +36,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from txservices.constants import LOGGING_CONFIG_KEY
+from txservices import configuration
 from txservices.exceptions import ConfigurationError
 from txservices.workers import this_worker
 
@@ -133,7 +133,7 @@ def to_file(file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
 
 def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedConstant = LogLevel.info) -> None:
     """Start logging, in a process where nobody else does: under `txservices run` and other commands."""
-    observer: ILogObserver = ToStandard() if config.get(LOGGING_CONFIG_KEY) else to_file(file, level)
+    observer: ILogObserver = ToStandard() if configuration.LOGGING.of(config) else to_file(file, level)
     standard(config)
     globalLogBeginner.beginLoggingTo([notes_call_id, observer], redirectStandardIO=False)
 
@@ -141,7 +141,7 @@ def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedCons
 def join(config: Mapping[str, Any]) -> None:
     """Add our observers to the log of twistd, which starts logging later."""
     globalLogPublisher.addObserver(notes_call_id)
-    if config.get(LOGGING_CONFIG_KEY):
+    if configuration.LOGGING.of(config):
         globalLogPublisher.addObserver(ToStandard())
     standard(config)
 
@@ -149,7 +149,7 @@ def join(config: Mapping[str, Any]) -> None:
 def standard(config: Mapping[str, Any]) -> None:
     """Set up the standard library's logging. ``ConfigurationError`` if LOGGING is wrong."""
     logging.setLogRecordFactory(make_record_with_call_id)
-    wanted = config.get(LOGGING_CONFIG_KEY)
+    wanted = configuration.LOGGING.of(config)
     if not wanted:
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ToTwisted()])
         return

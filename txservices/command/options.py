@@ -15,20 +15,22 @@ from typing import Any
 
 from attrs import frozen
 
-from txservices.amqp.address import DEFAULT_USER, parse_addresses
+from txservices import configuration
 from txservices.command import settings
-from txservices.constants import (
-    ACCEPT_CONFIG_KEY,
-    AMQP_URI_CONFIG_KEY,
-    EMBEDDED_BROKER_ADDRESS_CONFIG_KEY,
-    RPC_EXCHANGE_CONFIG_KEY,
-    SERIALIZER_CONFIG_KEY,
-)
 from txservices.utils import sanitize_url
+from txservices.utils.address import DEFAULT_USER, parse_addresses
 
 # Keys that a client and the services it calls must have in common. The values of other keys are not shown: they may
 # be secret.
-IN_COMMON = (EMBEDDED_BROKER_ADDRESS_CONFIG_KEY, RPC_EXCHANGE_CONFIG_KEY, SERIALIZER_CONFIG_KEY, ACCEPT_CONFIG_KEY)
+IN_COMMON = [
+    key.name
+    for key in (
+        configuration.EMBEDDED_BROKER_ADDRESS,
+        configuration.RPC_EXCHANGE,
+        configuration.SERIALIZER,
+        configuration.ACCEPT,
+    )
+]
 
 
 @frozen
@@ -46,10 +48,13 @@ class Given:
     defines: tuple[str, ...] = ()
 
     def config(self) -> dict[str, Any]:
-        """The configuration that they give together. ``ConfigurationError`` if the file or a value can't be read."""
+        """The configuration that they give together. ``ConfigurationError`` if the file or any value is wrong."""
         config = settings.load(self.path) if self.path else {}
         config.update(settings.define(each) for each in self.defines)
-        return {**config, AMQP_URI_CONFIG_KEY: self.broker} if self.broker else config
+        if self.broker:
+            config[configuration.AMQP_URI.name] = self.broker
+        configuration.check(config)
+        return config
 
     def to_type(self) -> str:
         """The options with which another command reaches the same broker, each with a space before it."""
@@ -58,7 +63,7 @@ class Given:
             key, value = settings.define(each)
             if key in IN_COMMON:
                 options += f" --define {shlex.quote(each)}"
-            elif key == AMQP_URI_CONFIG_KEY and value and not self.broker:
+            elif key == configuration.AMQP_URI.name and value and not self.broker:
                 options += f" --broker {shlex.quote(without_secret(value))}"
         return f"{options} --broker {shlex.quote(without_secret(self.broker))}" if self.broker else options
 

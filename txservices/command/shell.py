@@ -21,12 +21,11 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from txservices import __version__
+from txservices import __version__, configuration
 from txservices.calls import ClusterProxy
 from txservices.command import exits
 from txservices.command.broker import for_client
 from txservices.command.options import Given
-from txservices.constants import AMQP_URI_CONFIG_KEY
 from txservices.exceptions import CommandError
 from txservices.standalone.blocking import ClusterRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import in_reactor
@@ -69,7 +68,7 @@ class Cluster:
 def interact(given: Given, interface: str | None) -> None:
     """Run a prompt until the user leaves it, or run what is piped in. ``SystemExit`` with 1 after an error in that."""
     config = given.config()
-    if not config.get(AMQP_URI_CONFIG_KEY):
+    if not configuration.AMQP_URI.of(config):
         config = in_reactor(for_client, config, default_reactor())
     cluster = Cluster(config)
     namespace = {"__name__": "__console__", "__doc__": None, "n": cluster}
@@ -84,7 +83,7 @@ def interact(given: Given, interface: str | None) -> None:
 
 
 def banner(given: Given, config: Mapping[str, Any]) -> str:
-    uris = config[AMQP_URI_CONFIG_KEY]
+    uris = config[configuration.AMQP_URI.name]
     broker = ", ".join(sanitize_url(uri) for uri in ([uris] if isinstance(uris, str) else uris))
     origin = " (from --config)" if given.path and not given.broker else ""
     return (

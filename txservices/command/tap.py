@@ -17,18 +17,14 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
 
-from txservices.amqp.address import parse_addresses
+from txservices import configuration
 from txservices.broker.broker import Broker
 from txservices.command import announce, exits, loading, logs
 from txservices.command.broker import EMBEDDED, close, embedded_address, listen, neighbour
 from txservices.command.options import Given, command_to_type
-from txservices.constants import (
-    AMQP_URI_CONFIG_KEY,
-    DEFAULT_WEB_SERVER_ADDRESS,
-    WEB_SERVER_CONFIG_KEY,
-)
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
+from txservices.utils.address import parse_addresses
 from txservices.watchdog import watchdog
 
 log = Logger()
@@ -210,7 +206,7 @@ class ServiceTree(Running):
 
     async def broker_to_use(self) -> str:
         """See to a broker: the configured one, the embedded one, or one in its place. Gives its description."""
-        if uris := self.config.get(AMQP_URI_CONFIG_KEY):
+        if uris := configuration.AMQP_URI.of(self.config):
             return ", ".join(str(address) for address in parse_addresses(uris))
         host, port = embedded_address(self.config)
         try:
@@ -219,9 +215,9 @@ class ServiceTree(Running):
             uri = await neighbour(host, port, self.ending.reactor)
             if uri is None:
                 raise  # nothing listens on the port, yet it can't be opened: no permission, or not our address
-            self.config[AMQP_URI_CONFIG_KEY] = uri
+            self.config[configuration.AMQP_URI.name] = uri
             return f"the one on {host}:{port}, which another process has"
-        self.config[AMQP_URI_CONFIG_KEY] = f"memory://{EMBEDDED}"
+        self.config[configuration.AMQP_URI.name] = f"memory://{EMBEDDED}"
         return f"embedded, on {host}:{port} (it keeps nothing when this process ends)"
 
     async def go_down(self) -> None:
@@ -257,5 +253,5 @@ def needs_amqp(container: Any) -> bool:
 
 
 def http_address(config: Mapping[str, Any]) -> str:
-    address = str(config.get(WEB_SERVER_CONFIG_KEY) or DEFAULT_WEB_SERVER_ADDRESS)
+    address = str(configuration.WEB_SERVER_ADDRESS.of(config))
     return f"http://{address if ':' in address else f'127.0.0.1:{address}'}"

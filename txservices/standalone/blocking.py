@@ -29,7 +29,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 
-from txservices import constants
+from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.publish import Sending, send, unconfirmed
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
@@ -124,7 +124,7 @@ class Share(MultiService):
             try:
                 await waiter
             except DeferredTimeout:
-                uri = sanitize_url(str(self.config.get(constants.AMQP_URI_CONFIG_KEY)))
+                uri = sanitize_url(str(configuration.AMQP_URI.of(self.config)))
                 raise RpcConnectionError(f"no broker at {uri} within {timeout:g} s: is it running?") from None
         return self.client
 

@@ -31,9 +31,9 @@ class Dispatcher:
 
     def __init__(self, config: Mapping[str, Any], clock: Any = None, **options: Any) -> None:
         self.config = config
+        self.connections = Connections.from_config(config, clock)
         self.sending = Sending.of(config, options)
         self.serializers = Serializers.of(config)
-        self.connections = Connections.from_config(config, clock)
         self.stopped = False
 
     def __call__(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:

@@ -18,7 +18,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
-from txservices import constants
+from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.publish import unconfirmed
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
@@ -72,8 +72,8 @@ class StandaloneProxy(Generic[P]):
         self.config = config
         self.clock = clock
         self.caller = Caller.of(context_data)
-        self.sending = default_options(config, options)
         self.connections = Connections.from_config(config, clock)
+        self.sending = default_options(config, options)
         self.client = Client(self.connections, NAME, config, clock)
 
     def proxy(self) -> P:
@@ -98,7 +98,7 @@ class StandaloneProxy(Generic[P]):
             await ready
         except DeferredTimeout:
             await self.stop()
-            uri = sanitize_url(str(self.config.get(constants.AMQP_URI_CONFIG_KEY)))
+            uri = sanitize_url(str(configuration.AMQP_URI.of(self.config)))
             raise RpcConnectionError(f"no broker at {uri} within {self.sending.timeout:g} s: is it running?") from None
         except Exception:
             await self.stop()

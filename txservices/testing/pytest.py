@@ -184,9 +184,9 @@ def vhost_pipeline(request: pytest.FixtureRequest, run: Run, rabbit_manager: Cli
     import random
     import string
 
-    from txservices.amqp.address import parse_address
     from txservices.testing.rabbit import HTTPError
     from txservices.testing.utils import ResourcePipeline
+    from txservices.utils.address import parse_address
     from txservices.utils.retry import retry
 
     username = parse_address(option(request.config, "amqp_uri") or AMQP_URI).username
@@ -237,7 +237,7 @@ def stage(request: pytest.FixtureRequest, run: Run) -> Iterator[Stage]:
 @pytest.fixture
 def rabbit_config(stage: Stage) -> dict[str, Any]:
     """A configuration with the test's broker; also the ``username`` and the ``vhost`` there."""
-    from txservices.amqp.address import parse_address
+    from txservices.utils.address import parse_address
 
     address = parse_address(stage.config["AMQP_URI"])
     return {**stage.config, "username": address.username, "vhost": address.vhost}

@@ -21,7 +21,7 @@ from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from txservices import constants
+from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue
 from txservices.broker import memory
@@ -31,15 +31,15 @@ from txservices.serialization import Serializers
 from txservices.standalone.events import Dispatcher
 from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
 from txservices.utils import default_reactor
-from txservices.web.server import Listener, body_max_of, parse_address
+from txservices.web.server import Listener, parse_address
 from txservices.web.site import WebSite
 
 numbers = itertools.count(1)
 
 DEFAULTS = {
-    constants.WEB_SERVER_CONFIG_KEY: constants.DEFAULT_WEB_SERVER_ADDRESS,
-    constants.RPC_TIMEOUT_CONFIG_KEY: 10,  # seconds: a call that nobody answers fails before the test does
-    constants.SHUTDOWN_TIMEOUT_CONFIG_KEY: 1,
+    configuration.WEB_SERVER_ADDRESS.name: configuration.WEB_SERVER_ADDRESS.default,
+    configuration.RPC_TIMEOUT.name: 10,  # seconds: a call that nobody answers fails before the test does
+    configuration.SHUTDOWN_TIMEOUT.name: 1,
 }
 
 
@@ -68,7 +68,7 @@ class Stage:
 
     def __init__(self, **config: Any) -> None:
         self.broker = f"testing-{next(numbers)}"
-        self.config: dict[str, Any] = {constants.AMQP_URI_CONFIG_KEY: f"memory://{self.broker}", **DEFAULTS, **config}
+        self.config: dict[str, Any] = {configuration.AMQP_URI.name: f"memory://{self.broker}", **DEFAULTS, **config}
         self.shared: dict[str, SharedServices] = {}  # by broker
         self.containers: list[ServiceContainer] = []
         self.runners: list[ServiceRunner] = []
@@ -80,7 +80,7 @@ class Stage:
     def container(self, service_cls: type[Any], config: Mapping[str, Any] | None = None) -> ServiceContainer:
         """A container that is yet to be started. All of them share what those of a process would."""
         config = self.config if config is None else config
-        broker = str(config.get(constants.AMQP_URI_CONFIG_KEY))
+        broker = str(configuration.AMQP_URI.of(config))
         shared = self.shared.get(broker)
         if shared is None:
             shared = self.shared[broker] = SharedServices()
@@ -122,14 +122,14 @@ class Stage:
 
     def web_session(self) -> WebSession:
         """An HTTP client of the services, as treq's."""
-        host, port = parse_address(self.config[constants.WEB_SERVER_CONFIG_KEY])
+        host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(self.config))
         session = WebSession(f"http://{host}:{port}", self.listener)
         self.stops.append(session.close)
         return session
 
     def web_endpoint(self) -> IStreamClientEndpoint:
         """What connects to the web server, in memory; the connections end with the test."""
-        host, port = parse_address(self.config[constants.WEB_SERVER_CONFIG_KEY])
+        host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(self.config))
         return SiteEndpoint(self.web_session(), host, port)
 
     def listener(self, host: str, port: int) -> MemoryListener | None:
@@ -152,7 +152,7 @@ class Stage:
 
         ``TimeoutError`` if none comes in ``timeout`` seconds; without ``block``, if none is there.
         """
-        config = self.config if accept is None else {**self.config, constants.ACCEPT_CONFIG_KEY: accept}
+        config = self.config if accept is None else {**self.config, configuration.ACCEPT.name: accept}
         connections = Connections.from_config(config)
         connections.startService()
         received: Deferred[Message] = Deferred()
@@ -234,9 +234,10 @@ class MemoryListener(Listener):
 
 def serve_in_memory(shared: SharedServices, config: Mapping[str, Any]) -> None:
     """Be there before ``WebServer`` asks for a listener."""
-    host, port = parse_address(config.get(constants.WEB_SERVER_CONFIG_KEY) or constants.DEFAULT_WEB_SERVER_ADDRESS)
+    host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
     shared.get(
-        f"web:{host}:{port}", lambda: MemoryListener(host, port, WebSite(body_max_of(config), default_reactor()))
+        f"web:{host}:{port}",
+        lambda: MemoryListener(host, port, WebSite(configuration.WEB_BODY_MAX.of(config), default_reactor())),
     )
 
 

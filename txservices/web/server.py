@@ -26,16 +26,15 @@ from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, Not
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule
 from werkzeug.wrappers import Response
 
-from txservices import constants
+from txservices import configuration
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
 from txservices.utils import default_reactor
+from txservices.utils.address import PORT_MAX, WEB_ADDRESS, host_and_port
 from txservices.web.messages import HttpRequest, unavailable
 from txservices.web.site import Answer, Received, WebSite
 
 BACKLOG = 1024  # connections that wait to be accepted, where the system allows as many
-PORT_MAX = 65_535
-ADDRESS = re.compile(r"(?:(?P<host>[^\s:/@\[\]]+):)?(?P<port>\d{1,5})", re.ASCII)
 HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # what a client may have us write into a redirect
 VARIABLE = re.compile(r"<(?:(?P<converter>[^<>:]*(?:\([^)]*\))?):)?[^<>:]+>")
 
@@ -44,14 +43,10 @@ log = Logger()
 
 def parse_address(text: object) -> tuple[str, int]:
     """``[host:]port`` as host and port; without a host it is this machine's loopback. Or ``ConfigurationError``."""
-    match = ADDRESS.fullmatch(str(text))
-    if match is None or int(match["port"]) > PORT_MAX:
-        raise ConfigurationError(
-            f"{constants.WEB_SERVER_CONFIG_KEY}: {str(text)!r} is no address: write host:port or port,"
-            " as 0.0.0.0:8000 or 8000"
-        )
-    default, _, _ = constants.DEFAULT_WEB_SERVER_ADDRESS.partition(":")
-    return match["host"] or default, int(match["port"])
+    key = configuration.WEB_SERVER_ADDRESS
+    address = host_and_port(key.of({key.name: text}), WEB_ADDRESS)
+    assert address is not None, "the key's check knows no other"
+    return address
 
 
 class Router(KleinResource):
@@ -195,7 +190,7 @@ class Listener(Service):
         except CannotListenError as error:
             raise ConfigurationError(
                 f"can't listen at {self.host}:{self.wanted_port}: {error.socketError}: end the program that does, or"
-                f" set {constants.WEB_SERVER_CONFIG_KEY} to another host:port (port 0 is any free one)"
+                f" set {configuration.WEB_SERVER_ADDRESS.name} to another host:port (port 0 is any free one)"
             ) from error
         self.site.closing = False
         self.port = self.listening.getHost().port
@@ -244,9 +239,8 @@ class WebServer(ProviderCollector, SharedExtension):
     def find_listener(self) -> Listener:
         """Who listens at the configured address, for all services of the process."""
         config, container = self.container.config, self.container
-        address = config.get(constants.WEB_SERVER_CONFIG_KEY)
-        host, port = parse_address(constants.DEFAULT_WEB_SERVER_ADDRESS if address is None else address)
-        body_max = body_max_of(config)
+        host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
+        body_max = configuration.WEB_BODY_MAX.of(config)
         listener: Listener = container.shared.get(
             f"web:{host}:{port}", lambda: Listener(host, port, WebSite(body_max, container.clock))
         )
@@ -291,11 +285,3 @@ class WebServer(ProviderCollector, SharedExtension):
     def context_data_from_headers(self, request: HttpRequest) -> dict[str, Any]:
         """What the worker's context begins with. To be overridden: a header here is what any client may claim."""
         return {}
-
-
-def body_max_of(config: Mapping[str, Any]) -> int:
-    key = constants.WEB_BODY_MAX_CONFIG_KEY
-    wanted = config.get(key, constants.DEFAULT_WEB_BODY_MAX)
-    if type(wanted) is not int or wanted < 0:
-        raise ConfigurationError(f"{key}: {wanted!r} is no number of bytes: write one, as {16 * 1024 * 1024}")
-    return wanted

@@ -38,7 +38,7 @@ from twisted.logger import Logger
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
-from txservices import constants
+from txservices import configuration
 from txservices.exceptions import (
     ConfigurationError,
     ConnectionNotFound,
@@ -58,7 +58,7 @@ from txservices.extensions import (
 )
 from txservices.threads import in_reactor
 from txservices.web.messages import HttpRequest, text_response, unavailable
-from txservices.web.server import Listener, WebServer, body_max_of
+from txservices.web.server import Listener, WebServer
 from txservices.web.site import Received
 from txservices.web.sockets import CloseReason, Socket, handshake
 
@@ -173,8 +173,9 @@ class WebSockets(Service):
 
     def __init__(self, listener: Listener, config: Mapping[str, Any]) -> None:
         self.listener = listener
-        self.body_max = body_max_of(config)
-        self.origins = config.get(constants.WEBSOCKET_ORIGINS_CONFIG_KEY)
+        self.body_max = configuration.WEB_BODY_MAX.of(config)
+        origins = configuration.WEBSOCKET_ORIGINS.of(config)
+        self.origins = [origins] if isinstance(origins, str) else origins
         self.methods: dict[str, WebSocketRpc] = {}
         self.servers: dict[WebSocketServer, None] = {}
         self.connections: dict[str, Connection] = {}
@@ -203,7 +204,7 @@ class WebSockets(Service):
             one, two = (each.container.service_name for each in (other, provider))
             raise ConfigurationError(
                 f"{one} and {two} both have a WebSocket method {name!r}, at one {self.url}: rename one, or run the"
-                f" services in processes of their own, each with its {constants.WEB_SERVER_CONFIG_KEY}"
+                f" services in processes of their own, each with its {configuration.WEB_SERVER_ADDRESS.name}"
             )
         self.methods[name] = provider
 
@@ -244,7 +245,7 @@ class WebSockets(Service):
         origin = request.headers.get("Origin")
         if origin is None or self.takes_origin(origin, request.headers.get("Host", "")):
             return None
-        key = constants.WEBSOCKET_ORIGINS_CONFIG_KEY
+        key = configuration.WEBSOCKET_ORIGINS.name
         log.warn("a page of {origin} may not open a WebSocket: add it to {key} if it should", origin=origin, key=key)
         return text_response(f"Error: pages of {origin} are not in {key}\n", 403)
 

@@ -1,4 +1,4 @@
-"""Where a broker is: ``AMQP_URI`` read into values, several of them for a cluster.
+"""Addresses as the configuration has them, read into values: a broker's URI, several for a cluster, and host:port.
 
 ``amqp://user:password@host:port/vhost``, every part percent-encoded, as kombu reads it: no path or ``/`` is the virtual
 host ``/``. ``pyamqp://`` is what nameko's users have in their files and means the same; ``amqps://`` is over TLS;
@@ -7,6 +7,7 @@ host ``/``. ``pyamqp://`` is what nameko's users have in their files and means t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +18,10 @@ from txservices.exceptions import ConfigurationError
 SCHEMES = {"amqp": 5672, "pyamqp": 5672, "amqps": 5671, "memory": 0}
 DEFAULT_USER = "guest"
 EXAMPLE = "amqp://guest:guest@localhost:5672/"
+LOOPBACK = "127.0.0.1"
+PORT_MAX = 65_535
+WEB_ADDRESS = re.compile(r"(?:(?P<host>[^\s:/@\[\]]+):)?(?P<port>\d{1,5})", re.ASCII)
+BROKER_ADDRESS = re.compile(r"(?P<host>[^\s/@\[\]]*):(?P<port>\d{1,5})", re.ASCII)  # the host may be an IPv6 address
 
 
 @frozen
@@ -47,8 +52,11 @@ def parse_address(uri: str) -> Address:
     try:
         parts = urlsplit(uri)
         port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"AMQP_URI can't be parsed ({error}): write it like {EXAMPLE}") from None
+    except ValueError:  # its text may have a part of the password in it
+        raise ConfigurationError(
+            "AMQP_URI can't be parsed: the port is no number up to 65535, or a part is not percent-encoded (/ is %2F,"
+            f" # is %23, ? is %3F, [ is %5B): write it like {EXAMPLE}"
+        ) from None
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ConfigurationError(f"AMQP_URI begins with {parts.scheme!r}, known are {known}: write it like {EXAMPLE}")
@@ -76,3 +84,11 @@ def parse_addresses(uris: str | Sequence[str]) -> tuple[Address, ...]:
     if not addresses:
         raise ConfigurationError(f"AMQP_URI is empty: write it like {EXAMPLE}")
     return addresses
+
+
+def host_and_port(text: object, form: re.Pattern[str]) -> tuple[str, int] | None:
+    """An address to listen on, without a host the loopback; None if it is not of that form."""
+    match = form.fullmatch(str(text))
+    if match is None or int(match["port"]) > PORT_MAX:
+        return None
+    return match["host"] or LOOPBACK, int(match["port"])

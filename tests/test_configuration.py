@@ -1,0 +1,330 @@
+"""The table of configuration keys: what each takes and refuses, what is told of it, and that README has the same."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.processes import ROOT
+from txservices import configuration, constants
+from txservices.amqp.connections import Connections
+from txservices.amqp.consume import Consumer
+from txservices.amqp.protocol import credentials
+from txservices.amqp.publish import Publisher
+from txservices.configuration import KEYS, Key
+from txservices.containers import ServiceContainer
+from txservices.exceptions import ConfigurationError
+from txservices.runners import ServiceRunner
+from txservices.serialization import FORMATS
+from txservices.standalone.events import event_dispatcher
+from txservices.standalone.rpc import ClusterRpcProxy
+
+NAN, INFINITY = float("nan"), float("inf")
+NO_NUMBERS: list[Any] = [
+    "60",
+    "",
+    "ten",
+    True,
+    False,
+    [60],
+    {"a": 1},
+    -1,
+    -0.5,
+    NAN,
+    INFINITY,
+    -INFINITY,
+    b"1",
+]
+NO_WHOLE: list[Any] = [*NO_NUMBERS, 1.5, 60.0]
+NO_TEXTS: list[Any] = [1, 1.5, True, ["a"], {"a": 1}, "", " ", b"a"]
+NO_FLAGS: list[Any] = ["true", "no", "", 0, 1, [], {}]
+NO_MAPPINGS: list[Any] = ["", "a", 1, True, False, []]
+
+# key -> (values that it takes, besides null; values that it refuses)
+VALUES: dict[str, tuple[list[Any], list[Any]]] = {
+    "AMQP_URI": (
+        ["amqp://u:p@h:1/v", "pyamqp://", "amqps://h", "memory://m", "amqp://a;amqp://b", ["amqp://a", "amqp://b"]],
+        [
+            *(None, "", " ; ", [], [""], 5672, True, {"host": "h"}, ["amqp://a", 1]),
+            *("h:5672", "http://h", "amqp://h:x", "amqp://h:65536", "amqp://u:se/cret@h", "amqp://h/?heartbeat=1"),
+        ],
+    ),
+    "EMBEDDED_BROKER_ADDRESS": (
+        ["127.0.0.1:5672", "localhost:0", ":5672", "::1:5672"],
+        ["", "5672", 5672, "h", "h:", "h:x", "h:65536", "amqp://u:secret@h:1/", True, ["h:1"]],
+    ),
+    "WEB_SERVER_ADDRESS": (
+        ["0.0.0.0:8000", "localhost:0", "8000", 8000, 0],
+        ["", ":80", "h", "[::1]:80", "http://h:80", 65536, -1, True, 80.0, ["h:80"]],
+    ),
+    "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),
+    "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),
+    "max_workers": ([0, 1, 10_000], NO_WHOLE),
+    "prefetch_count": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),
+    "SHUTDOWN_TIMEOUT": ([0, 1, 0.5, 2_147_483], [*NO_NUMBERS, 2_147_484]),
+    "BLOCKED_REACTOR_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
+    "BROKER_START_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
+    "CONSUMER_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
+    "RPC_TIMEOUT": ([1, 0.001, 2_147_483], [*NO_NUMBERS, 0, 0.0, 2_147_484]),
+    "PUBLISH_TIMEOUT": ([1, 0.001, 2_147_483], [*NO_NUMBERS, 0, 0.0, 2_147_484]),
+    "HEARTBEAT": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),
+    "AMQP_SSL": (
+        [True, False, {}, {"ca_certs": "/ca.pem"}, {"certfile": "c.pem", "keyfile": "k.pem"}],
+        ["", "true", 1, [], {"password": "secret"}, {"ca_certs": 1}, {"ca_certs": ""}, {1: "a"}],
+    ),
+    "LOGIN_METHOD": (["PLAIN", "AMQPLAIN", "EXTERNAL"], [*NO_TEXTS, "plain", "CRAM-MD5"]),
+    "serializer": (["json", "pickle", "yaml", "msgpack", "raw"], [*NO_TEXTS, "xml", "JSON"]),
+    "ACCEPT": ([["json"], ("json", "raw"), {"yaml"}], ["", "json", [], 1, True, {"json": 1}, [1], [None], ["xml"]]),
+    "SERIALIZERS": (
+        [{}, {"x": {"encoder": "a.b", "decoder": "a.c", "content_type": "t/x", "content_encoding": "utf-8"}}],
+        [
+            *NO_MAPPINGS,
+            *({"x": entry} for entry in (None, "a.b", {"encoder": "a.b"})),
+            {1: {}},
+            {"x": {"encoder": 1, "decoder": "a.c", "content_type": "t/x"}},
+        ],
+    ),
+    "rpc_exchange": (["nameko-rpc", "x" * 255], [*NO_TEXTS, "x" * 256, "ü" * 128]),
+    "AUTO_DELETE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
+    "DECLARE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
+    "QUEUE_TYPE": (["classic", "quorum"], [*NO_TEXTS, "Quorum", "stream"]),
+    "parent_calls_tracked": ([0, 1, 1000], NO_WHOLE),
+    "SERVICE_CONTAINER_CLS": (["package.module.Class"], [*NO_TEXTS, "Class", "a.", ".a", "a b.c", "a-b.c"]),
+    "LOGGING": ([{}, {"version": 1}], NO_MAPPINGS),
+}
+
+
+def faults(config: dict[str, Any]) -> list[str]:
+    """The lines that are told of a config."""
+    try:
+        configuration.check(config)
+    except ConfigurationError as error:
+        return list(error.args)
+    return []
+
+
+class Values(SynchronousTestCase):
+    """Each key by itself."""
+
+    def test_every_key(self) -> None:
+        """The table of values here has every key."""
+        self.assertEqual(list(VALUES), list(KEYS))
+
+    def test_taken(self) -> None:
+        """A value that can be is what the reader gets."""
+        for name, (taken, _) in VALUES.items():
+            for value in taken:
+                self.assertEqual(faults({name: value}), [], value)
+                self.assertIs(KEYS[name].of({name: value}), value)
+
+    def test_refused(self) -> None:
+        """Any other is told in one line that begins with its key and is short, whoever looks."""
+        for name, (_, refused) in VALUES.items():
+            for value in refused:
+                (line,) = faults({name: value}) or [f"{name}: {value!r} is taken"]
+                self.assertNotIn("is taken", line)
+                self.assertNotIn("\n", line)
+                self.assertLess(len(line), 300)
+                if not line.startswith("Please register a serializer"):  # nameko's words
+                    self.assertRegex(line, f"^{name}\\b")
+                    self.assertEqual(str(self.assertRaises(ConfigurationError, KEYS[name].of, {name: value})), line)
+
+    def test_absent(self) -> None:
+        """Without the key it is the default, which the key takes."""
+        self.assertEqual(faults({}), [])
+        for name, key in KEYS.items():
+            self.assertIs(key.of({}), key.default)
+            if key.default is not None:
+                self.assertEqual(faults({name: key.default}), [], name)
+
+    def test_null(self) -> None:
+        """Null reaches the reader where it means something; else it is as good as no key, but for the broker's."""
+        for name, key in KEYS.items():
+            if name != "AMQP_URI":
+                self.assertEqual(faults({name: None}), [])
+                self.assertIs(key.of({name: None}), None if key.null else key.default, name)
+
+    def test_lines(self) -> None:
+        """A line has the key, the value, and what to write."""
+        for config, line in [
+            ({"max_workers": "ten"}, "max_workers: 'ten' is no whole number from 0: write 10"),
+            ({"max_workers": True}, "max_workers: true is no whole number from 0: write 10"),
+            ({"prefetch_count": 70_000}, "prefetch_count: 70000 is no whole number from 0 to 65535: write 50"),
+            (
+                {"HEARTBEAT": "x"},
+                "HEARTBEAT: 'x' is no whole number of seconds from 0 to 65535: write 60, or null for no heartbeats",
+            ),
+            (
+                {"RPC_TIMEOUT": "60"},
+                "RPC_TIMEOUT: '60' is no number of seconds above 0, up to 2147483: write 60, or null for no end",
+            ),
+            ({"QUEUE_TYPE": "quorom"}, "QUEUE_TYPE: 'quorom' is no type of queue: write classic or quorum"),
+            ({"ACCEPT": "json"}, "ACCEPT: 'json' is no list of serializers: write [\"json\"]"),
+            ({"LOGGING": ["a"]}, "LOGGING: a list is no mapping: write one for logging.config.dictConfig"),
+            ({"DECLARE_EVENT_EXCHANGES": "no"}, "DECLARE_EVENT_EXCHANGES: 'no' is no yes or no: write true or false"),
+            (
+                {"AMQP_URI": None},
+                "AMQP_URI: null is no address of a broker: write amqp://guest:guest@localhost:5672/, or a list of such",
+            ),
+        ]:
+            self.assertEqual(faults(config), [line])
+
+    def test_secrets(self) -> None:
+        """No line has a password in it, wherever it was written."""
+        secret = {"password": "s3cret"}
+        for config in [
+            {"AMQP_URI": "http://u:s3cret@h/"},
+            {"AMQP_URI": "amqp://u:s3cret/x@h/"},
+            {"AMQP_URI": ["amqp://h", "amqp://u:s3cret@h:x/"]},
+            {"AMQP_URI": {"uri": "amqp://u:s3cret@h"}},
+            {"EMBEDDED_BROKER_ADDRESS": "amqp://u:s3cret@h:1"},
+            {"WEB_SERVER_ADDRESS": "http://u:s3cret@h:1"},
+            *({name: secret} for name in KEYS if name not in ("LOGGING", "AMQP_URI")),
+            *({name: [secret, "s3cret"]} for name in KEYS),
+        ]:
+            (line,) = faults(config)
+            self.assertNotIn("s3cret", line)
+
+    def test_long(self) -> None:
+        """Of a long value only the beginning is repeated."""
+        (line,) = faults({"LOGIN_METHOD": "x" * 10_000})
+        self.assertLess(len(line), 200)
+
+    def test_words(self) -> None:
+        """The words that the table takes are those that the rooms know."""
+        self.assertEqual(configuration.SERIALIZER_NAMES, tuple(FORMATS))
+        for method in configuration.LOGIN_METHODS:
+            credentials(method, "u", "p")
+
+    def test_own_serializer(self) -> None:
+        """A serializer of one's own may be written and read."""
+        own = {"own": {"encoder": "a.b", "decoder": "a.c", "content_type": "t/x"}}
+        config = {"serializer": "own", "ACCEPT": ["own", "json"]}
+        self.assertEqual(faults({**config, "SERIALIZERS": own}), [])
+        self.assertEqual(faults(config), ['Please register a serializer for "own" format'])
+
+
+WRONG = {"AMQP_URI": "memory://m", "HEARTBEAT": "x", "max_workers": "ten", "RPC_TIMEOUT": "60", "serializer": "xml"}
+
+
+class Starts(SynchronousTestCase):
+    """Where a config is looked at."""
+
+    def test_all_at_once(self) -> None:
+        """Whoever begins with a config tells everything that is wrong in it, in one error."""
+        service = type("Service", (), {"name": "service"})
+        for begin in [
+            lambda: ServiceRunner(WRONG),
+            lambda: ServiceContainer(service, WRONG, clock=Clock()),
+            lambda: Connections.from_config(WRONG, Clock()),
+            lambda: ClusterRpcProxy(WRONG),
+            lambda: event_dispatcher(WRONG),
+        ]:
+            error = self.assertRaises(ConfigurationError, begin)
+            starts = [line.partition(":")[0] for line in error.args]
+            wrong = ["max_workers", "RPC_TIMEOUT", "HEARTBEAT", 'Please register a serializer for "xml" format']
+            self.assertEqual(starts, wrong)
+            self.assertEqual(str(error), "\n".join(error.args))
+
+    def test_alone(self) -> None:
+        """A publisher and a consumer by themselves tell what is wrong with what they are given."""
+        publisher = Publisher("http://h", login_method="plain")
+        for begin in [
+            lambda: publisher.publish("x"),
+            lambda: Consumer("http://h", login_method="plain"),
+        ]:
+            error = self.assertRaises(ConfigurationError, begin)
+            self.assertEqual(len(error.args), 2)
+
+
+class Unknown(SynchronousTestCase):
+    """Keys that are not ours."""
+
+    def test_near(self) -> None:
+        """One that is near to ours, in whatever case, is told with ours."""
+        for name, meant in [
+            ("RPC_TIMOUT", "RPC_TIMEOUT"),
+            ("rpc_timeout", "RPC_TIMEOUT"),
+            ("MAX_WORKERS", "max_workers"),
+            ("max-workers", "max_workers"),
+            ("PREFETCH_COUNT", "prefetch_count"),
+            ("SERIALIZER", "serializer"),
+            ("serializers", "SERIALIZERS"),
+            ("AMQP_URL", "AMQP_URI"),
+            ("HEARTBEATS", "HEARTBEAT"),
+        ]:
+            self.assertEqual(configuration.mistyped({name: 1}), {name: meant})
+
+    def test_far(self) -> None:
+        """Any other name is a service's own business."""
+        names = [
+            "DATABASE_URI",
+            "DB_URI",
+            "TIMEOUT",
+            "HTTP_TIMEOUT",
+            "WORKERS",
+            "WEB",
+            "URL",
+            "log",
+            "",
+            1,
+            None,
+            "x.y",
+        ]
+        self.assertEqual(configuration.mistyped(dict.fromkeys([*names, *KEYS])), {})
+
+    def test_said_once(self) -> None:
+        """A runner says it once, however many services it has; so does a container by itself. No value is shown."""
+        service = type("Service", (), {"name": "service"})
+
+        def with_runner() -> None:
+            runner = ServiceRunner({"RPC_TIMOUT": "s3cret"}, clock=Clock())
+            runner.add_service(service)
+            runner.add_service(type("Other", (), {"name": "other"}))
+
+        for begin in (with_runner, lambda: ServiceContainer(service, {"RPC_TIMOUT": "s3cret"}, clock=Clock())):
+            with capturedLogs() as events:
+                begin()
+            line = "the configuration's 'RPC_TIMOUT' means nothing here: is 'RPC_TIMEOUT' meant?"
+            self.assertEqual([formatEvent(event) for event in events], [line])
+
+
+class Written(SynchronousTestCase):
+    """What README says."""
+
+    def test_readme(self) -> None:
+        """Every key has its row, in the table's order, with the same default and the same words."""
+        with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
+            _, _, section = file.read().partition("\n## Configuration\n")
+        rows = re.findall(r"^\| `.*", section.partition("\n## ")[0], re.MULTILINE)
+        self.assertEqual("\n".join(rows), "\n".join(row(key) for key in KEYS.values()))
+
+    def test_constants(self) -> None:
+        """nameko's names for keys and defaults are the table's."""
+        for name, value in vars(constants).items():
+            if name.endswith("_CONFIG_KEY"):
+                self.assertIn(value, KEYS)
+
+
+def row(key: Key[Any]) -> str:
+    """A row of README's table."""
+    null = f"; null is for {key.null}" if key.null else ""
+    return f"| `{key.name}` | {default(key)} | {key.use}{null} |"
+
+
+def default(key: Key[Any]) -> str:
+    """The default as README has it."""
+    if key.default is None:
+        return key.without
+    if key.unit == "bytes":
+        return f"{key.default // 1024**2} MiB"
+    if isinstance(key.default, bool):
+        return str(key.default).lower()
+    if isinstance(key.default, (int, float)):
+        return f"{key.default:g} {key.unit}".strip()
+    return f"`{key.default}`"

@@ -1,0 +1,427 @@
+"""The configuration's keys, a row for each: its name, default and unit, which values it takes, and what it is for.
+
+    timeout = configuration.RPC_TIMEOUT.of(config)
+
+A config is checked once at the start, every key of it: ``check`` tells all mistakes in one ``ConfigurationError``, an
+argument for each. README's table has the same rows, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from txservices.exceptions import ConfigurationError
+from txservices.utils import sanitize_url
+from txservices.utils.address import BROKER_ADDRESS, EXAMPLE, WEB_ADDRESS, host_and_port, parse_addresses
+
+log = Logger()
+
+T = TypeVar("T")
+
+SECONDS_MAX = 2_147_483  # seconds, 24 days: epoll, which the reactor hands its next timer to, takes no more
+PREFETCH_MAX = 65_535  # messages: AMQP has 16 bits for it
+HEARTBEAT_MAX = 65_535  # seconds, for the same reason
+NAME_MAX = 255  # bytes of an exchange's name: AMQP has one byte for its length
+SHOWN_MAX = 80  # characters of a wrong value that are repeated
+NEAR = 0.85  # how alike an unknown key and one of ours are, with 1 for the same, before the log asks
+
+LOGIN_METHODS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
+QUEUE_TYPES = ("classic", "quorum")
+SERIALIZER_NAMES = ("json", "pickle", "yaml", "msgpack", "raw")  # those that need no entry in SERIALIZERS
+TLS_OPTIONS = ("ca_certs", "certfile", "keyfile")
+
+# Kinds of values --------------------------------------------------------------------------------------------
+
+
+@frozen
+class Kind:
+    """Which values a key takes.
+
+    Attributes:
+        check: whether a value can be. One that can say more raises ``ConfigurationError`` with the whole line.
+        noun: what such a value is called: "'ten' is no whole number from 0".
+        write: what to write in its place.
+    """
+
+    check: Callable[[Any], bool]
+    noun: str
+    write: str
+
+
+def whole(write: str, most: float = float("inf"), noun: str = "whole number") -> Kind:
+    limit = "" if most == float("inf") else f" to {most}"
+    return Kind(lambda value: is_number(value, int) and 0 <= value <= most, f"{noun} from 0{limit}", write)
+
+
+def seconds(write: str, above_zero: bool = False) -> Kind:
+    """NaN fails every comparison, and infinity is over the limit."""
+    least, start = (0.001, "above 0") if above_zero else (0, "from 0")
+    noun = f"number of seconds {start}, up to {SECONDS_MAX}"
+    return Kind(lambda value: is_number(value, (int, float)) and least <= value <= SECONDS_MAX, noun, write)
+
+
+def one_of(noun: str, names: tuple[str, ...]) -> Kind:
+    return Kind(lambda value: isinstance(value, str) and value in names, noun, words(names))
+
+
+def words(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def is_number(value: Any, types: type | tuple[type, ...]) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def are_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset)) and bool(value) and all(map(is_text, value))
+
+
+def is_broker(value: Any) -> bool:
+    many = isinstance(value, (list, tuple)) and all(each is None or isinstance(each, str) for each in value)
+    return (many or isinstance(value, str)) and bool(parse_addresses(value))
+
+
+def is_dotted(value: Any) -> bool:
+    return isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))
+
+
+def is_tls(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return isinstance(value, bool)
+    unknown = [str(option) for option in value if option not in TLS_OPTIONS]
+    if unknown:
+        raise ConfigurationError(
+            f"AMQP_SSL: {', '.join(sorted(unknown))} is not known, {', '.join(TLS_OPTIONS)} are; certificates are"
+            " always checked, so a private authority goes into ca_certs"
+        )
+    for option, path in value.items():
+        if not (is_text(path) or isinstance(path, PathLike)):
+            raise ConfigurationError(f"AMQP_SSL: {option} is no path: write the path of a PEM file")
+    return True
+
+
+def are_serializers(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    for name, entry in value.items():
+        if not (
+            is_text(name)
+            and isinstance(entry, Mapping)
+            and all(is_text(entry.get(option)) for option in ("encoder", "decoder", "content_type"))
+            and isinstance(entry.get("content_encoding", ""), str)
+        ):
+            raise ConfigurationError(
+                f"SERIALIZERS: {shown(name)} needs encoder, decoder and content_type, the first two as dotted paths"
+            )
+    return True
+
+
+def shown(value: Any) -> str:
+    """A wrong value as a line repeats it: a scalar as YAML has it; of a list or a mapping nothing, for its secrets."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, str):
+        text = repr(sanitize_url(value))
+    elif isinstance(value, (int, float)):
+        text = repr(value)
+    else:
+        return "a mapping" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+
+
+FLAG = Kind(lambda value: isinstance(value, bool), "yes or no", "true or false")
+
+# Rows -------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Key(Generic[T]):
+    """One key of the configuration.
+
+    Attributes:
+        default: what holds without it.
+        kind: which values it takes.
+        use: what it is for; README's table has the same text.
+        unit: of a number.
+        null: what null stands for; the reader gets None then. If this is empty, null is as good as no key.
+        without: what the default means, where it is None.
+        may_be_null: whether null is allowed at all.
+    """
+
+    name: str
+    default: T
+    kind: Kind
+    use: str
+    unit: str = ""
+    null: str = ""
+    without: str = ""
+    may_be_null: bool = True
+
+    def of(self, config: Mapping[str, Any]) -> T:
+        """The value in a config, or the default. ``ConfigurationError`` for one that can't be."""
+        fault = self.fault(config)
+        if fault:
+            raise ConfigurationError(fault)
+        value: T | None = config.get(self.name)
+        if value is not None:
+            return value
+        return config[self.name] if self.null and self.name in config else self.default
+
+    def fault(self, config: Mapping[str, Any]) -> str | None:
+        """What is wrong with the value in a config, in a line that says what to write; None if nothing is."""
+        value = config.get(self.name)
+        if value is None and (self.may_be_null or self.name not in config):
+            return None
+        try:
+            if self.kind.check(value):
+                return None
+        except ConfigurationError as error:
+            return str(error)
+        null = f", or null for {self.null}" if self.null else ""
+        return f"{self.name}: {shown(value)} is no {self.kind.noun}: write {self.kind.write}{null}"
+
+
+AMQP_URI: Key[str | list[str] | None] = Key(
+    "AMQP_URI",
+    None,
+    Kind(is_broker, "address of a broker", f"{EXAMPLE}, or a list of such"),
+    "`amqp://user:password@host:port/vhost`, each part percent-encoded; `amqps://` for TLS; `memory://NAME` for a"
+    " broker inside this process. For a cluster write a list, or put `;` between the addresses. The key without a"
+    " value is a mistake",
+    without="the embedded broker",
+    may_be_null=False,
+)
+EMBEDDED_BROKER_ADDRESS = Key(
+    "EMBEDDED_BROKER_ADDRESS",
+    "127.0.0.1:5672",
+    Kind(
+        lambda value: isinstance(value, str) and host_and_port(value, BROKER_ADDRESS) is not None,
+        "address",
+        "host:port, 127.0.0.1:5672",
+    ),
+    "where the embedded broker listens",
+)
+WEB_SERVER_ADDRESS: Key[str | int] = Key(
+    "WEB_SERVER_ADDRESS",
+    "127.0.0.1:8000",
+    Kind(
+        lambda value: isinstance(value, (str, int)) and host_and_port(value, WEB_ADDRESS) is not None,
+        "address",
+        "host:port or port, as 0.0.0.0:8000 or 8000",
+    ),
+    "where HTTP listens. A port alone is on 127.0.0.1; port 0 is any free one",
+)
+WEB_BODY_MAX = Key(
+    "WEB_BODY_MAX",
+    16 * 1024 * 1024,
+    whole("one, as 16777216", noun="number of bytes"),
+    "the longest body of a request, and the longest message of a WebSocket",
+    unit="bytes",
+)
+WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
+    "WEBSOCKET_ORIGINS",
+    None,
+    Kind(
+        lambda value: is_text(value) or are_texts(value), "list of origins", '["https://example.com"], or "*" for all'
+    ),
+    "a list of the origins whose pages may open WebSockets; `*` for all",
+    without="pages of our own address",
+)
+MAX_WORKERS = Key(
+    "max_workers",
+    10,
+    whole("10"),
+    "how many workers of a service run at a time. 0 is the default too, as in nameko",
+)
+PREFETCH_COUNT: Key[int | None] = Key(
+    "prefetch_count",
+    None,
+    whole("50", PREFETCH_MAX),
+    "how many messages are taken from a queue before they are acknowledged. 0 is the default too",
+    without="`max_workers` and 40 more",
+)
+SHUTDOWN_TIMEOUT: Key[float | None] = Key(
+    "SHUTDOWN_TIMEOUT",
+    30.0,  # Kubernetes kills after 30 as well
+    seconds("30"),
+    "how long a stop waits for running workers. Messages whose workers did not finish go back to their queues",
+    unit="s",
+    null="no end",
+)
+BLOCKED_REACTOR_TIMEOUT: Key[float | None] = Key(
+    "BLOCKED_REACTOR_TIMEOUT",
+    1.0,
+    seconds("1.0"),
+    "how long a method may hold the reactor before the log names it, with its stack",
+    unit="s",
+    null="off",
+)
+BROKER_START_TIMEOUT: Key[float | None] = Key(
+    "BROKER_START_TIMEOUT",
+    None,
+    seconds("30"),
+    "how many seconds a start waits for a broker before it fails. 0 is for one attempt at each address",
+    unit="s",
+    null="no end",
+    without="no end",
+)
+CONSUMER_TIMEOUT: Key[float | None] = Key(
+    "CONSUMER_TIMEOUT",
+    1800.0,  # RabbitMQ's own, unless it is told otherwise
+    seconds("1800"),
+    "the broker's own `consumer_timeout`. The log warns of a message that is not acknowledged for most of that time",
+    unit="s",
+    null="no warning",
+)
+RPC_TIMEOUT: Key[float | None] = Key(
+    "RPC_TIMEOUT",
+    60.0,
+    seconds("60", above_zero=True),
+    "how long a call waits for its reply",
+    unit="s",
+    null="no end",
+)
+PUBLISH_TIMEOUT: Key[float | None] = Key(
+    "PUBLISH_TIMEOUT",
+    30.0,
+    seconds("30", above_zero=True),
+    "how long a publish waits for the broker's confirm",
+    unit="s",
+    null="no end",
+)
+HEARTBEAT: Key[int | None] = Key(
+    "HEARTBEAT",
+    60,
+    whole("60", HEARTBEAT_MAX, "whole number of seconds"),
+    "a connection that is silent for two such intervals is dropped; the broker may ask for a shorter one",
+    unit="s",
+    null="no heartbeats",
+)
+AMQP_SSL: Key[Mapping[str, Any] | bool | None] = Key(
+    "AMQP_SSL",
+    None,
+    Kind(is_tls, "way to use TLS", f"true, or a mapping with {words(TLS_OPTIONS)}"),
+    "true, or a mapping with `ca_certs`, `certfile` and `keyfile`, the paths of PEM files",
+    without="TLS for `amqps://` only",
+)
+LOGIN_METHOD = Key(
+    "LOGIN_METHOD",
+    "PLAIN",
+    one_of("login method", LOGIN_METHODS),
+    "`PLAIN`, `AMQPLAIN`, or `EXTERNAL` where the client's certificate is the login",
+)
+SERIALIZER = Key(
+    "serializer",
+    "json",
+    Kind(is_text, "name of a serializer", words(SERIALIZER_NAMES)),
+    "the format that is written: `json`, `pickle`, `yaml`, `msgpack`, `raw`, or one of `SERIALIZERS`",
+)
+ACCEPT: Key[list[str] | None] = Key(
+    "ACCEPT",
+    None,
+    Kind(are_texts, "list of serializers", '["json"]'),
+    "a list of the formats that are read",
+    without="the one of `serializer`",
+)
+SERIALIZERS: Key[Mapping[str, Any]] = Key(
+    "SERIALIZERS",
+    {},
+    Kind(are_serializers, "mapping of names to serializers", "NAME: {encoder, decoder, content_type}"),
+    "formats of your own, `name: {encoder, decoder, content_type, content_encoding}`, the first two as dotted names",
+)
+RPC_EXCHANGE = Key(
+    "rpc_exchange",
+    "nameko-rpc",
+    Kind(
+        lambda value: is_text(value) and len(value.encode()) <= NAME_MAX,
+        f"name of up to {NAME_MAX} bytes",
+        "nameko-rpc",
+    ),
+    "the exchange of calls and replies; a caller and its services have the same one",
+)
+AUTO_DELETE_EVENT_EXCHANGES = Key(
+    "AUTO_DELETE_EVENT_EXCHANGES", False, FLAG, "whether an exchange of events is deleted with its last queue"
+)
+DECLARE_EVENT_EXCHANGES = Key(
+    "DECLARE_EVENT_EXCHANGES", True, FLAG, "whether exchanges of events are declared; if not, they have to exist"
+)
+QUEUE_TYPE: Key[str | None] = Key(
+    "QUEUE_TYPE",
+    None,
+    one_of("type of queue", QUEUE_TYPES),
+    "`classic` or `quorum`, for the queues of calls, events and `consume`; see below",
+    without="classic, as nameko declares them",
+)
+PARENT_CALLS_TRACKED = Key(
+    "parent_calls_tracked",
+    10,
+    whole("10"),
+    "how many ids of the calls that led to a worker go along with its own calls",
+)
+SERVICE_CONTAINER_CLS: Key[str | None] = Key(
+    "SERVICE_CONTAINER_CLS",
+    None,
+    Kind(is_dotted, "dotted name", "the dotted path of a class"),
+    "the dotted name of a class that takes the place of `ServiceContainer`",
+    without="`ServiceContainer`",
+)
+LOGGING: Key[Mapping[str, Any]] = Key(
+    "LOGGING",
+    {},
+    Kind(lambda value: isinstance(value, Mapping), "mapping", "one for logging.config.dictConfig"),
+    "for `logging.config.dictConfig`. Loggers are named after our modules, as `txservices.amqp`; `%(call_id)s` in a"
+    " format is the worker's call id. Without it the log is Twisted's, a line an event",
+)
+
+KEYS: dict[str, Key[Any]] = {each.name: each for each in list(globals().values()) if isinstance(each, Key)}
+
+# All of them ------------------------------------------------------------------------------------------------
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """``ConfigurationError`` for every value that can't be, a line for each."""
+    faults = [fault for key in KEYS.values() if (fault := key.fault(config))]
+    faults.extend(unregistered(config))
+    if faults:
+        raise ConfigurationError(*faults)
+
+
+def unregistered(config: Mapping[str, Any]) -> Iterator[str]:
+    """A line, in nameko's words, for each serializer that is asked for and is not there."""
+    if any(key.fault(config) for key in (SERIALIZER, ACCEPT, SERIALIZERS)):
+        return
+    known = {*SERIALIZER_NAMES, *SERIALIZERS.of(config)}
+    for name in dict.fromkeys([SERIALIZER.of(config), *(ACCEPT.of(config) or ())]):
+        if name not in known:
+            yield f'Please register a serializer for "{name}" format'
+
+
+def warn_of_unknown(config: Mapping[str, Any]) -> None:
+    """Log a line for each key that is not ours and looks like a mistyped one of ours.
+
+    Services read keys of their own from the same config, so any other name is fine.
+    """
+    for name, meant in mistyped(config).items():
+        log.warn("the configuration's {name!r} means nothing here: is {meant!r} meant?", name=name, meant=meant)
+
+
+def mistyped(config: Mapping[str, Any]) -> dict[str, str]:
+    """The unknown keys that are near to one of ours, whatever their case, each with that one."""
+    plain = {name.lower(): name for name in KEYS}
+    found: dict[str, str] = {}
+    for name in config:
+        if isinstance(name, str) and name not in KEYS:
+            near = difflib.get_close_matches(name.lower().replace("-", "_"), plain, 1, NEAR)
+            if near:
+                found[name] = plain[near[0]]
+    return found
