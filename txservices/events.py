@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.publish import Publisher
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import Container, DependencyProvider, WorkerContext
-from txservices.messaging import Consumer, HeaderEncoder, publisher_for
+from txservices.messaging import Consumer, ConsumerOptions, HeaderEncoder, publisher_for
 from txservices.threads import in_reactor
 
 SERVICE_POOL = "service_pool"
@@ -119,7 +120,7 @@ class EventHandler(Consumer):
         handler_type: str = SERVICE_POOL,
         reliable_delivery: bool = True,
         requeue_on_error: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[ConsumerOptions],
     ) -> None:
         super().__init__(None, requeue_on_error, **kwargs)
         self.source_service = source_service

@@ -21,12 +21,13 @@ not call ``super().__init__``.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from types import FunctionType, TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, cast, overload
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from typing_extensions import ParamSpec, Self, TypeVar
 
 from txservices import constants
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
@@ -35,6 +36,7 @@ from txservices.utils import new_id
 from txservices.utils.signatures import acceptance_of, members
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 ExcInfo = tuple[type[BaseException], BaseException, "TracebackType | None"]
 HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
@@ -205,7 +207,7 @@ class Extension:
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
     _bound = False
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keeps the arguments, so that ``bind`` can make another."""
         made = super().__new__(cls)
         made._made_with = args, kwargs
@@ -263,8 +265,13 @@ class SharedExtension(Extension):
         return shared[key]
 
 
-class DependencyProvider(Extension):
+Injected = TypeVar("Injected", default=Any)  # what a worker finds under the attribute
+
+
+class DependencyProvider(Extension, Generic[Injected]):
     """Gives each worker something under the attribute that it was declared as.
+
+    ``class Database(DependencyProvider[Session])`` tells a type checker what that is.
 
     Each of the four hooks may give a Deferred, or be ``async``: the worker then waits for it. What is left as it is
     here costs nothing. An error in a hook is that worker's error.
@@ -280,8 +287,17 @@ class DependencyProvider(Extension):
         bound.attr_name = name
         return bound
 
-    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+    if TYPE_CHECKING:  # a worker's attribute is set: here a type checker learns to what
+
+        @overload
+        def __get__(self, instance: None, owner: type[Any]) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any]) -> Injected: ...
+        def __get__(self, instance: object, owner: type[Any]) -> Any: ...
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Injected | Awaitable[Injected]:
         """What the worker finds under the attribute."""
+        return cast(Injected, None)
 
     def worker_setup(self, worker_ctx: WorkerContext) -> Any:
         """Called when all dependencies are injected, before the method."""
@@ -291,6 +307,15 @@ class DependencyProvider(Extension):
 
     def worker_teardown(self, worker_ctx: WorkerContext) -> Any:
         """Called last, for every worker that ``get_dependency`` gave something to, whatever happened since."""
+
+
+class EntrypointOptions(TypedDict, total=False):
+    """Options that every entrypoint takes: see ``Entrypoint``."""
+
+    expected_exceptions: type[BaseException] | Iterable[type[BaseException]]
+    sensitive_arguments: str | Iterable[str]
+    sensitive_variables: str | Iterable[str]
+    blocking: bool | None
 
 
 class Entrypoint(Extension):
@@ -338,9 +363,18 @@ class Entrypoint(Extension):
         except TypeError as error:
             raise IncorrectSignature(str(error)) from None
 
+    @overload
     @classmethod
-    def decorator(cls, *args: Any, **kwargs: Any) -> Any:
-        """Declare an entrypoint on a method: ``@name`` or ``@name(options)``. The function stays what it is."""
+    def decorator(cls, function: Function, /) -> Function: ...
+    @overload
+    @classmethod
+    def decorator(cls: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Callable[[Function], Function]: ...
+    @classmethod
+    def decorator(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        """Declare an entrypoint on a method: ``@name`` or ``@name(options)``, options being those of the class.
+
+        The method stays what it is, for Python and for a type checker.
+        """
         if len(args) == 1 and not kwargs and isinstance(args[0], FunctionType):
             return register_entrypoint(args[0], cls())
 

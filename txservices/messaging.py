@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
+from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp import publish
@@ -26,7 +27,15 @@ from txservices.amqp.publish import (
 )
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import ContainerBeingKilled
-from txservices.extensions import Container, DependencyProvider, Entrypoint, ExcInfo, SharedExtension, WorkerContext
+from txservices.extensions import (
+    Container,
+    DependencyProvider,
+    Entrypoint,
+    EntrypointOptions,
+    ExcInfo,
+    SharedExtension,
+    WorkerContext,
+)
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils.waiting import call_all
@@ -279,6 +288,14 @@ class QueueConsumer(SharedExtension):
             consumer.close()
 
 
+class ConsumerOptions(EntrypointOptions, total=False):
+    """Options of whatever consumes a queue: see ``Consumer``."""
+
+    prefetch_count: int | None
+    queue_type: str | None
+    accept: Iterable[str] | None
+
+
 class Consumer(HeaderDecoder, Entrypoint):
     """Runs the method with the body of each message of a queue, which is declared with its exchange and binding.
 
@@ -298,7 +315,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         prefetch_count: int | None = None,
         queue_type: str | None = None,
         accept: Iterable[str] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[EntrypointOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.queue = None if queue is None else queue_of(queue)

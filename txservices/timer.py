@@ -10,9 +10,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from typing_extensions import Unpack
 
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
-from txservices.extensions import Entrypoint, ExcInfo, WorkerContext
+from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, WorkerContext
 from txservices.utils.modules import callable_as_decorator
 
 
@@ -25,7 +26,7 @@ class Timer(Entrypoint):
     An exception in the method does not end it. An interval of 0 begins again as soon as the method is done.
     """
 
-    def __init__(self, interval: float, eager: bool = False, **kwargs: Any) -> None:
+    def __init__(self, interval: float, eager: bool = False, **kwargs: Unpack[EntrypointOptions]) -> None:
         super().__init__(**kwargs)
         if not isinstance(interval, (int, float)) or interval < 0:
             raise ConfigurationError(f"timer(interval={interval!r}): give the seconds from tick to tick, 0 or more")

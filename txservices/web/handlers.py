@@ -14,11 +14,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import Unpack
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices.exceptions import BadRequest, ContainerBeingKilled, safe_for_serialization
-from txservices.extensions import Entrypoint, ExcInfo, WorkerContext, new_call_id
+from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, WorkerContext, new_call_id
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
@@ -42,7 +43,7 @@ class HttpRequestHandler(Entrypoint):
     stopped = False
     failing: WorkerContext | None = None  # whose exception response_from_exception is called with
 
-    def __init__(self, method: str, url: str, **options: Any) -> None:
+    def __init__(self, method: str, url: str, **options: Unpack[EntrypointOptions]) -> None:
         super().__init__(**options)
         self.method = method
         self.url = url

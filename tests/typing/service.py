@@ -1,0 +1,112 @@
+"""A service as its author types it. Both checkers, in their strict modes, find nothing wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from typing_extensions import assert_type
+
+from txservices import (
+    Config,
+    DependencyProvider,
+    Entrypoint,
+    EventDispatcher,
+    Publisher,
+    Queue,
+    RpcProxy,
+    WorkerContext,
+    consume,
+    event_handler,
+    http,
+    rpc,
+    timer,
+)
+from txservices.web.messages import HttpRequest
+
+
+class Session:
+    """What a provider injects."""
+
+    def count(self) -> int:
+        return 0
+
+
+class Database(DependencyProvider[Session]):
+    """A provider that says what it injects."""
+
+    async def get_dependency(self, worker_ctx: WorkerContext) -> Session:
+        return Session()
+
+
+class Loose(DependencyProvider):
+    """A provider that does not say: what it injects is Any."""
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
+        return 1
+
+
+class Every(Entrypoint):
+    """An entrypoint of the author's own."""
+
+    def __init__(self, days: int, *, hour: int = 0) -> None:
+        super().__init__()
+        self.days = days
+        self.hour = hour
+
+
+every = Every.decorator
+
+
+class Service:
+    """Every decorator once, and what is injected used."""
+
+    name = "service"
+
+    config = Config()
+    database = Database()
+    loose = Loose()
+    stock = RpcProxy("stock", timeout=5)
+    dispatch = EventDispatcher()
+    publish = Publisher(Queue("lines"))
+
+    @rpc
+    async def bare(self, value: int) -> str:
+        """A call's value is Any: the other service says what it is."""
+        await self.stock.reserve(value)
+        await self.dispatch("sold", {"item": value})
+        await self.publish(value)
+        return str(self.database.count())
+
+    @rpc(expected_exceptions=ValueError, sensitive_arguments="token", blocking=True)
+    def options(self, token: str) -> int:
+        assert_type(self.database, Session)
+        assert_type(self.loose, Any)
+        return self.database.count()
+
+    @event_handler("shop", "sold", reliable_delivery=False, prefetch_count=5)
+    def heard(self, payload: dict[str, int]) -> None: ...
+
+    @http("GET, HEAD", "/items/<int:number>", expected_exceptions=(KeyError, ValueError))
+    def page(self, request: HttpRequest, number: int) -> tuple[int, str]:
+        return 200, str(number)
+
+    @timer(interval=0.5, eager=True)
+    def tick(self) -> Deferred[None] | None: ...
+
+    @consume(Queue("lines"), requeue_on_error=True)
+    def line(self, body: str) -> None: ...
+
+    @every(2, hour=3)
+    def report(self) -> bytes:
+        return b""
+
+
+async def methods_keep_their_types(service: Service) -> None:
+    """A decorated method is what it was."""
+    assert_type(await service.bare(1), str)
+    assert_type(service.options("token"), int)
+    assert_type(service.heard({"item": 1}), None)
+    assert_type(service.tick(), "Deferred[None] | None")
+    assert_type(service.report(), bytes)
+    assert_type(Service.database, Database)

@@ -1,0 +1,36 @@
+"""Mistakes of a service's author. Both checkers complain of each line that is marked, and of no other."""
+
+from __future__ import annotations
+
+from txservices import DependencyProvider, event_handler, http, rpc, timer
+from txservices.amqp.entities import Queue
+from txservices.messaging import consume
+
+
+class Number(DependencyProvider[int]):
+    """Injects a number."""
+
+
+class Service:
+    """Wrong, line by line."""
+
+    name = "service"
+    number = Number()
+
+    @rpc(blocking="yes")  # wrong
+    def first(self) -> None: ...
+
+    @event_handler("shop")  # wrong
+    def second(self, payload: object) -> None: ...
+
+    @http("GET", "/", expected=ValueError)  # wrong
+    def third(self, request: object) -> None: ...
+
+    @timer(intervall=1)  # wrong
+    def fourth(self) -> None: ...
+
+    @consume(Queue("q"), prefetch="many")  # wrong
+    def fifth(self, body: object) -> None: ...
+
+    def sixth(self) -> str:
+        return self.number  # wrong
