@@ -126,5 +126,5 @@ class AnsweringCase(ServicesCase):
         left = Recorded()
         queue = Queue(f"rpc-{service}", Exchange("nameko-rpc", type="topic"), f"{service}.*")
         await connections.consume(queue, left, 10).ready
-        await connections.publish("nameko-rpc", f"{service}.last", b"", {}, mandatory=True)
+        await connections.publisher.publish("nameko-rpc", f"{service}.last", b"", {}, mandatory=True)
         self.assertEqual([message.routing_key for message in await left.wait()], [f"{service}.last"])

@@ -242,7 +242,7 @@ class EndTests(AnsweringCase):
             await heard.wait(count)
             (correlation_id,) = client.pending
             whole = {**MESSAGE, "headers": {}, "correlation_id": correlation_id, **properties}
-            await connections.publish("nameko-rpc", client.reply_to, body, whole, mandatory=True)
+            await connections.publisher.publish("nameko-rpc", client.reply_to, body, whole, mandatory=True)
             with self.assertRaises(DecodeError):
                 await call
         for answer in answers:

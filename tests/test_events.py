@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -185,7 +186,7 @@ class DeliveryTests(ServicesCase):
         await self.start(listener(heard))
         connections = self.connections()
         for body, kind in ((b"{", "application/json"), (b"1", "application/x-python-serialize")):
-            await connections.publish("source.events", "type", body, {"content_type": kind})
+            await connections.publisher.publish("source.events", "type", body, {"content_type": kind})
         await self.told(heard, 1, 1)
         self.assertEqual([data for _, data in heard.things], [0])
 
@@ -378,7 +379,7 @@ class DispatchTests(ServicesCase):
             def publish_then(self, *args: Any) -> None:
                 held.append(args[5])
 
-        dispatcher.publisher.connections = Holding()
+        dispatcher.publisher.connections = SimpleNamespace(publisher=Holding())
         dispatch = event_dispatcher(self.config)
         self.stops.append(dispatch.stop)
         await dispatch("source", "type", 1)

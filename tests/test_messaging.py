@@ -82,7 +82,7 @@ class PublisherTests(ServicesCase):
 
     async def test_declaration_that_is_refused(self) -> None:
         """What a call declares and the broker refuses fails that call; dropped, it is a line in the log."""
-        await self.connections().declare(Queue("kept"))
+        await self.connections().publisher.declare(Queue("kept"))
         publish = await self.publisher()
         with self.assertRaises(DeclarationMismatch):
             await publish(1, routing_key="kept", declare=[Queue("kept", durable=False)])
@@ -139,7 +139,7 @@ class PublisherCoreTests(ServicesCase):
 
     async def test_declared_again(self) -> None:
         """A declaration that was refused is tried again with the next message; one that stood is not."""
-        await self.connections().declare(Queue("q"))
+        await self.connections().publisher.declare(Queue("q"))
         publisher = self.publisher(declare=[Queue("q", durable=False)])
         for _ in range(2):
             with self.assertRaises(DeclarationMismatch):
@@ -299,12 +299,12 @@ class QueueConsumerTests(ServicesCase):
         (container,) = await self.start(Service)
         connections = self.connections()
         for body in (b'"one"', b'"again"', b'"broken"', b"no JSON", b'"last"'):
-            await connections.publish("", "lines", body, {"content_type": "application/json"})
+            await connections.publisher.publish("", "lines", body, {"content_type": "application/json"})
         self.assertEqual(sorted(await heard.wait(3)), [("again", True), ("last", False), ("one", False)])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         await container.stop()
         left = Recorded()
-        await connections.publish("", "lines", b"kept", {})
+        await connections.publisher.publish("", "lines", b"kept", {})
         await connections.consume(queue, left, 10).ready
         self.assertEqual([message.body for message in await left.wait()], [b"kept"])
 
@@ -321,7 +321,7 @@ class ConsumerTests(ServicesCase):
 
     async def send(self, body: bytes, **properties: Any) -> None:
         whole = {"content_type": "application/json", **properties}
-        await self.connections().publish("x", "key", body, whole, mandatory=True)
+        await self.connections().publisher.publish("x", "key", body, whole, mandatory=True)
 
     async def assert_empty(self) -> None:
         """Nothing is left in the queue."""

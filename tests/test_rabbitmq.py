@@ -18,7 +18,7 @@ async def declare(uri: str, queue: Queue) -> None:
     connections = Connections.from_config({"AMQP_URI": uri})
     connections.startService()
     try:
-        await connections.declare(queue)
+        await connections.publisher.declare(queue)
     finally:
         await connections.stopService()
 

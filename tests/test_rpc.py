@@ -227,14 +227,15 @@ class RequestTests(AnsweringCase):
         container, heard, answers = await self.waiting_service()
         cluster = await self.cluster()
         responder = next(iter(container.entrypoints)).rpc_consumer.responder
-        publish_then = responder.publish_then
+        publisher = responder.connections.publisher
+        publish_then = publisher.publish_then
 
         def refusing(exchange, *args):
             publish_then("no-such-exchange" if refused.things == [] else exchange, *args)
             refused()
 
         refused = Heard()
-        responder.publish_then = refusing
+        publisher.publish_then = refusing
         call = cluster.waiting.method()
         await heard.wait()
         answers[0].callback("x")

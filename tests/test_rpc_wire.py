@@ -27,7 +27,7 @@ class WireTests(AnsweringCase):
         encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
         whole = {**MESSAGE, "headers": {}, "reply_to": reply_to, "correlation_id": "c", **properties}
         whole = {name: value for name, value in whole.items() if value is not None}
-        await connections.publish("nameko-rpc", key, encoded, whole, mandatory=True)
+        await connections.publisher.publish("nameko-rpc", key, encoded, whole, mandatory=True)
         reply = (await replies.wait())[0]
         decoded = json.loads(reply.body)
         self.assertEqual(decoded.keys(), {"result", "error"})
@@ -137,7 +137,7 @@ class WireTests(AnsweringCase):
         connections = self.connections()
         for body in (b'{"args": [1], "kwargs": {}}', b"{", b'{"args": [2], "kwargs": {}}'):
             properties = {**MESSAGE, "headers": {}}
-            await connections.publish("nameko-rpc", "listening.method", body, properties, mandatory=True)
+            await connections.publisher.publish("nameko-rpc", "listening.method", body, properties, mandatory=True)
         self.assertEqual(await heard.wait(2), [1, 2])
         await container.stop()
         await self.assert_empty("listening")

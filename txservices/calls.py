@@ -114,7 +114,6 @@ class Client:
     def __init__(self, connections: Connections, name: str, config: Mapping[str, Any], clock: Any) -> None:
         self.clock = clock
         self.connections = connections
-        self.publish_then = connections.publish_then
         self.serializers = Serializers.of(config)
         self.name = name
         self.config = config
@@ -123,7 +122,7 @@ class Client:
         self.sweeper = Sweeper(clock, self.pending, self.expire)
         self.replies_lost = False
         self.stopped = False
-        connections.leaving.on_given_up.append(self.given_up)
+        connections.leaving.on_aborted.append(self.given_up)
 
     def new_queue(self) -> None:
         exchange = rpc_exchange(self.config)
@@ -170,7 +169,9 @@ class Client:
         self.pending[correlation_id] = call
         unconfirmed.add(context)
         try:
-            self.publish_then(self.exchange, f"{service}.{method}", body, properties, True, call.published, timeout)
+            self.connections.publisher.publish_then(
+                self.exchange, f"{service}.{method}", body, properties, True, call.published, timeout
+            )
         except ValueError:  # a header that AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
             unconfirmed.remove(context)
@@ -232,8 +233,8 @@ class Client:
     def stop(self) -> None:
         """No more calls; those under way fail."""
         self.stopped = True
-        if self.given_up in self.connections.leaving.on_given_up:
-            self.connections.leaving.on_given_up.remove(self.given_up)
+        if self.given_up in self.connections.leaving.on_aborted:
+            self.connections.leaving.on_aborted.remove(self.given_up)
         self.sweeper.stop()
         self.fail_pending(RpcConnectionError("the proxy was stopped before the reply came"))
 

@@ -87,7 +87,7 @@ class EventDispatcher(HeaderEncoder, DependencyProvider):
         self.publisher = publisher_for(self, exchange)
         if exchange.passive:
             return None
-        return self.publisher.connections.declare(exchange, *self.publisher.sending.declare)
+        return self.publisher.connections.publisher.declare(exchange, *self.publisher.sending.declare)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Callable[[str, Any], Any]:
         dispatch = partial(self.dispatch, worker_ctx)

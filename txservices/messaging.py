@@ -151,7 +151,7 @@ class Publisher(HeaderEncoder, DependencyProvider):
         sending = self.publisher.sending
         destination = self.queue or self.exchange
         own = () if destination is None else (with_queue_type(destination, sending.queue_type),)
-        return self.publisher.connections.declare(*sending.declare, *own)
+        return self.publisher.connections.publisher.declare(*sending.declare, *own)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Callable[..., Any]:
         publish = partial(self.publish, worker_ctx)
@@ -272,9 +272,9 @@ class QueueConsumer(SharedExtension):
             return
         connections = amqp(self.container)
         if self.container.workers.abandoned:  # they ack nothing; those that ended do when they are confirmed
-            await connections.leaving.answered(connections.settled())
+            await connections.leaving.answered(connections.drain())
         else:
-            drained = [consumer.drained() for consumer in self.opened]
+            drained = [consumer.drain() for consumer in self.opened]
             await connections.leaving.answered(gatherResults(drained, consumeErrors=True))
         left = sum(consumer.unsettled for consumer in self.opened)
         if left:

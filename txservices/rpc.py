@@ -70,7 +70,7 @@ class Responder:
     """Writes replies, and settles each request once the broker has its reply."""
 
     def __init__(self, connections: Connections, exchange: str, serializers: Serializers) -> None:
-        self.publish_then = connections.publish_then
+        self.connections = connections
         self.exchange = exchange
         self.encode = serializers.encode
         self.names = {kind: name for kind, name in serializers.names.items() if name != "raw"}
@@ -108,7 +108,8 @@ class Responder:
         }
         replied = partial(self.replied, message, worker_ctx, properties)
         # Without a timeout: giving up would run the method again, for a broker that takes no replies now either.
-        self.publish_then(self.exchange, reply_to, body, properties, False, replied, None)
+        publish_then = self.connections.publisher.publish_then
+        publish_then(self.exchange, reply_to, body, properties, False, replied, None)
         return result, exc_info
 
     def write_error(self, serializer: str | None, error: BaseException) -> tuple[str, str, bytes]:
@@ -130,7 +131,8 @@ class Responder:
             content_type, content_encoding, body = self.write_error(self.names.get(properties["content_type"]), error)
             properties.update(content_type=content_type, content_encoding=content_encoding)
             refused = partial(self.refused, message, worker_ctx)
-            self.publish_then(self.exchange, message.properties["reply_to"], body, properties, False, refused, None)
+            publish_then = self.connections.publisher.publish_then
+            publish_then(self.exchange, message.properties["reply_to"], body, properties, False, refused, None)
         else:
             log.error("no reply to {call}, it goes back: {error}", call=message.routing_key, error=error)
             message.reject(requeue=True)

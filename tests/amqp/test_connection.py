@@ -84,23 +84,25 @@ class PublishTests(ConnectionsTestCase):
         """A message arrives with its body, its properties and an id of its own."""
         inbox = Inbox()
         await self.connections.consume(QUEUE, inbox.receive, 10).ready
-        await self.connections.publish("events", "k.a", b"hej", {"headers": {"stack": ["a", "b"]}}, mandatory=True)
+        await self.connections.publisher.publish(
+            "events", "k.a", b"hej", {"headers": {"stack": ["a", "b"]}}, mandatory=True
+        )
         (message,) = await inbox.when(1)
         self.assertEqual((message.body, message.headers), (b"hej", {"stack": ["a", "b"]}))
         self.assertEqual(len(message.properties["message_id"]), 36)
 
     async def test_undeliverable(self) -> None:
         """A mandatory message that no queue takes fails; one that isn't mandatory is nobody's loss."""
-        await self.connections.declare(EVENTS)
-        await self.connections.publish("events", "nobody", b"", {})
+        await self.connections.publisher.declare(EVENTS)
+        await self.connections.publisher.publish("events", "nobody", b"", {})
         with self.assertRaises(UndeliverableMessage):
-            await self.connections.publish("events", "nobody", b"", {}, mandatory=True)
+            await self.connections.publisher.publish("events", "nobody", b"", {}, mandatory=True)
 
     async def test_a_refused_message_costs_itself_alone(self) -> None:
         """Among many on their way, the one to a missing exchange fails, and all others arrive."""
         inbox = Inbox()
         await self.connections.consume(QUEUE, inbox.receive, 10).ready
-        publish = self.connections.publish
+        publish = self.connections.publisher.publish
         before = [publish("events", "k.a", b"%d" % n, {}) for n in range(20)]
         bad = publish("no-such", "k.a", b"bad", {})
         after = [publish("events", "k.a", b"%d" % n, {}) for n in range(20, 40)]
@@ -112,18 +114,22 @@ class PublishTests(ConnectionsTestCase):
 
     async def test_properties_that_amqp_cannot_carry(self) -> None:
         """They raise at once, naming the field, and the next message goes out."""
-        error = self.assertRaises(ValueError, self.connections.publish, "", "q", b"", {"headers": {"thing": object()}})
+        error = self.assertRaises(
+            ValueError, self.connections.publisher.publish, "", "q", b"", {"headers": {"thing": object()}}
+        )
         self.assertIn("thing", str(error))
-        await self.connections.publish("", "nobody", b"", {})
+        await self.connections.publisher.publish("", "nobody", b"", {})
 
     async def test_sent_again_after_a_loss(self) -> None:
         """What wasn't confirmed when the connection went is sent again, in order and with the same id."""
         inbox = Inbox()
         await self.connections.consume(QUEUE, inbox.receive, 1000).ready
-        await self.connections.publish("events", "k.a", b"first", {})
+        await self.connections.publisher.publish("events", "k.a", b"first", {})
         confirmed = []
         for number in range(50):
-            confirmed.append(self.connections.publish("events", "k.a", b"%d" % number, {"message_id": f"m{number}"}))
+            confirmed.append(
+                self.connections.publisher.publish("events", "k.a", b"%d" % number, {"message_id": f"m{number}"})
+            )
             if number == 25:
                 self.cut()
         await gatherResults(confirmed)
@@ -138,17 +144,19 @@ class PublishTests(ConnectionsTestCase):
 
     async def test_exchange_is_declared_again(self) -> None:
         """After a loss, an exchange that is gone meanwhile is there again before anything is sent to it."""
-        await self.connections.declare(Exchange("short", auto_delete=True))
+        await self.connections.publisher.declare(Exchange("short", auto_delete=True))
         vhost = self.broker.vhosts["/"]
         del vhost.exchanges["short"]
         self.cut()
-        await self.connections.publish("short", "k", b"", {})
+        await self.connections.publisher.publish("short", "k", b"", {})
         self.assertIn("short", vhost.exchanges)
 
     async def test_mismatch(self) -> None:
         """Declaring what exists otherwise fails with the difference."""
-        await self.connections.declare(Exchange("x", type="topic"))
-        error = await self.assertFailure(self.connections.declare(Exchange("x", type="fanout")), DeclarationMismatch)
+        await self.connections.publisher.declare(Exchange("x", type="topic"))
+        error = await self.assertFailure(
+            self.connections.publisher.declare(Exchange("x", type="fanout")), DeclarationMismatch
+        )
         self.assertIn("'type'", str(error))
         self.assertIn("'x'", str(error))
 
@@ -163,15 +171,15 @@ class WithoutBrokerTests(TestCase):
 
     async def test_publish_has_an_end(self) -> None:
         """What is published waits for a broker, and fails at its deadline."""
-        await self.assertFailure(self.connections.publish("", "q", b"", {}, timeout=0.05), PublishTimeout)
+        await self.assertFailure(self.connections.publisher.publish("", "q", b"", {}, timeout=0.05), PublishTimeout)
 
     async def test_what_waits_is_bounded(self) -> None:
         """Beyond a number or size, a publish fails at once."""
         self.patch(publisher_module, "UNCONFIRMED_MAX", 2)
-        kept = [self.connections.publish("", "q", b"", {}) for _ in range(2)]
-        self.failureResultOf(self.connections.publish("", "q", b"", {}), PublishBufferFull)
+        kept = [self.connections.publisher.publish("", "q", b"", {}) for _ in range(2)]
+        self.failureResultOf(self.connections.publisher.publish("", "q", b"", {}), PublishBufferFull)
         self.patch(publisher_module, "UNCONFIRMED_BYTES_MAX", 10)
-        self.failureResultOf(self.connections.publish("", "q", b"x" * 11, {}), PublishBufferFull)
+        self.failureResultOf(self.connections.publisher.publish("", "q", b"x" * 11, {}), PublishBufferFull)
         await self.connections.stopService()
         for publish in kept:
             self.failureResultOf(publish, ConnectionLost)
@@ -179,7 +187,7 @@ class WithoutBrokerTests(TestCase):
     async def test_stops_at_once(self) -> None:
         """A stop doesn't wait for a broker that is not there, and what waited is told."""
         consumer = self.connections.consume(QUEUE, lambda message: None, 1)
-        declared = self.connections.declare(EVENTS)
+        declared = self.connections.publisher.declare(EVENTS)
         await self.connections.stopService()
         self.assertNoResult(consumer.ready)
         self.failureResultOf(declared, ConnectionLost)
@@ -197,7 +205,7 @@ class ConsumerTests(ConnectionsTestCase):
         inbox = Inbox(ack=False)
         consumer = self.connections.consume(QUEUE, inbox.receive, 10)
         await consumer.ready
-        await self.connections.publish("events", "k.a", b"once", {})
+        await self.connections.publisher.publish("events", "k.a", b"once", {})
         await inbox.when(1)
         self.assertEqual(consumer.unsettled, 1)
         lost: list[int] = []
@@ -208,7 +216,7 @@ class ConsumerTests(ConnectionsTestCase):
         first.ack()
         self.assertEqual(consumer.unsettled, 1)
         second.ack()
-        await consumer.drained()
+        await consumer.drain()
 
     async def test_queue_deleted(self) -> None:
         """A queue deleted on the broker is declared again and consumed."""
@@ -222,7 +230,7 @@ class ConsumerTests(ConnectionsTestCase):
         channel = await protocol.open_channel()
         await channel.queue_delete(queue="q")
         await back.addTimeout(5, reactor)
-        await self.connections.publish("events", "k.a", b"again", {}, mandatory=True)
+        await self.connections.publisher.publish("events", "k.a", b"again", {}, mandatory=True)
         await inbox.when(1)
 
     async def test_missing_after_a_loss_is_said(self) -> None:
@@ -244,7 +252,7 @@ class ConsumerTests(ConnectionsTestCase):
         other = self.connections.consume(Queue("q", durable=False), lambda message: None, 1)
         error = await self.assertFailure(other.ready, DeclarationMismatch)
         self.assertIn("'durable'", str(error))
-        self.assertFalse(other.open)
+        self.assertFalse(other.consuming)
 
     async def test_cancelled_can_still_ack(self) -> None:
         """After ``cancel`` nothing comes, and what came can be acked; ``close`` gives the rest back."""
@@ -252,10 +260,10 @@ class ConsumerTests(ConnectionsTestCase):
         consumer = self.connections.consume(QUEUE, inbox.receive, 10)
         await consumer.ready
         for body in (b"a", b"b"):
-            await self.connections.publish("events", "k.a", body, {})
+            await self.connections.publisher.publish("events", "k.a", body, {})
         await inbox.when(2)
         await consumer.cancel()
-        await self.connections.publish("events", "k.a", b"c", {})
+        await self.connections.publisher.publish("events", "k.a", b"c", {})
         inbox.messages[0].ack()
         self.assertEqual(consumer.unsettled, 1)
         await consumer.close()
@@ -268,9 +276,9 @@ class ConsumerTests(ConnectionsTestCase):
         inbox = Inbox(ack=False)
         await self.connections.consume(QUEUE, inbox.receive, 2).ready
         for _ in range(5):
-            await self.connections.publish("events", "k.a", b"", {})
+            await self.connections.publisher.publish("events", "k.a", b"", {})
         await inbox.when(2)
-        await self.connections.publish("events", "k.a", b"", {})
+        await self.connections.publisher.publish("events", "k.a", b"", {})
         self.assertEqual(len(inbox.messages), 2)
         inbox.messages[0].ack()
         await inbox.when(3)
@@ -285,7 +293,7 @@ class AddressTests(ConnectionsTestCase):
     async def works(self, connections: Connections) -> None:
         inbox = Inbox()
         await connections.consume(Queue("q2"), inbox.receive, 1).ready
-        await connections.publish("", "q2", b"x" * 300_000, {})
+        await connections.publisher.publish("", "q2", b"x" * 300_000, {})
         ((message,),) = [await inbox.when(1)]
         self.assertEqual(len(message.body), 300_000)
 
@@ -299,7 +307,7 @@ class AddressTests(ConnectionsTestCase):
         port = await self.listen()
         for uri in [f"amqp://guest:s3cret@127.0.0.1:{port}/", f"amqp://guest:guest@127.0.0.1:{port}/nowhere"]:
             connections = self.connect(uri)
-            error = await self.assertFailure(connections.declare(EVENTS), BrokerRefused)
+            error = await self.assertFailure(connections.publisher.declare(EVENTS), BrokerRefused)
             self.assertNotIn("s3cret", str(error))
             consumer = self.connect(uri).consume(QUEUE, lambda message: None, 1)
             await self.assertFailure(consumer.ready, BrokerRefused)
@@ -320,7 +328,7 @@ class AddressTests(ConnectionsTestCase):
         uri = f"amqps://localhost:{listener.getHost().port}/"
         await self.works(self.connect(uri, AMQP_SSL={"ca_certs": trusted}))
         refused = self.connect(uri, AMQP_SSL={"ca_certs": stranger})
-        await self.assertFailure(refused.publish("", "q2", b"", {}, timeout=1), PublishTimeout)
+        await self.assertFailure(refused.publisher.publish("", "q2", b"", {}, timeout=1), PublishTimeout)
         self.assertFalse(refused.connected)
 
     async def test_tls_mistakes(self) -> None:

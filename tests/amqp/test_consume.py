@@ -27,7 +27,7 @@ class ConsumerTests(ServicesCase):
         for value in values:
             content_type, encoding, body = Serializers({}).encode(serializer, value)
             properties = {"content_type": content_type, "content_encoding": encoding}
-            await connections.publish("x", key, body, properties, mandatory=True)
+            await connections.publisher.publish("x", key, body, properties, mandatory=True)
 
     async def test_callbacks(self) -> None:
         """Each message goes to each callback, of every queue."""
@@ -113,7 +113,7 @@ class ConsumerTests(ServicesCase):
 
     async def test_mismatch(self) -> None:
         """A queue that exists otherwise is told to who waits for the beginning."""
-        await self.connections().declare(QUEUE)
+        await self.connections().publisher.declare(QUEUE)
         consumer = self.consumer(queues=[Queue("q", durable=False)])
         consumer.run()
         with self.assertRaises(DeclarationMismatch):

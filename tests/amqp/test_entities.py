@@ -184,7 +184,7 @@ class QuorumQueues(OnRabbitMQ):
 
     async def test_existing(self) -> None:
         """A queue that exists as a classic one is not changed: the start fails and says so."""
-        await self.connections().declare(Queue("rpc-shop"))
+        await self.connections().publisher.declare(Queue("rpc-shop"))
         with self.assertRaises(DeclarationMismatch) as raised:
             await self.start(Shop, QUEUE_TYPE="quorum")
         self.assertIn("queue 'rpc-shop' exists with other properties", str(raised.exception))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.test_connection import ConnectionsTestCase
 from txservices.amqp import leaving as leaving_module
-from txservices.amqp.leaving import AWAY_TIMEOUT
+from txservices.amqp.leaving import AWAY_TIMEOUT, Leaving
 from txservices.exceptions import ConnectionLost
 
 
@@ -18,13 +20,13 @@ class LeavingTests(ConnectionsTestCase):
     async def test_no_answer_to_who_stops(self) -> None:
         """A stop that is not the process's drops a connection which does not answer it; the others have a new one."""
         self.patch(leaving_module, "STOP_TIMEOUT", 0.1)
-        await self.connections.publish("", "q", b"", {})
+        await self.connections.publisher.publish("", "q", b"", {})
         first = self.connections.publisher.connection.protocol
         self.assertFalse(await self.connections.leaving.answered(Deferred()))
         self.assertTrue(first.closed)
-        await self.connections.publish("", "q", b"", {})
+        await self.connections.publisher.publish("", "q", b"", {})
         self.assertIsNot(self.connections.publisher.connection.protocol, first)
-        self.assertTrue(await self.connections.leaving.answered(self.connections.settled()))
+        self.assertTrue(await self.connections.leaving.answered(self.connections.drain()))
 
     async def test_what_a_stop_could_not_publish_is_said(self) -> None:
         """Publishes that wait when a stop finds nobody fail, and the log says how many there were for whom."""
@@ -33,7 +35,7 @@ class LeavingTests(ConnectionsTestCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         nowhere = self.connect("amqp://guest:s3cret@127.0.0.1:1/")
-        waiting = [nowhere.publish("", queue, b"", {}) for queue in ("few", "many", "many")]
+        waiting = [nowhere.publisher.publish("", queue, b"", {}) for queue in ("few", "many", "many")]
         began = reactor.seconds()
         await nowhere.stopService()
         self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 0.5)
@@ -42,3 +44,63 @@ class LeavingTests(ConnectionsTestCase):
         (line,) = [each for each in said if "did not confirm" in each]
         self.assertIn("did not confirm 3 messages", line)
         self.assertIn("2 to '' as 'many', 1 to '' as 'few'", line)
+
+
+class AwayTests(SynchronousTestCase):
+    """How long a lost connection is waited for."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.connected = True
+        self.told: list[str] = []
+        self.leaving = Leaving(
+            lambda: self.connected, lambda: self.told.append("abort"), lambda: self.told.append("reconnect"), self.clock
+        )
+        self.leaving.on_aborted.append(lambda: self.told.append("aborted"))
+
+    def change(self, connected: bool) -> None:
+        self.connected = connected
+        self.leaving.look()
+
+    def test_away(self) -> None:
+        """One that is lost during the stop and does not come back in time is waited for no longer."""
+        self.change(False)
+        self.change(True)
+        self.leaving.begin()
+        self.clock.advance(AWAY_TIMEOUT)
+        self.change(False)
+        self.clock.advance(AWAY_TIMEOUT - 0.1)
+        self.assertEqual(self.told, [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.told, ["abort", "aborted"])
+        self.leaving.begin()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_away_at_the_beginning(self) -> None:
+        """One that is not there when the stop begins is waited for from then on."""
+        self.change(False)
+        self.clock.advance(AWAY_TIMEOUT)
+        self.assertEqual(self.told, [])
+        self.leaving.begin()
+        self.clock.advance(AWAY_TIMEOUT)
+        self.assertEqual(self.told, ["abort", "aborted"])
+
+    def test_back_in_time(self) -> None:
+        """One that comes back is waited for anew when it is lost again."""
+        self.leaving.begin()
+        for _ in range(3):
+            self.change(False)
+            self.clock.advance(AWAY_TIMEOUT - 0.1)
+            self.change(True)
+            self.clock.advance(AWAY_TIMEOUT)
+        self.assertEqual(self.told, [])
+
+    def test_end(self) -> None:
+        """After the stop nothing is waited for."""
+        self.change(False)
+        self.leaving.begin()
+        self.leaving.end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.change(True)
+        self.change(False)
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -37,7 +37,7 @@ class OutboxTests(TestCase):
 
     def add(self, *senders: Any) -> None:
         for sender in senders:
-            self.outbox.add(sender)
+            self.outbox.add(sender.flush)
 
     def test_at_the_end_of_the_turn(self) -> None:
         """What nobody's bytes brought on is sent when the turn of the reactor ends, by one delayed call."""

@@ -296,7 +296,7 @@ async def declare_otherwise(uri: str) -> None:
     connections = Connections.from_config({"AMQP_URI": uri})
     connections.startService()
     try:
-        await connections.declare(Queue("rpc-adder", arguments={"x-max-length": 7}))
+        await connections.publisher.declare(Queue("rpc-adder", arguments={"x-max-length": 7}))
     finally:
         await connections.stopService()
 

@@ -116,7 +116,7 @@ class Case(ServicesCase):
         whole = {**JSON, "headers": {}, **properties}
         whole = {name: value for name, value in whole.items() if value is not None}
         encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-        await self.bare.publish(exchange, key, encoded, whole, mandatory=True)
+        await self.bare.publisher.publish(exchange, key, encoded, whole, mandatory=True)
 
     async def request(self, key: str, body: Any, **properties: Any) -> Message:
         """The reply to a request by hand."""

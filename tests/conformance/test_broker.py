@@ -66,7 +66,7 @@ class Lost(Case):
         cluster = await self.cluster()
         direct, relayed = cluster.waiting.method(), cluster.caller.relay()
         await waiting.called(2)
-        await self.bare.publish("", "nobody", b"", {})  # by then the broker has confirmed the requests
+        await self.bare.publisher.publish("", "nobody", b"", {})  # by then the broker has confirmed the requests
         self.cut(client_of(cluster).connections, self.amqp(caller))
         for answer in list(waiting.answers):
             answer.callback("after all")
@@ -148,7 +148,7 @@ class Lost(Case):
         self.assertEqual(await cluster.echo.echo(3), 3)
         dispatch = event_dispatcher(self.config, timeout=0.1)
         self.stops.append(dispatch.stop)
-        await self.bare.declare(Exchange("source.events", type="topic"))
+        await self.bare.publisher.declare(Exchange("source.events", type="topic"))
         await dispatch("source", "type", 1)
         hole = dispatch.connections.publisher.connection.protocol.transport.peer
         hole.pauseProducing()
@@ -228,7 +228,7 @@ class Flow(Case):
                                        ({"HEARTBEAT": None}, 0, 0)):  # fmt: skip
             (container,) = await self.start(Echo, **config)
             connections = self.amqp(container)
-            await connections.publish("", "nobody", b"", {})
+            await connections.publisher.publish("", "nobody", b"", {})
             for connection in (connections.consuming, connections.publisher.connection):
                 self.assertEqual(connection.heartbeat, wished)
                 beat = connection.protocol.beat
@@ -271,7 +271,7 @@ class Ends(Case):
         protocol = await self.bare.consuming.when_connected()
         await (await protocol.open_channel()).queue_delete(queue="rpc-echo")
         while "rpc-echo" not in self.vhost.queues:
-            await self.bare.publish("", "nobody", b"", {})
+            await self.bare.publisher.publish("", "nobody", b"", {})
         self.assertEqual(await (await self.cluster()).echo.echo(1), 1)
 
     async def test_line_48_error_in_a_receiver(self) -> None:

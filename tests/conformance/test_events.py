@@ -258,8 +258,10 @@ class Topology(EventCase):
 
     async def test_line_30_mixed_declarations(self) -> None:
         """A service that declares an exchange otherwise than it is refuses to start, with the difference."""
-        await self.bare.declare(Exchange("source.events", type="topic", auto_delete=True))
-        await self.bare.declare(Queue("holds", Exchange("source.events", type="topic", auto_delete=True), "#"))
+        await self.bare.publisher.declare(Exchange("source.events", type="topic", auto_delete=True))
+        await self.bare.publisher.declare(
+            Queue("holds", Exchange("source.events", type="topic", auto_delete=True), "#")
+        )
         for service in (Source, listener(Heard())):
             with self.assertRaises(ConfigurationError) as raised:
                 await self.start(service)

@@ -178,7 +178,7 @@ class Publishers(Case):
         lines = self.lines()
         await publisher.publish(worker(), 1, routing_key="nowhere", mandatory=True, use_confirms=False)
         self.assertRegex((await lines.wait())[0], "'nowhere' was not published to ''")
-        await self.bare.declare(Exchange("source.events", type="topic"))
+        await self.bare.publisher.declare(Exchange("source.events", type="topic"))
         async with event_dispatcher(self.config, mandatory=True) as dispatch:
             with self.assertRaises(UndeliverableMessage):
                 await dispatch("source", "type", 1)

@@ -107,7 +107,7 @@ class Mismatches(Case):
 
     async def test_start_is_refused(self) -> None:
         """The start fails with what exists and how it differs, and the service can be stopped."""
-        await self.bare.declare(
+        await self.bare.publisher.declare(
             Exchange("source.events", type="topic"),
             Queue("rpc-calls", RPC, "calls.*", arguments={"x-max-length": 3}),
             Queue("evt-source-type--hears.hear", durable=True, auto_delete=True),

@@ -64,7 +64,7 @@ class ReplyQueues(Case):
         published = 0
         with self.assertRaises(UndeliverableMessage):
             while clock.seconds() < began + 10:  # publishing to a queue is no use of it
-                await self.bare.publish("nameko-rpc", client.reply_to, b"", {}, mandatory=True)
+                await self.bare.publisher.publish("nameko-rpc", client.reply_to, b"", {}, mandatory=True)
                 published += 1
         self.assertGreater(published, 0)  # it has outlived its consumer
 
@@ -72,7 +72,7 @@ class ReplyQueues(Case):
         """Its name and its arguments are nameko's."""
         cluster = await self.cluster()
         client = client_of(cluster)
-        await self.bare.declare(
+        await self.bare.publisher.declare(
             Queue(f"rpc.reply-standalone_rpc_proxy-{client.reply_to}", arguments={"x-expires": 300_000})
         )
 

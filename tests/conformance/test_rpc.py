@@ -183,7 +183,7 @@ class Consuming(Case):
         entrypoints = {each.method_name: each for each in container.entrypoints}
         await entrypoints["give"].stop()
         call = (await self.cluster()).maths.give(1)
-        await self.bare.publish("", "nobody", b"", {})
+        await self.bare.publisher.publish("", "nobody", b"", {})
         self.assertNoResult(call)
         await container.stop()
         await self.start(Maths)
@@ -250,7 +250,7 @@ class Topology(Case):
     async def test_line_10_request_queue(self) -> None:
         """The queue of requests has nameko's name, flags and binding, so that both share it."""
         await self.start(Maths)
-        await self.bare.declare(Queue("rpc-maths", RPC, "maths.*"))
+        await self.bare.publisher.declare(Queue("rpc-maths", RPC, "maths.*"))
         queue = self.vhost.queues["rpc-maths"]
         self.assertEqual((queue.durable, queue.auto_delete, queue.owner, queue.arguments), (True, False, None, {}))
         self.assertEqual({each.source.name: each.key for each in queue.incoming}["nameko-rpc"], "maths.*")

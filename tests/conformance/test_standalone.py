@@ -113,7 +113,7 @@ class Proxies(Case):
         await self.start(FarAway)
         cluster = await self.cluster()
         for properties in ({"correlation_id": "nobody's"}, {}):
-            await self.bare.publish(
+            await self.bare.publisher.publish(
                 "nameko-rpc", client_of(cluster).reply_to, b'{"result": 1, "error": null}', {**JSON, **properties}, True
             )
         self.assertEqual(await cluster["far-away"].echo(1), 1)
@@ -128,7 +128,7 @@ class Proxies(Case):
         cluster = await self.cluster()
         call = cluster.waiting.method()
         await waiting.called()
-        await self.bare.publish("", "nobody", b"", {})
+        await self.bare.publisher.publish("", "nobody", b"", {})
         self.cut(client_of(cluster).connections)
         waiting.answers[0].callback("after all")
         self.assertEqual(await call, "after all")

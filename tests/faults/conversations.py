@@ -119,7 +119,7 @@ def recorded_services(test: TestCase) -> list[Pieces]:
     run_until(clock, lambda: started.called and opened.called)
     cluster = test.successResultOf(opened)
     asked = [cluster.service.tell({"a": [1, None, "ü"]}), cluster.service.fail(), cluster.service.nothing()]
-    asked.append(proxy.connections.publish("", "things", b"{}", {"content_type": "application/json"}))
+    asked.append(proxy.connections.publisher.publish("", "things", b"{}", {"content_type": "application/json"}))
     for each in asked:
         each.addErrback(lambda _: None)
     run_until(clock, lambda: all(each.called for each in asked))

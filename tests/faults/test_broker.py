@@ -74,12 +74,12 @@ class Restarts(Mortal):
         cluster = await self.cluster()
         self.assertEqual(await cluster.echo.echo("before"), "before")
         teller = self.bare()
-        publishing = [teller.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(20)]
+        publishing = [teller.publisher.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(20)]
         away = self.logged("no connection to the broker")
         await go()
         await away.wait()
         calls = [cluster.echo.echo(number) for number in range(20)]
-        publishing += [teller.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(20, 40)]
+        publishing += [teller.publisher.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(20, 40)]
         await come()
         began = reactor.seconds()
         self.assertEqual(await gatherResults(calls), list(range(20)))
@@ -98,25 +98,25 @@ class Alarm(Mortal):
         connections = self.bare()
         consumer = connections.consume(HEARS, heard.append, 1)
         await consumer.ready
-        await gatherResults([connections.publish("tells", "k", b"%d" % n, dict(JSON)) for n in range(10)])
+        await gatherResults([connections.publisher.publish("tells", "k", b"%d" % n, dict(JSON)) for n in range(10)])
         await until(lambda: heard)
         blocked = self.logged("takes no messages .*memory")
         again = self.logged("takes messages again")
         await self.broker.ctl("set_vm_memory_high_watermark", "0.00001")
         try:
-            late = connections.publish("tells", "k", b"late", dict(JSON), timeout=1)
+            late = connections.publisher.publish("tells", "k", b"late", dict(JSON), timeout=1)
             await blocked.wait()
             self.assertEqual(connections.publisher.connection.protocol.blocked, "low on memory")
             for count in range(1, 11):  # one at a time: each needs the ack of the one before
                 await until(lambda: len(heard) >= count)  # noqa: B023
                 heard[count - 1].ack()
             await self.assertFailure(late, PublishTimeout)
-            waiting = connections.publish("tells", "k", b"waited", dict(JSON), timeout=30)
+            waiting = connections.publisher.publish("tells", "k", b"waited", dict(JSON), timeout=30)
         finally:
             await self.broker.ctl("set_vm_memory_high_watermark", "0.4")
         await again.wait()
         await waiting
-        await connections.publish("tells", "k", b"free", dict(JSON))
+        await connections.publisher.publish("tells", "k", b"free", dict(JSON))
 
 
 class Administered(FaultsCase):
@@ -140,7 +140,7 @@ class Administered(FaultsCase):
         await self.delete_queue("evt-teller-told--listener.told")
         await back.wait()
         self.assertEqual(len(said.things), 1)
-        await self.bare().publish("teller.events", "told", b'"again"', dict(JSON), mandatory=True)
+        await self.bare().publisher.publish("teller.events", "told", b'"again"', dict(JSON), mandatory=True)
         self.assertEqual(await got.wait(), ["again"])
 
     async def test_row_16_connections_closed(self) -> None:
@@ -172,8 +172,8 @@ class Administered(FaultsCase):
         await back.wait()
         self.assertIs(connections.consuming.protocol, protocol)
         self.assertIs(untouched.channel, channel)
-        await connections.publish("tells", "k", b"", {})
-        await connections.publish("", "other", b"", {})
+        await connections.publisher.publish("tells", "k", b"", {})
+        await connections.publisher.publish("", "other", b"", {})
         await gatherResults([recorded.wait(), other.wait()])
 
     async def test_row_17_refused_publishes(self) -> None:
@@ -209,7 +209,7 @@ class Administered(FaultsCase):
 
     async def test_row_18_queue_with_other_arguments(self) -> None:
         """A service whose queue exists with other arguments does not start, and says which differ."""
-        await self.past_the_proxy().declare(
+        await self.past_the_proxy().publisher.declare(
             Queue("evt-teller-told--listener.told", arguments={"x-max-length": 5}), Queue("rpc-echo", durable=False)
         )
 
@@ -228,18 +228,18 @@ class Administered(FaultsCase):
         """What a full queue rejects is published again until its deadline, and fails with PublishNacked then; nothing
         is kept of it."""
         connections = self.bare()
-        await connections.declare(FULL_QUEUE)
+        await connections.publisher.declare(FULL_QUEUE)
         self.assertTrue(await self.rejected(connections, 0.5))
         self.assertEqual((connections.publisher.unconfirmed, connections.publisher.unconfirmed_bytes), ({}, 0))
 
     async def test_row_20_nack_and_then_room(self) -> None:
         """What was rejected is confirmed once there is room, and is there once, under its own id."""
         connections = self.bare()
-        await connections.declare(FULL_QUEUE)
+        await connections.publisher.declare(FULL_QUEUE)
         while not await self.rejected(connections, 0.5):
             pass
-        waiting = connections.publish("", "full", b"late", {"message_id": "late"})
-        await until(lambda: connections.publisher.nacked.errors)
+        waiting = connections.publisher.publish("", "full", b"late", {"message_id": "late"})
+        await until(lambda: connections.publisher.nacked)
         recorded = Recorded()
         await self.past_the_proxy().consume(FULL_QUEUE, recorded, 10).ready
         await waiting
@@ -248,7 +248,7 @@ class Administered(FaultsCase):
 
     async def rejected(self, connections: Connections, timeout: float) -> list[Any]:
         """Those of five publishes that were nacked until then."""
-        publishes = [connections.publish("", "full", b"", {}, timeout=timeout) for _ in range(5)]
+        publishes = [connections.publisher.publish("", "full", b"", {}, timeout=timeout) for _ in range(5)]
         outcomes = await DeferredList(publishes, consumeErrors=True)
         failures = [failure for succeeded, failure in outcomes if not succeeded]
         for failure in failures:
@@ -258,12 +258,12 @@ class Administered(FaultsCase):
     async def test_row_20_no_confirm(self) -> None:
         """A confirm that does not come fails the publish at its deadline; nothing is kept, and the next one is fine."""
         connections = self.bare()
-        await connections.declare(HEARS)
+        await connections.publisher.declare(HEARS)
         self.proxy.freeze(up=False, down=True)
-        await self.assertFailure(connections.publish("tells", "k", b"x", {}, timeout=0.3), PublishTimeout)
+        await self.assertFailure(connections.publisher.publish("tells", "k", b"x", {}, timeout=0.3), PublishTimeout)
         self.assertEqual((connections.publisher.unconfirmed, connections.publisher.unconfirmed_bytes), ({}, 0))
         self.proxy.heal()
-        await connections.publish("tells", "k", b"y", {})
+        await connections.publisher.publish("tells", "k", b"y", {})
         self.assertEqual(connections.publisher.channel.unconfirmed, {})
 
     async def test_row_21_unroutable_call(self) -> None:
@@ -298,8 +298,8 @@ class Administered(FaultsCase):
             (b"x", {**JSON, "content_type": "nonsense"}),
         ]
         for number, (body, properties) in enumerate(bad):
-            await connections.publish("", "read", body, dict(properties))
-            await connections.publish("", "read", b"%d" % number, dict(JSON))
+            await connections.publisher.publish("", "read", body, dict(properties))
+            await connections.publisher.publish("", "read", b"%d" % number, dict(JSON))
         self.assertEqual(await got.wait(5), [0, 1, 2, 3, 4])
         await dead.wait(5)
         self.assertEqual([message.body for message in dead.things], [body for body, _ in bad])
@@ -337,14 +337,14 @@ class Administered(FaultsCase):
         await self.broker.ctl("set_permissions", "-p", self.vhost, user, ".*", ".*", ".*")
         config = {"AMQP_URI": self.proxy.uri(self.broker.uri(self.vhost, user, "s3cret-1"))}
         connections = self.connected(config)
-        await connections.declare(HEARS)
+        await connections.publisher.declare(HEARS)
         await self.broker.ctl("change_password", user, "s3cret-2")
         lines = self.logged("no connection to the broker|s3cret")
         self.proxy.cut(reset=True)
         await lines.wait(2)
         self.assertRegex(lines.things[1], r"ACCESS_REFUSED.*Trying again in 30\.0 s")
         self.assertNotIn("s3cret", "".join(lines.things))
-        await self.assertFailure(connections.publish("tells", "k", b"", {}, timeout=0.2), PublishTimeout)
+        await self.assertFailure(connections.publisher.publish("tells", "k", b"", {}, timeout=0.2), PublishTimeout)
 
 
 class Limits(Mortal):
@@ -397,7 +397,9 @@ class Crowded(FaultsCase):
 
         await self.start(Listener, max_workers=3)
         connections = self.bare()
-        await gatherResults([connections.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(200)])
+        await gatherResults(
+            [connections.publisher.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(200)]
+        )
         self.assertEqual(sorted(await done.wait(200)), list(range(200)))
         self.assertEqual(most, [3])
 

@@ -37,7 +37,9 @@ class LinkCase(FaultsCase):
 
     def publish(self, connections: Connections, numbers: range, timeout: float = 20) -> Deferred[Any]:
         publishes = [
-            connections.publish("tells", "k", b"%d" % n, {"message_id": f"m{n}"}, mandatory=True, timeout=timeout)
+            connections.publisher.publish(
+                "tells", "k", b"%d" % n, {"message_id": f"m{n}"}, mandatory=True, timeout=timeout
+            )
             for n in numbers
         ]
         return gatherResults(publishes, consumeErrors=True)
@@ -122,26 +124,26 @@ class Declaring(LinkCase):
         connections = self.bare()
         await connections.publisher.connection.when_connected()
         self.proxy.freeze(up=False, down=True)
-        declaring = connections.declare(TELLS, HEARS)
-        again = connections.declare(Exchange("another"))
+        declaring = connections.publisher.declare(TELLS, HEARS)
+        again = connections.publisher.declare(Exchange("another"))
         await until(lambda: self.proxy.links[0].down.waiting)
         self.proxy.heal_after_cut(reset=True)
         await declaring
         await again
-        await connections.publish("tells", "k", b"", {}, mandatory=True)
+        await connections.publisher.publish("tells", "k", b"", {}, mandatory=True)
 
     async def test_row_05_declared_in_the_moment_of_the_loss(self) -> None:
         """What is declared and consumed by who is told of the loss is there after it."""
         connections = self.bare()
         first = connections.consume(HEARS, lambda message: None, 1)
         await first.ready
-        await connections.declare(TELLS)
+        await connections.publisher.declare(TELLS)
         late: list[Subscription] = []
         recorded = Recorded()
         first.on_lost.append(lambda: late or late.append(connections.consume(Queue("late"), recorded, 1)))
         await self.broker.ctl("close_all_connections", "--vhost", self.vhost, "for the test")
         await late[0].ready
-        await connections.publish("", "late", b"", {}, mandatory=True)
+        await connections.publisher.publish("", "late", b"", {}, mandatory=True)
         await recorded.wait()
 
 
@@ -233,7 +235,7 @@ class Consuming(LinkCase):
         self.in_time(began, BACK)
         await back.wait()
         self.in_time(began, BACK + SILENCE)
-        await self.past_the_proxy().publish("teller.events", "told", b'"heard"', dict(JSON), mandatory=True)
+        await self.past_the_proxy().publisher.publish("teller.events", "told", b'"heard"', dict(JSON), mandatory=True)
         await got.wait()
 
     async def test_row_10_lost_while_a_worker_runs(self) -> None:
@@ -262,14 +264,14 @@ class Consuming(LinkCase):
         entrypoint.consumer.on_ready.append(back)
         self.proxy.cut(reset=True)  # so that the one who notes is who consumes
         await back.wait(1)
-        await self.past_the_proxy().publish("teller.events", "told", b'"once"', JSON, mandatory=True)
+        await self.past_the_proxy().publisher.publish("teller.events", "told", b'"once"', JSON, mandatory=True)
         await begun.wait(1)
         self.proxy.cut(reset=True)
         await begun.wait(2)
         finish[0].callback(None)  # too late
         finish[1].callback(None)
         self.assertEqual(redelivered, [False, True])
-        await entrypoint.consumer.drained()
+        await entrypoint.consumer.drain()
         await container.stop()
         self.assertEqual((await self.depth("evt-teller-told--listener.told"))[0], 0)
         self.assertEqual([line for line in closed.things if "no connection" not in line], [])
@@ -320,11 +322,11 @@ class Calling(LinkCase):
         cluster = await self.cluster()
         answer = cluster.slow.work(7)
         await begun.wait()
-        await client_of(cluster).connections.settled()  # else the request is sent again, and run again
+        await client_of(cluster).connections.drain()  # else the request is sent again, and run again
         await self.proxy.shut()
         finish.callback(None)
         (consumer,) = next(each for each in container.subextensions if hasattr(each, "opened")).opened
-        await consumer.drained()  # replied and acked
+        await consumer.drain()  # replied and acked
         self.assertNoResult(answer)
         await self.proxy.listen()
         self.assertEqual(await answer, 7)

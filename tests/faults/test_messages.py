@@ -187,7 +187,7 @@ class MessagesCase(ServicesCase):
         self.config["RPC_TIMEOUT"] = 60
         (self.container,) = await self.start(Service)
         self.caller = await self.cluster()
-        self.publisher = self.connections()
+        self.sender = self.connections()
         tap = await self.tap("nameko-rpc", "service.first")
         await self.caller.service.first()
         self.reply_to = (await tap.wait())[0].properties["reply_to"]
@@ -216,7 +216,7 @@ class MessagesCase(ServicesCase):
         calls = [self.caller.service.echo(mark) for mark in marks]
         json_type = {"content_type": "application/json", "content_encoding": "utf-8"}
         sent = [
-            self.publisher.publish(exchange, key, json.dumps(mark).encode(), dict(json_type))
+            self.sender.publisher.publish(exchange, key, json.dumps(mark).encode(), dict(json_type))
             for mark in marks
             for exchange, key in (("source.events", "told"), ("", "things"))
         ]
@@ -245,7 +245,7 @@ class MessagesCase(ServicesCase):
 
     async def left(self, queue: str) -> int:
         """How many messages of a queue nobody has settled, once its consumers are gone."""
-        protocol = await self.publisher.consuming.when_connected()
+        protocol = await self.sender.consuming.when_connected()
         channel = await protocol.open_channel()
         declared = await channel.queue_declare(queue=queue, passive=True)
         count: int = declared.message_count

@@ -98,7 +98,7 @@ class Deaths(LoadCase):
         await caller.end("KILL")
         finish.callback(None)
         (consumer,) = next(each for each in container.subextensions if hasattr(each, "opened")).opened
-        await consumer.drained()
+        await consumer.drain()
         self.assertEqual(await (await self.cluster()).slow.work(8), 8)
         self.assertEqual((begun.things, complaints.things), ([7, 8], []))
         self.assertEqual((await self.depth("rpc-slow"))[0], 0)

@@ -172,7 +172,7 @@ class Returning(FaultsCase):
         fleet = [Connections.from_config({"AMQP_URI": f"memory://{name}"}, clock) for _ in range(HERD)]
         for each in fleet:
             each.startService()
-            each.publish("", "q", b"", {}, timeout=None)
+            each.publisher.publish("", "q", b"", {}, timeout=None)
         clock.pump([0.01] * 10)
         self.assertEqual(len(broker.sessions), HERD)
         lines = self.logged("Trying again in")

@@ -209,7 +209,9 @@ class World:
 
         def ask(number: int) -> None:
             answers.append(cluster.service.work(number))
-            told.append(proxy.connections.publish("source.events", "told", b"%d" % number, dict(JSON), timeout=50))
+            told.append(
+                proxy.connections.publisher.publish("source.events", "told", b"%d" % number, dict(JSON), timeout=50)
+            )
 
         self.healthy = False
         self.befall()

@@ -115,14 +115,14 @@ class Stairs(TestCase):
         connections.startService()
         recorded = Recorded()
         consumer = connections.consume(QUEUE, recorded, 10)
-        declared = connections.declare(EVENTS)
+        declared = connections.publisher.declare(EVENTS)
         published = gatherResults(
-            [connections.publish("events", "k", body, {"message_id": body.decode()}) for body in BODIES]
+            [connections.publisher.publish("events", "k", body, {"message_id": body.decode()}) for body in BODIES]
         )
         try:
             self.run_until(clock, lambda: consumer.ready.called and declared.called)
             # what was published before the queue was there is dropped: that is what a topic exchange is for
-            again = [connections.publish("events", "k", body, {}, mandatory=True) for body in BODIES]
+            again = [connections.publisher.publish("events", "k", body, {}, mandatory=True) for body in BODIES]
             self.run_until(clock, lambda: published.called and all(each.called for each in again))
             self.run_until(clock, lambda: set(BODIES) <= {message.body for message in recorded.things})
             for each in (consumer.ready, declared, published, *again):

@@ -130,7 +130,7 @@ class OldExchanges(OwnProcessesCase):
     async def setUp(self) -> None:
         super().setUp()
         kept = [Exchange(f"teller_{side}.events", type="topic", auto_delete=True) for side in SIDES]
-        await self.connections().declare(*kept)
+        await self.connections().publisher.declare(*kept)
 
     async def test_left_alone(self) -> None:
         """With DECLARE_EVENT_EXCHANGES false neither side declares them, and events go from each to each."""

@@ -227,7 +227,7 @@ class Wire(InteropCase):
                 with self.subTest(method=method, body=body):
                     await self.same(
                         replies,
-                        lambda side, m=method, b=body, p=properties: self.bare.publish(
+                        lambda side, m=method, b=body, p=properties: self.bare.publisher.publish(
                             self.rpc_exchange.name, f"{'caller' if m == 'relay' else 'answers'}_{side}.{m}", b, dict(p)
                         ),
                     )

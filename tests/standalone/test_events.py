@@ -56,7 +56,7 @@ class DispatcherTests(ServicesCase):
 
     async def test_mandatory(self) -> None:
         """A mandatory event that nobody listens to is an error, any other is none."""
-        await self.connections().declare(get_event_exchange("source", {}))
+        await self.connections().publisher.declare(get_event_exchange("source", {}))
         async with event_dispatcher(self.config) as dispatch:
             await dispatch("source", "type", 1)
         async with event_dispatcher(self.config, mandatory=True) as dispatch:

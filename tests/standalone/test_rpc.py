@@ -131,7 +131,7 @@ class ProxyTests(ServicesCase):
         reply_to = tap.things[0].properties["reply_to"]
         name = f"rpc.reply-standalone_rpc_proxy-{reply_to}"
         self.assertEqual(client_of(cluster).queue.name, name)
-        await self.connections().declare(Queue(name, arguments={"x-expires": 300000}))
+        await self.connections().publisher.declare(Queue(name, arguments={"x-expires": 300000}))
 
     def test_caller(self) -> None:
         """The context given is copied, not kept."""

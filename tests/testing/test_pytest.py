@@ -62,8 +62,9 @@ async def test_message(stage, amqp_uri, rabbit_config, get_message_from_queue):
     assert rabbit_config["AMQP_URI"] == amqp_uri
     connections = Connections.from_config(rabbit_config)
     connections.startService()
-    await connections.declare(Queue("q"))
-    await connections.publish("", "q", b"[1]", {"content_type": "application/json", "content_encoding": "utf-8"})
+    await connections.publisher.declare(Queue("q"))
+    properties = {"content_type": "application/json", "content_encoding": "utf-8"}
+    await connections.publisher.publish("", "q", b"[1]", properties)
     assert (await get_message_from_queue("q")).payload == [1]
     await connections.stopService()
 
@@ -86,7 +87,7 @@ async def test_queue_without_waiting(stage, get_message_from_queue):
     connections = await declared(stage)
     with pytest.raises(TimeoutError):
         await get_message_from_queue("q", block=False)
-    await connections.publish("", "q", b"[1]", {"content_type": "application/json"})
+    await connections.publisher.publish("", "q", b"[1]", {"content_type": "application/json"})
     assert (await get_message_from_queue("q", ack=False, block=False)).payload == [1]
     assert (await get_message_from_queue("q", block=False)).payload == [1]
     await connections.stopService()
@@ -96,7 +97,7 @@ async def declared(stage):
     from txservices.amqp.connections import Connections
     connections = Connections.from_config(stage.config)
     connections.startService()
-    await connections.declare(Queue("q"))
+    await connections.publisher.declare(Queue("q"))
     return connections
 
 class Chat:

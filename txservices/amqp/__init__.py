@@ -1,10 +1,13 @@
-"""An AMQP client on txamqp: entities <- topology <- outbox <- channel <- protocol <- connection <- connections.
+"""An AMQP client on txamqp: bytes come in at ``protocol``, and services see ``publish`` and ``consume``.
 
-``channel`` and ``protocol`` are txamqp's ``AMQChannel`` and ``AMQClient`` with their framing and delivery replaced by
-``wire``; ``outbox`` has what they send leave in one write. ``connection`` keeps a broker connected, ``connections`` is
-the pair that a process has, with a ``subscription`` for each queue and a ``publisher`` that keeps each message until it
-is confirmed; what was ``nacked`` is published again, what stays ``unacked`` for long is warned of, and ``leaving`` is
-how all of it stops. ``topology`` declares; ``address`` and ``endpoints`` say where the broker is. ``entities`` are the
-values that the rest of the house passes in. ``publish`` and ``consume`` are where nameko has them: a publisher and a
-consumer for programs, and what services publish and read messages with.
+``address`` and ``endpoints`` say where the broker is; ``entities`` are the values that the rest of the house passes in,
+and ``topology`` declares them. ``channel`` and ``protocol`` are txamqp's ``AMQChannel`` and ``AMQClient`` with framing
+and delivery replaced by ``wire``; ``outbox`` joins what they send into one write. ``connection`` keeps a broker
+connected. On it, ``publisher`` keeps each message until it is confirmed, and ``subscription`` keeps a queue consumed;
+``unacked`` warns of messages that nobody acks. ``connections`` is the pair of connections that a process has, and
+``leaving`` limits what its stop waits for. ``publish`` and ``consume`` are where nameko has them: for programs, and for
+services to publish and read messages with.
+
+A module imports only from those before it: address, endpoints, entities <- topology <- outbox <- channel <- protocol <-
+connection <- publisher, subscription <- connections <- publish, consume.
 """

@@ -1,9 +1,9 @@
 """A channel: methods out and their answers, deliveries and their acks, publishes and their confirms.
 
 ``Channel`` is txamqp's ``AMQChannel`` with the delivery replaced: txamqp carries each delivery through three queues
-and five locks, here a whole method goes straight to who asked for it. Its generated methods
-(``channel.queue_declare(queue=…)``) all end in ``invoke``. The channel never knows of an earlier connection; what
-outlives one is in ``connection``.
+and five locks, here a whole method goes straight to whoever asked for it. Its generated methods
+(``channel.queue_declare(queue=…)``) all end in ``invoke``. A channel knows nothing of an earlier connection:
+``publisher`` and ``subscription`` have what outlives one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Publishing:
         done: Callable[[Exception | None], None],
         deadline: float,
     ) -> None:
-        self.key = 0  # place in the order of publishing, given by the connection
+        self.key = 0  # place in the order of publishing, given by the publisher
         self.exchange = exchange
         self.routing_key = routing_key
         self.mandatory = mandatory
@@ -88,11 +88,11 @@ class Channel(AMQChannel):
 
     Attributes:
         closing: nothing goes out any more: our close has, or the channel has ended. RabbitMQ ends the whole connection
-            (504) for what comes on a channel after its close.
+            (504) for anything that comes on a channel after its close.
         on_closed: called with the error when the channel ends, whoever ended it.
-        on_cancelled: called with the consumer tag when the broker cancels a consumer, its queue being gone.
-        on_drained: called when the last delivery is settled.
-        on_confirmed: called with a ``Publishing`` and its error, or None, when the broker has answered for it.
+        on_cancelled: called with the consumer tag when the broker cancels a consumer because its queue is gone.
+        on_drained: called when every delivery is settled (acked or rejected).
+        on_confirmed: called with a ``Publishing`` and None when the broker has it, or the error if it refuses it.
     """
 
     def __init__(self, id: int, outgoing: Any, client: Any) -> None:
@@ -103,16 +103,17 @@ class Channel(AMQChannel):
         self.on_drained: Callable[[], None] | None = None
         self.on_confirmed: Callable[[Publishing, Exception | None], None] | None = None
         self.assembler = Assembler(self.method_received)
-        self.replies: deque[tuple[tuple[str, ...], Deferred[TxMessage]]] = deque()  # what answers, who waits for it
+        # What was asked and is not answered: the names of possible answers, and the Deferred that waits for one.
+        self.replies: deque[tuple[tuple[str, ...], Deferred[TxMessage]]] = deque()
         self.reactions: dict[str, Callable[[Content], None]] = {
-            "basic.deliver": self.deliver,
-            "basic.ack": self.confirm,
-            "basic.nack": self.refuse,
-            "basic.return": self.give_back,
-            **dict.fromkeys(UNASKED_ON_CHANNEL, self.hand_over),
+            "basic.deliver": self.deliver_received,
+            "basic.ack": self.ack_received,
+            "basic.nack": self.nack_received,
+            "basic.return": self.return_received,
+            **dict.fromkeys(UNASKED_ON_CHANNEL, self.to_delegate),
         }
         if id == 0:
-            self.reactions = dict.fromkeys(UNASKED_ON_CONNECTION, self.hand_over)
+            self.reactions = dict.fromkeys(UNASKED_ON_CONNECTION, self.to_delegate)
         self.consumers: dict[str, Callable[[Message], None]] = {}
         # Deliveries. Tags up to settled_to are all settled; those above it that are, stand in settled_above.
         self.unsettled = 0
@@ -145,7 +146,7 @@ class Channel(AMQChannel):
         return reply
 
     def method_received(self, content: Content) -> None:
-        """A whole method is there: to what reacts to it, or to the one who waits for it."""
+        """Pass a whole method to whatever reacts to it, or to the Deferred that waits for this answer."""
         name = content.method.name
         react = self.reactions.get(name)
         if react is not None:
@@ -155,8 +156,8 @@ class Channel(AMQChannel):
         else:
             raise FrameError(ReplyCode.COMMAND_INVALID, f"{name} on channel {self.id} answers nothing that was asked")
 
-    def hand_over(self, content: Content) -> None:
-        """To txamqp's delegate."""
+    def to_delegate(self, content: Content) -> None:
+        """Call the method of txamqp's delegate that bears this one's name."""
         self.client.delegate.dispatch(self, self.as_message(content))
 
     def as_message(self, content: Content) -> TxMessage:
@@ -166,7 +167,7 @@ class Channel(AMQChannel):
         return TxMessage(method, tuple(content.args.values()), content)
 
     def do_close(self, reason: Any) -> None:
-        """The channel is at an end: everyone who waits on it is told why."""
+        """The channel has ended: tell everyone who waits for something on it why."""
         first = not self.closed
         self.closing = True
         error = closed_error(reason)
@@ -182,15 +183,13 @@ class Channel(AMQChannel):
 
     # Deliveries
 
-    def consume(
-        self, queue: str, tag: str, receive: Callable[[Message], None], exclusive: bool = False
-    ) -> Deferred[TxMessage]:
+    def consume(self, queue: str, tag: str, receive: Callable[[Message], None]) -> Deferred[TxMessage]:
         """Have the queue's messages delivered to ``receive``, each to be acked. Fires when the broker agrees."""
         self.consumers[tag] = receive
-        consuming: Deferred[TxMessage] = self.basic_consume(queue=queue, consumer_tag=tag, exclusive=exclusive)
+        consuming: Deferred[TxMessage] = self.basic_consume(queue=queue, consumer_tag=tag)
         return consuming
 
-    def deliver(self, content: Content) -> None:
+    def deliver_received(self, content: Content) -> None:
         args = content.args
         receive = self.consumers.get(args["consumer_tag"])
         if receive is None:
@@ -223,11 +222,10 @@ class Channel(AMQChannel):
             message.reject()
 
     def settle(self, message: Message, ack: bool, requeue: bool) -> None:
-        """Called by a message, once. The acks of one turn of the reactor go out together.
-
-        Not later: RabbitMQ confirms a persistent message to its publisher when it is acked, or on disk. Acks held back
-        longer made a service with a small prefetch, which acks a request when its reply is confirmed, half as fast.
-        """
+        """Ack or reject a delivery: its message calls this, once. The acks of one reactor turn go out together."""
+        # Not later than that: RabbitMQ confirms a persistent message to its publisher when it is acked, or on disk.
+        # Acks held back longer made a service with a small prefetch, which acks a request when its reply is confirmed,
+        # half as fast.
         if self.closing:
             return
         self.unsettled -= 1
@@ -281,16 +279,16 @@ class Channel(AMQChannel):
         client = self.client
         client.write(content_frames(self.id, payload, publishing.header, publishing.body, client.frame_max))
 
-    def confirm(self, content: Content) -> None:
-        for publishing in self.answered(content.args):
-            self.answer(publishing, publishing.returned)
+    def ack_received(self, content: Content) -> None:
+        for publishing in self.pop_unconfirmed(content.args):
+            self.confirmed(publishing, publishing.returned)
 
-    def refuse(self, content: Content) -> None:
-        for publishing in self.answered(content.args):
-            self.answer(publishing, PublishNacked(publishing.exchange, publishing.routing_key))
+    def nack_received(self, content: Content) -> None:
+        for publishing in self.pop_unconfirmed(content.args):
+            self.confirmed(publishing, PublishNacked(publishing.exchange, publishing.routing_key))
 
-    def answered(self, args: dict[str, Any]) -> list[Publishing]:
-        """The publishes that an ack or nack is about: one, or with ``multiple`` all up to its tag."""
+    def pop_unconfirmed(self, args: dict[str, Any]) -> list[Publishing]:
+        """The publishes that an ack or nack answers for: one, or with ``multiple`` all up to its tag."""
         tag = args["delivery_tag"]
         unconfirmed = self.unconfirmed
         if not args["multiple"]:
@@ -303,14 +301,14 @@ class Channel(AMQChannel):
             tags.append(each)
         return [unconfirmed.pop(each) for each in tags]
 
-    def answer(self, publishing: Publishing, error: Exception | None) -> None:
+    def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         if publishing.mandatory:
             self.mandatory.pop(publishing.message_id, None)
         if self.on_confirmed is not None:
             self.on_confirmed(publishing, error)
 
-    def give_back(self, content: Content) -> None:
-        """``basic.return``: comes before the confirm of the same message, which then reports it."""
+    def return_received(self, content: Content) -> None:
+        """Note that a message was undeliverable; its confirm comes next, and reports it."""
         args = content.args
         publishing = self.mandatory.get(content.properties.get("message_id", ""))
         if publishing is not None:
@@ -320,12 +318,12 @@ class Channel(AMQChannel):
 
 
 def closed_here() -> AmqpError:
-    """Why a channel is closed that we have closed."""
+    """The error of a channel that we closed ourselves."""
     return AmqpError(ReplyCode.REPLY_SUCCESS, "the channel was closed here", "channel.close")
 
 
 def closed_error(reason: Any) -> AmqpError:
-    """Why a channel is closed, as an error: from the broker's method, or from how the connection was lost."""
+    """The error for a channel that has ended, made of the broker's close method or of the lost connection's reason."""
     if isinstance(reason, TxMessage):
         kind = ChannelClosedByBroker if reason.method.klass.name == "channel" else ConnectionClosedByBroker
         cause = METHODS_BY_ID.get(reason.class_id << 16 | reason.method_id)

@@ -1,8 +1,7 @@
-"""A broker kept connected: reconnection is a room of its own, the channels below never know of it.
+"""A connection to a broker that comes back by itself: protocols and channels below know nothing of reconnection.
 
-``Connection`` is one connection to the first address that answers, made again whenever it is lost, with the cause and
-the next attempt in the log. (Twisted's ``ClientService`` does the same but for that; its state machine has no way from
-a connection that is lost while it is being prepared, and raises ``NoTransition`` there: seen with Twisted 26.10.)
+``Connection`` connects to the first address that answers, and again whenever that connection is lost. The log tells the
+cause and when the next attempt is made.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from txservices.exceptions import (
     ConnectionLost,
 )
 from txservices.utils.address import Address
+from txservices.utils.waiting import Waiters
 from txservices.wire.spec import ReplyCode
 
 log = Logger()
@@ -54,12 +54,17 @@ class QuietFactory(Factory):
 
 
 class Connection(Service):
-    """One connection to a broker, for as long as the service runs.
+    """One connection to a broker, made again whenever it is lost, from ``startService`` to ``stopService``.
 
     Attributes:
         protocol: the open connection, or None while there is none.
-        on_connected: called with each new ``Protocol`` before anyone else may use it; may give a Deferred to wait for.
+        on_connected: called with each new ``Protocol`` before anyone else may use it; if one gives a Deferred, that is
+            waited for.
+        on_changed: called without arguments each time ``protocol`` comes or goes.
     """
+
+    # Twisted's ClientService does the same without telling why and when. Besides, its state machine has no transition
+    # for a connection that is lost while it is being prepared, and raises NoTransition: seen with Twisted 26.10.
 
     def __init__(
         self,
@@ -85,7 +90,8 @@ class Connection(Service):
         self.attempts = 0
         self.protocol: Protocol | None = None
         self.on_connected: list[Callable[[Protocol], Any]] = []
-        self.waiting: list[Deferred[Protocol]] = []
+        self.on_changed: list[Callable[[], None]] = []
+        self.waiting: Waiters[Protocol] = Waiters()
         self.was_connected = False
         self.latest: Protocol | None = None  # open or not, until its socket is closed
         self.keeping: Deferred[None] = succeed(None)
@@ -93,21 +99,20 @@ class Connection(Service):
     def startService(self) -> None:
         super().startService()
         self.started_at = self.clock.seconds()
-        # A worker may be the first to need it; what it says for the rest of its life is none of that worker's.
+        # A worker may be the first to need this connection; its later log lines must not bear that worker's call id.
         self.keeping = Context().run(Deferred.fromCoroutine, self.keep())
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        return Deferred.fromCoroutine(self.stop())
+        return Deferred.fromCoroutine(self.close())
 
-    async def stop(self) -> None:
-        """Close politely, if there is somebody to be polite to, and stop trying otherwise."""
-        waiting, self.waiting = self.waiting, []
-        for waiter in waiting:
-            waiter.errback(ConnectionLost("the service is stopping"))
-        protocol, self.protocol = self.protocol, None
+    async def close(self) -> None:
+        """Close the connection in order if there is one, and make no other."""
+        self.waiting.fail(ConnectionLost("the service is stopping"))
+        protocol = self.protocol
+        self.use(None)
         if protocol is not None and not protocol.closed:
-            await self.say_goodbye(protocol)
+            await self.close_protocol(protocol)
         self.keeping.cancel()
         await self.keeping
         if self.latest is not None:
@@ -115,16 +120,22 @@ class Connection(Service):
             self.latest.abort()
             await gone
 
-    def drop(self) -> None:
-        """Give up a connection that does not answer; another is made."""
-        protocol, self.protocol = self.protocol, None
+    def use(self, protocol: Protocol | None) -> None:
+        self.protocol = protocol
+        for call in self.on_changed:
+            call()
+
+    def reconnect(self) -> None:
+        """Abort a connection that does not answer; another is made."""
+        protocol = self.protocol
+        self.use(None)
         if protocol is not None and not protocol.closed:
             protocol.abort()
             protocol.do_close(ConnectionLost("the broker did not answer"))
 
-    async def say_goodbye(self, protocol: Protocol) -> None:
+    async def close_protocol(self, protocol: Protocol) -> None:
         gone = protocol.disconnected.wait()
-        protocol.flush()  # this turn's acks: nothing after the close counts
+        protocol.flush()  # this turn's acks: the broker ignores everything after the close
         closing: Deferred[Any] = protocol.channels[0].connection_close(
             reply_code=ReplyCode.REPLY_SUCCESS, reply_text="done"
         )
@@ -136,23 +147,20 @@ class Connection(Service):
         await gone
 
     def when_connected(self) -> Deferred[Protocol]:
-        """Fires with the open connection, now or when there is one.
+        """Fires with the open ``Protocol``, now or when there is one.
 
-        Fails with ``BrokerRefused`` if the broker refuses our credentials or virtual host before it ever took them,
-        with ``BrokerUnreachable`` where no broker answers within the start timeout, and with ``ConnectionLost`` when
-        this stops.
+        Fails with ``BrokerRefused`` if the broker refuses our credentials or virtual host and has never accepted them,
+        with ``BrokerUnreachable`` if no broker answers within the start timeout, and with ``ConnectionLost`` when the
+        service stops.
         """
-        waiter: Deferred[Protocol] = Deferred(lambda cancelled: self.waiting.remove(cancelled))
         if self.protocol is not None and not self.protocol.closed:  # a closed one may still have its socket
-            waiter.callback(self.protocol)
-        else:
-            self.waiting.append(waiter)
-        return waiter
+            return succeed(self.protocol)
+        return self.waiting.wait()
 
     # Attempt after attempt
 
     async def keep(self) -> None:
-        """Connect, wait until that is lost, connect again, until cancelled."""
+        """Connect, wait until the connection is lost, connect again, until cancelled."""
         failed = 0
         try:
             while True:
@@ -161,7 +169,7 @@ class Connection(Service):
                     protocol = await self.attempt()
                 except CancelledError:
                     raise
-                except Exception as error:  # whatever it was, the next attempt may do
+                except Exception as error:  # whatever it was, the next attempt may succeed
                     log.debug("an attempt to connect failed", failure=Failure())
                     cause: Exception | None = error
                 else:
@@ -169,14 +177,14 @@ class Connection(Service):
                     await protocol.disconnected.wait()
                     cause = protocol.error
                 delay = self.retry_after(failed, cause) if self.running else 0.0
-                if not self.running:  # who is told of a failure may stop us: a cancel doesn't reach what runs
+                if not self.running:  # stopped by somebody who was told of the failure: no cancel reaches running code
                     return
                 await deferLater(self.clock, delay)
         except CancelledError:
             pass
 
     async def attempt(self) -> Protocol:
-        """One attempt, at the next of the addresses; gives the open connection with everything put back on it."""
+        """Connect to the next of the addresses; gives the open connection, with everything restored on it."""
         self.address = address = self.addresses[self.attempts % len(self.addresses)]
         self.attempts += 1
         factory = QuietFactory.forProtocol(
@@ -197,26 +205,25 @@ class Connection(Service):
             protocol.abort()
             raise
         log.info("connected to the broker at {address} ({name})", address=address, name=self.connection_name)
-        self.protocol = protocol
         self.was_connected = True
-        waiting, self.waiting = self.waiting, []
-        for waiter in waiting:
-            waiter.callback(protocol)
+        self.use(protocol)
+        self.waiting.fire(protocol)
         opened: Protocol = protocol
         return opened
 
     def lost(self, protocol: Protocol) -> None:
         if self.latest is protocol:
-            self.latest = self.protocol = None
+            self.latest = None
+            self.use(None)
 
     def retry_after(self, failed: int, error: Exception | None) -> float:
-        """Seconds to the next attempt, after that many failures in a row; says why, and when."""
+        """Seconds until the next attempt, after that many failures in a row. Logs the cause."""
         refused = isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS
         if not self.was_connected:
             if refused:
-                self.refuse(error)
+                self.login_refused(error)
             elif failed >= len(self.addresses) and self.start_is_late():
-                self.give_up_start(error)
+                self.start_failed(error)
         if refused or isinstance(error, ConfigurationError):
             delay = REFUSED_RETRY
         else:
@@ -235,9 +242,9 @@ class Connection(Service):
         timeout = self.start_timeout
         return timeout is not None and self.clock.seconds() - self.started_at >= timeout
 
-    def give_up_start(self, error: Exception | None) -> None:
+    def start_failed(self, error: Exception | None) -> None:
         where = ", ".join(map(str, self.addresses))
-        self.tell_waiting(
+        self.waiting.fail(
             BrokerUnreachable(
                 f"no broker at {where} ({describe(error)}) within the {self.start_timeout} s of"
                 f" {configuration.BROKER_START_TIMEOUT.name}: start it, or correct AMQP_URI; without that key a"
@@ -245,23 +252,17 @@ class Connection(Service):
             )
         )
 
-    def refuse(self, error: Exception | None) -> None:
-        self.tell_waiting(
+    def login_refused(self, error: Exception | None) -> None:
+        self.waiting.fail(
             BrokerRefused(
                 f"the broker at {self.address} refuses us ({describe(error)}): check user, password and virtual"
                 " host of AMQP_URI, and the user's permissions on the broker"
             )
         )
 
-    def tell_waiting(self, error: Exception) -> None:
-        """Who waits for a first connection is told that there won't be one: that is the user's to mend."""
-        waiting, self.waiting = self.waiting, []
-        for waiter in waiting:
-            waiter.errback(error)
-
 
 def describe(error: Exception | None) -> str:
-    """A cause in a few words; many of Twisted's errors have none of their own beyond their class."""
+    """The cause in a few words. Many of Twisted's errors have no text: then it is the name of their class."""
     if error is None:
         return "the connection was lost"
     if isinstance(error, DeferredTimeout):

@@ -1,11 +1,13 @@
 """The pair of connections that a process has: one consumes, one publishes, however many services run in it.
 
-A broker under memory alarm stops reading those who publish; acks, on the other connection, must still flow.
+There are two because a broker that is short of memory stops reading from connections that publish, and acks must still
+reach it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -14,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from txservices import configuration
 from txservices.amqp.connection import Connection
 from txservices.amqp.endpoints import endpoint_for
-from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.entities import Message, Queue
 from txservices.amqp.leaving import Leaving
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.publisher import Publisher
@@ -25,7 +27,12 @@ from txservices.utils.address import Address, parse_addresses
 
 
 class Connections(MultiService):
-    """Both connections, each made when it is first needed, and what goes through them."""
+    """Both connections, each made when it is first needed.
+
+    Attributes:
+        in_use: the connections that were needed until now.
+        leaving: what a stop of the process waits for.
+    """
 
     def __init__(
         self,
@@ -47,14 +54,13 @@ class Connections(MultiService):
             "outbox": Outbox(clock),
             "start_timeout": start_timeout,
         }
-        self._consuming: Connection | None = None
-        self._publisher: Publisher | None = None
+        self.in_use: list[Connection] = []
         self.unacked = Unacked(consumer_timeout, clock)
-        self.leaving = Leaving(self, clock)
+        self.leaving = Leaving(lambda: self.connected, self.abort, self.reconnect, clock)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], clock: Any = None) -> Connections:
-        """As a config says. ``ConfigurationError`` for all values in it that can't be."""
+        """The connections that a configuration describes. ``ConfigurationError`` for values that can't be used."""
         if clock is None:
             from twisted.internet import reactor as clock
         configuration.check(config)
@@ -77,96 +83,68 @@ class Connections(MultiService):
             consumer_timeout=configuration.CONSUMER_TIMEOUT.of(config) or 0,
         )
 
-    @property
+    def connection(self, purpose: str) -> Connection:
+        connection = Connection(self.addresses, f"txservices: {purpose}", self.clock, **self.options)
+        connection.on_changed.append(self.leaving.look)
+        self.in_use.append(connection)
+        return connection
+
+    @cached_property
     def consuming(self) -> Connection:
         """The connection that messages come in on."""
-        if self._consuming is None:
-            self._consuming = Connection(self.addresses, "txservices: consumes", self.clock, **self.options)
-            self._consuming.setServiceParent(self)
-        return self._consuming
+        connection = self.connection("consumes")
+        connection.setServiceParent(self)
+        return connection
 
-    @property
+    @cached_property
     def publisher(self) -> Publisher:
-        """What publishes, on the connection that messages go out on."""
-        if self._publisher is None:
-            connection = Connection(self.addresses, "txservices: publishes", self.clock, **self.options)
-            self._publisher = Publisher(connection, self.clock)
-            connection.setServiceParent(self)
-        return self._publisher
-
-    @property
-    def in_use(self) -> list[Connection]:
-        both = [self._consuming, self._publisher.connection if self._publisher else None]
-        return [connection for connection in both if connection is not None]
+        """Publishes, on the connection that messages go out on."""
+        connection = self.connection("publishes")
+        publisher = Publisher(connection, self.clock)  # first: it is to be told when that is connected
+        connection.setServiceParent(self)
+        return publisher
 
     @property
     def connected(self) -> bool:
         """Whether every connection in use is open now."""
         return all(connection.protocol is not None for connection in self.in_use)
 
-    def consume(
-        self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int, exclusive: bool = False
-    ) -> Subscription:
-        """Declare the queue and have its messages delivered to ``receive``, now and after every reconnect."""
-        consumer = Subscription(self.consuming, queue, receive, prefetch_count, exclusive)
-        self.unacked.watch(consumer)
-        return consumer
+    def consume(self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int) -> Subscription:
+        """Declare the queue and have its messages delivered to ``receive``, now and after every reconnect.
 
-    def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
-        """See ``Publisher.declare``."""
-        return self.publisher.declare(*entities)
-
-    def publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: dict[str, Any],
-        mandatory: bool = False,
-        timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
-    ) -> Deferred[None]:
-        """See ``Publisher.publish``."""
-        return self.publisher.publish(exchange, routing_key, body, properties, mandatory, timeout)
-
-    def publish_then(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: dict[str, Any],
-        mandatory: bool,
-        done: Callable[[Exception | None], None],
-        timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
-    ) -> None:
-        """See ``Publisher.publish_then``."""
-        self.publisher.publish_then(exchange, routing_key, body, properties, mandatory, done, timeout)
+        ``prefetch_count`` is how many messages may be delivered and not settled; 0 sets no limit.
+        """
+        subscription = Subscription(self.consuming, queue, receive, prefetch_count)
+        self.unacked.watch(subscription)
+        return subscription
 
     # The end
 
-    def settled(self) -> Deferred[None]:
-        """Fires when the broker has answered for all that was published until now."""
-        return self._publisher.settled() if self._publisher is not None else succeed(None)
+    def drain(self) -> Deferred[None]:
+        """Fires with None when the broker has answered for every message published until now."""
+        return self.publisher.drain() if "publisher" in vars(self) else succeed(None)
 
-    def give_up(self) -> None:
-        """What waits for the broker fails, and is reported. What was not acked by now goes back to its queue."""
-        self.drop()  # first: a worker that fails for this must not ack its message
-        if self._publisher is not None:
-            self._publisher.give_up()
+    def abort(self) -> None:
+        """End now: whatever waits for the broker fails, and unsettled deliveries go back to their queues."""
+        self.reconnect()  # first: a worker that fails because of this must not ack its message
+        if "publisher" in vars(self):
+            self.publisher.abort()
 
-    def drop(self) -> None:
-        """Give up the connections, which do not answer; others are made."""
+    def reconnect(self) -> None:
+        """Abort connections that do not answer; others are made."""
         for connection in self.in_use:
-            connection.drop()
+            connection.reconnect()
 
     def stopService(self) -> Deferred[Any]:
-        """What is published is confirmed first, as far as there is a broker to do it; then both close."""
-        return Deferred.fromCoroutine(self.stop())
+        """Close both, once the broker has confirmed everything or has not answered for too long. Fires then."""
+        return Deferred.fromCoroutine(self.close())
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         self.leaving.begin()
         self.unacked.stop()
-        if self._publisher is not None:
-            await self.leaving.answered(self._publisher.flush())
-            self._publisher.give_up()
+        if "publisher" in vars(self):
+            self.publisher.cancel()
+            await self.leaving.answered(self.publisher.drain())
+            self.publisher.abort()
         self.leaving.end()
         await MultiService.stopService(self)

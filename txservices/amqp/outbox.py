@@ -1,42 +1,41 @@
-"""What is to be sent leaves in one write a connection, as soon as the bytes that made it have been worked off.
+"""Frames are collected and leave in one write per connection, once the bytes that caused them have been handled.
 
-A delivery makes a publish on one connection and its confirm an ack on the other, fifty at a time under load: written
-one by one they cost a system call each. So frames are collected, and sent when the ``dataReceived`` that brought on all
-of it ends, or else at the end of the reactor's turn. Waiting for the end of the turn always costs one more poll of all
-sockets, a write through the reactor's own buffer two ``epoll_ctl``: a call alone is faster without them.
+Under load one read brings fifty deliveries. Each causes a publish on the other connection, whose confirm causes an ack
+on the first: written one by one they would cost a system call each. So frames are collected, and sent when the
+``dataReceived`` that caused them returns, or else at the end of the reactor's turn.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Connection as TcpConnection
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-    from txservices.amqp.protocol import Protocol
 
 
 class Outbox:
-    """The connections that have something to send; those that belong together share one."""
+    """Calls what sends a connection's frames, at the right time. The two connections of a process share one."""
+
+    # Always waiting for the end of the turn would cost one more poll of all sockets, and a write through the reactor's
+    # own buffer two ``epoll_ctl``: a call alone is faster without them.
 
     __slots__ = ("clock", "due", "receiving", "waiting")
 
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
-        self.waiting: list[Protocol] = []
+        self.waiting: list[Callable[[], None]] = []
         self.due: IDelayedCall | None = None
         self.receiving = False
 
-    def add(self, protocol: Protocol) -> None:
-        """Have it flushed soon."""
-        self.waiting.append(protocol)
+    def add(self, flush: Callable[[], None]) -> None:
+        """Call that soon, once."""
+        self.waiting.append(flush)
         if not self.receiving and self.due is None:
             self.due = self.clock.callLater(0, self.flush_due)
 
-    def receive(self, feed: Any, data: bytes) -> None:
-        """Work off what came in, and send what that brought on."""
+    def receive(self, feed: Callable[[bytes], None], data: bytes) -> None:
+        """Handle the bytes that came in, and send the frames which that caused."""
         self.receiving = True
         try:
             feed(data)
@@ -50,16 +49,16 @@ class Outbox:
 
     def flush(self) -> None:
         waiting, self.waiting = self.waiting, []
-        for protocol in waiting:
-            protocol.flush()
+        for flush in waiting:
+            flush()
 
 
 def send(transport: Any, data: bytes) -> None:
-    """Write to a transport: at once, where it is a socket that nothing waits to be sent on, else by the reactor.
+    """Write to a transport: at once if it is a socket with nothing queued, through the reactor otherwise.
 
     Errors are left to the reactor, which meets them again and knows what to do.
     """
-    # _tempDataBuffer is Twisted's own; without that name all goes through the reactor
+    # _tempDataBuffer is private to Twisted; if it ever goes, everything is sent through the reactor
     if (
         isinstance(transport, TcpConnection)
         and transport.connected

@@ -248,14 +248,14 @@ class Protocol(AMQClient):
         self.frames.append(data)
         if not self.flushing:
             self.flushing = True
-            self.outbox.add(self)
+            self.outbox.add(self.flush)
 
     def flush_soon(self, channel: Channel) -> None:
         """Send the acks of a channel along with the next frames."""
         self.acking.append(channel)
         if not self.flushing:
             self.flushing = True
-            self.outbox.add(self)
+            self.outbox.add(self.flush)
 
     def flush(self) -> None:
         """Send what is to be sent, now."""

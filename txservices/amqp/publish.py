@@ -217,12 +217,12 @@ def send(
 ) -> Deferred[None]:
     """Publish for a worker; fires when that is confirmed, at once with ``use_confirms=False``."""
     confirmation = Confirmation(worker_ctx, exchange, routing_key)
-    mandatory, timeout = sending.mandatory, sending.timeout
+    publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout
     publish = partial(
-        connections.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done, timeout
+        publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done, timeout
     )
     if declare_first:
-        declaring = connections.declare(*sending.declare).addCallback(lambda _: publish())
+        declaring = publisher.declare(*sending.declare).addCallback(lambda _: publish())
         declaring.addErrback(confirmation.not_sent)
     else:
         try:

@@ -1,24 +1,31 @@
 """Publishing that loses nothing: every message is kept until the broker has confirmed it.
 
-What was sent and not confirmed when a channel is lost is sent again on the next one, in order, with the same message id
-(so duplicates are possible, and can be told). What is published while there is no connection waits, bounded in number,
-in bytes and in time. A channel that the broker closes because of one message costs that message alone: the others are
-then sent one at a time until the culprit is found.
+- A connection is lost: everything unconfirmed is published again on the next one, in order and with the same message
+  ids, so a consumer may see a duplicate and can recognise it.
+- There is no connection: messages wait for one, within limits of number, bytes and time.
+- The broker nacks messages: they are published again on a new channel, which takes over from the old one. The old one
+  retires: it stays open until the broker has answered for everything published on it.
+- The broker closes the channel because of one message: those that were under way are published again one at a time,
+  until the culprit is found, and only that one fails.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txservices import configuration
 from txservices.amqp.channel import Channel, Publishing
+from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.nacked import Nacked
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.topology import declare
 from txservices.exceptions import (
@@ -32,35 +39,41 @@ from txservices.exceptions import (
     PublishTimeout,
 )
 from txservices.utils import Sweeper, new_id
+from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_properties
-
-if TYPE_CHECKING:
-    from txservices.amqp.connection import Connection
 
 log = Logger()
 
 UNCONFIRMED_MAX = 200_000  # messages published and not yet confirmed
 UNCONFIRMED_BYTES_MAX = 268_435_456  # bytes of their bodies, 256 MiB
-REPORTED_MAX = 10  # destinations that are named of what a stop could not publish
+NACKED_RETRY = 0.2  # seconds until nacked messages are published again
+NACKED_RETRY_GROWTH = 1.6  # factor by which that grows each time, for as long as some of them are not confirmed
+NACKED_RETRY_MAX = 2.0  # seconds
+RETIRING_MAX = 8  # channels that wait for their last confirms; of more, the oldest is closed and its messages resent
+REPORTED_MAX = 10  # destinations named in the report of what a stop could not publish
 FOREVER = float("inf")
 
 
 class Publisher:
-    """What publishes on one connection."""
+    """Publishes on one connection, over as many channels as that takes."""
 
     def __init__(self, connection: Connection, clock: Any) -> None:
         self.connection = connection
         self.clock = clock
-        self.channel: Channel | None = None
+        self.channel: Channel | None = None  # the one that takes new messages
+        self.retiring: dict[Channel, None] = {}  # open for their last confirms only, the oldest first
         self.sequence = 0
-        self.unconfirmed: dict[int, Publishing] = {}  # in the order of publishing
+        self.unconfirmed: dict[int, Publishing] = {}  # by key, in the order of publishing
         self.unconfirmed_bytes = 0
-        self.unsent: deque[int] = deque()  # keys that wait for a channel, or for their turn among suspects
-        self.suspects = 0  # at the front of unsent: those one of which made the broker close a channel
+        self.unsent: OrderedDict[int, None] = OrderedDict()  # keys that wait for a channel, or for their turn
+        self.suspects = 0  # so many at the front of unsent: one of them made the broker close a channel
+        self.nacked: dict[int, PublishNacked] = {}  # the last nack of each message that has one and is unconfirmed
+        self.to_republish: set[int] = set()  # those among them that wait for a new channel
+        self.republishing: Deferred[None] | None = None
+        self.republished = 0  # how often, since all was well
         self.topology: dict[Exchange | Queue, None] = {}  # what was declared, in order
-        self.settling: list[tuple[int, Deferred[None]]] = []
-        self.stopped = False
-        self.nacked = Nacked(self)
+        self.draining: dict[int, Waiters[None]] = {}  # by the last key that they wait for, in order
+        self.cancelled = False
         self.sweeper = Sweeper(clock, self.unconfirmed, self.expire)
         connection.on_connected.append(self.restore)
 
@@ -75,12 +88,13 @@ class Publisher:
         mandatory: bool = False,
         timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
     ) -> Deferred[None]:
-        """Publish a message; fires when the broker has confirmed it.
+        """Publish a message. The Deferred fires with None when the broker has confirmed it.
 
-        Fails with ``UndeliverableMessage`` (mandatory, and no queue takes it), ``PublishNacked``, ``PublishTimeout``
-        after ``timeout`` seconds (None: never), ``PublishBufferFull``, ``ChannelClosedByBroker`` (the broker refuses
-        this message, e.g. since there is no such exchange), and ``ConnectionLost`` when this stops.
-        Raises ``ValueError`` for properties that AMQP can't carry. Cancelling it forgets the outcome, not the message.
+        It fails with ``UndeliverableMessage`` (the message is mandatory and no queue takes it), ``PublishTimeout``
+        (no confirm within ``timeout`` seconds; None waits for ever), ``PublishNacked`` (likewise, and the broker has
+        rejected it until then), ``PublishBufferFull``, ``ChannelClosedByBroker`` (the broker refuses this message, for
+        example because there is no such exchange), and ``ConnectionLost`` when the publisher is stopped. Cancelling
+        it forgets the outcome, not the message. ``ValueError`` is raised at once for properties that AMQP can't carry.
         """
         confirmed: Deferred[None] = Deferred()
 
@@ -117,7 +131,7 @@ class Publisher:
             done,
             FOREVER if timeout is None else self.clock.seconds() + timeout,
         )
-        if self.stopped:
+        if self.cancelled:
             done(ConnectionLost("nothing can be published any more: the service has stopped"))
             return
         unconfirmed = self.unconfirmed
@@ -131,26 +145,27 @@ class Publisher:
         if timeout is not None:
             self.sweeper.watch()
         if self.channel is None or self.unsent:
-            self.unsent.append(key)
+            self.unsent[key] = None
         else:
             self.channel.publish(publishing)
 
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
-        """The broker has answered for a message."""
+        """The broker has answered for a message; ``error`` is None if it has it."""
         key = publishing.key
-        if type(error) is PublishNacked and key in self.unconfirmed:
-            self.nacked.add(publishing, error)
-            return
-        if self.unconfirmed.pop(key, None) is None:
-            return  # it had expired
-        if self.nacked.errors:
-            self.nacked.errors.pop(key, None)
-        self.finish(publishing, error)
+        if type(error) is PublishNacked:
+            self.nack(key, error)
+        elif self.unconfirmed.pop(key, None) is not None:  # else it had expired
+            if self.nacked:
+                self.forget_nack(key)
+            self.finish(publishing, error)
+        if self.retiring:
+            self.close_retired()
         if self.unsent:
             self.send()
 
     def expire(self, key: int, publishing: Publishing) -> None:
-        nack = self.nacked.errors.pop(key, None)
+        nack = self.forget_nack(key)
+        self.unsent.pop(key, None)
         self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
 
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
@@ -163,21 +178,8 @@ class Publisher:
                 key=publishing.routing_key,
                 exchange=publishing.exchange,
             )
-        if self.settling:
-            self.tell_settled()
-
-    # Sending what waits
-
-    def to_send(self) -> deque[int]:
-        """What a new channel has to send: all that is unconfirmed, but for what is sent again on its own."""
-        return deque(key for key in self.unconfirmed if key not in self.nacked.errors)
-
-    def take_back(self, keys: list[int]) -> None:
-        """Send again here what was nacked before: one of these made the broker close the channel for it."""
-        for key in keys:
-            self.nacked.errors.pop(key, None)
-        self.unsent.extend(keys)
-        self.send()
+        if self.draining:
+            self.tell_drained()
 
     def send(self) -> None:
         """Send what is unsent: all of it, or while there are suspects one at a time."""
@@ -187,13 +189,62 @@ class Publisher:
                 if self.channel.unconfirmed:
                     return
                 self.suspects -= 1
-            publishing = self.unconfirmed.get(unsent.popleft())
-            if publishing is not None:  # else it expired while it waited
-                publishing.returned = None
-                self.channel.publish(publishing)
+            key, _ = unsent.popitem(last=False)
+            publishing = self.unconfirmed[key]
+            publishing.returned = None
+            self.channel.publish(publishing)
+
+    # Nacked messages
+
+    def nack(self, key: int, error: PublishNacked) -> None:
+        """The broker did not take a message: publish it again, a little later."""
+        # RabbitMQ nacks what a quorum queue without a leader can't take, and what a full queue rejects. A channel that
+        # first published to a queue without a leader goes on asking the dead one, and nacks when there is another
+        # (seen with 3.10.8): so the message needs a new channel.
+        if key not in self.unconfirmed:
+            return  # it had expired
+        self.nacked[key] = error
+        self.to_republish.add(key)
+        if self.republishing is None:
+            if not self.republished:
+                log.warn("{error}. Published again from now on, until it is confirmed or its time is up", error=error)
+            self.republishing = Deferred.fromCoroutine(self.republish())
+            self.republishing.addErrback(self.republish_failed)
+
+    def forget_nack(self, key: int) -> PublishNacked | None:
+        """The message is confirmed, or has failed. Gives its last nack."""
+        nack = self.nacked.pop(key, None)
+        self.to_republish.discard(key)
+        if not self.nacked:
+            self.republished = 0
+        return nack
+
+    async def republish(self) -> None:
+        """Publish nacked messages again on a new channel, after a while."""
+        try:
+            while self.to_republish:
+                delay = min(NACKED_RETRY * NACKED_RETRY_GROWTH**self.republished, NACKED_RETRY_MAX)
+                self.republished += 1
+                await deferLater(self.clock, delay)
+                if self.channel is None:
+                    return  # whoever opens the next channel sends them
+                if self.to_republish and not self.suspects:
+                    with suppress(AmqpError):  # no channel to be had: later, or on the next connection
+                        await self.open(self.channel.client)
+        finally:
+            self.republishing = None
+
+    def republish_failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # by abort()
+            log.failure("while publishing nacked messages again", failure)
+
+    # Channels
 
     async def restore(self, protocol: Protocol) -> None:
-        """A new connection: declare again what was declared, open a channel, send again what wasn't confirmed."""
+        """Declare on a new connection what was declared, and send what is unconfirmed."""
+        self.suspects = 0
+        self.to_republish.clear()
+        self.unsent = OrderedDict.fromkeys(self.unconfirmed)
         for entity in self.topology:
             try:
                 await declare(protocol, entity)
@@ -202,44 +253,57 @@ class Publisher:
         await self.open(protocol)
 
     async def open(self, protocol: Protocol) -> None:
+        """Open a channel that takes over: what waits is sent there. The one before retires."""
         channel = await protocol.open_channel()
         await channel.confirm_select()
-        channel.on_closed = self.channel_closed
+        channel.on_closed = partial(self.channel_closed, channel)
         channel.on_confirmed = self.confirmed
-        self.channel = channel
-        self.unsent = self.to_send()
+        before, self.channel = self.channel, channel
+        if before is not None:
+            self.retire(before)
+        self.unsent.update(dict.fromkeys(sorted(self.to_republish)))
+        self.to_republish.clear()
         self.send()
 
-    def change_channel(self, channel: Channel) -> Channel | None:
-        """Publish on that one from now on; gives the one before, or None where this is no time to change."""
-        old = self.channel
-        if old is not None and not self.suspects:
-            channel.on_closed = self.channel_closed
-            channel.on_confirmed = self.confirmed
-            self.channel = channel
-            return old
-        return None
+    def retire(self, channel: Channel) -> None:
+        """Publish nothing more on that channel, and close it when it is answered for."""
+        self.retiring[channel] = None
+        if len(self.retiring) > RETIRING_MAX:
+            oldest = next(iter(self.retiring))
+            self.unsent.update((each.key, None) for each in oldest.unconfirmed.values() if each.key in self.unconfirmed)
+            oldest.unconfirmed.clear()
+        self.close_retired()
 
-    def channel_closed(self, error: AmqpError) -> None:
-        channel, self.channel = self.channel, None
-        if channel is None:
-            return
-        self.unsent = self.to_send()
+    def close_retired(self) -> None:
+        """Close the retired channels that wait for no confirm any more."""
+        for channel in [each for each in self.retiring if not each.unconfirmed]:
+            del self.retiring[channel]
+            channel.on_closed = None
+            channel.client.close_channel(channel)
+
+    def channel_closed(self, channel: Channel, error: AmqpError) -> None:
+        """A channel is gone, by the broker's will or with its connection."""
+        self.retiring.pop(channel, None)
+        if channel is self.channel:
+            self.channel = None
         sent = list(channel.unconfirmed.values())
         channel.unconfirmed.clear()  # else they live on with it until Python looks for cycles
         channel.mandatory.clear()
         if not isinstance(error, ChannelClosedByBroker):
-            return  # the connection is gone: restore() is called with the next one
+            return  # with its connection: restore() is called with the next one
+        if self.channel is None:
+            reopening = Deferred.fromCoroutine(self.open(channel.client))
+            reopening.addErrback(self.reopen_failed, channel.client)
         if len(sent) == 1:
             self.confirmed(sent[0], error)
-            self.unsent = self.to_send()
         else:
-            self.suspects = len(sent)
-        reopening = Deferred.fromCoroutine(self.open(channel.client))
-        reopening.addErrback(self.reopen_failed, channel.client)
+            suspects = [publishing.key for publishing in sent if publishing.key in self.unconfirmed]
+            self.suspects += len(suspects)
+            self.unsent = OrderedDict.fromkeys([*suspects, *self.unsent])
+            self.send()
 
-    def reopen_failed(self, failure: Any, protocol: Protocol) -> None:
-        """Without a channel for publishing the connection is of no use: have it made anew."""
+    def reopen_failed(self, failure: Failure, protocol: Protocol) -> None:
+        """Without a channel for publishing a connection is of no use: end it, so that another is made."""
         if not failure.check(ConnectionLost, ConnectionClosedByBroker):
             log.failure("no new channel for publishing", failure)
         if not protocol.closed:
@@ -248,10 +312,10 @@ class Publisher:
     # Declaring
 
     def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
-        """Declare them in order, now and on every new connection. Fires when they are there.
+        """Declare exchanges and queues in order, now and on every new connection. Fires with None when they exist.
 
-        Fails with ``DeclarationMismatch`` (it exists with other properties), ``ChannelClosedByBroker`` (any other
-        refusal), ``BrokerRefused``, ``BrokerUnreachable``, and ``ConnectionLost`` when this stops.
+        Fails with ``DeclarationMismatch`` (one exists with other properties), ``ChannelClosedByBroker`` (any other
+        refusal), ``BrokerRefused``, ``BrokerUnreachable``, and ``ConnectionLost`` when the publisher is stopped.
         """
         return Deferred.fromCoroutine(self.declare_all(entities))
 
@@ -262,7 +326,7 @@ class Publisher:
             try:
                 await declare(protocol, *new)
             except (ConnectionLost, ConnectionClosedByBroker):
-                if self.stopped:
+                if self.cancelled:
                     raise
                 continue
             break
@@ -270,33 +334,33 @@ class Publisher:
 
     # The end
 
-    def settled(self) -> Deferred[None]:
-        """Fires when the broker has answered for all that was published until now."""
-        settled: Deferred[None] = Deferred()
-        self.settling.append((self.sequence, settled))
-        self.tell_settled()
-        return settled
+    def cancel(self) -> None:
+        """Take no more messages: a publish fails with ``ConnectionLost``."""
+        self.cancelled = True
 
-    def tell_settled(self) -> None:
+    def drain(self) -> Deferred[None]:
+        """Fires with None when the broker has answered for every message published until now."""
+        drained = self.draining.setdefault(self.sequence, Waiters()).wait()
+        self.tell_drained()
+        return drained
+
+    def tell_drained(self) -> None:
         oldest = next(iter(self.unconfirmed), self.sequence + 1)
-        while self.settling and self.settling[0][0] < oldest:
-            _, settled = self.settling.pop(0)
-            settled.callback(None)
+        while self.draining and (last := next(iter(self.draining))) < oldest:
+            self.draining.pop(last).fire(None)
 
-    def flush(self) -> Deferred[None]:
-        """No more publishes. Fires when the broker has answered for all that there were."""
-        self.stopped = True
-        return self.settled()
-
-    def give_up(self) -> None:
-        """What is not confirmed by now fails with ``ConnectionLost``, and is reported."""
-        self.stopped = True
+    def abort(self) -> None:
+        """End now: each unconfirmed message fails with ``ConnectionLost``, and the log says how many and to whom."""
+        self.cancelled = True
         self.sweeper.stop()
-        self.nacked.stop()
+        if self.republishing is not None:
+            self.republishing.cancel()
         self.unsent.clear()
+        self.nacked.clear()
+        self.to_republish.clear()
         left = list(self.unconfirmed.values())
         self.unconfirmed.clear()
-        settling, self.settling = self.settling, []  # told when all of them have failed
+        draining, self.draining = self.draining, {}  # told when all of them have failed
         if left:
             log.error(
                 "the broker did not confirm {count} messages before the stop, they may be lost: {what}",
@@ -305,12 +369,12 @@ class Publisher:
             )
         for publishing in left:
             self.finish(publishing, ConnectionLost("the service stopped before the broker confirmed the message"))
-        for _, settled in settling:
-            settled.callback(None)
+        for waiters in draining.values():
+            waiters.fire(None)
 
 
 def destinations(publishings: list[Publishing]) -> str:
-    """How many go where, for a person."""
+    """How many messages go where, in words for a log line."""
     counts = Counter((each.exchange, each.routing_key) for each in publishings)
     named = [f"{count} to {exchange!r} as {key!r}" for (exchange, key), count in counts.most_common(REPORTED_MAX)]
     return ", ".join(named) + (", …" if len(counts) > REPORTED_MAX else "")

@@ -1,0 +1,308 @@
+"""A publisher and its channels, on a connection whose broker the test plays, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.amqp.peer import Peer
+from txservices.amqp.connection import Connection
+from txservices.amqp.publisher import NACKED_RETRY, NACKED_RETRY_GROWTH, NACKED_RETRY_MAX, RETIRING_MAX, Publisher
+from txservices.exceptions import ChannelClosedByBroker, PublishNacked, PublishTimeout
+
+NOT_FOUND = {"reply_code": 404, "reply_text": "NOT_FOUND", "class_id": 60, "method_id": 40}
+
+
+class PublisherCase(SynchronousTestCase):
+    """A publisher on its first channel."""
+
+    def setUp(self) -> None:
+        self.peer = Peer()
+        self.peer.connect()
+        self.connection = Connection((self.peer.protocol.address,), "tests", self.peer.clock)
+        self.publisher = Publisher(self.connection, self.peer.clock)
+        self.addCleanup(self.end)
+        self.connected()
+
+    def connected(self) -> None:
+        """As ``Connection`` does with a new protocol."""
+        restored = Deferred.fromCoroutine(self.publisher.restore(self.peer.protocol))
+        self.channel = self.opened()
+        self.successResultOf(restored)
+        self.connection.protocol = self.peer.protocol
+
+    def end(self) -> None:
+        self.publisher.abort()
+        self.peer.clock.advance(0)  # what is sent at the end of the turn
+        self.peer.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.peer.clock.getDelayedCalls(), [])
+
+    def opened(self) -> int:
+        """The number of the channel that is asked for, opened for publishing."""
+        number = self.peer.sent()[-1][0]
+        self.peer.method(number, "channel.open-ok")
+        self.peer.sent()
+        self.peer.method(number, "confirm.select-ok")
+        return number
+
+    def publish(self, *bodies: bytes, timeout: float | None = 30) -> list[Any]:
+        """Publish them; what becomes of each."""
+        outcomes = [
+            self.publisher.publish("", "q", body, {"message_id": body.decode()}, timeout=timeout) for body in bodies
+        ]
+        self.assertEqual(self.published(), list(bodies))
+        return outcomes
+
+    def published(self) -> list[bytes]:
+        """The messages that were sent since the last look, each under its own id."""
+        names = [name for _, name, _ in self.peer.sent()]
+        contents = [content for _, content in self.peer.contents]
+        self.assertNotIn("channel.close", names)
+        for content in contents:
+            self.assertEqual(content.properties["message_id"], content.body.decode())
+        return [content.body for content in contents]
+
+    def published_and_closed(self, channel: int) -> list[bytes]:
+        """The messages sent since the last look, before which that channel was closed, having nothing to wait for."""
+        to, name, _ = self.peer.sent()[0]
+        self.assertEqual((to, name), (channel, "channel.close"))
+        bodies = [content.body for _, content in self.peer.contents[1:]]
+        self.peer.method(channel, "channel.close-ok")
+        return bodies
+
+    def lose_connection(self) -> None:
+        self.peer.protocol.connectionLost(Failure(ConnectionDone()))
+        self.connection.protocol = None
+
+    def reconnected(self) -> None:
+        """Another connection is made."""
+        clock, self.peer = self.peer.clock, Peer()
+        self.peer.clock = self.peer.protocol.clock = clock
+        self.peer.connect()
+        self.connected()
+
+    def nack(self, channel: int, tag: int = 0) -> None:
+        """Of one, or of all."""
+        self.peer.method(channel, "basic.nack", delivery_tag=tag, multiple=not tag)
+
+    def next_channel(self) -> int:
+        """The channel that takes over after a nack."""
+        self.peer.clock.advance(NACKED_RETRY_MAX)
+        return self.opened()
+
+    def retired(self, channel: int) -> None:
+        """That channel was closed, and nothing else was sent."""
+        self.assertEqual([(number, name) for number, name, _ in self.peer.sent()], [(channel, "channel.close")])
+        self.peer.method(channel, "channel.close-ok")
+
+
+class NackedTests(PublisherCase):
+    """Nacked messages are published again on channels that take over."""
+
+    def nothing_is_kept(self) -> None:
+        publisher = self.publisher
+        self.assertEqual((publisher.unconfirmed, publisher.unconfirmed_bytes), ({}, 0))
+        self.assertEqual((publisher.nacked, publisher.to_republish, publisher.unsent), ({}, set(), {}))
+
+    def test_published_again_until_it_is_confirmed(self) -> None:
+        """A nacked message goes out again on a new channel, with the same id; others are not held up by it."""
+        (outcome,) = self.publish(b"1")
+        self.nack(self.channel)
+        (other,) = self.publish(b"2")
+        self.peer.method(self.channel, "basic.ack", delivery_tag=2)
+        self.successResultOf(other)
+        self.peer.clock.advance(NACKED_RETRY)
+        second = self.opened()
+        self.assertNotEqual(second, self.channel)
+        self.assertEqual(self.published_and_closed(self.channel), [b"1"])
+        self.assertNoResult(outcome)
+        self.nack(second)
+        third = self.next_channel()
+        self.assertEqual(self.published_and_closed(second), [b"1"])
+        self.peer.method(third, "basic.ack", delivery_tag=1)
+        self.successResultOf(outcome)
+        self.assertEqual(self.peer.sent(), [])
+        self.nothing_is_kept()
+
+    def test_the_old_channel_stays_for_its_confirms(self) -> None:
+        """Everything goes out on the new channel; the one that nacked is closed when it is answered for."""
+        nacked, silent = self.publish(b"1", b"2", timeout=None)
+        self.nack(self.channel, 1)
+        second = self.next_channel()
+        self.assertEqual(self.published(), [b"1"])
+        (last,) = self.publish(b"3")
+        self.assertEqual(self.peer.contents[-1][0], second)
+        self.peer.method(second, "basic.ack", delivery_tag=2, multiple=True)
+        self.successResultOf(nacked)
+        self.successResultOf(last)
+        self.peer.method(self.channel, "basic.ack", delivery_tag=2)
+        self.successResultOf(silent)
+        self.retired(self.channel)
+        self.nothing_is_kept()
+
+    def test_nacked_by_a_retiring_channel(self) -> None:
+        """A message that the old channel nacks late is published again as well."""
+        self.publish(b"1", b"2", timeout=None)
+        self.nack(self.channel, 1)
+        self.next_channel()
+        self.assertEqual(self.published(), [b"1"])
+        self.nack(self.channel, 2)
+        self.retired(self.channel)
+        third = self.next_channel()
+        self.assertEqual(self.published(), [b"2"])
+        self.assertEqual(self.peer.contents[-1][0], third)
+        for outcome in self.publisher.unconfirmed.values():
+            outcome.done = lambda error: None
+
+    def test_the_wait_grows(self) -> None:
+        """Each new channel is waited for longer, up to a limit; once all is confirmed the wait is short again."""
+        (outcome,) = self.publish(b"1", timeout=None)
+        channel, wait = self.channel, NACKED_RETRY
+        for _ in range(8):
+            self.nack(channel)
+            self.peer.clock.advance(wait - 0.001)
+            self.assertEqual(self.peer.sent(), [])
+            self.peer.clock.advance(0.002)
+            old, channel = channel, self.opened()
+            self.assertEqual(self.published_and_closed(old), [b"1"])
+            wait = min(wait * NACKED_RETRY_GROWTH, NACKED_RETRY_MAX)
+        self.assertEqual(wait, NACKED_RETRY_MAX)
+        self.peer.method(channel, "basic.ack", delivery_tag=1)
+        self.successResultOf(outcome)
+        (another,) = self.publish(b"2", timeout=None)
+        self.nack(channel, 2)
+        self.peer.clock.advance(NACKED_RETRY)
+        self.peer.method(self.opened(), "basic.ack", delivery_tag=1)
+        self.successResultOf(another)
+
+    def test_fails_as_nacked_at_its_deadline(self) -> None:
+        """Nacked for as long as it may take: PublishNacked; one that was never answered for is a PublishTimeout."""
+        nacked, silent = self.publish(b"1", b"2", timeout=1)
+        self.nack(self.channel, 1)
+        self.peer.clock.pump([0.1] * 12)
+        self.failureResultOf(nacked, PublishNacked)
+        self.failureResultOf(silent, PublishTimeout)
+        self.nothing_is_kept()
+
+    def test_many_at_once_in_their_order(self) -> None:
+        """All that were nacked meanwhile go together, in the order of publishing; some are nacked once more."""
+        outcomes = self.publish(b"1", b"2", b"3", b"4", b"5")
+        self.peer.method(self.channel, "basic.ack", delivery_tag=3)
+        self.nack(self.channel, 5)
+        self.nack(self.channel)
+        second = self.next_channel()
+        self.assertEqual(self.published_and_closed(self.channel), [b"1", b"2", b"4", b"5"])
+        self.peer.method(second, "basic.ack", delivery_tag=2, multiple=True)
+        self.nack(second, 3)
+        self.peer.method(second, "basic.ack", delivery_tag=4)
+        self.assertEqual(self.peer.sent(), [])
+        third = self.next_channel()
+        self.assertEqual(self.published_and_closed(second), [b"4"])
+        self.peer.method(third, "basic.ack", delivery_tag=1)
+        for outcome in outcomes:
+            self.successResultOf(outcome)
+        self.nothing_is_kept()
+
+    def test_few_channels_retire(self) -> None:
+        """Of too many that are never answered for, the oldest is closed and its messages go out on the new one."""
+        outcomes = []
+        channel = self.channel
+        for number in range(RETIRING_MAX + 1):
+            silent, nacked = b"silent %d" % number, b"nacked"
+            outcomes += self.publish(silent, *([nacked] if not number else []), timeout=None)
+            self.peer.method(channel, "basic.nack", delivery_tag=2 if not number else 1, multiple=False)
+            channel = self.next_channel()
+            sent = self.peer.sent()
+            if number < RETIRING_MAX:
+                self.assertEqual([name for _, name, _ in sent], ["basic.publish"])
+        self.assertEqual(sent[0][:2], (self.channel, "channel.close"))
+        self.assertEqual([content.body for _, content in self.peer.contents[1:]], [b"silent 0", b"nacked"])
+        self.assertEqual(len(self.publisher.retiring), RETIRING_MAX)
+        for outcome in outcomes:
+            outcome.addErrback(lambda failure: None)
+
+    def test_connection_lost(self) -> None:
+        """What waits or is under way when the connection goes is published again on the next one, once."""
+        for outcome in self.publish(b"1", b"2", b"3", timeout=None):
+            outcome.addErrback(lambda failure: None)
+        self.nack(self.channel, 1)
+        second = self.next_channel()
+        self.assertEqual(self.published(), [b"1"])
+        self.nack(self.channel, 3)
+        self.assertEqual(self.peer.sent(), [])
+        self.assertNotEqual(second, self.channel)
+        self.lose_connection()
+        self.reconnected()
+        self.assertEqual(self.published(), [b"1", b"2", b"3"])
+        self.peer.clock.advance(NACKED_RETRY_MAX)
+        self.assertEqual(self.peer.sent(), [])
+        self.assertEqual(self.publisher.retiring, {})
+
+    def test_refused_again(self) -> None:
+        """A message whose channel the broker closes fails alone; with others around it they are told apart."""
+        bad, good = self.publish(b"bad", b"good")
+        self.nack(self.channel)
+        second = self.next_channel()
+        self.assertEqual(self.published_and_closed(self.channel), [b"bad", b"good"])
+        self.peer.method(second, "channel.close", **NOT_FOUND)
+        third = self.opened()
+        self.assertEqual(self.published(), [b"bad"])
+        self.peer.method(third, "channel.close", **NOT_FOUND)
+        self.failureResultOf(bad, ChannelClosedByBroker)
+        self.opened()
+        self.assertEqual(self.published(), [b"good"])
+        self.assertNoResult(good)
+        good.addErrback(lambda failure: None)
+
+    def test_refused_on_a_retiring_channel(self) -> None:
+        """What was under way there is published again one at a time on the channel that took over."""
+        nacked, bad, good = self.publish(b"nacked", b"bad", b"good")
+        self.nack(self.channel, 1)
+        second = self.next_channel()
+        self.assertEqual(self.published(), [b"nacked"])
+        self.peer.method(self.channel, "channel.close", **NOT_FOUND)
+        self.assertEqual([name for _, name, _ in self.peer.sent()], ["channel.close-ok"])
+        self.peer.method(second, "basic.ack", delivery_tag=1)
+        self.successResultOf(nacked)
+        self.assertEqual(self.published(), [b"bad"])
+        self.peer.method(second, "channel.close", **NOT_FOUND)
+        self.failureResultOf(bad, ChannelClosedByBroker)
+        third = self.opened()
+        self.assertEqual(self.published(), [b"good"])
+        self.peer.method(third, "basic.ack", delivery_tag=1)
+        self.successResultOf(good)
+        self.nothing_is_kept()
+
+
+class WaitingTests(PublisherCase):
+    """Messages that wait for a connection."""
+
+    def test_what_expires_is_not_kept(self) -> None:
+        """However long there is no connection, only messages that can still be sent are kept for the next one."""
+        self.lose_connection()
+        late = [self.publisher.publish("", "q", b"", {}, timeout=1) for _ in range(3)]
+        self.peer.clock.pump([0.5] * 4)
+        for each in late:
+            self.failureResultOf(each, PublishTimeout)
+        self.assertEqual((self.publisher.unsent, self.publisher.unconfirmed), ({}, {}))
+        self.reconnected()
+        self.assertEqual(self.published(), [])
+
+    def test_drained(self) -> None:
+        """It fires when everything published until then is answered for, whatever was published since."""
+        drained = self.publisher.drain()
+        self.successResultOf(drained)
+        first, second = self.publish(b"1", b"2")
+        drained = self.publisher.drain()
+        (third,) = self.publish(b"3")
+        self.peer.method(self.channel, "basic.ack", delivery_tag=1)
+        self.assertNoResult(drained)
+        self.peer.method(self.channel, "basic.ack", delivery_tag=2)
+        self.successResultOf(drained)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        third.addErrback(lambda failure: None)
