@@ -87,7 +87,7 @@ class Limits(WebTestCase):
         self.assertFalse(peer.transport.connected)
 
     async def test_body_max_refused(self) -> None:
-        """A WEB_BODY_MAX that is no number of bytes is refused at the start."""
+        """A WEB_BODY_MAX that is not a number of bytes is refused at the start."""
         starting = Deferred.fromCoroutine(self.serve(Service, WEB_BODY_MAX="16M"))
         error = await self.assertFailure(starting, ConfigurationError)
         self.assertIn("WEB_BODY_MAX: '16M'", str(error))

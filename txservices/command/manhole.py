@@ -28,22 +28,22 @@ class Prompt(manhole.Manhole):
     """Runs Python in the reactor's thread. `exit()` and `quit()` end the connection, not the process."""
 
     def __init__(self, namespace: dict[str, Any]) -> None:
-        super().__init__({**namespace, "exit": self.leave, "quit": self.leave})
-        self.left = False
+        super().__init__({**namespace, "exit": self.close, "quit": self.close})
+        self.closed = False
 
-    def leave(self, code: object = None) -> None:
-        self.left = True  # further lines may have arrived already, and must not be run
+    def close(self, code: object = None) -> None:
+        self.closed = True  # further lines may have arrived already, and must not be run
         self.handle_QUIT()
 
     def lineReceived(self, line: bytes) -> None:
         if HTTP_REQUEST.match(line):
             # A web page in a browser on this machine could send Python to this port, but only after such a line.
-            self.leave()
-        elif not self.left:
+            self.close()
+        elif not self.closed:
             try:
                 super().lineReceived(line)
             except SystemExit:
-                self.leave()
+                self.close()
 
 
 class Transport(TelnetTransport):

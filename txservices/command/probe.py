@@ -36,7 +36,7 @@ async def ask(host: str, port: int, reactor: Any) -> Answer:
     except (TimeoutError, ConnectionClosed):
         return Answer.OTHER
     finally:
-        opening.hang_up()
+        opening.close()
     # A broker sends connection.start in a method frame; one of another version sends the protocol header of its own.
     return Answer.BROKER if data[0] == FRAME_METHOD or data.startswith(b"AMQP") else Answer.OTHER
 
@@ -51,7 +51,7 @@ class Opening(Protocol):
         assert self.transport is not None
         self.transport.write(PROTOCOL_HEADER)
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         assert self.transport is not None
         self.transport.loseConnection()
 

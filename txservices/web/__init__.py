@@ -1,4 +1,5 @@
-"""HTTP: ``server`` brings a request in and its response out, ``handlers`` calls the method between the two.
+"""HTTP and WebSockets.
 
-``websocket`` has methods for browsers at the same port, over ``sockets``.
+``handlers`` has the entrypoint ``http``, ``server`` the address and its URLs, ``site`` the connections, ``messages``
+requests and responses. ``websocket`` has methods that browsers call over a WebSocket, and ``sockets`` its frames.
 """

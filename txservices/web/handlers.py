@@ -1,9 +1,9 @@
-"""The ``http`` entrypoint: a request becomes a worker, and what its method gives becomes the response.
+"""The entrypoint ``http``: each request runs a method in a worker, and the method's result becomes the response.
 
     Router -> serve -> handle_request -> spawn_worker -> method -> answer_of -> Received.answer
 
-A subclass changes a step by overriding ``get_url_rule``, ``get_entrypoint_parameters``, ``response_from_result``,
-``response_from_exception`` or ``handle_request``, and offers itself by ``name = Subclass.decorator``.
+A subclass can override ``get_url_rule``, ``get_entrypoint_parameters``, ``response_from_result``,
+``response_from_exception`` or ``handle_request``. Its decorator is ``Subclass.decorator``.
 """
 
 from __future__ import annotations
@@ -25,23 +25,25 @@ from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
 from txservices.workers import WAITS
 
+__all__ = ["HttpRequestHandler", "http"]
+
 log = Logger()
 
 
 class HttpRequestHandler(Entrypoint):
-    """Calls a method for the requests to a URL.
+    """Calls the method for each request to a URL.
 
     Args:
-        method: one of HTTP's, or several with commas between them. GET answers HEAD too.
-        url: with werkzeug's converters, ``/get/<int:value>``; the method gets the values by name.
+        method: an HTTP method, or several with commas between them. GET includes HEAD.
+        url: a path, which may have werkzeug's converters, as in ``/get/<int:value>``.
 
-    The method gets a werkzeug ``Request`` first, and gives text, ``(status, text)``, ``(status, headers, text)`` or a
-    werkzeug ``Response``.
+    The method is called with a werkzeug ``Request``, and with the URL's variables as keyword arguments. It returns a
+    text, ``(status, text)``, ``(status, headers, text)`` or a werkzeug ``Response``.
     """
 
     server = WebServer()
     stopped = False
-    failing: WorkerContext | None = None  # whose exception response_from_exception is called with
+    failing: WorkerContext | None = None  # the worker of the exception that response_from_exception has now
 
     def __init__(self, method: str, url: str, **options: Unpack[EntrypointOptions]) -> None:
         super().__init__(**options)
@@ -50,19 +52,19 @@ class HttpRequestHandler(Entrypoint):
 
     @property
     def where(self) -> str:
-        """The service's method."""
+        """Service and method, as ``service.method``."""
         return f"{self.container.service_name}.{self.method_name}"
 
     def setup(self) -> None:
         cls = type(self)
-        self.plain = (  # whether text may go out with no Response made of it, which is much quicker
+        self.plain = (  # whether a text can be sent without a Response made of it, which is much quicker
             cls.response_from_result is HttpRequestHandler.response_from_result
             and cls.handle_request is HttpRequestHandler.handle_request
         )
         self.server.register_provider(self)
 
     def stop(self) -> Deferred[None]:
-        """From now on the URL answers 503; workers that run still give their answers."""
+        """From now on the URL answers 503; running workers still answer. The process's last one closes the port."""
         self.stopped = True
         return self.server.unregister_provider(self)
 
@@ -70,15 +72,15 @@ class HttpRequestHandler(Entrypoint):
         return self.stop()
 
     def get_url_rule(self) -> Rule:
-        """The werkzeug rule that it serves."""
+        """The URL and the methods to serve, as a rule of werkzeug's."""
         return Rule(self.url, methods=[method.strip() for method in self.method.split(",")])
 
     def get_entrypoint_parameters(self, request: HttpRequest) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """The arguments and keyword arguments of the method."""
+        """The positional and keyword arguments for the method."""
         return (request,), request.path_values
 
     def serve(self, received: Received, request: HttpRequest) -> None:
-        """Klein's endpoint: handle a request and send what comes of it."""
+        """Handle a request and send the answer. Klein calls this as its endpoint."""
         if self.stopped:
             received.answer(unavailable())
             return
@@ -86,7 +88,7 @@ class HttpRequestHandler(Entrypoint):
             answer = self.handle_request(request)
             if isinstance(answer, WAITS):
                 waiting = answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)
-                # Not Klein's or Twisted's to cancel when the client leaves: the worker goes on.
+                # The Deferred is not given to Klein, which would cancel it when the client leaves: the worker goes on.
                 waiting.addCallback(received.answer)
                 waiting.addErrback(self.wait_failed, received)
                 return
@@ -99,7 +101,7 @@ class HttpRequestHandler(Entrypoint):
         self.broken(received, failure.value)
 
     def broken(self, received: Received, error: BaseException) -> None:
-        """Answer for what an override raised, or a response that can't be sent."""
+        """Answer 500 after an error in an overridden method, or for a response that can't be sent."""
         response = self.internal_error(error)
         if not received.startedWriting:
             received.answer(response)
@@ -107,7 +109,7 @@ class HttpRequestHandler(Entrypoint):
             received.channel.loseConnection()
 
     def handle_request(self, request: HttpRequest) -> Any:
-        """Run a worker for the request: a ``Response``, or a Deferred of one where something waits."""
+        """Run a worker for the request. Gives the answer, or a Deferred that fires with it if the worker waits."""
         call = Call(self)
         try:
             context_data = self.server.context_data_from_headers(request)
@@ -121,7 +123,7 @@ class HttpRequestHandler(Entrypoint):
         return call.answer if call.answer is not None else call.wait()
 
     def answer_of(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Answer:
-        """The answer that a worker's outcome is. Raises nothing."""
+        """The answer for the outcome of a worker. Raises nothing."""
         if exc_info is not None:
             return self.response_to(exc_info[1], worker)
         try:
@@ -141,7 +143,7 @@ class HttpRequestHandler(Entrypoint):
             self.failing = None
 
     def response_from_result(self, result: Any) -> Response:
-        """The response for what the method gave."""
+        """The response for the method's result."""
         if isinstance(result, Response):
             return result
         status: Any = 200
@@ -154,19 +156,22 @@ class HttpRequestHandler(Entrypoint):
             else:
                 raise ValueError(f"a tuple of {len(result)}: give (status, text) or (status, headers, text)")
         if not isinstance(text, str):
-            raise TypeError(f"the response's text is {text!r}: give a str, or a werkzeug Response for anything else")
+            raise TypeError(f"the text of the response is {text!r}: give a str, or else a werkzeug Response")
         return text_response(text, status, headers)
 
     def response_from_exception(self, exc: BaseException) -> Response:
-        """The response for an exception: the client's fault is told, ours has its text in the log alone."""
+        """The response for an exception: 400 with its text if it is the client's fault, else 500.
+
+        It is the client's fault if it is a ``BadRequest`` or one of the entrypoint's ``expected_exceptions``.
+        """
         if isinstance(exc, (BadRequest, *self.expected_exceptions)):
             return text_response(f"Error: {type(exc).__name__}: {safe_for_serialization(exc)}\n", 400)
         return self.internal_error(exc)
 
     def internal_error(self, error: BaseException) -> Response:
-        """500 with a call id, by which the log has the error."""
+        """A response of 500 with a call id. The error is in the log under that id."""
         worker = self.failing
-        if worker is not None:  # then the container has logged the traceback
+        if worker is not None:  # the container has logged the traceback already
             call_id = worker.call_id
             log.error("call {call_id} is answered 500: {error!r}", call_id=call_id, error=error)
         else:
@@ -177,7 +182,7 @@ class HttpRequestHandler(Entrypoint):
 
 
 class Call:
-    """A request while its worker runs: has the answer, if that came at once, or waits for it."""
+    """A request while its worker runs. It has the answer if the worker gave one at once, and else waits for it."""
 
     __slots__ = ("answer", "handler", "waiting")
 

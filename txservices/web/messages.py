@@ -1,6 +1,6 @@
-"""Twisted's request to werkzeug's, and werkzeug's response to what Twisted writes. Pure: nothing here waits.
+"""Turns Twisted's request into werkzeug's, and werkzeug's response into the bytes that Twisted writes. Pure.
 
-Only the parts that a method asks for are made of a request: most methods ask for none or one.
+The parts of a request are made when a method asks for them: most methods ask for one or for no part.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.utils import cached_property
 from werkzeug.wrappers import Request, Response
 
+__all__ = ["BadResponse", "HttpRequest"]
+
 TEXT = "text/plain; charset=utf-8"
 STATUS = re.compile(r"[2-5]\d\d [^\x00-\x1f\x7f]*", re.ASCII)
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 HEADER_VALUE = re.compile(r"[^\x00\r\n]*")
-FRAMING = {"content-length", "transfer-encoding", "connection", "keep-alive"}  # how a response ends is ours to say
+FRAMING = {"content-length", "transfer-encoding", "connection", "keep-alive"}  # headers that only we may set
 LOCATIONS = ("location", "content-location")
-BODYLESS = (204, 304)  # RFC 9110, 6.4.1: neither a body nor, here, a length
-RETRY_AFTER = 5  # seconds: by then another instance, or this one anew, answers
+BODYLESS = (204, 304)  # statuses without a body, RFC 9110, 6.4.1
+RETRY_AFTER = 5  # seconds; by then another instance or a restarted one can answer
 
 
 class HttpRequest(Request):
-    """werkzeug's Request, made of what Twisted has parsed.
-
-    It has the attributes that werkzeug's ``__init__`` sets. ``environ``, and with it headers and body, is made when it
-    is first asked for, since making it costs much more than the rest.
+    """werkzeug's Request. ``environ``, and with it headers and body, is made when it is first used.
 
     Attributes:
-        path_values: the URL's variables.
+        path_values: the values of the URL's variables, by name.
     """
+
+    # It is made of what Twisted has parsed, and sets the attributes that werkzeug's __init__ would set from an environ:
+    # to make an environ costs much more than all the rest.
 
     scheme = "http"
     root_path = ""
@@ -40,7 +42,7 @@ class HttpRequest(Request):
 
     def __init__(self, received: Any, method: str, path: str, path_values: dict[str, Any]) -> None:
         self.received = received
-        # Taken from Twisted, which would close it when the client leaves: the worker goes on, and may outlive that.
+        # Taken away from Twisted, which would close the body when the client leaves, while the worker may still read.
         self.body: IO[bytes] | None = received.content
         received.content = None
         self.method = method
@@ -67,7 +69,7 @@ class HttpRequest(Request):
 
     @cached_property
     def environ(self) -> dict[str, Any]:
-        """The request as WSGI has it, PEP 3333."""
+        """The environment of WSGI, PEP 3333."""
         name, port = self.server
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.method,
@@ -82,7 +84,7 @@ class HttpRequest(Request):
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": self.scheme,
             "wsgi.input": BytesIO() if self.body is None else self.body,
-            "wsgi.input_terminated": True,  # Twisted has taken the transfer encoding off
+            "wsgi.input_terminated": True,  # Twisted has decoded the transfer encoding
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": False,
             "wsgi.multiprocess": False,
@@ -90,7 +92,7 @@ class HttpRequest(Request):
         }
         for header, values in self.received.requestHeaders.getAllRawHeaders():
             if b"_" in header:
-                continue  # in an environ X_User would be X-User, which a proxy before us may have vouched for
+                continue  # X_User would look like X-User in an environ, and a proxy before us may vouch for that one
             key = header.decode("ascii").upper().replace("-", "_")
             if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
                 key = f"HTTP_{key}"
@@ -99,14 +101,13 @@ class HttpRequest(Request):
 
 
 class BadResponse(ValueError):
-    """A response that HTTP has no form for."""
+    """A response that can't be sent: HTTP does not allow its status or one of its headers."""
 
 
 def head_of(response: Response) -> tuple[bytes, bool]:
-    """Status line and headers, without those of framing, and whether the response wants the connection closed.
+    """The status line and the headers, without those in ``FRAMING``, and whether the connection is to be closed.
 
-    ``BadResponse`` if they can't be sent as they are: nothing that a method puts into a status or a header is ever read
-    by a client as a header of its own.
+    ``BadResponse`` if HTTP does not allow them. So a line break in a header's value can't add a header.
     """
     status = response.status
     if not STATUS.fullmatch(status):
@@ -115,7 +116,7 @@ def head_of(response: Response) -> tuple[bytes, bool]:
     closing = False
     for name, value in final_headers(response):
         if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
-            raise BadResponse(f"header {name!r}: {value!r} has characters that no header can have")
+            raise BadResponse(f"header {name!r}: {value!r} has characters that are not allowed in a header")
         key = name.lower()
         if key not in FRAMING:
             lines.append(f"{name}: {value}\r\n")
@@ -124,11 +125,12 @@ def head_of(response: Response) -> tuple[bytes, bool]:
     try:
         return "".join(lines).encode("latin-1"), closing
     except UnicodeEncodeError as error:
-        raise BadResponse(f"{error.object[error.start]!r} in a header: encode it, HTTP has ISO-8859-1 there") from None
+        raise BadResponse(f"{error.object[error.start]!r} in a header: encode it, HTTP allows ISO-8859-1") from None
 
 
 def final_headers(response: Response) -> Headers:
-    """The headers as werkzeug would send them. It copies them all, to change Location and lengths alone."""
+    """The headers as werkzeug would send them."""
+    # werkzeug copies all headers, only to change Location and lengths: where it would change nothing, we do not ask it
     headers = response.headers
     as_they_are = (
         type(response) is Response
@@ -139,12 +141,12 @@ def final_headers(response: Response) -> Headers:
 
 
 def text_response(text: str, status: int | str = 200, headers: Any = None) -> Response:
-    """A response of plain text, as most are here."""
+    """A response with plain text."""
     return Response(text, status=status, headers=headers)  # werkzeug's default type is text/plain
 
 
 def unavailable() -> Response:
-    """What is said for a service that has stopped while its process goes on, or goes on for a moment."""
+    """The response if the service has stopped but its process still runs."""
     return text_response(
         "Error: the service is stopping, try again\n", 503, {"Retry-After": str(RETRY_AFTER), "Connection": "close"}
     )

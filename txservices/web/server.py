@@ -1,10 +1,10 @@
-"""One address of the process, and whose URLs are served there.
+"""The address at which a process serves HTTP, and the URLs that its services have there.
 
-    Router      Klein's resource: finds the endpoint for a request and has Klein call it
-    Listener    the address, with its Klein app: one in a process, however many services share it
-    WebServer   a container's part in it, an extension inside each HTTP entrypoint
+    Router      Klein's resource: finds the endpoint for a request and lets Klein call it
+    Listener    the address, with its Klein app; all services of the process share one
+    WebServer   the extension by which the HTTP entrypoints of one container use the listener
 
-The listener opens with the first entrypoint that starts and closes when the last has stopped.
+The listener opens when the first entrypoint starts, and closes when the last one has stopped.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ from txservices.utils.address import PORT_MAX, WEB_ADDRESS, host_and_port
 from txservices.web.messages import HttpRequest, unavailable
 from txservices.web.site import Answer, Received, WebSite
 
-BACKLOG = 1024  # connections that wait to be accepted, where the system allows as many
-HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # what a client may have us write into a redirect
+__all__ = ["WebServer", "parse_address"]
+
+BACKLOG = 1024  # connections that may wait to be accepted, if the system allows as many
+HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # a Host header that may be repeated in a redirect
 VARIABLE = re.compile(r"<(?:(?P<converter>[^<>:]*(?:\([^)]*\))?):)?[^<>:]+>")
 
 log = Logger()
 
 
 def parse_address(text: object) -> tuple[str, int]:
-    """``[host:]port`` as host and port; without a host it is this machine's loopback. Or ``ConfigurationError``."""
+    """Host and port of ``[host:]port``; without a host it is 127.0.0.1. ``ConfigurationError`` for anything else."""
     key = configuration.WEB_SERVER_ADDRESS
     address = host_and_port(key.of({key.name: text}), WEB_ADDRESS)
     assert address is not None, "the key's check knows no other"
@@ -50,11 +52,10 @@ def parse_address(text: object) -> tuple[str, int]:
 
 
 class Router(KleinResource):
-    """Finds the endpoint for a request and has Klein call it.
+    """Finds the endpoint for a request and lets Klein call it."""
 
-    Klein's own ``render`` binds its url_map to each request anew, and makes an IKleinRequest and four Deferreds for it:
-    as much work as all the rest of a request. This binds the map once, and makes nothing.
-    """
+    # Klein's own render binds its url_map again for each request, and makes an IKleinRequest and four Deferreds.
+    # That is as much work as all the rest of a request. This render binds the map once and makes nothing.
 
     def __init__(self, app: Klein) -> None:
         super().__init__(app)
@@ -74,11 +75,11 @@ class Router(KleinResource):
     def match(self, path: str, method: str) -> tuple[Rule, Mapping[str, Any]]:
         try:
             return self.adapter.match(path, method, return_rule=True)
-        except ValueError:  # from a converter: a number of more digits than Python reads, say
+        except ValueError:  # from a converter, for example for a number with more digits than Python reads
             raise NotFound() from None
 
     def without_endpoint(self, request: Received, error: HTTPException) -> Response:
-        """The page for a URL that nobody serves, in werkzeug's words."""
+        """werkzeug's response for a URL that nobody serves: not found, another method, or a redirect."""
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             error.valid_methods = sorted(error.valid_methods)
         if isinstance(error, RequestRedirect):
@@ -89,7 +90,7 @@ class Router(KleinResource):
         return error.get_response()
 
     def redirect(self, request: Received) -> None:
-        """Match once more, this time with the host that the client knows us by, so that the redirect leads there."""
+        """Match again, with the host name that the client used, and raise the redirect to that host."""
         host = request.getHeader(b"Host") or b""
         known = HOST.fullmatch(host)
         if known is None or int(known[1] or 0) > PORT_MAX:
@@ -101,10 +102,10 @@ class Router(KleinResource):
 
 
 def path_of(uri: bytes) -> str:
-    """The path of a request line, decoded; ``BadRequest`` for one that is none, or whose query is none."""
+    """The decoded path of a request's URL. ``BadRequest`` if there is no path, or if path or query is not UTF-8."""
     path, _, query = uri.partition(b"?")
     if not path.startswith(b"/"):
-        if not path.lower().startswith((b"http://", b"https://")):  # as sent to a proxy, RFC 9112, 3.2.2
+        if not path.lower().startswith((b"http://", b"https://")):  # the form that proxies are sent, RFC 9112, 3.2.2
             raise BadRequest("The URL has no path.")
         path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
     if b"%" in path:
@@ -117,29 +118,29 @@ def path_of(uri: bytes) -> str:
 
 
 class Listener(Service):
-    """An address of the process, and every URL that is served there.
+    """An address of the process, and all URLs that are served there.
 
     Attributes:
-        host, port: where it listens; the port in use, once it does, where 0 was asked for.
-        app: Klein's, which has the routes.
+        host, port: where it listens. If port 0 is configured, ``port`` is the real one once it listens.
+        app: the Klein app with the routes.
     """
 
     def __init__(self, host: str, port: int, site: WebSite) -> None:
         self.host = host
         self.port = self.wanted_port = port
         self.site = site
-        self.claims: dict[tuple[str, ...], Any] = {}  # method and URL -> whose it is
+        self.claims: dict[tuple[str, ...], Any] = {}  # method and URL -> the handler that has it
         self.serving: dict[Any, None] = {}
         self.begin_app()
         self.listening: Any = None
 
     def begin_app(self) -> None:
         self.app = Klein()
-        self.routes: dict[str, Any] = {}  # endpoint -> handler, stopped ones too: they still answer
+        self.routes: dict[str, Any] = {}  # endpoint -> handler; also stopped ones, which answer 503
         self.site.resource = Router(self.app)
 
     def register(self, handler: Any) -> None:
-        """Take a handler's URL. ``ConfigurationError`` if that is another's, or none."""
+        """Serve a handler's URL. ``ConfigurationError`` if another handler serves it already, or if it is not a URL."""
         try:
             rule = handler.get_url_rule()
             claims = claims_of(rule)
@@ -149,7 +150,7 @@ class Listener(Service):
                     raise ConfigurationError(
                         f"{other.where} and {handler.where} both serve {handler.method} {rule.rule}: change one's URL"
                     )
-            if taken:  # by handlers that have stopped: this is the same service anew, or one in its place
+            if taken:  # by handlers that have stopped: the same service has started again, or one in its place
                 self.forget(taken)
             self.route(handler, rule)
         except ConfigurationError:
@@ -160,13 +161,15 @@ class Listener(Service):
         self.serving[handler] = None
 
     def route(self, handler: Any, rule: Rule) -> None:
-        endpoint = f"{handler.where} {len(self.routes)}"  # Klein would name it after the function: two were one
+        # Klein would name an endpoint after its function, and all these functions are called `serve`
+        endpoint = f"{handler.where} {len(self.routes)}"
         options = {**rule.get_empty_kwargs(), "endpoint": endpoint}
         self.app.route(rule.rule, **options)(handler.serve)
         self.routes[endpoint] = handler
 
     def forget(self, stopped: Iterable[Any]) -> None:
-        """Take routes away, which a werkzeug Map can't: by an app anew, with the others."""
+        """Remove the routes of these handlers."""
+        # A werkzeug Map can't remove a rule, so a new app is made with the other routes.
         left = [handler for handler in self.routes.values() if handler not in stopped]
         self.claims = {claim: handler for claim, handler in self.claims.items() if handler not in stopped}
         self.begin_app()
@@ -174,13 +177,13 @@ class Listener(Service):
             self.route(handler, handler.get_url_rule())
 
     def unregister(self, handler: Any) -> Deferred[None]:
-        """A handler has stopped. Fires when the listener has closed, if it was the last."""
+        """Note that a handler has stopped. After the last one the port is closed; fires when that is done."""
         was_there = handler in self.serving
         self.serving.pop(handler, None)
-        return self.close() if was_there and not self.serving else succeed(None)
+        return self.cancel() if was_there and not self.serving else succeed(None)
 
     def listen(self) -> None:
-        """Open the address, unless it is. ``ConfigurationError`` if that can't be."""
+        """Open the address, unless it is open. ``ConfigurationError`` if it can't be opened."""
         if self.listening is not None or not self.serving:
             return
         try:
@@ -189,31 +192,31 @@ class Listener(Service):
             self.listening = reactor.listenTCP(self.wanted_port, self.site, BACKLOG, self.host)
         except CannotListenError as error:
             raise ConfigurationError(
-                f"can't listen at {self.host}:{self.wanted_port}: {error.socketError}: end the program that does, or"
+                f"can't listen at {self.host}:{self.wanted_port}: {error.socketError}: end the program there, or"
                 f" set {configuration.WEB_SERVER_ADDRESS.name} to another host:port (port 0 is any free one)"
             ) from error
         self.site.closing = False
         self.port = self.listening.getHost().port
         log.info("listening at http://{host}:{port}/", host=self.host, port=self.port)
 
-    def close(self) -> Deferred[None]:
-        """Take no new connection. Those that are there go on, for one response each."""
+    def cancel(self) -> Deferred[None]:
+        """Take no new connections. Existing ones may have one more response each. Fires when the port is closed."""
         listening, self.listening = self.listening, None
         self.site.closing = True
         return maybeDeferred(lambda: None if listening is None else listening.stopListening())
 
-    async def end(self) -> None:
-        await self.close()
+    async def close(self) -> None:
+        await self.cancel()
         await self.site.close_channels()
 
     def stopService(self) -> Deferred[None]:
-        """Close, and end every connection. Fires when they have ended."""
+        """Close the port and all connections. Fires when they are closed."""
         super().stopService()
-        return Deferred.fromCoroutine(self.end())
+        return Deferred.fromCoroutine(self.close())
 
 
 def claims_of(rule: Rule) -> list[tuple[str, ...]]:
-    """What a rule takes for itself, by method: two URLs that differ only in their variables' names are one."""
+    """The methods and URL of a rule. Two URLs that differ only in the names of their variables are the same URL."""
     url = VARIABLE.sub(lambda found: f"<{found['converter'] or 'string'}>", rule.rule)
     place = (url, rule.host or "", rule.subdomain or "")
     methods = rule.methods or ("any method",)
@@ -221,13 +224,13 @@ def claims_of(rule: Rule) -> list[tuple[str, ...]]:
 
 
 class WebServer(ProviderCollector, SharedExtension):
-    """A container's part in the listener: inside each HTTP entrypoint, once.
+    """The extension by which the HTTP entrypoints of a container use the process's listener.
 
-    A subclass that overrides ``context_data_from_headers`` is used by a subclass of the entrypoint that has it in
-    place of this: ``server = Subclass()``.
+    To override ``context_data_from_headers``, make a subclass, and a subclass of the entrypoint with
+    ``server = Subclass()``.
 
     Attributes:
-        pending: the answers that workers are still to give.
+        pending: the answers that running workers have not given yet.
     """
 
     listener: Listener | None = None
@@ -237,7 +240,7 @@ class WebServer(ProviderCollector, SharedExtension):
         self.pending: dict[Deferred[Answer], None] = {}
 
     def find_listener(self) -> Listener:
-        """Who listens at the configured address, for all services of the process."""
+        """The listener at the configured address. All services of the process share it."""
         config, container = self.container.config, self.container
         host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
         body_max = configuration.WEB_BODY_MAX.of(config)
@@ -248,12 +251,12 @@ class WebServer(ProviderCollector, SharedExtension):
 
     @property
     def port(self) -> int:
-        """The port that it listens at."""
-        assert self.listener is not None, "it is known when the service has started"
+        """The port that is listened on. It is known once the service has started."""
+        assert self.listener is not None, "the port is known when the service has started"
         return self.listener.port
 
     def use_listener(self) -> Listener:
-        """The listener, which opens when the container has started."""
+        """The listener. It opens when the container starts."""
         if self.listener is None:
             self.listener = self.find_listener()
         return self.listener
@@ -263,7 +266,7 @@ class WebServer(ProviderCollector, SharedExtension):
         self.use_listener().register(provider)
 
     def unregister_provider(self, provider: Any) -> Deferred[None]:
-        """Fires when the listener has closed, if that was the process's last entrypoint."""
+        """Note that an entrypoint has stopped. After the process's last one, fires when the port is closed."""
         super().unregister_provider(provider)
         return succeed(None) if self.listener is None else self.listener.unregister(provider)
 
@@ -272,16 +275,17 @@ class WebServer(ProviderCollector, SharedExtension):
             self.listener.listen()
 
     def stop(self) -> Deferred[None]:
-        """Workers have ended, or were given up: then nobody else will answer those requests."""
-        return super().stop().addCallback(lambda _: self.give_up())
+        """Called when the container's workers have ended or were given up. Answers 503 to what still waits."""
+        return super().stop().addCallback(lambda _: self.abort())
 
     def kill(self) -> None:
-        self.give_up()
+        self.abort()
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         for answer in list(self.pending):
             answer.callback(unavailable())
 
     def context_data_from_headers(self, request: HttpRequest) -> dict[str, Any]:
-        """What the worker's context begins with. To be overridden: a header here is what any client may claim."""
+        """The context data with which the worker begins. A subclass may override this: by default it is empty."""
+        # empty, because any client may claim anything in a header
         return {}

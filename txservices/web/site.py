@@ -1,18 +1,19 @@
-"""Bytes in, requests out, answers out as bytes: twisted.web's Site with what a service needs of it.
+"""Bytes to requests, and answers to bytes: twisted.web's Site and its parts, adapted to services.
 
-    Channel     twisted.web's HTTPChannel: a client's connection, and how long it is waited for
-    Received    twisted.web's Request: comes in, goes to the site's resource, sends the answer that it is given
-    Pieces      a body on its way to a client that takes its time
-    WebSite     twisted.web's Site: the connections, and the clock that they are looked at by
+    Channel     twisted.web's HTTPChannel: the connection of a client
+    Received    twisted.web's Request: goes to the site's resource, and sends the answer
+    Pieces      sends a long body, as fast as the client takes it
+    WebSite     twisted.web's Site: knows the connections, and closes those that take too long
 
-What a client can make us hold or wait for is limited:
+Limits for what one client can make us keep or wait for, and what happens beyond them:
 
-    REQUEST_LINE_MAX    bytes of the request line, and so of a URL, and of each header line     414, 431
-    HEAD_MAX            bytes of all of them together                                           400
+    REQUEST_LINE_MAX    bytes of the request line, and of each header line                      414, 431
+    HEAD_MAX            bytes of these lines together                                           400
     HEADERS_MAX         header lines                                                            400
-    WEB_BODY_MAX        bytes of a body, a key of the configuration                             413
-    REQUEST_TIMEOUT     seconds for a whole head, and for each next piece of a body             closed
-    LINGER              seconds that a refused body is still read, so that the refusal is too   closed
+    WEB_BODY_MAX        bytes of a body; this one is a key of the configuration                 413
+    REQUEST_TIMEOUT     seconds for the whole head, and for each further piece of a body        closed
+    LINGER              seconds that a refused body is still read, so that the client can       closed
+                        read the refusal
     SEND_TIMEOUT        seconds for the client to take the next piece of a response             closed
 """
 
@@ -30,6 +31,7 @@ from twisted.web.server import Request, Site
 from werkzeug.wrappers import Response
 from zope.interface import implementer
 
+from txservices.utils.waiting import Waiters
 from txservices.web.messages import BODYLESS, TEXT, head_of
 
 REQUEST_LINE_MAX = 16 * 1024  # bytes
@@ -39,7 +41,7 @@ REQUEST_TIMEOUT = 60.0  # seconds
 LINGER = 5.0  # seconds
 SEND_TIMEOUT = 60.0  # seconds
 CLOSE_TIMEOUT = 5.0  # seconds for clients to take what was written, once the server has stopped
-PIECE = 64 * 1024  # bytes of a response that are written at once
+PIECE = 64 * 1024  # bytes of a response that are written together
 
 NEVER = float("inf")
 OK_TEXT = f"HTTP/1.1 200 OK\r\nContent-Type: {TEXT}\r\n".encode()
@@ -47,17 +49,20 @@ OK_TEXT = f"HTTP/1.1 200 OK\r\nContent-Type: {TEXT}\r\n".encode()
 Answer = Response | bytes  # bytes: the text of a plain 200
 
 log = Logger()
-# The standard library's, because it can be asked whether anybody listens. An event of twisted.logger is made for each
-# request and then thrown away.
+# A logger of the standard library, because it can be asked whether anybody wants the line. An event of twisted.logger
+# would be made for each request and then thrown away.
 access_log = logging.getLogger("txservices.web.server")
 
 
 class Channel(HTTPChannel):
-    """A client's connection.
+    """The connection of a client.
 
-    ``deadline`` is when it has to have sent the whole of its next request, infinity while one is answered. The site
-    looks at it once a second; Twisted cancels a delayed call and makes another for each request.
+    Attributes:
+        deadline: the time by which its next request must be complete. Infinite while a request is answered.
+        answering: whether a request is being answered.
     """
+
+    # The site looks at all deadlines once a second. Twisted's own way is a delayed call for each request.
 
     MAX_LENGTH = REQUEST_LINE_MAX
     totalHeadersSize = HEAD_MAX
@@ -81,7 +86,7 @@ class Channel(HTTPChannel):
         self.site.closed(self)
 
     def wait(self, seconds: float) -> None:
-        """Give the client so much time from now."""
+        """Give the client so many seconds, from now on."""
         self.deadline = self.site.reactor.seconds() + seconds
 
     def getPeer(self) -> Any:
@@ -91,16 +96,16 @@ class Channel(HTTPChannel):
         return self.here
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """The request line is too long, or a header is if there is a request already."""
+        """Twisted calls this if a line is too long: a header line if there is a request already, else the first."""
         status = b"431 Request Header Fields Too Large" if self.requests else b"414 URI Too Long"
         self.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
         self.loseConnection()
 
 
 class Received(Request):
-    """A request: it comes in, is handed to the router, and ``answer`` sends the response.
+    """A request: when it is complete it goes to the router, and ``answer`` sends the response.
 
-    The client may leave at any time: what runs for it goes on, and its answer is dropped.
+    The client may leave at any time. Then its worker goes on, and the answer is dropped.
     """
 
     site: Any
@@ -113,10 +118,10 @@ class Received(Request):
     # In
 
     def parseCookies(self) -> None:
-        """werkzeug does, when it is asked for them."""
+        """Does nothing: werkzeug parses them when a method asks for them."""
 
     def gotLength(self, length: int | None) -> None:
-        """The head is complete: a body follows of that length, or of an unknown one, or none."""
+        """Twisted calls this when the head is complete, with the length of the body, or None if that is unknown."""
         if length is not None and length > self.channel.site.body_max:
             self.refuse()
         elif length != 0:
@@ -133,7 +138,7 @@ class Received(Request):
         self.content.write(data)
 
     def refuse(self) -> None:
-        """Answer 413 now, then read on for a while: a client that is cut off while it sends may not see the answer."""
+        """Answer 413 now, but read on for a while: a client that is cut off while it sends may not see the answer."""
         self.refused = True
         self.code = 413
         self.content = None
@@ -149,7 +154,8 @@ class Received(Request):
         )
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """All of it has come. Twisted's own parses query and forms here, which werkzeug does when it is asked to."""
+        """Twisted calls this when the request is complete."""
+        # The overridden method would parse query and forms, which werkzeug does when a method asks for them.
         self.method, self.uri, self.clientproto = command, path, version
         channel = self.channel
         self.site = channel.site
@@ -165,7 +171,7 @@ class Received(Request):
     # Out
 
     def answer(self, answer: Answer) -> None:
-        """Send the response. Raises ``BadResponse``, with nothing sent, for one that can't be."""
+        """Send the response. Raises ``BadResponse`` and sends nothing if it can't be sent."""
         if type(answer) is bytes:
             self.code = 200
             self.send(OK_TEXT, answer)
@@ -191,7 +197,7 @@ class Received(Request):
             self.send(head, body)
 
     def send(self, head: bytes, body: bytes) -> None:
-        """A body that is there: all of it at once, if that is little, or as fast as the client takes it."""
+        """Send a body that is complete: all at once if it is short, else as fast as the client takes it."""
         if self.channel is None:
             return
         head = b"%bContent-Length: %d\r\n" % (head, len(body))
@@ -205,7 +211,7 @@ class Received(Request):
             self.send_pieces((body[at : at + PIECE] for at in range(0, len(body), PIECE)), None, len(body))
 
     def stream(self, head: bytes, response: Response) -> None:
-        """A body that is made while it is sent: with the length that it says it has, or chunked."""
+        """Send a body that is made meanwhile: with its content length if the response has one, else chunked."""
         length = response.content_length
         if length is not None:
             head += b"Content-Length: %d\r\n" % length
@@ -226,7 +232,7 @@ class Received(Request):
         self.registerProducer(Pieces(self, pieces, close, length), False)
 
     def begin(self, head: bytes, body: bytes = b"") -> None:
-        """Write a head, and a body with it: in one piece, which is quicker than setHeader and write."""
+        """Write the head, and a body with it, in one piece: that is quicker than Twisted's setHeader and write."""
         channel = self.channel
         site = self.site
         if site.closing:
@@ -237,29 +243,29 @@ class Received(Request):
         channel.write(b"%bDate: %b\r\n%b\r\n%b" % (head, site.date, connection, body))
 
     def finish(self) -> None:
-        """The response is out: to the next request, which may be here already."""
+        """The response is written: go on to the next request, which may have arrived already."""
         channel = self.channel
         channel.answering = False
         channel.wait(REQUEST_TIMEOUT)
         super().finish()
 
     def connectionLost(self, reason: Any) -> None:
-        """The client has left."""
+        """Twisted calls this when the client has left."""
         if self.producer is not None:
-            self.producer.end()
+            self.producer.close()
         super().connectionLost(reason)
 
 
 @implementer(IPullProducer)
 class Pieces:
-    """Sends a response's body piece by piece, each when the client has taken the one before."""
+    """Sends the body of a response piece by piece: each one after the client has taken the one before."""
 
     def __init__(
         self, received: Received, pieces: Iterator[bytes], close: Callable[[], None] | None, length: int | None
     ) -> None:
         self.received = received
         self.pieces = pieces
-        self.close = close
+        self.close_body = close
         self.left = length
 
     def resumeProducing(self) -> None:
@@ -268,7 +274,7 @@ class Pieces:
             piece = next(self.pieces, None)
         except Exception:
             log.failure("the body of the response to {request} ended in the middle", request=self.received)
-            self.break_off()
+            self.abort()
             return
         if piece is not None:
             if self.left is not None:
@@ -277,35 +283,35 @@ class Pieces:
             self.received.write(piece)
         elif self.left:
             log.error("the body of the response to {request} is shorter than it said", request=self.received)
-            self.break_off()
+            self.abort()
         else:
-            self.end()
+            self.close()
             self.received.finish()
 
-    def break_off(self) -> None:
-        """End the connection: what else would tell the client that this is not all."""
-        self.end()
+    def abort(self) -> None:
+        """Cut the connection: nothing else tells the client that the body is not complete."""
+        self.close()
         self.received.channel.transport.abortConnection()
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.received.unregisterProducer()
         self.stopProducing()
 
     def stopProducing(self) -> None:
-        """All is sent, or the client has left."""
-        close, self.close = self.close, None
+        """Close the body: everything is sent, or the client has left."""
+        close, self.close_body = self.close_body, None
         if close is not None:
             close()
 
 
 class WebSite(Site):
-    """twisted.web's Site, for our channels.
+    """twisted.web's Site, with our channels.
 
     Attributes:
-        resource: what renders every request.
-        channels: the connections that are open.
-        date: the time, for the Date header.
-        closing: no connection is kept after its next response.
+        resource: renders every request.
+        channels: the open connections.
+        date: the time, as the Date header has it.
+        closing: whether each connection is closed after its next response.
     """
 
     protocol = Channel  # type: ignore[assignment]  # Twisted's other choice is HTTP/2 over TLS
@@ -317,14 +323,14 @@ class WebSite(Site):
         self.body_max = body_max
         self.channels: dict[Channel, None] = {}
         self.ticking: Any = None
-        self.gone: list[Deferred[None]] = []
+        self.gone: Waiters[None] = Waiters()  # for the end of all connections
         self.date = datetimeToString()
 
     def startFactory(self) -> None:
-        """Nothing of Twisted's: it is about its log file."""
+        """Does nothing: Twisted's method would open a log file."""
 
     def stopFactory(self) -> None:
-        """Nothing either."""
+        """Does nothing: Twisted's method would close the log file."""
 
     def opened(self, channel: Channel) -> None:
         self.channels[channel] = None
@@ -337,12 +343,10 @@ class WebSite(Site):
             if self.ticking is not None:
                 self.ticking.cancel()
                 self.ticking = None
-            gone, self.gone = self.gone, []
-            for waiter in gone:
-                waiter.callback(None)
+            self.gone.fire(None)
 
     def tick(self) -> None:
-        """Once a second, while anybody is connected: the date, and who has taken too long."""
+        """Once a second while there are connections: renew the date, and close connections that took too long."""
         self.date = datetimeToString()
         self.ticking = self.reactor.callLater(1, self.tick)
         now = self.reactor.seconds()
@@ -351,11 +355,13 @@ class WebSite(Site):
             channel.timeoutConnection()
 
     def close_channels(self) -> Deferred[None]:
-        """End the connections: those that wait for a request now, the others when they are answered, up to a time."""
+        """Close idle connections now and the others after their answer; all after ``CLOSE_TIMEOUT``.
+
+        Fires when they are closed.
+        """
         if not self.channels:
             return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self.gone.append(waiter)
+        waiter = self.gone.wait()
         abort = self.reactor.callLater(CLOSE_TIMEOUT, self.abort_channels)
         waiter.addBoth(lambda _: abort.cancel() if abort.active() else None)
         for channel in list(self.channels):
@@ -368,7 +374,7 @@ class WebSite(Site):
             channel.transport.abortConnection()
 
     def log(self, request: Received) -> None:  # type: ignore[override]  # our channel makes no other request
-        """A line for each request, for who wants debug lines of this logger."""
+        """Log a line for the request, if debug lines of ``access_log`` are wanted."""
         if access_log.isEnabledFor(logging.DEBUG):
             access_log.debug(
                 '%s "%s %s" %d %d',

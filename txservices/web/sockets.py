@@ -1,13 +1,15 @@
-"""A client's WebSocket: frames to whole messages and back, by wsproto, on the connection that the handshake came on.
+"""The WebSocket of a client: turns frames into messages and back, by wsproto, on the connection of the handshake.
 
     Channel.dataReceived -> Socket.data_received -> receive(message)        send(text) -> Channel.write
 
-The channel stays what it was for the site: it counts as one that is being answered, until it is closed. What a client
-can make us hold is limited: a message is at most ``WEB_BODY_MAX`` bytes (closed with 1009), and one that does not take
-what we send is left when ``BACKLOG_MAX`` bytes wait for it. No extension is spoken, so nothing comes in compressed.
+The site goes on to know the channel, as one whose request is being answered, until it is closed.
 
-One that is silent for ``PING_INTERVAL`` is asked whether it is there, and has gone if nothing comes from it within
-``PING_TIMEOUT``: a cable that was pulled says nothing.
+Limits: a message has at most ``WEB_BODY_MAX`` bytes, else the socket is closed with code 1009. At most ``BACKLOG_MAX``
+bytes wait for a client that does not read, else the connection is cut. No extension is used, so that no compressed
+message can grow beyond the limit.
+
+A client that is silent for ``PING_INTERVAL`` is sent a ping. If nothing comes from it within ``PING_TIMEOUT``, the
+connection is cut: a pulled cable gives no other sign.
 """
 
 from __future__ import annotations
@@ -35,16 +37,16 @@ except ImportError as error:
 
 __all__ = ["CloseReason", "Socket", "handshake"]
 
-BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client which does not read
-PING_INTERVAL = 20.0  # seconds of silence before a ping; proxies on the way close what is silent for 60
-PING_TIMEOUT = 20.0  # seconds for the answer, or anything else
+BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client that does not read
+PING_INTERVAL = 20.0  # seconds of silence before a ping; many proxies close a connection after 60 silent seconds
+PING_TIMEOUT = 20.0  # seconds to wait for the pong, or for anything else from the client
 OPEN = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
 
 log = Logger()
 
 
 def handshake(received: Received, request: HttpRequest) -> WSConnection | Response:
-    """The protocol after a good opening handshake, RFC 6455, 4.2; or what to answer to another request."""
+    """Read the opening handshake, RFC 6455, 4.2. Gives the protocol, or the response to a request that is not one."""
     ws = WSConnection(ConnectionType.SERVER)
     try:
         if request.method != "GET" or received.clientproto != b"HTTP/1.1":
@@ -52,7 +54,7 @@ def handshake(received: Received, request: HttpRequest) -> WSConnection | Respon
         headers = [(name, value) for name, values in received.requestHeaders.getAllRawHeaders() for value in values]
         ws.initiate_upgrade_connection(headers, received.uri)
         for _ in ws.events():
-            pass  # the request, which we have
+            pass  # the only event is the request, which we have already
     except (ProtocolError, h11.ProtocolError, UnicodeError) as error:
         hint = getattr(error, "event_hint", None)
         status, headers = (hint.status_code, hint.headers) if isinstance(hint, RejectConnection) else (400, [])
@@ -66,7 +68,8 @@ class Socket:
     """An open WebSocket.
 
     Args:
-        receive: called with each message, text or bytes.
+        message_max: bytes that a message may have.
+        receive: called with each message, as str or bytes.
         gone: called once, when the connection is lost.
     """
 
@@ -84,11 +87,11 @@ class Socket:
         self.receive = receive
         self.parts: list[str | bytes] = []
         self.size = 0
-        self.backlog: int | None = None  # bytes sent since the client has stopped to read; None while it reads
+        self.backlog: int | None = None  # bytes written since the client stopped reading; None while it reads
         self.lost = self.pinged = self.paused = False
         self.gone = gone
         received.notifyFinish().addErrback(self.connection_lost)
-        self.channel.dataReceived = self.data_received  # from now on it is no HTTP
+        self.channel.dataReceived = self.data_received  # from now on the connection does not speak HTTP
         self.channel.timeoutConnection = self.silent
         self.channel.wait(PING_INTERVAL)
         self.channel.registerProducer(self, True)
@@ -121,7 +124,7 @@ class Socket:
             self.part_received(event)
         elif isinstance(event, Ping):
             self.write(event.response())
-        elif isinstance(event, CloseConnection):  # theirs, or wsproto's for frames that are none
+        elif isinstance(event, CloseConnection):  # from the client, or from wsproto after a wrong frame
             if self.ws.state in OPEN:
                 self.write(event.response())
             self.channel.loseConnection()
@@ -138,7 +141,7 @@ class Socket:
             self.receive(parts[0][:0].join(parts))
 
     def pause(self) -> None:
-        """Take no more for now: the client has to wait, by TCP."""
+        """Read no more for now, so that TCP makes the client wait."""
         self.paused = True
         self.channel.transport.pauseProducing()
 
@@ -147,28 +150,28 @@ class Socket:
         self.heard()
         self.channel.transport.resumeProducing()
 
-    # Whether somebody is there
+    # Whether the client is still there
 
     def heard(self) -> None:
         self.pinged = False
         self.channel.wait(PING_INTERVAL)
 
     def silent(self) -> None:
-        """Nothing has come until the channel's deadline. Also where we have said goodbye, and nobody has heard it."""
-        if self.paused and self.open:  # an answer would not be read either
+        """Called when nothing has come by the channel's deadline: send a ping, or cut the connection."""
+        if self.paused and self.open:  # we do not read, so we could not see a pong
             self.heard()
         elif self.open and not self.pinged:
             self.pinged = True
             self.channel.wait(PING_TIMEOUT)
             self.write(Ping())
-        else:
+        else:  # no pong, or the socket is closed and the client does not answer that
             log.debug("{peer} answers no ping: its WebSocket is closed", peer=self.channel.getPeer())
             self.channel.transport.abortConnection()
 
     # Out
 
     def send(self, text: str) -> None:
-        """Send a message; nothing if the socket is closed."""
+        """Send a message. Does nothing if the socket is closed."""
         if self.open:
             self.write(TextMessage(text))
 
@@ -177,15 +180,15 @@ class Socket:
         if self.backlog is not None:
             self.backlog += len(data)
             if self.backlog > BACKLOG_MAX:
-                log.warn("{peer} does not read what its WebSocket gets: closed", peer=self.channel.getPeer())
+                log.warn("{peer} does not read from its WebSocket, which is closed", peer=self.channel.getPeer())
                 self.channel.transport.abortConnection()
                 return
         self.channel.write(data)
 
     def close(self, code: CloseReason, reason: str) -> None:
-        """Say why, and close."""
+        """Tell the client why, and close the connection."""
         if self.open:
-            self.write(CloseConnection(code, reason[:100]))  # 123 bytes are what fits
+            self.write(CloseConnection(code, reason[:100]))  # a close frame has room for 123 bytes
             self.channel.loseConnection()
 
     def pauseProducing(self) -> None:
@@ -195,4 +198,4 @@ class Socket:
         self.backlog = None
 
     def stopProducing(self) -> None:
-        """The connection is lost; ``gone`` is for that."""
+        """Does nothing: ``connection_lost`` is called as well."""

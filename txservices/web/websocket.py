@@ -1,4 +1,4 @@
-"""WebSockets: ``rpc`` methods for browsers, and a hub to send them events. At ``/ws``, on the port of HTTP.
+"""WebSockets: methods that browsers call, and a hub that sends events to browsers. At ``/ws``, on the port of HTTP.
 
     class Chat:
         name = "chat"
@@ -8,19 +8,20 @@
         def say(self, socket_id, text):
             self.hub.broadcast("room", "said", {"text": text})
 
-A client sends ``{"method": "say", "data": {"text": "hi"}, "correlation_id": 1}`` and gets a ``result`` with that id, or
-an ``event``, each as JSON in a message. Its requests are handled one after the other, in order.
+A client sends a request as JSON, ``{"method": "say", "data": {"text": "hi"}, "correlation_id": 1}``. It is sent a
+``result`` with that id, and events. Its requests are handled one after the other, in their order.
 
     Socket -> Connection.receive -> WebSocketRpc.handle_message -> spawn_worker -> Connection.answer -> Socket
 
-    WebSockets          /ws at an address of the process: its sockets, and the methods of all its services
-    WebSocketServer     a container's part in it, an extension inside each entrypoint and hub
+    WebSockets          the URL /ws of the process: its sockets, and the methods of all its services
+    WebSocketServer     the extension by which the entrypoints and hubs of one container use it
 
-The services of a process share the sockets of their address: a client calls methods of all of them by its one, so no
-two may have one name. Channels are each service's own. Another process has its own clients. A page of another origin
-can't connect unless ``WEBSOCKET_ORIGINS`` names it: browsers let any page try, and send what the user is logged in by.
+All services of a process share its sockets: a client calls the methods of all of them through one socket, so two
+methods must not have the same name. A channel belongs to one service. Every process has clients of its own. A page of
+another origin can't connect unless ``WEBSOCKET_ORIGINS`` names that origin: browsers let any page try, and they send
+the user's cookies along.
 
-It needs the extra ``websocket``, for wsproto.
+This module needs wsproto: ``pip install 'txservices[websocket]'``.
 """
 
 from __future__ import annotations
@@ -62,24 +63,26 @@ from txservices.web.server import Listener, WebServer
 from txservices.web.site import Received
 from txservices.web.sockets import CloseReason, Socket, handshake
 
-WAITING_MAX = 16  # requests of one socket that wait for their turn before no more is read
+__all__ = ["WebSocketHub", "WebSocketHubProvider", "WebSocketRpc", "rpc"]
+
+WAITING_MAX = 16  # requests of one socket that wait for their turn; beyond them nothing more is read from it
 
 log = Logger()
 
 
 def written(message: dict[str, Any]) -> str:
-    """A message as JSON: the kind that browsers read, without NaN."""
+    """A message as JSON. ``ValueError`` for NaN, which browsers can't read."""
     return json.dumps(message, allow_nan=False)
 
 
 class Connection:
-    """A client: its socket, and its requests, one at a time.
+    """A client: its socket, and its requests, which are handled one at a time.
 
     Attributes:
-        socket_id: by which methods and the hub know it.
-        contexts: for each service the context data of its calls, the same object: what one changes there the next one
-            finds.
-        subscriptions: services' names, each with a channel.
+        socket_id: its id, for methods and for the hub.
+        contexts: the context data of the calls, for each service. All calls to a service share one object, so a call
+            finds what an earlier call has changed there.
+        subscriptions: pairs of a service's name and a channel.
     """
 
     def __init__(self, sockets: WebSockets, contexts: dict[WebSocketServer, dict[str, Any]]) -> None:
@@ -101,7 +104,8 @@ class Connection:
         self.handle_waiting()
 
     def handle_waiting(self) -> None:
-        """In a loop: a method that does not wait has answered when ``handle`` returns."""
+        """Handle requests until one of them waits for its method."""
+        # a loop and not a recursion: a method that does not wait has answered when `handle` returns
         if self.looping:
             return
         self.looping = True
@@ -129,14 +133,14 @@ class Connection:
             self.answer(correlation_id, None, error)
 
     def answer(self, correlation_id: Any, result: Any, error: BaseException | None) -> None:
-        """Send the outcome of the request that is being handled, and take the next."""
+        """Send the outcome of the current request, and handle the next one."""
         try:
             if error is not None:
                 raise error
             text = written({"type": "result", "success": True, "data": result, "correlation_id": correlation_id})
         except Exception as raised:
-            if raised is not error:  # from json: the result can't be written
-                log.error("the result for socket {id} is no JSON: {error}", id=self.socket_id, error=raised)
+            if raised is not error:  # it came from json: the result can't be written
+                log.error("a result for socket {id} can't be JSON: {error}", id=self.socket_id, error=raised)
                 raised = UnserializableValueError(result)
             failed = {"type": "result", "success": False, "error": serialize(raised), "correlation_id": correlation_id}
             text = written(failed)
@@ -149,7 +153,7 @@ class Connection:
 
 
 def request_of(message: str | bytes) -> tuple[str, dict[str, Any], Any]:
-    """A request's method, data and correlation id, or ``MalformedRequest``."""
+    """Method, data and correlation id of a request. May raise ``MalformedRequest``."""
     try:
         request = json.loads(message)
         method, data = request["method"], request.get("data") or {}
@@ -161,11 +165,11 @@ def request_of(message: str | bytes) -> tuple[str, dict[str, Any], Any]:
 
 
 class WebSockets(Service):
-    """The WebSockets at one address of the process, for all services that have some there; a handler of their URL.
+    """The WebSockets at one address of the process, for all its services. The listener knows it as a URL's handler.
 
     Attributes:
-        methods: by name, of whichever service: a request bears no more than that.
-        servers: those of the services that run, or whose workers still do.
+        methods: the methods of all services by their names, since a request names no service.
+        servers: the extensions of all services that run, or whose workers still run.
     """
 
     url = "/ws"
@@ -186,35 +190,35 @@ class WebSockets(Service):
 
     @property
     def stopped(self) -> bool:
-        """Whether no service takes requests any more."""
+        """Whether all services have stopped taking requests."""
         return all(server.stopped for server in self.servers)
 
     def add(self, server: WebSocketServer) -> None:
-        """A service has WebSockets; with the first one the URL is served."""
+        """Add a service. The URL is served from the first one on."""
         closed = self.stopped
         self.servers[server] = None
         if closed:
             self.listener.register(self)
 
     def claim(self, provider: WebSocketRpc) -> None:
-        """Take a method in. ``ConfigurationError`` if another service has one of that name."""
+        """Add a method. ``ConfigurationError`` if another service has a method of the same name."""
         name = provider.method_name
         other = self.methods.get(name)
         if other is not None and other.server is not provider.server and not other.server.stopped:
             one, two = (each.container.service_name for each in (other, provider))
             raise ConfigurationError(
                 f"{one} and {two} both have a WebSocket method {name!r}, at one {self.url}: rename one, or run the"
-                f" services in processes of their own, each with its {configuration.WEB_SERVER_ADDRESS.name}"
+                f" services in two processes, each with its own {configuration.WEB_SERVER_ADDRESS.name}"
             )
         self.methods[name] = provider
 
-    def close_url(self) -> Deferred[None]:
-        """Unless a service goes on: serve the URL no more. Fires when the listener has closed, if that was all."""
+    def cancel(self) -> Deferred[None]:
+        """Serve the URL no more, if all services have stopped. Fires when the listener has taken note of it."""
         return self.listener.unregister(self) if self.stopped else succeed(None)
 
     def remove(self, server: WebSocketServer) -> Deferred[None]:
-        """A service has ended. So do the sockets, with the last one."""
-        closed = self.close_url()
+        """Remove a service that has ended. After the last one all sockets are closed."""
+        closed = self.cancel()
         self.servers.pop(server, None)
         if not self.servers:
             self.methods.clear()
@@ -226,7 +230,7 @@ class WebSockets(Service):
         return Rule(self.url, methods=[self.method])
 
     def serve(self, received: Received, request: HttpRequest) -> None:
-        """Open a socket, or say why not."""
+        """Open a socket, or answer why it is refused."""
         refused = self.refuse(request)
         opened = refused or handshake(received, request)
         if isinstance(opened, Response):
@@ -250,18 +254,18 @@ class WebSockets(Service):
         return text_response(f"Error: pages of {origin} are not in {key}\n", 403)
 
     def takes_origin(self, origin: str, host: str) -> bool:
-        """Whether a page of that origin may connect: our own, or one of those configured, ``*`` for all."""
+        """Whether a page of that origin may connect: by default one of our own host, else one that is configured."""
         if self.origins is not None:
             return "*" in self.origins or origin in self.origins
         return origin.partition("://")[2].lower() == host.lower()
 
 
 class WebSocketServer(ProviderCollector, SharedExtension):
-    """A container's part in the process's WebSockets, inside each entrypoint and hub, once.
+    """The extension by which the entrypoints and hubs of a container use the process's WebSockets.
 
     Attributes:
-        sockets: the process's.
-        stopped: whether it takes no more requests.
+        sockets: the process's WebSockets.
+        stopped: whether the container takes no more requests.
     """
 
     web = WebServer()
@@ -272,7 +276,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         self.join()
 
     def join(self) -> WebSockets:
-        """The process's WebSockets, with this service among those that they are for."""
+        """The process's WebSockets. At the first call this service is added to them."""
         if self.sockets is None:
             container = self.container
             listener = self.web.use_listener()
@@ -287,15 +291,15 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         self.join().claim(provider)
 
     def unregister_provider(self, provider: Any) -> Deferred[None]:
-        """With the last one no more requests are taken; those that run are answered still."""
+        """Note that an entrypoint has stopped. After the last one no request is taken; running ones are answered."""
         super().unregister_provider(provider)
         if self._providers or self.sockets is None:
             return succeed(None)
         self.stopped = True
-        return self.sockets.close_url()
+        return self.sockets.cancel()
 
     def stop(self) -> Deferred[None]:
-        """Workers have ended."""
+        """Called when the container's workers have ended."""
         self.stopped = True
         return succeed(None) if self.sockets is None else self.sockets.remove(self)
 
@@ -304,7 +308,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
 
 
 class WebSocketHub:
-    """Sends events to clients, by socket or by channel: a service's channels are its own."""
+    """Sends events to one client, by the ``socket_id`` that methods get, or to all that are subscribed to a channel."""
 
     def __init__(self, service_name: str, connections: dict[str, Connection]) -> None:
         self.service_name = service_name
@@ -317,29 +321,29 @@ class WebSocketHub:
             raise ConnectionNotFound(socket_id) from None
 
     def get_subscriptions(self, socket_id: str) -> list[str]:
-        """A socket's channels, sorted. ``ConnectionNotFound`` if it has gone; so too below."""
+        """The channels of a socket, sorted. ``ConnectionNotFound`` if the socket is gone."""
         subscriptions = self.connection(socket_id).subscriptions
         return sorted(channel for service_name, channel in subscriptions if service_name == self.service_name)
 
     def subscribe(self, socket_id: str, channel: str) -> None:
-        """From now on the socket gets what is broadcast on the channel."""
+        """Send the socket every event that is broadcast on the channel. ``ConnectionNotFound`` if it is gone."""
         self.connection(socket_id).subscriptions.add((self.service_name, channel))
 
     def unsubscribe(self, socket_id: str, channel: str) -> None:
-        """The opposite; nothing for a socket that has gone or was not subscribed."""
+        """Undo ``subscribe``. Does nothing if the socket is gone or was not subscribed."""
         connection = self.connections.get(socket_id)
         if connection is not None:
             connection.subscriptions.discard((self.service_name, channel))
 
     def broadcast(self, channel: str, event: str, data: Any) -> None:
-        """Send an event to all sockets of a channel."""
+        """Send an event to every socket that is subscribed to the channel. ``data`` is anything that JSON can have."""
         text = written({"type": "event", "event": event, "data": data})
         for connection in list(self.connections.values()):
             if (self.service_name, channel) in connection.subscriptions:
                 connection.socket.send(text)
 
     def unicast(self, socket_id: str, event: str, data: Any) -> bool:
-        """Send an event to one socket; whether it is there."""
+        """Send an event to one socket. Gives False if the socket is gone."""
         connection = self.connections.get(socket_id)
         if connection is None:
             return False
@@ -348,7 +352,7 @@ class WebSocketHub:
 
 
 class BlockingHub:
-    """The hub for a method that runs in a thread: the same methods, called in the reactor's."""
+    """The hub for a method that runs in a thread: it calls the hub's methods in the reactor's thread."""
 
     def __init__(self, hub: WebSocketHub) -> None:
         self.hub = hub
@@ -358,7 +362,7 @@ class BlockingHub:
 
 
 class WebSocketHubProvider(DependencyProvider):
-    """Injects the hub of the service's sockets."""
+    """Injects the service's ``WebSocketHub``."""
 
     server = WebSocketServer()
 
@@ -370,7 +374,7 @@ class WebSocketHubProvider(DependencyProvider):
 
 
 class WebSocketRpc(Entrypoint):
-    """Calls a method ``(self, socket_id, **data)`` for a client's request."""
+    """Calls a method ``(self, socket_id, **data)`` for each request of a client that names it."""
 
     server = WebSocketServer()
 
@@ -386,7 +390,7 @@ class WebSocketRpc(Entrypoint):
     def handle_message(
         self, connection: Connection, data: dict[str, Any], answer: Callable[[Any, BaseException | None], None]
     ) -> None:
-        """Run a worker, whose outcome is the answer. Raises ``IncorrectSignature``."""
+        """Run a worker and give its outcome to ``answer``. May raise ``IncorrectSignature``."""
         args = (connection.socket_id,)
         self.check_signature(args, data)
 
@@ -394,7 +398,8 @@ class WebSocketRpc(Entrypoint):
             answer(result, None if exc_info is None else exc_info[1])
             return result, exc_info
 
-        context_data = connection.contexts.setdefault(self.server, {})  # one that started later has seen no request
+        # a service that started after the connection was opened has no context data there yet
+        context_data = connection.contexts.setdefault(self.server, {})
         self.container.spawn_worker(self, args, data, context_data, handle_result)
 
 
