@@ -14,6 +14,7 @@ from txservices.containers import (
     get_service_name,
 )
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
+from txservices.utils.life import State
 
 
 class Starting(Case):
@@ -177,7 +178,7 @@ class Stopping(Case):
         self.assertNotIn("dependency.stop", self.steps)
         waiting.callback("result")
         self.assertEqual(self.handled, ["result"])
-        self.assertTrue(self.container.stopped)
+        self.assertIs(self.container.life.state, State.ENDED)
 
 
 class Killing(Case):
@@ -210,7 +211,7 @@ class Killing(Case):
     def test_nobody_waits(self) -> None:
         """If nobody waits for it, the reason is in the log."""
         self.container.spawn_managed(lambda: fail(ValueError("why")))
-        self.assertTrue(self.container.stopped)
+        self.assertIs(self.container.life.state, State.ENDED)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_while_stopping(self) -> None:

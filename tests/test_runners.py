@@ -12,6 +12,7 @@ from txservices.containers import ServiceContainer
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import Entrypoint
 from txservices.runners import ServiceRunner, run_services
+from txservices.utils.life import State
 
 
 class Hook(Entrypoint):
@@ -119,7 +120,7 @@ class Running(TestCase):
         self.successResultOf(self.runner.start())
         self.containers[0].kill(ValueError("why"))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assertTrue(self.runner.stopped)
+        self.assertIs(self.runner.life.state, State.ENDED)
 
     def test_start_fails(self) -> None:
         """If one can't start, none goes on, and its error is that of the start."""
@@ -137,6 +138,15 @@ class Running(TestCase):
         starting = self.runner.start()
         self.successResultOf(self.runner.stop())
         self.failureResultOf(starting, CancelledError)
+
+    def test_one_dies_while_they_start(self) -> None:
+        """One that dies before its peer has begun: the peer takes no step of its start."""
+        self.config["one.start"] = lambda: self.containers[0].kill(ValueError("why")) and None
+        starting = self.runner.start()
+        self.failureResultOf(starting, CancelledError)
+        self.failureResultOf(self.runner.wait(), ValueError)
+        self.assertEqual(self.steps, ["one.start", "one.kill", "two.stop", "shared.stop"])
+        self.flushLoggedErrors(ValueError)
 
     def test_kill(self) -> None:
         """Killed, all end at once, also in the middle of a stop."""
@@ -160,7 +170,7 @@ class Running(TestCase):
         self.config["two.start"] = lambda: 1 // 0
         self.runner.startService()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertTrue(self.runner.stopped)
+        self.assertIs(self.runner.life.state, State.ENDED)
 
     async def test_run_services(self) -> None:
         """Services for the time of a block; however it ends, they have ended."""

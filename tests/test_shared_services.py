@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.application.service import Service as TwistedService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -54,6 +54,37 @@ class SharedThings(TestCase):
         self.assertNoResult(stopping)
         waiting.callback(None)
         self.successResultOf(stopping)
+
+    def test_stopped_twice(self) -> None:
+        """A second stop waits for the first, which goes on also if nobody waits for it any more."""
+        shared = SharedServices()
+        stops: list[Any] = []
+        cancelled: list[Any] = []
+        waiting: Deferred[None] = Deferred(cancelled.append)
+        shared.get("a", lambda: self.Thing(stops, waiting))
+        shared.startService()
+        first, second = shared.stopService(), shared.stopService()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertNoResult(second)
+        waiting.callback(None)
+        self.successResultOf(second)
+        self.assertEqual((stops, cancelled), (["a"], []))
+
+    def test_killed_while_it_stops(self) -> None:
+        """A kill does not interrupt what is shared while it stops, and does not stop it again."""
+        steps: list[Any] = []
+        waiting: Deferred[None] = Deferred()
+        container = NotingContainer(Service, {}, None, Clock())
+        container.shared.get("a", lambda: self.Thing(steps, waiting))
+        container.shared.on_stopping.append(lambda: steps.append("stopping"))
+        self.successResultOf(container.start())
+        stopping, killing = container.stop(), container.kill()
+        self.assertNoResult(killing)
+        waiting.callback(None)
+        self.successResultOf(stopping)
+        self.successResultOf(killing)
+        self.assertEqual(steps, ["stopping", "a"])
 
     def test_owner_stops_it(self) -> None:
         """A container's own is stopped with it, after its extensions; one that was given is not."""

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from tests.recording import Case, Service, variable
 from txservices.containers import ServiceContainer, WorkerContext
+from txservices.utils.life import State
 
 
 class Order(Case):
@@ -225,7 +226,7 @@ class Failing(Case):
         self.spawn("run", lambda service: 7, result_one=lambda: 1 // 0, teardown_one=lambda: fail(KeyError()))
         self.assertEqual(self.hooks()[-4:], ["result one", "result two", "teardown one", "teardown two"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, KeyError)), 2)
-        self.assertFalse(self.container.being_killed)
+        self.assertIsNot(self.container.life.state, State.KILLED)
         self.spawn("run", lambda service: 8)
         self.assertEqual(self.over, [(7, None), (8, None)])
 

@@ -38,8 +38,9 @@ from txservices.extensions import (
 )
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path
+from txservices.utils.life import ENDING, Life, State
 from txservices.utils.signatures import members
-from txservices.utils.waiting import call_all
+from txservices.utils.waiting import Waiters, call_all
 from txservices.workers import Workers
 
 __all__ = [
@@ -87,6 +88,8 @@ class SharedServices(MultiService):
     def __init__(self) -> None:
         super().__init__()
         self.on_stopping: list[Callable[[], None]] = []
+        self.closing = False
+        self.stopped: Waiters[None] = Waiters()
 
     def get(self, key: str, make: Callable[[], IService]) -> Any:
         """The service of that key. The first to ask makes it; it is started if this runs."""
@@ -98,8 +101,24 @@ class SharedServices(MultiService):
         return found
 
     def stopping(self) -> None:
-        for call in self.on_stopping:
-            call()
+        if not self.closing:
+            for call in self.on_stopping:
+                call()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop every service. Fires when all have stopped; so does that of a second call.
+
+        Cancelling it stops the waiting alone: a kill must not interrupt what closes, and begin it again.
+        """
+        stopped = self.stopped.wait()
+        if not self.closing:
+            self.closing = True
+            maybeDeferred(super().stopService).addBoth(self.closed)
+        return stopped
+
+    def closed(self, result: Any) -> None:
+        self.closing = False
+        self.stopped.fire(None)
 
 
 class ServiceContainer(Service):
@@ -136,14 +155,31 @@ class ServiceContainer(Service):
         self.workers = Workers(service_cls, self.max_workers)
         self.workers.learn(self.dependencies)
 
-        self.started = self.being_killed = self.stopped = False
-        self.failure: Failure | None = None  # what it died of
-        self.starting: Deferred[None] | None = None
-        self.ending = False
-        self.stopping: Deferred[None] | None = None
         self.managed: set[Deferred[Any]] = set()
-        self.waiters: list[Deferred[None]] = []
         self.threads = 0  # that were added to the reactor's
+        self.life = Life(
+            self,
+            start=[
+                self.open,
+                lambda: call_all([each.setup for each in self.extensions]),
+                lambda: call_all([each.start for each in self.extensions]),
+            ],
+            stop=[
+                self.tell_shared,
+                lambda: self.call_each("stop", self.entrypoints),
+                self.drain,
+                lambda: self.call_each("stop", self.dependencies),
+                lambda: self.call_each("stop", self.subextensions),
+                self.close,
+            ],
+            kill=[
+                self.workers.close,
+                lambda: self.call_each("kill", self.entrypoints),
+                self.workers.abandon,
+                lambda: self.call_each("kill", [*self.dependencies, *self.subextensions]),
+                self.close,
+            ],
+        )
 
     def bind(self) -> None:
         declared = members(self.service_cls)
@@ -214,7 +250,7 @@ class ServiceContainer(Service):
 
         def ended(result: Any) -> None:
             self.managed.discard(managed)
-            if isinstance(result, Failure) and not (self.ending and result.check(CancelledError)):
+            if isinstance(result, Failure) and not (self.life.state in ENDING and result.check(CancelledError)):
                 log.error(
                     "{work} of {service} failed: {error!r}",
                     work=identifier or getattr(function, "__qualname__", function),
@@ -229,93 +265,56 @@ class ServiceContainer(Service):
 
     # Beginning
 
+    @property
+    def started(self) -> bool:
+        """Whether its start has begun."""
+        return self.life.state is not State.NEW
+
     def start(self) -> Deferred[None]:
         """Start every extension. Fires when all have started.
 
         Fails with the first error of one, or with ``CancelledError`` if it is stopped first. Stop it in either case.
         """
-        self.started = True
         self.running = 1
         self.workers.learn(self.dependencies)  # tests replace some
-        self.starting = Deferred.fromCoroutine(self.start_extensions())
-        return self.starting
+        return self.life.start()
 
-    async def start_extensions(self) -> None:
+    def open(self) -> None:
         if any(entrypoint.blocking for entrypoint in self.entrypoints):
             self.threads = self.max_workers
             grow_pool(self.threads)
         if self.owns_shared:
             self.shared.startService()
-        await call_all([each.setup for each in self.extensions])
-        await call_all([each.start for each in self.extensions])
 
     def startService(self) -> None:
-        """``start``, for whom runs this without a runner; if that fails, it kills itself."""
+        """``start``, for an application of twistd without a runner; if that fails, it kills itself."""
         self.start().addErrback(self.start_failed)
 
     def start_failed(self, failure: Failure) -> None:
-        if not self.ending:
+        if self.life.state is State.STARTING:
             self.kill(failure)
 
     # Ending
 
     def wait(self) -> Deferred[None]:
-        """Fires when it has stopped or was killed; fails with what it died of."""
-        waiter: Deferred[None] = Deferred(lambda cancelled: self.waiters.remove(cancelled))
-        if self.stopped:
-            self.tell(waiter)
-        else:
-            self.waiters.append(waiter)
-        return waiter
+        """Fires when it has stopped or was killed; fails with the error that it died of."""
+        return self.life.wait()
 
     def stop(self) -> Deferred[None]:
         """Stop in order. Fires when all has stopped; so does that of a second call."""
-        if not self.ending:
-            self.ending = True
-            self.stopping = Deferred.fromCoroutine(self.stop_in_order())
-            self.stopping.addErrback(self.ending_failed)
-        return self.wait().addErrback(lambda failure: None)
+        return self.life.stop()
 
     def kill(self, failure: Failure | BaseException | None = None) -> Deferred[None]:
         """End now, also in the middle of stopping; ``wait`` then fails with ``failure``. Fires when all has ended."""
-        if not self.being_killed and not self.stopped:
-            self.being_killed = self.ending = True
-            self.failure = Failure(failure) if isinstance(failure, BaseException) else failure
-            if self.stopping is not None:
-                self.stopping.cancel()
-            Deferred.fromCoroutine(self.kill_at_once()).addErrback(self.ending_failed)
-        return self.wait().addErrback(lambda failure: None)
+        return self.life.kill(Failure(failure) if isinstance(failure, BaseException) else failure)
 
     def stopService(self) -> Deferred[None]:
         """``stop``."""
         return self.stop()
 
-    async def stop_in_order(self) -> None:
+    def tell_shared(self) -> None:
         if self.owns_shared:
             self.shared.stopping()
-        self.cancel_start()
-        for step in (
-            lambda: self.end_all("stop", self.entrypoints),
-            self.drain,
-            lambda: self.end_all("stop", self.dependencies),
-            lambda: self.end_all("stop", self.subextensions),
-            self.finish,
-        ):
-            await step()
-            if self.being_killed:
-                return
-
-    async def kill_at_once(self) -> None:
-        self.workers.close()
-        self.cancel_start()
-        await self.end_all("kill", self.entrypoints)
-        await self.workers.abandon()
-        await self.end_all("kill", [*self.dependencies, *self.subextensions])
-        await self.finish()
-
-    def cancel_start(self) -> None:
-        if self.starting is not None and not self.starting.called:
-            self.starting.cancel()
 
     async def drain(self) -> None:
         """Let workers finish, those that wait for their turn too, for as long as they may."""
@@ -336,49 +335,28 @@ class ServiceContainer(Service):
             await self.workers.abandon()
         self.workers.close()
 
-    async def end_all(self, how: str, extensions: Iterable[Extension]) -> None:
+    async def call_each(self, method: str, extensions: Iterable[Extension]) -> None:
         """Call ``stop`` or ``kill`` of all at once. Errors are logged: the others have to end as well."""
+        state = self.life.state
 
-        def end(extension: Extension) -> Deferred[Any]:
+        def call(extension: Extension) -> Deferred[Any]:
             def failed(failure: Failure) -> None:
-                if not (self.being_killed and failure.check(CancelledError)):
-                    log.failure("error in {how} of {extension}", failure, how=how, extension=extension)
+                if self.life.state is state:  # else it was cancelled by a kill
+                    log.failure("error in {method} of {extension}", failure, method=method, extension=extension)
 
-            return maybeDeferred(getattr(extension, how)).addErrback(failed)
+            return maybeDeferred(getattr(extension, method)).addErrback(failed)
 
-        await gatherResults([end(each) for each in extensions])
+        await gatherResults([call(each) for each in extensions])
 
-    async def finish(self) -> None:
+    async def close(self) -> None:
+        """End what is left when the extensions have ended: background work, threads, and what the process shares."""
         for managed in list(self.managed):
             managed.cancel()
-        if self.owns_shared:
-            await maybeDeferred(self.shared.stopService)
-        self.finished()
-
-    def ending_failed(self, failure: Failure) -> None:
-        """Stopping was cancelled by a kill, or there is a mistake in this module: who waits must not wait for ever."""
-        if not (self.being_killed and failure.check(CancelledError)):
-            log.failure("while {service} ended", failure, service=self.service_name)
-            self.finished()
-
-    def finished(self) -> None:
-        if self.stopped:
-            return
-        self.stopped = True
         self.running = 0
         grow_pool(-self.threads)
         self.threads = 0
-        if self.failure is not None and not self.waiters:
-            log.failure("{service} was killed", self.failure, service=self.service_name)
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            self.tell(waiter)
-
-    def tell(self, waiter: Deferred[None]) -> None:
-        if self.failure is None:
-            waiter.callback(None)
-        else:
-            waiter.errback(self.failure)
+        if self.owns_shared:
+            await self.shared.stopService()
 
     def __repr__(self) -> str:
         return f"<ServiceContainer [{self.service_name}] at {id(self):#x}>"

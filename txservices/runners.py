@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,6 +22,7 @@ from txservices.containers import (
     get_container_cls,
     get_service_name,
 )
+from txservices.utils.life import Life, State
 from txservices.utils.waiting import call_all
 
 log = Logger()
@@ -43,10 +44,23 @@ class ServiceRunner(MultiService):
         self.clock = clock
         self.shared = SharedServices()
         self.containers: list[ServiceContainer] = []
-        self.starting: Deferred[None] | None = None
-        self.ending = self.stopped = False
-        self.failure: Failure | None = None
-        self.waiters: list[Deferred[None]] = []
+        self.life = Life(
+            self,
+            start=[
+                self.shared.startService,
+                lambda: call_all([container.start for container in self.containers]),
+            ],
+            stop=[
+                self.shared.stopping,
+                lambda: self.end_each("stop"),
+                self.close,
+            ],
+            kill=[
+                self.shared.stopping,
+                lambda: self.end_each("kill"),
+                self.close,
+            ],
+        )
 
     @property
     def service_names(self) -> list[str]:
@@ -75,86 +89,53 @@ class ServiceRunner(MultiService):
         stopped first.
         """
         self.running = 1
-        self.starting = Deferred.fromCoroutine(self.start_all())
-        return self.starting
+        return self.life.start().addErrback(self.start_failed)
 
-    async def start_all(self) -> None:
-        self.shared.startService()
-        try:
-            await call_all([container.start for container in self.containers])
-        except Exception:
-            if not self.ending:
-                await self.kill()
-            raise
+    def start_failed(self, failure: Failure) -> Deferred[None]:
+        killed = self.kill() if self.life.state is State.STARTING else succeed(None)
+        return killed.addCallback(lambda _: failure)
 
     def died(self, failure: Failure) -> None:
         """A container has: stop its peers."""
-        if self.failure is None:
-            self.failure = failure
+        if self.life.failure is None:
+            self.life.failure = failure
         self.stop()
 
     def wait(self) -> Deferred[None]:
         """Fires when all services have stopped; fails with the error of the first that died."""
-        waiter: Deferred[None] = Deferred(lambda cancelled: self.waiters.remove(cancelled))
-        if self.stopped:
-            self.tell(waiter)
-        else:
-            self.waiters.append(waiter)
-        return waiter
+        return self.life.wait()
 
     def stop(self) -> Deferred[None]:
         """Stop every service, then what they share. Fires when all has stopped; so does that of a second call."""
-        if not self.ending:
-            self.ending = True
-            Deferred.fromCoroutine(self.end_all("stop")).addErrback(self.ending_failed)
-        return self.wait().addErrback(lambda failure: None)
+        return self.life.stop()
 
     def kill(self) -> Deferred[None]:
         """End every service now, also in the middle of stopping. Fires when all has ended."""
-        if not self.ending:
-            self.ending = True
-            Deferred.fromCoroutine(self.end_all("kill")).addErrback(self.ending_failed)
-        else:
-            for container in self.containers:
-                container.kill()
-        return self.wait().addErrback(lambda failure: None)
+        return self.life.kill()
 
     def startService(self) -> None:
         """``start``, for an application of twistd; an error is logged, and ends the services."""
-        self.start().addErrback(self.start_failed)
+        self.start().addErrback(self.log_failed_start)
+
+    def log_failed_start(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            log.failure("the services could not be started", failure)
 
     def stopService(self) -> Deferred[None]:
         """``stop``."""
         return self.stop()
 
-    def start_failed(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            log.failure("the services could not be started", failure)
+    def end_each(self, how: str) -> Deferred[Any]:
+        """Call ``stop`` or ``kill`` of every container at once."""
+        ended = [getattr(container, how)() for container in self.containers]
+        return gatherResults(ended, consumeErrors=True)  # they have none, but where a kill has cancelled them
 
-    async def end_all(self, how: str) -> None:
-        self.shared.stopping()
-        await gatherResults([getattr(container, how)() for container in self.containers])
-        await maybeDeferred(self.shared.stopService)
-        self.finished()
-
-    def ending_failed(self, failure: Failure) -> None:
-        log.failure("while the services ended", failure)
-        self.finished()
-
-    def finished(self) -> None:
-        self.stopped = True
+    async def close(self) -> None:
         self.running = 0
-        if self.failure is not None and not self.waiters:
-            log.failure("a service died", self.failure)
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            self.tell(waiter)
+        await self.shared.stopService()
 
-    def tell(self, waiter: Deferred[None]) -> None:
-        if self.failure is None:
-            waiter.callback(None)
-        else:
-            waiter.errback(self.failure)
+    def __repr__(self) -> str:
+        return f"<ServiceRunner of {', '.join(self.service_names)} at {id(self):#x}>"
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.conformance.noting import ContainerCase, Service
 from txservices.exceptions import ContainerBeingKilled
 from txservices.runners import ServiceRunner
+from txservices.utils.life import State
 
 
 class Life(ContainerCase):
@@ -152,5 +153,5 @@ class Errors(ContainerCase):
         dying.spawn_managed(lambda: work)
         work.errback(ValueError("why"))
         self.failureResultOf(ended, ValueError)
-        self.assertTrue(living.stopped)
+        self.assertIs(living.life.state, State.ENDED)
         self.assertEqual((self.steps.count("Fires.kill"), self.steps.count("Fires.stop")), (1, 1))

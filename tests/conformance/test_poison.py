@@ -8,6 +8,7 @@ from typing import Any
 from tests.conformance.cases import JSON, UNKNOWN, Case, Waiting, service
 from tests.services import Heard, client_of
 from txservices.exceptions import DecodeError
+from txservices.utils.life import State
 
 GOOD = {"args": [1], "kwargs": {}}
 DEEP = b"[" * 100_000
@@ -59,7 +60,7 @@ class Poison(Case):
     async def well(self, heard: list[Any]) -> None:
         """The service runs, answers, has heard this and nothing else, and has left nothing in its queues."""
         self.assertEqual(await (await self.cluster()).service.call("well"), "well")
-        self.assertTrue(self.container.running and not self.container.being_killed)
+        self.assertTrue(self.container.running and self.container.life.state is not State.KILLED)
         self.assertEqual(self.heard.things, [*heard, "well"])
         await self.container.stop()
         for name in ("rpc-service", "evt-source-type--service.hear", "q"):

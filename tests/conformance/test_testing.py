@@ -84,7 +84,7 @@ async def test_container(container_factory, rabbit_config, amqp_uri, get_message
     seen.append(container)
 
 async def test_runner(runner_factory, rabbit_config, amqp_uri, web_session):
-    assert seen[1].stopped  # the one before was killed with its test
+    assert seen[1].life.state.value == "ended"  # the one before was killed with its test
     seen.append(amqp_uri)
     runner = runner_factory(rabbit_config, Service)
     await runner.start()

@@ -16,6 +16,7 @@ from txservices.rpc import RpcProxy, rpc
 from txservices.testing import TestCase
 from txservices.testing.services import dummy, entrypoint_hook, entrypoint_waiter
 from txservices.testing.stage import Stage
+from txservices.utils.life import State
 from txservices.web.handlers import http
 
 
@@ -107,7 +108,7 @@ class StageTests(TrialTestCase):
         await stage.cluster()
         self.assertIn(stage.broker, memory.brokers)
         await stage.stop()
-        self.assertTrue(container.stopped)
+        self.assertIs(container.life.state, State.ENDED)
         self.assertNotIn(stage.broker, memory.brokers)
         left = [str(each) for each in reactor.getDelayedCalls() if "TestCase" not in str(each)]  # trial's own timeout
         self.assertEqual(left, [])
@@ -151,4 +152,4 @@ class StageTests(TrialTestCase):
         with entrypoint_hook(container, "nothing") as nothing:
             self.assertIsNone(await nothing())
         await stage.kill()
-        self.assertTrue(container.stopped)
+        self.assertIs(container.life.state, State.ENDED)

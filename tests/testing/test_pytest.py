@@ -41,7 +41,7 @@ async def test_runner(runner_factory, rabbit_config, web_session):
     assert await (await web_session.get("/url")).text() == "got"
 
 def test_killed_with_its_test():
-    assert ended[0].stopped
+    assert ended[0].life.state.value == "ended"
 
 def test_plain(run, container_factory, rabbit_config, web_config, web_config_port, web_session):
     container = container_factory(Service, {**rabbit_config, **web_config})

@@ -124,7 +124,7 @@ class HookTests(TestCase):
         with entrypoint_hook(container, "hang", timeout=0.01) as hang:
             error = await self.assertFailure(hang(), entrypoint_waiter.Timeout)
         self.assertEqual(str(error), "Timeout on service.hang after 0.01 seconds")
-        self.assertEqual((container.on_worker_ended, container.waiters), ([], []))
+        self.assertEqual((container.on_worker_ended, len(container.life.waiting)), ([], 0))
         await container.kill()
 
     async def test_container_dies(self) -> None:
@@ -148,7 +148,7 @@ class WaiterTests(TestCase):
             await self.dispatch("source", "type", 1)
         self.assertEqual(waited.get(), 1)
         self.assertEqual(get_extension(container, Journal).lines[-1], "teardown")
-        self.assertEqual((container.on_worker_ended, container.waiters), ([], []))
+        self.assertEqual((container.on_worker_ended, len(container.life.waiting)), ([], 0))
 
     async def test_error(self) -> None:
         """``get`` raises what the method did."""
@@ -199,7 +199,7 @@ class WaiterTests(TestCase):
         with self.assertRaises(KeyError):
             async with entrypoint_waiter(container, "handle"):
                 raise KeyError
-        self.assertEqual((container.on_worker_ended, container.waiters), ([], []))
+        self.assertEqual((container.on_worker_ended, len(container.life.waiting)), ([], 0))
 
     async def test_container_dies(self) -> None:
         """The block ends with what the container died of."""

@@ -28,6 +28,7 @@ from txservices.extensions import (
 )
 from txservices.testing.doubles import double_of
 from txservices.testing.waiting import TIMEOUT, WaitResult
+from txservices.utils.life import State
 from txservices.utils.signatures import members
 
 S = TypeVar("S")
@@ -142,7 +143,7 @@ def worker_ended(container: ServiceContainer, awaited: WorkerCallback, waited: W
         return result
 
     def observe(worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None) -> None:
-        if container.being_killed or ended.called:
+        if container.life.state is State.KILLED or ended.called:
             return  # cancelled workers; the container's own error says more
         try:
             if awaited(worker_ctx, result, exc_info):
