@@ -30,9 +30,9 @@ from txservices.broker.assemblers import Publishes
 from txservices.broker.exchanges import Exchange
 from txservices.broker.messages import read_expiration, read_flags
 from txservices.broker.queues import Queue
-from txservices.extensions import acceptance_of
 from txservices.runners import ServiceRunner
 from txservices.utils import new_id
+from txservices.utils.signatures import acceptance_of
 from txservices.web.handlers import http
 from txservices.web.messages import HttpRequest, final_headers
 from txservices.web.site import access_log

@@ -96,6 +96,21 @@ class Safe(TestCase):
         """What holds itself comes to an end."""
         json.dumps(safe_for_serialization(ITSELF))
 
+    def test_deeper_than_the_limit(self) -> None:
+        """Containers are kept to the limit, as error's arguments go on the wire; what lies deeper goes as its text."""
+        for wrap in (lambda value: [value], lambda value: {"k": value}):
+            value: Any = "bottom"
+            for _ in range(exceptions.SAFE_DEPTH_MAX + 1):
+                value = wrap(value)
+            inside, deepest = value, safe_for_serialization(value)
+            for _ in range(exceptions.SAFE_DEPTH_MAX):
+                self.assertIs(type(deepest), type(value))
+                (inside,), (deepest,) = (
+                    each.values() if isinstance(each, dict) else each for each in (inside, deepest)
+                )
+            self.assertEqual(deepest, str(inside))
+        self.assertEqual(serialize(ValueError(ITSELF))["exc_args"], [safe_for_serialization(ITSELF)])
+
 
 class OnTheWire(TestCase):
     """``serialize`` and ``deserialize``."""

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
+from txservices.amqp import channel as channel_module
 from txservices.amqp.channel import Publishing
 from txservices.amqp.entities import Message
 from txservices.exceptions import (
@@ -200,6 +201,14 @@ class PublishTests(ChannelTestCase):
         ((_, content),) = self.peer.contents
         self.assertEqual(content.args["mandatory"], True)
         self.assertEqual((content.body, content.properties), (b"body", {"message_id": "a"}))
+
+    def test_keys_without_end(self) -> None:
+        """Ever new routing keys take no more places than there are, and each goes out as itself."""
+        self.patch(channel_module, "PUBLISH_PAYLOADS_MAX", 8)
+        for number in range(50):
+            self.channel.publish(Publishing("x", f"{number}", False, b"\0\0", b"", "m", lambda error: None, 0.0))
+            self.assertLessEqual(len(self.channel.publish_payloads), 8)
+        self.assertEqual([args["routing_key"] for _, args in self.sent()], [f"{number}" for number in range(50)])
 
     def test_confirms(self) -> None:
         """An ack is for one, or with `multiple` for all up to it; zero with `multiple` is all."""

@@ -130,6 +130,18 @@ class QueueTests(ChannelTestCase):
             self.refused(406, f"{start} {text}", "queue.declare", queue="d", **arguments)
         self.ok("queue.declare", queue="d", durable=True, arguments={"x-expires": 3000, "of-no-meaning": 1})
 
+    def test_one_is_not_true(self) -> None:
+        """1 and true are two values, and so are 0 and false: AMQP tells them apart, where Python does not."""
+        self.ok("queue.declare", queue="one", arguments={"x-max-length": 1})
+        self.ok("queue.declare", queue="false", arguments={"x-single-active-consumer": False})
+        start = "PRECONDITION_FAILED - inequivalent arg"
+        for queue, argument, asked, text in (
+            ("one", "x-max-length", True, "received 'true' but current is '1'"),
+            ("false", "x-single-active-consumer", 0, "received '0' but current is 'false'"),
+        ):
+            text = f"{start} '{argument}' for queue '{queue}' in vhost '/': {text}"
+            self.refused(406, text, "queue.declare", queue=queue, arguments={argument: asked})
+
     def test_exclusive(self) -> None:
         """Another connection's exclusive queue is 405 for every use; a queue that isn't can't become exclusive."""
         other = Client(self.client.broker).open()
@@ -169,6 +181,7 @@ class QueueTests(ChannelTestCase):
         """A value that can't be is 406, what RabbitMQ has and this broker has not is 540; both say what."""
         for arguments in (
             {"x-expires": 0}, {"x-expires": "1"}, {"x-expires": True}, {"x-message-ttl": -1}, {"x-max-length": -1},
+            {"x-message-ttl": True}, {"x-max-length": True}, {"x-max-length-bytes": True},
             {"x-max-length-bytes": "1"}, {"x-overflow": "burst"}, {"x-dead-letter-exchange": 1},
             {"x-dead-letter-routing-key": "k"}, {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k" * 256},
         ):  # fmt: skip

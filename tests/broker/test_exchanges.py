@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txservices.broker.exchanges import Exchange, route
+from txservices.broker.exchanges import Exchange, Topic, route
 from txservices.broker.queues import Queue
 
 # (binding key, routing keys that it takes, routing keys that it doesn't)
@@ -41,6 +41,8 @@ HEADERS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"a": None}, {"a": "whatever"}, True),
     ({"a": None}, {}, False),
     ({"a": True}, {"a": 1}, False),
+    ({"a": 1}, {"a": True}, False),
+    ({"a": 0}, {"a": False}, False),
     ({"x-match": "all", "x-a": 1}, {}, True),
     ({"x-match": "all-with-x", "x-a": 1}, {}, False),
     ({"x-match": "any-with-x", "x-a": 1}, {"x-a": 1}, True),
@@ -101,6 +103,21 @@ class MatchTests(SynchronousTestCase):
             for pattern in list(alone)[::2]:
                 x.unbind(queues[pattern], pattern, {})
                 del alone[pattern]
+
+    def test_no_word_is_kept(self) -> None:
+        """When the last binding of a pattern goes, the words that only it had go with it."""
+        made = Exchange("x", "topic")
+        root = cast(Topic, made.matching).root
+        queue = Queue("q")
+        for number in range(50):
+            made.bind(queue, f"a.{number}.*.#", {})
+        made.bind(queue, "a", {})
+        for number in range(50):
+            made.unbind(queue, f"a.{number}.*.#", {})
+        self.assertEqual((list(root.following), root.following["a"].following), (["a"], {}))
+        self.assertEqual((routed(made, "a"), routed(made, "a.1.b")), (["q"], []))
+        made.unbind(queue, "a", {})
+        self.assertEqual(root.following, {})
 
     def test_headers(self) -> None:
         """A headers exchange compares arguments with headers, all or any of them."""

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.broker.messages import Message
-from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue
+from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
 
 
 class QueueTestCase(SynchronousTestCase):
@@ -167,6 +167,35 @@ class SettleTests(QueueTestCase):
         taken = [self.queue.take() for _ in range(5)]
         self.assertEqual([entry.message.body for entry in taken], [b"1", b"2", b"3", b"4", b"5"])
         self.assertEqual([entry.redelivered for entry in taken], [True, True, True, False, False])
+
+    def test_requeued_together_in_their_old_order(self) -> None:
+        """What comes back in one go is given out in its old order, however it was handed back, before what is newer."""
+        first = self.consumer("a", prefetch=4)
+        self.put(b"1", b"2", b"3", b"4", b"5")
+        entries = first.deliveries.settle(0, multiple=True)
+        self.queue.remove(first)
+        self.got.clear()
+        self.consumer("b")
+        self.assertEqual(self.got, [("b", b"5")])
+        self.queue.requeue([entries[place] for place in (2, 0, 3, 1)])
+        self.assertEqual(self.got[1:], [("b", body) for body in (b"1", b"2", b"3", b"4")])
+
+    def test_requeued_to_several_queues(self) -> None:
+        """The entries of a channel go back each to its own queue, those of one queue together and in order."""
+        deliveries, other = Deliveries(), self.make()
+        one = self.consumer("a", deliveries=deliveries)
+        two = self.consumer("b", deliveries=deliveries, queue=other)
+        for body in (b"1", b"2", b"3"):
+            self.put(body)
+            self.put(b"x" + body, queue=other)
+        self.queue.remove(one)
+        other.remove(two)
+        self.got.clear()
+        self.consumer("c")
+        self.consumer("d", queue=other)
+        requeue(deliveries.settle(0, multiple=True)[::-1])
+        self.assertEqual([body for tag, body in self.got if tag == "c"], [b"1", b"2", b"3"])
+        self.assertEqual([body for tag, body in self.got if tag == "d"], [b"x1", b"x2", b"x3"])
 
     def test_requeued_goes_to_who_has_room(self) -> None:
         """A message given back goes to another consumer if there is one, and to the same one once it has room."""

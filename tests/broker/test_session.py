@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.broker.peer import Client, method, publish
-from txservices.broker import session
+from txservices.broker import assemblers, session, vhost
 from txservices.broker.broker import Broker
 from txservices.wire import codec, frames, tables
 from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS, PROTOCOL_HEADER
@@ -272,6 +272,61 @@ class BadBytesTests(SynchronousTestCase):
             client.lose()
             broker.clock.advance(0.01)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class LimitTests(SynchronousTestCase):
+    """What a client agreed on, and what is remembered for it."""
+
+    def test_frames_in(self) -> None:
+        """A frame of exactly the size agreed on is taken; one byte more is 501."""
+        for size, names in ((4096, []), (4097, ["connection.close"])):
+            client = Client().open(frame_max=4096)
+            client.write(frames.frame(FRAME_METHOD, 1, codec.encode_method("basic.publish", routing_key="q")))
+            client.write(frames.frame(FRAME_HEADER, 1, struct.pack(">HHQ", 60, 0, 9000) + b"\0\0"))
+            client.write(frames.frame(FRAME_BODY, 1, b"x" * (size - 8)))
+            self.assertEqual(client.names(), names, size)
+
+    def test_frames_out(self) -> None:
+        """A message goes out in frames of the size agreed on, no larger and no more of them than it takes."""
+        for size, sizes in ((4088, [4096]), (4089, [4096, 9]), (8176, [4096, 4096]), (8177, [4096, 4096, 9])):
+            client = Client().open(frame_max=4096)
+            client.declare("q")
+            client.write(b"".join(bodies_of(publish("q", b"x" * size))))
+            client.consume("q")
+            bodies: list[int] = []
+            reader = frames.FrameReader(
+                lambda kind, channel, payload, into=bodies: (
+                    into.append(len(payload) + 8) if kind == FRAME_BODY else None
+                )
+            )
+            reader.feed(client.transport.value())
+            self.assertEqual(bodies, sizes)
+
+    def test_what_is_remembered_has_a_bound(self) -> None:
+        """Ever new routing keys take no more memory than the bounds of the two caches say."""
+        self.patch(assemblers, "PUBLISHES_MAX", 8)
+        self.patch(vhost, "ROUTES_MAX", 8)
+        client = Client().open()
+        client.declare("q")
+        for number in range(100):
+            client.publish(f"key-{number}")
+            self.assertLessEqual(len(client.session.publishes), 8)
+            self.assertLessEqual(len(client.broker.vhosts["/"].routes), 8)
+        client.publish("q", b"routed all the same")
+        client.consume("q")
+        self.assertEqual(client.bodies(), [b"routed all the same"])
+
+
+def bodies_of(message: bytes) -> list[bytes]:
+    """A message whose body is in one large frame, in frames of 4,096 bytes."""
+    found: list[bytes] = []
+
+    def take(kind: int, channel: int, payload: bytes) -> None:
+        size = 4088 if kind == FRAME_BODY else len(payload)
+        found.extend(frames.frame(kind, channel, payload[at : at + size]) for at in range(0, len(payload), size))
+
+    frames.FrameReader(take).feed(message)
+    return found
 
 
 class BackPressureTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timezone
+from itertools import combinations
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -94,3 +95,31 @@ class PropertyTests(SynchronousTestCase):
         """A continuation flag, an unknown flag, cut values and values too many are 502."""
         for data in [b"\x00\x01\x00\x00", b"\x00\x02", b"\x80\x00\x05ab", b"\x00\x00x", b"\x00"]:
             self.assertEqual(self.assertRaises(FrameError, codec.decode_properties, data).code, ReplyCode.SYNTAX_ERROR)
+
+
+class CacheTests(SynchronousTestCase):
+    """What is remembered to be quicker has a bound, and does not change what is read or written."""
+
+    def test_layouts(self) -> None:
+        """Ever new sets of properties, written and read, take no more places than there are."""
+        self.patch(codec, "LAYOUTS_MAX", 8)
+        for cache in (codec.LAYOUTS, codec.PRESENT):
+            cache.clear()
+            self.addCleanup(cache.clear)
+        for names in combinations(PropertyTests.ALL, 3):
+            properties = {name: PropertyTests.ALL[name] for name in names}
+            self.assertEqual(codec.decode_properties(codec.encode_properties(properties)), properties)
+            self.assertLessEqual(max(len(codec.LAYOUTS), len(codec.PRESENT)), 8)
+
+    def test_deliveries(self) -> None:
+        """Ever new routing keys of deliveries take no more places than there are."""
+        self.patch(codec, "DELIVERS_MAX", 8)
+        codec.DELIVERS.clear()
+        self.addCleanup(codec.DELIVERS.clear)
+        for number in range(100):
+            payload = codec.encode_method(
+                "basic.deliver", consumer_tag="t", delivery_tag=number, routing_key=f"{number}"
+            )
+            _, arguments = codec.decode_method(payload)
+            self.assertEqual((arguments["routing_key"], arguments["delivery_tag"]), (f"{number}", number))
+            self.assertLessEqual(len(codec.DELIVERS), 8)

@@ -74,6 +74,15 @@ class FrameReaderTests(SynchronousTestCase):
             error = self.assertRaises(FrameError, frames.FrameReader(lambda *_: None).feed, data)
             self.assertEqual(error.code, ReplyCode.FRAME_ERROR)
 
+    def test_size_at_the_limit(self) -> None:
+        """A frame of exactly frame_max bytes is read, header and end included; one byte more is 501."""
+        read: list[int] = []
+        reader = frames.FrameReader(lambda kind, channel, payload: read.append(len(payload)), frame_max=4096)
+        reader.feed(frames.frame(FRAME_BODY, 1, b"x" * 4088))
+        self.assertEqual(read, [4088])
+        error = self.assertRaises(FrameError, reader.feed, frames.frame(FRAME_BODY, 1, b"x" * 4089))
+        self.assertEqual(error.code, ReplyCode.FRAME_ERROR)
+
     def test_cost_grows_with_the_bytes_alone(self) -> None:
         """Many frames in one read cost as much each as few: txamqp's reader is quadratic here."""
 
@@ -147,3 +156,17 @@ class AssemblerTests(SynchronousTestCase):
         self.assertEqual(
             self.assertRaises(FrameError, assembler.frame, FRAME_BODY, b"12345").code, ReplyCode.FRAME_ERROR
         )
+
+
+class SizeTests(SynchronousTestCase):
+    """Bodies, cut to the size of frame agreed on."""
+
+    def test_cut_at_the_limit(self) -> None:
+        """No frame is over frame_max, header and end included, and no body has more frames than it takes."""
+        for size, expected in ((0, []), (1, [9]), (4088, [4096]), (4089, [4096, 9]), (8177, [4096, 4096, 9])):
+            sizes: list[int] = []
+            reader = frames.FrameReader(
+                lambda kind, channel, payload, into=sizes: into.append(len(payload) + 8) if kind == FRAME_BODY else None
+            )
+            reader.feed(frames.content_frames(1, DELIVER, PROPERTIES, b"x" * size, frame_max=4096))
+            self.assertEqual(sizes, expected, size)

@@ -81,6 +81,23 @@ class FieldTests(SynchronousTestCase):
         error = self.assertRaises(FrameError, tables.decode_table, data[1:])
         self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
 
+    def test_arrays_nest_no_deeper(self) -> None:
+        """Arrays count as tables do: as deep as the limit both are read and written, one deeper neither is."""
+        for wrap in (lambda value: [value], lambda value: {"k": value}):
+            value: Any = None
+            for _ in range(tables.TABLE_DEPTH_MAX - 1):
+                value = wrap(value)
+            data = tables.encode_table({"k": value})
+            self.assertEqual(tables.decode_table(data), ({"k": value}, len(data)))
+            self.assertRaises(ValueError, tables.encode_table, {"k": wrap(value)})
+        field = b"A\x00\x00\x00\x00"
+        for _ in range(tables.TABLE_DEPTH_MAX - 1):
+            field = b"A" + tables.LONG.pack(len(field)) + field
+        tables.decode_table(table_of(field))
+        field = b"A" + tables.LONG.pack(len(field)) + field
+        error = self.assertRaises(FrameError, tables.decode_table, table_of(field))
+        self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
+
     def test_size_has_an_end(self) -> None:
         """A table that fills a frame is read whole; one that says that it is larger than that is a syntax error."""
         table = {f"{number:05}": None for number in range(FRAME_MAX // 8)}
