@@ -27,6 +27,8 @@ PURE = {
     "txservices.wire.tables",
     "txservices.wire.codec",
     "txservices.wire.frames",
+    "txservices.wire.login",
+    "txservices.wire.heartbeat",
     "txservices.broker.exchanges",
 }
 

@@ -14,7 +14,6 @@ from tests.processes import ROOT
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import Consumer
-from txservices.amqp.protocol import credentials
 from txservices.amqp.publish import Publisher
 from txservices.configuration import KEYS, Key
 from txservices.containers import ServiceContainer
@@ -23,6 +22,7 @@ from txservices.runners import ServiceRunner
 from txservices.serialization import FORMATS
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.wire.login import MECHANISMS
 
 NAN, INFINITY = float("nan"), float("inf")
 NO_NUMBERS: list[Any] = [
@@ -198,8 +198,7 @@ class Values(SynchronousTestCase):
     def test_words(self) -> None:
         """The words that the table takes are those that the rooms know."""
         self.assertEqual(configuration.SERIALIZER_NAMES, tuple(FORMATS))
-        for method in configuration.LOGIN_METHODS:
-            credentials(method, "u", "p")
+        self.assertEqual(configuration.LOGIN_METHODS, tuple(MECHANISMS))
 
     def test_own_serializer(self) -> None:
         """A serializer of one's own may be written and read."""

@@ -7,11 +7,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
-from txservices.amqp.protocol import CAPABILITIES, credentials
+from txservices.amqp.protocol import CAPABILITIES
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
-    ConfigurationError,
     ConnectionClosedByBroker,
     ConnectionLost,
     FrameError,
@@ -68,13 +67,6 @@ class HandshakeTests(SynchronousTestCase):
         peer.open_channel()
         peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.flushWarnings(), [])
-
-    def test_login_methods(self) -> None:
-        """PLAIN, AMQPLAIN and EXTERNAL answer as they must; another name is the user's mistake."""
-        self.assertEqual(credentials("PLAIN", "ø", "p"), b"\0\xc3\xb8\0p")
-        self.assertEqual(credentials("AMQPLAIN", "u", "p")[:7], b"\x05LOGINS")
-        self.assertEqual(credentials("EXTERNAL", "u", "p"), b"")
-        self.assertRaises(ConfigurationError, credentials, "CRAM-MD5", "u", "p")
 
 
 class HeartbeatTests(SynchronousTestCase):

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.protocol import Protocol
 from txservices.broker import memory
+from txservices.broker.broker import Broker
+from txservices.broker.session import Session
 from txservices.exceptions import UndeliverableMessage
+from txservices.utils.address import parse_address
 
 
-class Side(Protocol):
+class Side(protocol.Protocol):
     """Keeps what it gets."""
 
     transport: Any
@@ -106,6 +111,27 @@ class PipeTests(SynchronousTestCase):
         self.turn()
         self.assertEqual((self.one.lost, self.other.lost), ([ConnectionLost], [ConnectionAborted]))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class HeldUpTests(SynchronousTestCase):
+    """One process that holds up both its sides."""
+
+    def test_neither_gives_up_the_other(self) -> None:
+        """After any time in which nothing ran, both sides are alive to each other, whatever was written before it."""
+        clock = Clock()
+        client = Protocol(parse_address("memory://"), 10, "PLAIN", "tests", clock)
+        ours, _ = memory.join(client, Session(Broker(clock=clock), trusted=True), clock)
+        clock.pump([0] * 20)
+        self.successResultOf(client.opened)
+        clock.pump([1] * 9)
+        client.open_channel()  # so that both sides wrote something in this half interval
+        clock.pump([0] * 5)
+        clock.rightNow += 100
+        clock.pump([0] * 5)
+        self.assertTrue(ours.connected)
+        ours.abortConnection()
+        clock.advance(0)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class EndpointTests(TestCase):

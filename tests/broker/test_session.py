@@ -131,17 +131,16 @@ class HeartbeatTests(SynchronousTestCase):
         self.assertEqual(client.heartbeats, 1)  # the first half interval had frames
 
     def test_silent_peer_is_dropped(self) -> None:
-        """Two intervals without a byte end the connection; a byte begins them anew."""
+        """Exactly two intervals without a byte end the connection; a byte begins them anew."""
         client = Client().open(heartbeat=10)
-        client.clock.advance(5)
-        for _ in range(3):
-            client.clock.advance(5)
+        client.clock.advance(19)
         client.write(frames.HEARTBEAT_FRAME)
-        for _ in range(4):
-            client.clock.advance(5)
+        for _ in range(19):
+            client.clock.advance(1)
         self.assertFalse(client.transport.aborted)
-        client.clock.advance(5)
+        client.clock.advance(1)
         self.assertTrue(client.transport.aborted)
+        self.assertEqual(client.clock.getDelayedCalls(), [])
 
     def test_none(self) -> None:
         """A client that wants no heartbeats has none, and leaves no timer behind."""

@@ -205,10 +205,10 @@ def feed_protocol(chunks: Iterable[bytes]) -> str:
         end = f"closed {code}" if code else "closed"
     else:
         end = "waits"
-        beats = protocol.beat.running
+        beats = protocol.heartbeat.interval
         for _ in range(6):
             clock.advance(HEARTBEAT / 2)
-        require(transport.disconnecting or not beats or protocol.beat.interval > HEARTBEAT / 2, "silence was not seen")
+        require(transport.disconnecting or not beats or beats > HEARTBEAT, "silence was not seen")
     protocol.connectionLost(Failure(ConnectionLost()))
     clock.advance(0)
     require(ended.called, "the conversation hangs")

@@ -21,7 +21,6 @@ from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from txamqp.client import TwistedDelegate
 from txamqp.message import Message as TxMessage
@@ -31,10 +30,11 @@ from txamqp.spec import Spec
 from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.outbox import Outbox, send
-from txservices.configuration import LOGIN_METHODS
-from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
+from txservices.exceptions import AmqpError, ConnectionLost, FrameError
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
+from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
+from txservices.wire.login import encode_login
 from txservices.wire.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
@@ -43,10 +43,9 @@ from txservices.wire.spec import (
     ReplyCode,
     txamqp_spec,
 )
-from txservices.wire.tables import encode_table
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
 
     from txservices.utils.address import Address
 
@@ -54,7 +53,6 @@ log = Logger()
 
 CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for the broker's close-ok before the socket is closed anyway
-SILENT_INTERVALS = 2  # heartbeat intervals without a byte after which a peer is dead (AMQP 0-9-1, 4.2.7)
 
 CAPABILITIES = {
     "publisher_confirms": True,
@@ -70,17 +68,6 @@ CAPABILITIES = {
 def shared_spec() -> Spec:
     """txamqp's view of the table, made once a process: it takes milliseconds."""
     return txamqp_spec()
-
-
-def credentials(mechanism: str, username: str, password: str) -> bytes:
-    """What ``start-ok`` answers for a login method; ``ConfigurationError`` for one that we don't have."""
-    if mechanism == "PLAIN":
-        return b"\0%b\0%b" % (username.encode(), password.encode())
-    if mechanism == "AMQPLAIN":
-        return encode_table({"LOGIN": username, "PASSWORD": password})[4:]
-    if mechanism == "EXTERNAL":
-        return b""
-    raise ConfigurationError(f"LOGIN_METHOD {mechanism!r} is none of {', '.join(LOGIN_METHODS)}")
 
 
 class Delegate(TwistedDelegate):
@@ -106,10 +93,11 @@ class Delegate(TwistedDelegate):
         client.channel_max = min(tune.channel_max or CHANNEL_MAX, CHANNEL_MAX)
         client.frame_max = max(min(tune.frame_max or FRAME_MAX, FRAME_MAX), FRAME_MIN_SIZE)
         client.reader.frame_max = client.frame_max
-        heartbeat = min(tune.heartbeat, client.heartbeat) if tune.heartbeat and client.heartbeat else 0
+        wish = client.heartbeat_wish
+        heartbeat = min(tune.heartbeat, wish) if tune.heartbeat and wish else 0
         channel.connection_tune_ok(channel_max=client.channel_max, frame_max=client.frame_max, heartbeat=heartbeat)
         client.tuned = True
-        client.start_heartbeat(heartbeat)
+        client.heartbeat.start(heartbeat)
         client.started.fire()
 
     def connection_blocked(self, channel: Channel, blocked: TxMessage) -> None:
@@ -171,9 +159,10 @@ class Protocol(AMQClient):
         # The heartbeat stays ours: txamqp's reschedules two timers a frame.
         super().__init__(Delegate(), address.vhost, shared_spec(), heartbeat=0, clock=clock)
         self.address = address
-        self.heartbeat = heartbeat
+        self.heartbeat_wish = heartbeat
+        self.heartbeat = Heartbeat(clock, self.heartbeat_due, self.silence_found)
         self.mechanism = mechanism
-        self.response = credentials(mechanism, address.username, address.password)
+        self.response = encode_login(mechanism, address.username, address.password)
         self.locale = "en_US"
         self.client_properties = {
             "product": "txservices",
@@ -189,12 +178,7 @@ class Protocol(AMQClient):
         self.reader = FrameReader(self.frame_received)
         self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())
         self.error: AmqpError | None = None
-        self.beat = LoopingCall(self.heartbeat_due)
-        self.beat.clock = clock
-        self.wrote = self.tuned = False
-        self.read_at = clock.seconds()
-        self.patience = 0.0  # seconds of silence after which the broker is given up
-        self.verdict: IDelayedCall | None = None
+        self.tuned = False
         self.outbox = outbox or Outbox(clock)
         self.frames: list[bytes] = []  # to be sent with the next flush
         self.acking: list[Channel] = []  # that have acks to send then
@@ -209,7 +193,8 @@ class Protocol(AMQClient):
             self.transport.setTcpKeepAlive(True)
         self.channels[0] = self.channelFactory(0, self.outgoing, self)
         self.transport.write(PROTOCOL_HEADER)
-        self.start_heartbeat(self.heartbeat)
+        # with the interval wished for, so that a peer which takes the connection and says nothing is found out
+        self.heartbeat.start(self.heartbeat_wish)
         opening: Deferred[Any] = self.started.wait()
         opening.addCallback(lambda _: self.channels[0].connection_open(self.vhost))
         opening.addCallbacks(lambda _: self.opening_done(), self.opening_failed)
@@ -224,7 +209,7 @@ class Protocol(AMQClient):
             self.opened.errback(self.error or closed_error(failure))
 
     def dataReceived(self, data: bytes) -> None:
-        self.read_at = self.clock.seconds()
+        self.heartbeat.read_at = self.clock.seconds()
         if self.closed:
             return
         try:
@@ -266,7 +251,7 @@ class Protocol(AMQClient):
         self.flushing = False
         if self.frames:
             frames, self.frames = self.frames, []
-            self.wrote = True
+            self.heartbeat.wrote = True
             send(self.transport, b"".join(frames))
 
     def give_up(self, error: FrameError) -> None:
@@ -333,52 +318,21 @@ class Protocol(AMQClient):
             self.error = error
 
     def connectionLost(self, reason: Any) -> None:
-        self.stop_heartbeat()
+        self.heartbeat.stop()
         super().connectionLost(reason)
         if not self.opened.called:
             self.opened.errback(self.error or closed_error(reason))
 
     # Heartbeats
 
-    def start_heartbeat(self, seconds: int) -> None:
-        """Two beats an interval: one is sent where nothing was written. Two intervals without a byte are the end.
-
-        Before the interval is agreed on, ours: who takes connections and says nothing is found out no later.
-        """
-        self.stop_heartbeat()
-        if seconds:
-            self.read_at = self.clock.seconds()
-            self.patience = SILENT_INTERVALS * seconds
-            self.beat.start(seconds / 2, now=False)
-
-    def stop_heartbeat(self) -> None:
-        if self.beat.running:
-            self.beat.stop()
-        if self.verdict is not None:
-            self.verdict.cancel()
-            self.verdict = None
-
     def heartbeat_due(self) -> None:
-        if self.tuned and not self.wrote:
+        if self.tuned:
             self.transport.write(HEARTBEAT_FRAME)
-        self.wrote = False
-        left = self.patience_left()
-        if left <= self.patience / 4 and self.verdict is None:  # over by the next beat, unless something comes
-            self.verdict = self.clock.callLater(max(0.0, left), self.judge)
 
-    def patience_left(self) -> float:
-        """Seconds until the broker has been silent for too long."""
-        left: float = self.read_at + self.patience - self.clock.seconds()
-        return left
-
-    def judge(self) -> None:
-        """Apart from the beat: when we were held up ourselves, what has come meanwhile is read between the two."""
-        self.verdict = None
-        if self.patience_left() <= 0:
-            log.error(
-                "the broker at {address} was silent for {intervals} heartbeat intervals: connection dropped",
-                address=self.address,
-                intervals=SILENT_INTERVALS,
-            )
-            self.stop_heartbeat()
-            self.abort()
+    def silence_found(self) -> None:
+        log.error(
+            "the broker at {address} was silent for {intervals} heartbeat intervals: connection dropped",
+            address=self.address,
+            intervals=SILENT_INTERVALS,
+        )
+        self.abort()

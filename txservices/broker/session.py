@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,6 +29,8 @@ from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
+from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
+from txservices.wire.login import READABLE
 from txservices.wire.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
@@ -37,7 +38,6 @@ from txservices.wire.spec import (
     PROTOCOL_HEADER,
     ReplyCode,
 )
-from txservices.wire.tables import decode_table, encode_longstr
 
 if TYPE_CHECKING:
     from txservices.broker.broker import Broker
@@ -46,7 +46,6 @@ log = Logger()
 
 CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 HEARTBEAT = 60  # seconds wished for; RabbitMQ's own default
-SILENT_BEATS = 4  # halves of a heartbeat interval without a byte after which a peer is dead: AMQP's two intervals
 LOGIN_TIMEOUT = 10.0  # seconds from the first byte to connection.open; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for a close-ok before the socket is closed anyway
 BACKLOG_MAX = 1_048_576  # bytes that wait for a client who doesn't read, before we don't read either
@@ -112,10 +111,7 @@ class Session(Protocol):
         self.discarding = False  # and not even that can be read any more
         self.gone: Deferred[None] = Deferred()
         self.timeout: IDelayedCall | None = None  # for the login, then for the close
-        self.beat = LoopingCall(self.heartbeat_due)
-        self.beat.clock = broker.clock
-        self.wrote = self.read = False
-        self.silent_beats = 0
+        self.heartbeat = Heartbeat(broker.clock, self.heartbeat_due, self.silence_found)
         self.paused = False
         self.backlog = 0
         self.unconfirmed: list[Channel] = []  # that have something to confirm
@@ -130,7 +126,7 @@ class Session(Protocol):
         self.timeout = self.broker.clock.callLater(LOGIN_TIMEOUT, self.login_overdue)
 
     def dataReceived(self, data: bytes) -> None:
-        self.read = True
+        self.heartbeat.read_at = self.broker.clock.seconds()
         if self.discarding:
             return
         if len(self.opening) < len(PROTOCOL_HEADER):
@@ -156,7 +152,7 @@ class Session(Protocol):
                 "connection.start",
                 version_minor=9,
                 server_properties=SERVER_PROPERTIES,
-                mechanisms=b" ".join(MECHANISMS),
+                mechanisms=" ".join(READABLE),
                 locales=b"en_US",
             )
         return data[missing:]
@@ -191,7 +187,7 @@ class Session(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send frames. The transport joins what one turn of the reactor writes into one send."""
-        self.wrote = True
+        self.heartbeat.wrote = True
         self.transport.write(data)
         if self.paused:
             self.backlog += len(data)
@@ -235,11 +231,11 @@ class Session(Protocol):
     def start_ok(self, args: dict[str, Any]) -> None:
         capabilities = args["client_properties"].get("capabilities")
         self.capabilities = capabilities if isinstance(capabilities, dict) else {}
-        credentials = MECHANISMS.get(args["mechanism"].encode(errors="replace"))
-        if credentials is None:
-            self.refuse_login(f"no authentication mechanism {args['mechanism']}: PLAIN or AMQPLAIN")
+        decode = READABLE.get(args["mechanism"])
+        if decode is None:
+            self.refuse_login(f"no authentication mechanism {args['mechanism']}: {' or '.join(READABLE)}")
             return
-        self.user, password = credentials(args["response"])
+        self.user, password = decode(args["response"])
         if not self.trusted and not self.broker.accepts(self.user, password):
             self.refuse_login(f"Login was refused using authentication mechanism {args['mechanism']}")
             return
@@ -267,8 +263,7 @@ class Session(Protocol):
             )
         self.channel_max = channel_max
         self.frame_max = self.reader.frame_max = frame_max
-        if args["heartbeat"]:
-            self.beat.start(args["heartbeat"] / 2, now=False)
+        self.heartbeat.start(args["heartbeat"])
         self.expects = "connection.open"
 
     def open(self, args: dict[str, Any]) -> None:
@@ -347,8 +342,7 @@ class Session(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closing = self.discarding = True
         self.cancel_timeout()
-        if self.beat.running:
-            self.beat.stop()
+        self.heartbeat.stop()
         self.drop_channels()
         self.broker.remove(self)
         self.gone.callback(None)
@@ -365,30 +359,17 @@ class Session(Protocol):
         self.timeout = None
 
     def heartbeat_due(self) -> None:
-        """Two beats an interval: one is sent where nothing was written, and one is missed where nothing came."""
-        if not self.wrote:
-            self.transport.write(HEARTBEAT_FRAME)
-        self.silent_beats = 0 if self.read else self.silent_beats + 1
-        self.wrote = self.read = False
-        if self.silent_beats >= SILENT_BEATS:
-            log.info("a connection of {user!r} was silent for two heartbeats: dropped", user=self.user)
-            self.transport.abortConnection()
+        self.transport.write(HEARTBEAT_FRAME)
+
+    def silence_found(self) -> None:
+        log.info(
+            "a connection of {user!r} was silent for {intervals} heartbeat intervals: dropped",
+            user=self.user,
+            intervals=SILENT_INTERVALS,
+        )
+        self.transport.abortConnection()
 
 
-def read_plain(response: bytes) -> tuple[str, str]:
-    """PLAIN: an identity that nobody uses, the user, the password, a zero byte before each of the two."""
-    _, _, rest = response.partition(b"\0")
-    user, _, password = rest.partition(b"\0")
-    return user.decode(errors="replace"), password.decode(errors="replace")
-
-
-def read_amqplain(response: bytes) -> tuple[str, str]:
-    """AMQPLAIN: a field table without its length."""
-    table, _ = decode_table(encode_longstr(response))
-    return str(table.get("LOGIN")), str(table.get("PASSWORD"))
-
-
-MECHANISMS = {b"PLAIN": read_plain, b"AMQPLAIN": read_amqplain}
 STEPS = {
     "connection.start-ok": Session.start_ok,
     "connection.tune-ok": Session.tune_ok,
