@@ -171,11 +171,11 @@ class EndpointTests(TestCase):
         exchange = Exchange("x", "topic")
         consumer = receiver.consume(Queue("q", exchange, "a.*"), receive, 10)
         await consumer.ready
-        sending = [sender.publish("x", "a.b", b"%d" % number, {}, mandatory=True) for number in range(500)]
+        sending = [sender.publisher.publish("x", "a.b", b"%d" % number, {}, mandatory=True) for number in range(500)]
         for each in sending:
             await each
         await done
-        await consumer.drained()
+        await consumer.drain()
         self.assertEqual(got, [b"%d" % number for number in range(500)])
         with self.assertRaises(UndeliverableMessage):
-            await sender.publish("x", "b.b", b"", {}, mandatory=True)
+            await sender.publisher.publish("x", "b.b", b"", {}, mandatory=True)
