@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from tests.services import Heard, Recorded, ServicesCase, properties_of
 from txservices.amqp import publish as amqp_publish
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.publish import unconfirmed
 from txservices.constants import NON_PERSISTENT
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.events import EventDispatcher
@@ -110,7 +109,7 @@ class PublisherTests(ServicesCase):
             publish(object())
         with self.assertRaises(ValueError):
             publish(1, headers={"x": object()})
-        self.assertEqual(unconfirmed.counts, {})
+        self.assertEqual(publish.args[0].unconfirmed.count, 0)
 
 
 class PublisherCoreTests(ServicesCase):

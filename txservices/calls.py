@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.amqp.publish import Sending, unconfirmed
+from txservices.amqp.publish import Owner, Sending, unconfirmed_of
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import (
     ConnectionLost,
@@ -37,7 +37,7 @@ from txservices.exceptions import (
 from txservices.messaging import encode_to_headers
 from txservices.serialization import Serializers
 from txservices.utils import Sweeper, new_id
-from txservices.utils.waiting import Waiters
+from txservices.utils.waiting import Unconfirmed, Waiters
 
 log = Logger()
 
@@ -51,7 +51,7 @@ def rpc_exchange(config: Mapping[str, Any]) -> Exchange:
     return Exchange(configuration.RPC_EXCHANGE.of(config), type="topic")
 
 
-class Context(Protocol):
+class Context(Owner, Protocol):
     """On whose behalf a call is made: a worker, or a standalone proxy."""
 
     @property
@@ -65,13 +65,13 @@ class Call:
         run: runs a function in the caller's context: its callbacks' log lines bear its call id.
     """
 
-    __slots__ = ("answer", "client", "context", "correlation_id", "deadline", "run", "service", "timeout")
+    __slots__ = ("answer", "client", "correlation_id", "deadline", "run", "service", "timeout", "unconfirmed")
 
     def __init__(
-        self, client: Client, context: Context, service: str, correlation_id: str, timeout: float | None
+        self, client: Client, unconfirmed: Unconfirmed, service: str, correlation_id: str, timeout: float | None
     ) -> None:
         self.client = client
-        self.context = context
+        self.unconfirmed = unconfirmed
         self.service = service
         self.correlation_id = correlation_id
         self.timeout = timeout
@@ -87,7 +87,7 @@ class Call:
         """The broker has the request, or it can't be had."""
         if error is not None and self.client.pending.pop(self.correlation_id, None) is not None:
             self.run(self.answer.errback, self.outcome(error))
-        unconfirmed.remove(self.context)
+        self.unconfirmed.remove()
 
     def outcome(self, error: Exception) -> Exception:
         """What the caller is told where the request did not get out."""
@@ -165,16 +165,16 @@ class Client:
         properties["correlation_id"] = properties["message_id"] = correlation_id
         properties["reply_to"] = self.reply_to
         timeout = sending.timeout
-        call = Call(self, context, service, correlation_id, timeout)
+        call = Call(self, unconfirmed_of(context), service, correlation_id, timeout)
         self.pending[correlation_id] = call
-        unconfirmed.add(context)
+        call.unconfirmed.add()
         try:
             self.connections.publisher.publish_then(
                 self.exchange, f"{service}.{method}", body, properties, True, call.published, timeout
             )
         except ValueError:  # a header that AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
-            unconfirmed.remove(context)
+            call.unconfirmed.remove()
             raise
         if timeout is not None:
             self.sweeper.watch()

@@ -34,6 +34,7 @@ from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError, IncorrectSignature
 from txservices.utils import new_id
 from txservices.utils.signatures import acceptance_of, members
+from txservices.utils.waiting import Unconfirmed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -113,6 +114,7 @@ class WorkerContext:
     Attributes:
         data: the caller's context data, without the call id stack. What is set here goes on to whom is called.
         blocking: whether the method runs in a thread, so that what is injected has to wait there: ``in_reactor``.
+        unconfirmed: what it has published and the broker has not confirmed; None until the first message.
     """
 
     __slots__ = (
@@ -127,6 +129,7 @@ class WorkerContext:
         "kwargs",
         "parent_call_ids",
         "service",
+        "unconfirmed",
     )
 
     def __init__(
@@ -148,6 +151,7 @@ class WorkerContext:
         self.blocking = entrypoint.blocking
         self._call_id: str | None = None
         self.parent_call_ids: list[str] | tuple[str, ...] = ()
+        self.unconfirmed: Unconfirmed | None = None
         if data is None:
             self.data: dict[str, Any] = {}
             return

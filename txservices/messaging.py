@@ -21,10 +21,7 @@ from txservices.amqp import publish
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import hand_over
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
-from txservices.amqp.publish import (
-    options_of,
-    unconfirmed,
-)
+from txservices.amqp.publish import options_of, when_confirmed
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import ContainerBeingKilled
 from txservices.extensions import (
@@ -350,9 +347,9 @@ class Consumer(HeaderDecoder, Entrypoint):
     ) -> tuple[Any, ExcInfo | None]:
         """The method has returned or raised: settle the message. Gives what the dependencies are to see."""
         if exc_info is not None and self.requeue_on_error:
-            unconfirmed.then(worker_ctx, partial(self.queue_consumer.requeue_message, message))
+            when_confirmed(worker_ctx, partial(self.queue_consumer.requeue_message, message))
         else:
-            unconfirmed.then(worker_ctx, partial(self.queue_consumer.ack_message, message))
+            when_confirmed(worker_ctx, partial(self.queue_consumer.ack_message, message))
         return result, exc_info
 
 

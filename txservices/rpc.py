@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue, with_queue_type
-from txservices.amqp.publish import Publisher, options_of, unconfirmed
+from txservices.amqp.publish import Publisher, options_of, when_confirmed
 from txservices.amqp.subscription import Subscription
 from txservices.calls import (
     Begin,
@@ -87,7 +87,7 @@ class Responder:
         reply_to = request.get("reply_to")
         if not reply_to:
             log.warn("{call} has no reply_to: its result is dropped", call=message.routing_key)
-            unconfirmed.then(worker_ctx, message.ack)
+            when_confirmed(worker_ctx, message.ack)
             return result, exc_info
         serializer = self.names.get(request.get("content_type", ""))  # the request's: its caller can read that
         if exc_info is None:
@@ -124,7 +124,7 @@ class Responder:
     ) -> None:
         """The broker has the reply, or does not take it."""
         if error is None:
-            unconfirmed.then(worker_ctx, message.ack)
+            when_confirmed(worker_ctx, message.ack)
         elif isinstance(error, ChannelClosedByBroker):
             # The broker refuses this very reply, most often because it is too big. To run the method again won't help.
             log.error("a reply to {call} is refused: {error}", call=message.routing_key, error=error)
@@ -140,7 +140,7 @@ class Responder:
     def refused(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
         """The broker has the error that went in place of a refused reply, or does not take that either."""
         if error is None:
-            unconfirmed.then(worker_ctx, message.ack)
+            when_confirmed(worker_ctx, message.ack)
         else:  # the request must not be tried for ever
             log.error("no reply to {call}, it is rejected: {error}", call=message.routing_key, error=error)
             message.reject()

@@ -9,14 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import Heard
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.publish import (
-    Confirmation,
-    Sending,
-    Unconfirmed,
-    unconfirmed,
-)
+from txservices.amqp.publish import Confirmation, Sending, unconfirmed_of, when_confirmed
 from txservices.exceptions import ConfigurationError
 from txservices.serialization import Serializers
+from txservices.utils.waiting import Unconfirmed
 
 JSON = Serializers({})
 
@@ -106,36 +102,47 @@ class SendingTests(SynchronousTestCase):
 
 
 class UnconfirmedTests(SynchronousTestCase):
-    """What a worker has published holds back its ack."""
+    """What somebody has published holds back the ack."""
+
+    def setUp(self) -> None:
+        self.owner, self.called = Owner(), Heard()
 
     def test_none(self) -> None:
-        """Who published nothing does not wait."""
-        called = Heard()
-        Unconfirmed().then("worker", called)
-        self.assertEqual(len(called.things), 1)
+        """Whoever has published nothing does not wait, and nothing is counted; nor does nobody."""
+        when_confirmed(self.owner, self.called)
+        when_confirmed(None, self.called)
+        self.assertEqual((len(self.called.things), self.owner.unconfirmed), (2, None))
 
     def test_some(self) -> None:
-        """All of a worker's publishes are waited for, and no one else's."""
-        called, counting = Heard(), Unconfirmed()
-        for worker in ("worker", "worker", "other"):
-            counting.add(worker)
-        counting.then("worker", called)
-        counting.then("worker", called)
-        counting.remove("worker")
-        self.assertEqual(called.things, [])
-        counting.remove("worker")
-        self.assertEqual(len(called.things), 2)
-        counting.remove("other")
-        self.assertEqual((counting.counts, counting.waiting), ({}, {}))
+        """All that an owner has published is waited for, and nobody else's."""
+        other = Owner()
+        confirmations = [
+            Confirmation(unconfirmed_of(each), "exchange", "key") for each in (self.owner, self.owner, other)
+        ]
+        when_confirmed(self.owner, self.called)
+        when_confirmed(self.owner, self.called)
+        waiting = unconfirmed_of(self.owner).wait()
+        confirmations[0].done(None)
+        self.assertEqual(self.called.things, [])
+        self.assertNoResult(waiting)
+        confirmations[1].done(None)
+        self.assertEqual(len(self.called.things), 2)
+        self.successResultOf(waiting)
+        self.assertEqual((unconfirmed_of(self.owner).count, unconfirmed_of(other).count), (0, 1))
 
     def test_published_in_answer(self) -> None:
         """What is published where the last confirm arrives counts as well."""
-        called = Heard()
-        first = Confirmation("worker", "exchange", "key")
-        unconfirmed.then("worker", called)
-        second = []
-        first.addCallback(lambda _: second.append(Confirmation("worker", "exchange", "key")))
+        counting = unconfirmed_of(self.owner)
+        first, second = Confirmation(counting, "exchange", "key"), []
+        when_confirmed(self.owner, self.called)
+        first.addCallback(lambda _: second.append(Confirmation(counting, "exchange", "key")))
         first.done(None)
-        self.assertEqual(called.things, [])
+        self.assertEqual(self.called.things, [])
         second[0].done(None)
-        self.assertEqual(len(called.things), 1)
+        self.assertEqual(len(self.called.things), 1)
+
+
+class Owner:
+    """Somebody who publishes."""
+
+    unconfirmed: Unconfirmed | None = None

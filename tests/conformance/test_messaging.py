@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred
 from tests.conformance.cases import JSON, QUEUE, Case
 from tests.services import Heard, properties_of
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.publish import unconfirmed
 from txservices.events import EventDispatcher
 from txservices.exceptions import ChannelClosedByBroker, UndeliverableMessage
 from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.messaging import Consumer, Publisher, consume
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.events import event_dispatcher
+from txservices.utils.waiting import Unconfirmed
 
 
 class Context(DependencyProvider):
@@ -224,20 +224,22 @@ class Publishers(Case):
         retry = {"retry": False, "retry_policy": {"max_retries": 0}}
         await self.start(publishing(Publisher(exchange=QUEUE.exchange, declare=[QUEUE], **retry)))
         (publisher,) = publisher_of(self)
-        telling = [publisher.publish(worker(), number, routing_key="key") for number in range(3)]
+        context = worker()
+        telling = [publisher.publish(context, number, routing_key="key") for number in range(3)]
         publisher.publisher.connections.publisher.connection.protocol.abort()
-        telling.append(publisher.publish(worker(), 3, routing_key="key"))
+        telling.append(publisher.publish(context, 3, routing_key="key"))
         for each in telling:
             await each
         bodies = {message.properties["message_id"]: message.body for message in await self.take(QUEUE, 4)}
         self.assertEqual(sorted(bodies.values()), [b"0", b"1", b"2", b"3"])
-        self.assertEqual(unconfirmed.counts, {})
+        self.assertEqual(context.unconfirmed.count, 0)
 
 
 class Worker:
     """Whom a publish is for."""
 
     context_data: dict[str, Any] = {"language": "en"}
+    unconfirmed: Unconfirmed | None = None
 
 
 def worker() -> Any:

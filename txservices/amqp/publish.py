@@ -1,8 +1,8 @@
 """Messages out of a service: options merged once, headers that carry the worker's context, and the broker's confirm.
 
 ``Publisher`` has ``Sending`` write properties and body -> the broker -> ``Confirmation``, a Deferred that need not be
-looked at. ``unconfirmed`` counts what each worker has published, so that what called the worker is acked only when the
-broker has all of it: nothing a worker told the world is lost with its process.
+looked at. Each worker has a count of what it has published (``Unconfirmed``), so that the message that called it is
+acked only when the broker has all of it: nothing a worker told the world is lost with its process.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -22,17 +22,18 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue, entity_of, exchange_of, with_queue_type
 from txservices.exceptions import UndeliverableMessage
 from txservices.serialization import Serializers, compress
+from txservices.utils.waiting import Unconfirmed
 from txservices.wire import spec
 
 __all__ = [
     "Confirmation",
+    "Owner",
     "Publisher",
     "Sending",
-    "Unconfirmed",
     "UndeliverableMessage",
     "options_of",
     "send",
-    "unconfirmed",
+    "when_confirmed",
 ]
 
 log = Logger()
@@ -126,42 +127,29 @@ def raw(properties: Mapping[str, Any], value: Any) -> tuple[str, str, bytes]:
     raise TypeError(f"with content_type={content_type!r} the body goes as it is: give text or bytes, not {value!r}")
 
 
-class Unconfirmed:
-    """What each worker has published and the broker has not confirmed yet: a count, and what waits for its end."""
+class Owner(Protocol):
+    """Somebody who publishes, such as a worker.
 
-    __slots__ = ("counts", "waiting")
+    Attributes:
+        unconfirmed: what the broker has not answered for; None until the first message.
+    """
 
-    def __init__(self) -> None:
-        self.counts: dict[Any, int] = {}
-        self.waiting: dict[Any, list[Callable[[], None]]] = {}
-
-    def add(self, worker_ctx: Any) -> None:
-        self.counts[worker_ctx] = self.counts.get(worker_ctx, 0) + 1
-
-    def remove(self, worker_ctx: Any) -> None:
-        left = self.counts[worker_ctx] - 1
-        if left:
-            self.counts[worker_ctx] = left
-            return
-        del self.counts[worker_ctx]
-        for call in self.waiting.pop(worker_ctx, ()):
-            call()
-
-    def then(self, worker_ctx: Any, call: Callable[[], None]) -> None:
-        """Call that when the broker has answered for all that this worker published; mostly, that is now."""
-        if worker_ctx in self.counts:
-            self.waiting.setdefault(worker_ctx, []).append(call)
-        else:
-            call()
-
-    def settled(self, worker_ctx: Any) -> Deferred[None]:
-        """Fires when the broker has answered for all that was published."""
-        settled: Deferred[None] = Deferred()
-        self.then(worker_ctx, lambda: settled.callback(None))
-        return settled
+    unconfirmed: Unconfirmed | None
 
 
-unconfirmed = Unconfirmed()
+def unconfirmed_of(owner: Owner) -> Unconfirmed:
+    """The owner's count, made when it is first needed."""
+    if owner.unconfirmed is None:
+        owner.unconfirmed = Unconfirmed()
+    return owner.unconfirmed
+
+
+def when_confirmed(owner: Owner | None, call: Callable[[], None]) -> None:
+    """Call that once the broker has answered for all that the owner published; mostly that is now."""
+    if owner is None or owner.unconfirmed is None:
+        call()
+    else:
+        owner.unconfirmed.then(call)
 
 
 class Confirmation(Deferred[None]):
@@ -171,13 +159,13 @@ class Confirmation(Deferred[None]):
     and not an unhandled error.
     """
 
-    def __init__(self, worker_ctx: Any, exchange: str, routing_key: str) -> None:
+    def __init__(self, unconfirmed: Unconfirmed, exchange: str, routing_key: str) -> None:
         super().__init__()
-        self.worker_ctx = worker_ctx
+        self.unconfirmed = unconfirmed
         self.exchange = exchange
         self.routing_key = routing_key
         self.run = copy_context().run  # in it log lines bear the worker's call id
-        unconfirmed.add(worker_ctx)
+        unconfirmed.add()
 
     def done(self, error: Exception | None) -> None:
         """The broker has answered, or never will."""
@@ -185,7 +173,7 @@ class Confirmation(Deferred[None]):
             self.run(self.callback, None)
         else:
             self.run(self.errback, error)
-        unconfirmed.remove(self.worker_ctx)  # last: who looked may have published in answer
+        self.unconfirmed.remove()  # last: a callback may have published in answer
 
     def not_sent(self, failure: Failure) -> None:
         """What had to be declared first could not be."""
@@ -212,11 +200,11 @@ def send(
     routing_key: str,
     properties: dict[str, Any],
     body: bytes,
-    worker_ctx: Any,
+    owner: Owner,
     declare_first: bool = False,
 ) -> Deferred[None]:
-    """Publish for a worker; fires when that is confirmed, at once with ``use_confirms=False``."""
-    confirmation = Confirmation(worker_ctx, exchange, routing_key)
+    """Publish for somebody; fires when that is confirmed, at once with ``use_confirms=False``."""
+    confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key)
     publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout
     publish = partial(
         publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done, timeout
@@ -228,7 +216,7 @@ def send(
         try:
             publish()
         except ValueError:  # properties that AMQP can't carry: nothing was sent
-            unconfirmed.remove(worker_ctx)
+            confirmation.unconfirmed.remove()
             raise
     return confirmation if sending.use_confirms else succeed(None)
 
@@ -271,6 +259,7 @@ class Publisher:
         self.exchange = name_of(exchange)
         self.options = options
         self.declared = self.running = self.stopped = False
+        self.unconfirmed: Unconfirmed | None = None
 
     def use(self, connections: Connections, config: Mapping[str, Any]) -> Sending:
         """Publish over these, as the configuration says. Gives the options; what they declare is the caller's to do."""
@@ -293,7 +282,7 @@ class Publisher:
         exchange: Any = None,
         routing_key: str | None = None,
         extra_headers: dict[str, Any] | None = None,
-        worker_ctx: Any = None,
+        worker_ctx: Owner | None = None,
         **options: Any,
     ) -> Deferred[None]:
         """Publish a value; fires when the broker has it, at once with ``use_confirms=False``.
@@ -308,10 +297,10 @@ class Publisher:
         properties, body = sending.write(self.serializers, payload, extra_headers or {})
         to = self.exchange if exchange is None else name_of(exchange)
         key = sending.routing_key if routing_key is None else routing_key
-        whose = self if worker_ctx is None else worker_ctx
+        owner = self if worker_ctx is None else worker_ctx
         if self.declared:
-            return send(self.connections, sending, to, key, properties, body, whose, "declare" in options)
-        sent = send(self.connections, sending, to, key, properties, body, whose, True)
+            return send(self.connections, sending, to, key, properties, body, owner, "declare" in options)
+        sent = send(self.connections, sending, to, key, properties, body, owner, True)
         return sent.addCallback(self.has_declared)
 
     def has_declared(self, result: None) -> None:
@@ -322,7 +311,7 @@ class Publisher:
         running, self.running, self.stopped = self.running, False, True
         if not running:
             return succeed(None)
-        return unconfirmed.settled(self).addCallback(lambda _: self.connections.stopService())
+        return unconfirmed_of(self).wait().addCallback(lambda _: self.connections.stopService())
 
 
 def name_of(exchange: Any) -> str:

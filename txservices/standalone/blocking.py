@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 
 from txservices import configuration
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import Sending, send, unconfirmed
+from txservices.amqp.publish import Sending, send, unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
@@ -39,7 +39,7 @@ from txservices.serialization import Serializers
 from txservices.standalone import rpc as standalone
 from txservices.standalone.reactor_thread import current, in_reactor
 from txservices.utils import default_reactor, sanitize_url
-from txservices.utils.waiting import Waiters
+from txservices.utils.waiting import Unconfirmed, Waiters
 
 __all__ = [
     "ClusterRpcClient",
@@ -219,7 +219,7 @@ class BlockingProxy(Generic[P]):
         share, self.share = self.share, None
         if share is not None and share.usable:
             try:
-                await unconfirmed.settled(self.caller)
+                await unconfirmed_of(self.caller).wait()
             finally:
                 share.release()
 
@@ -227,6 +227,7 @@ class BlockingProxy(Generic[P]):
         """Ours, or another if that has failed, or if this process was forked since."""
         if self.share is None or not self.share.usable:
             self.share = share_of(self.config, self.key)
+            self.caller.unconfirmed = None  # the other share's messages are not ours to wait for, nor the parent's
         return self.share
 
     def begin_call(
@@ -285,6 +286,7 @@ class Dispatcher:
         self.sending = Sending.of(config, options)
         self.serializers = Serializers.of(config)
         self.stopped = False
+        self.unconfirmed: Unconfirmed | None = None
 
     def __call__(self, service_name: str, event_type: str, event_data: Any) -> None:
         """Dispatch an event."""

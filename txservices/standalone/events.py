@@ -15,9 +15,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import Sending, send, unconfirmed
+from txservices.amqp.publish import Sending, send, unconfirmed_of
 from txservices.events import get_event_exchange
 from txservices.serialization import Serializers
+from txservices.utils.waiting import Unconfirmed
 
 __all__ = ["Dispatcher", "event_dispatcher", "get_event_exchange"]
 
@@ -35,6 +36,7 @@ class Dispatcher:
         self.sending = Sending.of(config, options)
         self.serializers = Serializers.of(config)
         self.stopped = False
+        self.unconfirmed: Unconfirmed | None = None
 
     def __call__(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
         """Dispatch an event; fires when the broker has it."""
@@ -49,7 +51,7 @@ class Dispatcher:
     def stop(self) -> Deferred[None]:
         """Fires when what was dispatched is confirmed, or has failed, and the connection is closed."""
         self.stopped = True
-        return unconfirmed.settled(self).addCallback(lambda _: self.connections.stopService())
+        return unconfirmed_of(self).wait().addCallback(lambda _: self.connections.stopService())
 
     async def __aenter__(self) -> Dispatcher:
         return self

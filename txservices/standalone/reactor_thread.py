@@ -27,7 +27,6 @@ from twisted.logger import STDLibLogObserver, globalLogBeginner
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
-from txservices.amqp.publish import unconfirmed
 from txservices.containers import SharedServices
 from txservices.exceptions import RpcConnectionError
 from txservices.utils import default_reactor
@@ -175,8 +174,6 @@ def leave_sockets(reactor: Any) -> None:
 
 def forked() -> None:
     global _current
-    unconfirmed.counts.clear()  # the parent's to wait for
-    unconfirmed.waiting.clear()
     _current = ReactorThread(sys.modules.get(REACTOR), _current)
 
 

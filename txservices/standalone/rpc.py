@@ -14,16 +14,17 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from attrs import frozen
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import unconfirmed
+from txservices.amqp.publish import unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.exceptions import RpcConnectionError
 from txservices.utils import sanitize_url
+from txservices.utils.waiting import Unconfirmed
 
 NAME = "standalone_rpc_proxy"  # what stands on the wire where a service has its name
 
@@ -32,11 +33,12 @@ P = TypeVar("P")
 __all__ = ["ClusterProxy", "ClusterRpcClient", "ClusterRpcProxy", "ServiceRpcClient", "ServiceRpcProxy"]
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Caller:
     """On whose behalf a standalone proxy calls: the same for all its calls."""
 
     context_data: Mapping[str, Any]
+    unconfirmed: Unconfirmed | None = None
 
     @classmethod
     def of(cls, context_data: Mapping[str, Any] | None) -> Caller:
@@ -111,7 +113,7 @@ class StandaloneProxy(Generic[P]):
         Calls under way get out, so that ``call_async`` may be forgotten; who waits for one has ``RpcConnectionError``.
         """
         self.client.stop()
-        return unconfirmed.settled(self.caller).addCallback(lambda _: self.connections.stopService())
+        return unconfirmed_of(self.caller).wait().addCallback(lambda _: self.connections.stopService())
 
     async def __aenter__(self) -> P:
         return await self.start()

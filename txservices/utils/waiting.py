@@ -1,8 +1,12 @@
-"""Waiting for several at once: ``Waiters`` are fired together, ``call_all`` calls and waits together."""
+"""Waiting for several at once.
+
+``Waiters`` are fired together, ``call_all`` calls and waits together, ``Unconfirmed`` waits until a count is zero.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
@@ -49,6 +53,41 @@ class Waiters(Generic[T]):
     def forget(self, waiter: Deferred[T]) -> None:
         if waiter in self.waiting:
             self.waiting.remove(waiter)
+
+
+class Unconfirmed:
+    """How many messages somebody has published without the broker's answer yet, and what waits for the last answer."""
+
+    __slots__ = ("count", "waiting")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.waiting: list[Callable[[], None]] = []
+
+    def add(self) -> None:
+        """Count one message more."""
+        self.count += 1
+
+    def remove(self) -> None:
+        """The broker has answered for one of them, or never will."""
+        self.count -= 1
+        if not self.count:
+            waiting, self.waiting = self.waiting, []
+            for call in waiting:
+                call()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call that once no message is left; that may be now."""
+        if self.count:
+            self.waiting.append(call)
+        else:
+            call()
+
+    def wait(self) -> Deferred[None]:
+        """Fires once no message is left."""
+        waiter: Deferred[None] = Deferred()
+        self.then(partial(waiter.callback, None))
+        return waiter
 
 
 async def call_all(calls: Iterable[Callable[[], Any]]) -> None:
