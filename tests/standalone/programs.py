@@ -18,6 +18,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from txservices import exceptions
+from txservices.amqp.publish import unconfirmed_of
 from txservices.standalone import blocking
 from txservices.standalone.blocking import ClusterRpcProxy, ServiceRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import current
@@ -233,6 +234,23 @@ def fork_later() -> None:
         with multiprocessing.get_context("fork").Pool(2) as pool:
             equal(pool.map(echo, range(6)), list(range(6)))
         equal(rpc.far.echo(4), 4)
+
+
+def fork_with_unconfirmed() -> None:
+    """The broker has yet to confirm a message of the parent's: a child that stops does not wait for that."""
+    proxy = ClusterRpcProxy(CONFIG)
+    rpc = proxy.start()
+    equal(rpc.far.echo(1), 1)
+    parents = unconfirmed_of(proxy.caller)
+    parents.add()
+
+    def work() -> None:
+        equal(rpc.far.echo(2), 2)
+        proxy.stop()
+
+    in_children(1, work)
+    parents.remove()
+    proxy.stop()
 
 
 def crochet_of_the_program() -> None:

@@ -183,6 +183,10 @@ class Forks(BlockingCase):
         await self.succeeds("fork_later")
         self.assertEqual(await self.heard.wait(2), ["from a child"] * 2)
 
+    async def test_fork_with_unconfirmed(self) -> None:
+        """A child does not wait for the broker's answers to its parent."""
+        await self.succeeds("fork_with_unconfirmed")
+
     async def test_crochet_of_the_program(self) -> None:
         """What the program has of crochet's goes on, on both sides of a fork."""
         await self.succeeds("crochet_of_the_program")
