@@ -208,11 +208,12 @@ class ConsumerTests(ConnectionsTestCase):
         await self.connections.publisher.publish("events", "k.a", b"once", {})
         await inbox.when(1)
         self.assertEqual(consumer.unsettled, 1)
-        lost: list[int] = []
-        consumer.on_lost.append(lambda: lost.append(1))
+        away: list[bool] = []
+        connection = self.connections.consuming
+        connection.on_changed.append(lambda: away.append(connection.protocol is None))
         self.cut()
         first, second = await inbox.when(2)
-        self.assertEqual((first.redelivered, second.redelivered, lost), (False, True, [1]))
+        self.assertEqual((first.redelivered, second.redelivered, away), (False, True, [True, False]))
         first.ack()
         self.assertEqual(consumer.unsettled, 1)
         second.ack()

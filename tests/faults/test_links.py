@@ -140,7 +140,9 @@ class Declaring(LinkCase):
         await connections.publisher.declare(TELLS)
         late: list[Subscription] = []
         recorded = Recorded()
-        first.on_lost.append(lambda: late or late.append(connections.consume(Queue("late"), recorded, 1)))
+        connections.consuming.on_changed.append(
+            lambda: late or late.append(connections.consume(Queue("late"), recorded, 1))
+        )
         await self.broker.ctl("close_all_connections", "--vhost", self.vhost, "for the test")
         await late[0].ready
         await connections.publisher.publish("", "late", b"", {}, mandatory=True)

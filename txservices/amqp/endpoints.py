@@ -15,12 +15,12 @@ from txservices.utils.address import Address
 
 CONNECT_TIMEOUT = 5.0  # seconds for a TCP connection to come about
 
-# The broker stands above this row: its endpoint is found by name, and loaded only for those who ask for it.
+# A client does not import the broker: its endpoint is found by name, and loaded only for an address that needs it.
 MEMORY_ENDPOINT = "txservices.broker.memory:endpoint"
 
 
 def endpoint_for(address: Address, tls: Mapping[str, Any] | bool | None, clock: Any) -> IStreamClientEndpoint:
-    """What connects to that address. ``tls`` is the ``AMQP_SSL`` of the configuration."""
+    """A Twisted endpoint that connects to that address. ``tls`` is the configuration's ``AMQP_SSL``."""
     if address.scheme == "memory":
         module, _, name = MEMORY_ENDPOINT.partition(":")
         make: Callable[[str], IStreamClientEndpoint] = getattr(import_module(module), name)
@@ -32,8 +32,8 @@ def endpoint_for(address: Address, tls: Mapping[str, Any] | bool | None, clock: 
 
 
 def tls_options(host: str, options: Mapping[str, Any]) -> Any:
-    """How to check the broker's certificate, and which one to show."""
-    from OpenSSL.SSL import Error as OpenSSLError  # only who talks TLS pays for loading OpenSSL
+    """How to check the broker's certificate, and which certificate of ours to show."""
+    from OpenSSL.SSL import Error as OpenSSLError  # OpenSSL is loaded only if TLS is used
     from twisted.internet import ssl
 
     try:

@@ -1,4 +1,4 @@
-"""The values that AMQP talks of: ``Exchange`` and ``Queue`` to declare, and the ``Message`` that a consumer gets.
+"""AMQP's own things: ``Exchange`` and ``Queue`` to declare, and the ``Message`` that a consumer gets.
 
 A service's author may give kombu's objects in place of ours, as nameko's services do: ``exchange_of`` and ``queue_of``
 read them.
@@ -23,7 +23,7 @@ class Exchange:
 
     Attributes:
         name: empty for the default exchange, which is never declared.
-        type: ``direct``, ``fanout``, ``topic`` or ``headers``, or a type that a plug-in of the broker brings.
+        type: ``direct``, ``fanout``, ``topic``, ``headers``, or a type that a plug-in of the broker adds.
         passive: only check that it exists.
     """
 
@@ -56,10 +56,10 @@ class Queue:
 
 
 class Message:
-    """One delivery. ``ack`` or ``reject`` settles it, once; on a channel that is gone both do nothing.
+    """One delivery. ``ack`` or ``reject`` settles it, once; if its channel is gone, both do nothing.
 
-    RabbitMQ takes an acknowledgement on the delivering channel alone, and gives what wasn't settled there to a
-    consumer again, with ``redelivered`` set.
+    RabbitMQ accepts an acknowledgement only on the channel that the message was delivered on. When that channel is
+    gone, it delivers unsettled messages again, with ``redelivered`` set.
     """
 
     __slots__ = (
@@ -97,18 +97,18 @@ class Message:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """The headers property; empty where the message has none."""
+        """The ``headers`` property; an empty dict if the message has none."""
         headers: dict[str, Any] = self.properties.get("headers") or {}
         return headers
 
     def ack(self) -> None:
-        """Tell the broker that the work is done: it may forget the message."""
+        """Tell the broker that the work is done and it may forget the message."""
         if not self.settled:
             self.settled = True
             self.settle(self, True, False)
 
     def reject(self, requeue: bool = False) -> None:
-        """Give the message back: to its queue with ``requeue``, else to the dead letters, if the queue has them."""
+        """Give the message back: to its queue with ``requeue``, otherwise to its dead letters, if there are any."""
         if not self.settled:
             self.settled = True
             self.settle(self, False, requeue)
@@ -120,7 +120,7 @@ class Message:
 # What a service's author declares -------------------------------------------------------------------------------------
 
 E = TypeVar("E", Exchange, Queue, Exchange | Queue)
-# What kombu makes arguments of: attribute, argument, from its unit to the broker's.
+# Attributes of a kombu queue that become arguments of the declaration, and from kombu's unit to the broker's.
 QUEUE_ARGUMENTS: tuple[tuple[str, str, Callable[[Any], int]], ...] = (
     ("expires", "x-expires", lambda seconds: int(seconds * 1000)),
     ("message_ttl", "x-message-ttl", lambda seconds: int(seconds * 1000)),
@@ -131,7 +131,7 @@ QUEUE_ARGUMENTS: tuple[tuple[str, str, Callable[[Any], int]], ...] = (
 
 
 def exchange_of(thing: Any) -> Exchange:
-    """Ours as it is; kombu's by its attributes. ``ConfigurationError`` for what is neither."""
+    """An ``Exchange`` of ours, made from kombu's if need be. ``ConfigurationError`` for anything else."""
     if isinstance(thing, Exchange):
         return thing
     try:
@@ -150,7 +150,7 @@ def exchange_of(thing: Any) -> Exchange:
 
 
 def queue_of(thing: Any) -> Queue:
-    """Ours as it is; kombu's by its attributes. ``ConfigurationError`` for what is neither."""
+    """A ``Queue`` of ours, made from kombu's if need be. ``ConfigurationError`` for anything else."""
     if isinstance(thing, Queue):
         return thing
     try:
@@ -181,17 +181,18 @@ def queue_of(thing: Any) -> Queue:
 
 
 def entity_of(thing: Any) -> Exchange | Queue:
-    """An exchange or a queue, whichever it is."""
+    """An ``Exchange`` or a ``Queue`` of ours, made from kombu's if need be."""
     if isinstance(thing, Queue) or hasattr(thing, "queue_arguments"):
         return queue_of(thing)
     return exchange_of(thing)
 
 
 def with_queue_type(entity: E, configured: str | None, wanted: str | None = None) -> E:
-    """The queue as one of the type that is wanted for it, or else configured for all, if it can be and has none yet.
+    """The queue with the type ``wanted`` for it, or else the one ``configured`` for all queues.
 
-    Queues that go with a connection or with their last consumer stay as they are: no quorum holds those. To want a type
-    for one of them is a ``ConfigurationError``, and so is a type that there isn't. What is no queue is given back.
+    A queue that has a type already keeps it. So does a queue that is deleted with its connection or its last consumer,
+    because it can't be a quorum queue: it is a ``ConfigurationError`` to want that for one, and to want a type that
+    does not exist. An exchange is given back as it is.
     """
     queue_type = wanted or configured
     if queue_type is None or not isinstance(entity, Queue):

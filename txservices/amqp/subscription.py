@@ -30,8 +30,8 @@ from txservices.utils.waiting import Waiters
 
 log = Logger()
 
-CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection that still lives
-MISMATCH_RETRY = 10.0  # seconds, when the queue has come to exist with other properties meanwhile
+CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection that is still open
+MISMATCH_RETRY = 10.0  # seconds, if the queue exists with other properties by now
 
 
 def gone(failure: Failure) -> None:
@@ -46,7 +46,6 @@ class Subscription:
         ready: fires with None when the queue is consumed for the first time; fails with ``DeclarationMismatch``,
             ``BrokerRefused`` or ``BrokerUnreachable``, and then nothing is tried again.
         on_ready: called each time the queue is consumed, the first time too.
-        on_lost: called each time the channel is lost, before another is opened.
         on_missing: if set, the queue is looked for before it is declared again, and this is called if it is gone.
         queue_name: the queue's name on the broker, which chooses one for a queue without a name when it is declared.
     """
@@ -65,7 +64,6 @@ class Subscription:
         self.prefetch_count = prefetch_count
         self.ready: Deferred[None] = Deferred()
         self.on_ready: list[Callable[[], None]] = []
-        self.on_lost: list[Callable[[], None]] = []
         self.on_missing: Callable[[], None] | None = None
         self.tag = f"txservices-{new_id()}"
         self.channel: Channel | None = None
@@ -160,8 +158,6 @@ class Subscription:
     def channel_closed(self, error: AmqpError) -> None:
         self.channel = None
         self.draining.fire(None)
-        for call in self.on_lost:
-            call()
         # if the broker closes the channel for what attach() asked of it, attached() is called first and deals with it
         if (
             self.consuming
@@ -182,8 +178,6 @@ class Subscription:
         self.draining.fire(None)
         channel.on_closed = None
         protocol.close_channel(channel).addErrback(gone)
-        for call in self.on_lost:
-            call()
         self.attach(protocol)
 
     # The end

@@ -1,4 +1,4 @@
-"""Exchanges and queues declared on an open connection, each on a channel that a refusal may cost."""
+"""Declares exchanges and queues on an open connection, on channels of their own: a refusal closes the channel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from txservices.amqp.protocol import Protocol
 from txservices.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, DeclarationMismatch
 from txservices.wire.spec import ReplyCode
 
-# what the user is to do, by the broker's reply code
+# What the user can do about a refusal, by the broker's reply code.
 CURES: dict[int, str] = {
     ReplyCode.PRECONDITION_FAILED: (
         "exists with other properties ({}): delete it on the broker, or declare it as it is there"
@@ -21,7 +21,7 @@ CURES: dict[int, str] = {
 
 
 async def declare(protocol: Protocol, *entities: Exchange | Queue) -> None:
-    """Declare them in that order, on a channel of their own. Errors: those of ``declare_on``."""
+    """Declare entities in that order, on a channel of their own. Errors are those of ``declare_on``."""
     channel = await protocol.open_channel()
     try:
         for entity in entities:
@@ -31,9 +31,9 @@ async def declare(protocol: Protocol, *entities: Exchange | Queue) -> None:
 
 
 async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
-    """Declare one, with what it needs, and give its name (the broker's choice for a queue without one).
+    """Declare an exchange, or a queue with its exchange and binding. Gives the name; the broker may have chosen it.
 
-    Raises ``DeclarationMismatch`` for one that exists otherwise or that this broker can't have, and
+    Raises ``DeclarationMismatch`` if it exists with other properties or this broker has no such kind, and
     ``ChannelClosedByBroker`` for any other refusal.
     """
     try:
@@ -53,7 +53,7 @@ async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
 
 async def declare_exchange(channel: Channel, exchange: Exchange) -> None:
     if not exchange.name:
-        return  # the default exchange is there, and may not be declared
+        return  # the default exchange always exists, and must not be declared
     await channel.exchange_declare(
         exchange=exchange.name,
         type=exchange.type,

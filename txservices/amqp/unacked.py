@@ -1,7 +1,7 @@
-"""Messages that are kept for too long: RabbitMQ closes the channel of who has not acked for half an hour.
+"""A warning about messages that nobody acks: after half an hour RabbitMQ closes the channel that they came on.
 
-Nothing is noted of a message for it. Delivery tags count up, so a look now and then at how far they are tells later
-which of those that are still unacked were there at that time.
+Nothing is stored for each message. Delivery tags count up: the last tag is noted now and then, and an unacked message
+whose tag is not above an old note has been there since then.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from txservices.amqp.subscription import Subscription
 
 log = Logger()
 
-LOOKS = 10  # per timeout
-WARN_AFTER = 8  # of these
+LOOKS = 10  # how often channels are looked at within the timeout
+WARN_AFTER = 8  # looks that a message is unacked for before the log tells
 
 
 class Unacked:
-    """Looks at consumers, and warns of messages that the broker is about to take back.
+    """Looks at subscriptions, and warns in the log of messages that the broker is about to take back.
 
     Args:
-        timeout: seconds that the broker waits for an ack; 0 for no end.
+        timeout: seconds that the broker waits for an ack; 0 if it waits for ever.
     """
 
     def __init__(self, timeout: float, clock: Any) -> None:
         self.timeout = timeout
-        self.consumers: WeakSet[Subscription] = WeakSet()
+        self.subscriptions: WeakSet[Subscription] = WeakSet()
         self.marks: WeakKeyDictionary[Channel, deque[int]] = WeakKeyDictionary()  # the last tag at each look
         self.told: WeakKeyDictionary[Channel, int] = WeakKeyDictionary()
         self.looking = LoopingCall(self.look)
         self.looking.clock = clock
 
-    def watch(self, consumer: Subscription) -> None:
-        self.consumers.add(consumer)
+    def watch(self, subscription: Subscription) -> None:
+        self.subscriptions.add(subscription)
         if self.timeout and not self.looking.running:
             self.looking.start(self.timeout / LOOKS, now=False)
 
@@ -47,9 +47,9 @@ class Unacked:
             self.looking.stop()
 
     def look(self) -> None:
-        for consumer in self.consumers:
-            if consumer.channel is not None:
-                self.look_at(consumer.channel, consumer.queue_name)
+        for subscription in self.subscriptions:
+            if subscription.channel is not None:
+                self.look_at(subscription.channel, subscription.queue_name)
 
     def look_at(self, channel: Channel, queue: str) -> None:
         marks = self.marks.setdefault(channel, deque(maxlen=WARN_AFTER))
@@ -69,7 +69,7 @@ class Unacked:
 
 
 def oldest_unsettled(channel: Channel) -> int:
-    """The tag of the first delivery that is neither acked nor rejected; if all are, that of the next to come."""
+    """The tag of the first delivery that is neither acked nor rejected; if there is none, that of the next delivery."""
     tag = channel.settled_to + 1
     while tag in channel.settled_above:
         tag += 1

@@ -67,11 +67,6 @@ class Method:
         """The four bytes that open the method's frame, as one number."""
         return self.class_id << 16 | self.method_id
 
-    @property
-    def has_nowait(self) -> bool:
-        """Whether the sender can ask not to be answered."""
-        return any(name == "nowait" for name, _ in self.fields)
-
 
 # class and number | method and number | arguments as name:type | "+" if content follows | "> who answers"
 TABLE = """
