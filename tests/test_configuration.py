@@ -20,6 +20,7 @@ from txservices.containers import ServiceContainer
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
 from txservices.serialization import FORMATS
+from txservices.standalone import blocking
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
 from txservices.wire.login import MECHANISMS
@@ -151,7 +152,7 @@ class Values(SynchronousTestCase):
 
     def test_lines(self) -> None:
         """A line has the key, the value, and what to write."""
-        for config, line in [
+        table: list[tuple[dict[str, Any], str]] = [
             ({"max_workers": "ten"}, "max_workers: 'ten' is no whole number from 0: write 10"),
             ({"max_workers": True}, "max_workers: true is no whole number from 0: write 10"),
             ({"prefetch_count": 70_000}, "prefetch_count: 70000 is no whole number from 0 to 65535: write 50"),
@@ -171,13 +172,14 @@ class Values(SynchronousTestCase):
                 {"AMQP_URI": None},
                 "AMQP_URI: null is no address of a broker: write amqp://guest:guest@localhost:5672/, or a list of such",
             ),
-        ]:
+        ]
+        for config, line in table:
             self.assertEqual(faults(config), [line])
 
     def test_secrets(self) -> None:
         """No line has a password in it, wherever it was written."""
         secret = {"password": "s3cret"}
-        for config in [
+        configs: list[dict[str, Any]] = [
             {"AMQP_URI": "http://u:s3cret@h/"},
             {"AMQP_URI": "amqp://u:s3cret/x@h/"},
             {"AMQP_URI": ["amqp://h", "amqp://u:s3cret@h:x/"]},
@@ -186,7 +188,8 @@ class Values(SynchronousTestCase):
             {"WEB_SERVER_ADDRESS": "http://u:s3cret@h:1"},
             *({name: secret} for name in KEYS if name not in ("LOGGING", "AMQP_URI")),
             *({name: [secret, "s3cret"]} for name in KEYS),
-        ]:
+        ]
+        for config in configs:
             (line,) = faults(config)
             self.assertNotIn("s3cret", line)
 
@@ -202,8 +205,8 @@ class Values(SynchronousTestCase):
 
     def test_own_serializer(self) -> None:
         """A serializer of one's own may be written and read."""
-        own = {"own": {"encoder": "a.b", "decoder": "a.c", "content_type": "t/x"}}
-        config = {"serializer": "own", "ACCEPT": ["own", "json"]}
+        own: dict[str, Any] = {"own": {"encoder": "a.b", "decoder": "a.c", "content_type": "t/x"}}
+        config: dict[str, Any] = {"serializer": "own", "ACCEPT": ["own", "json"]}
         self.assertEqual(faults({**config, "SERIALIZERS": own}), [])
         self.assertEqual(faults(config), ['Please register a serializer for "own" format'])
 
@@ -223,6 +226,8 @@ class Starts(SynchronousTestCase):
             lambda: Connections.from_config(WRONG, Clock()),
             lambda: ClusterRpcProxy(WRONG),
             lambda: event_dispatcher(WRONG),
+            lambda: blocking.ClusterRpcProxy(WRONG),
+            lambda: blocking.event_dispatcher(WRONG),
         ]:
             error = self.assertRaises(ConfigurationError, begin)
             starts = [line.partition(":")[0] for line in error.args]
@@ -261,7 +266,7 @@ class Unknown(SynchronousTestCase):
 
     def test_far(self) -> None:
         """Any other name is a service's own business."""
-        names = [
+        names: list[Any] = [
             "DATABASE_URI",
             "DB_URI",
             "TIMEOUT",

@@ -30,6 +30,12 @@ class TheConfig(TestCase):
         """What is wrong in a definition is a mistake of the user's."""
         self.assertRaises(ConfigurationError, Given(defines=("max_workers",)).config)
 
+    def test_values(self) -> None:
+        """All wrong values are one mistake, from wherever they come; an empty --broker is one of them."""
+        given = Given(self.path, "", ("HEARTBEAT=x", "RPC_TIMEOUT=.nan"))
+        lines = self.assertRaises(ConfigurationError, given.config).args
+        self.assertEqual([line.split()[0].rstrip(":") for line in lines], ["AMQP_URI", "RPC_TIMEOUT", "HEARTBEAT"])
+
 
 class WhatToType(TestCase):
     """Options for another command to come to the same broker."""

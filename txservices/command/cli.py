@@ -185,7 +185,7 @@ def show_config(given: Given) -> None:
     config = (given if given.path else evolve(given, path="config.yaml")).config()
     uri = configuration.AMQP_URI.of(config)
     if uri:
-        shown = [sanitize_url(one) for one in uri] if isinstance(uri, list) else sanitize_url(uri)
+        shown = [sanitize_url(one or "") for one in uri] if isinstance(uri, list) else sanitize_url(uri)
         config[configuration.AMQP_URI.name] = shown
     click.echo(yaml.safe_dump(config, default_flow_style=False, allow_unicode=True), nl=False)
 

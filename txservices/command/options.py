@@ -51,7 +51,7 @@ class Given:
         """The configuration that they give together. ``ConfigurationError`` if the file or any value is wrong."""
         config = settings.load(self.path) if self.path else {}
         config.update(settings.define(each) for each in self.defines)
-        if self.broker:
+        if self.broker is not None:  # an empty one is a mistake, and not the embedded broker
             config[configuration.AMQP_URI.name] = self.broker
         configuration.check(config)
         return config

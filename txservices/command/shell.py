@@ -84,7 +84,7 @@ def interact(given: Given, interface: str | None) -> None:
 
 def banner(given: Given, config: Mapping[str, Any]) -> str:
     uris = config[configuration.AMQP_URI.name]
-    broker = ", ".join(sanitize_url(uri) for uri in ([uris] if isinstance(uris, str) else uris))
+    broker = ", ".join(sanitize_url(uri or "") for uri in ([uris] if isinstance(uris, str) else uris))
     origin = " (from --config)" if given.path and not given.broker else ""
     return (
         f"txservices {__version__} shell, Python {sys.version.split()[0]} on {sys.platform}\n"

@@ -29,7 +29,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 
-from txservices import configuration
+from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.publish import Sending, send, unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
@@ -170,6 +170,7 @@ class BlockingProxy(Generic[P]):
     ) -> None:
         if timeout is not None:
             options["timeout"] = timeout
+        configuration.check(config)
         self.config = config
         self.key = key_of(config)
         self.caller = standalone.Caller.of(context_data)
@@ -281,6 +282,7 @@ class Dispatcher:
     """
 
     def __init__(self, config: Mapping[str, Any], **options: Any) -> None:
+        configuration.check(config)
         self.config = config
         self.key = key_of(config)
         self.sending = Sending.of(config, options)
@@ -308,7 +310,7 @@ class Dispatcher:
         if self.stopped:
             raise RuntimeError("this dispatcher has been stopped, and can't be used any more")
         properties, body = self.sending.write(self.serializers, event_data, {})
-        exchange = get_event_exchange(service_name, self.config).name
+        exchange = constants.EVENT_EXCHANGE_TEMPLATE.format(service_name)
         share = share_of(self.config, self.key)
 
         def release(outcome: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from txservices import constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.publish import Sending, send, unconfirmed_of
 from txservices.events import get_event_exchange
@@ -45,7 +46,7 @@ class Dispatcher:
         if not self.connections.running:
             self.connections.startService()
         properties, body = self.sending.write(self.serializers, event_data, {})
-        exchange = get_event_exchange(service_name, self.config).name
+        exchange = constants.EVENT_EXCHANGE_TEMPLATE.format(service_name)
         return send(self.connections, self.sending, exchange, event_type, properties, body, self)
 
     def stop(self) -> Deferred[None]:
