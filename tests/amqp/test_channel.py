@@ -198,7 +198,7 @@ class PublishTests(ChannelTestCase):
         """A publish is its method, header and body."""
         self.publish("a", mandatory=True)
         self.peer.sent()
-        ((_, content),) = self.peer.contents
+        ((_, content),) = self.peer.found
         self.assertEqual(content.args["mandatory"], True)
         self.assertEqual((content.body, content.properties), (b"body", {"message_id": "a"}))
 

@@ -101,9 +101,9 @@ class HeartbeatTests(SynchronousTestCase):
         peer.method(0, "connection.unblocked")
         for _ in range(19):
             peer.clock.advance(1)
-        self.assertFalse(peer.was_aborted)
+        self.assertFalse(peer.transport.aborted)
         peer.clock.advance(1)
-        self.assertTrue(peer.was_aborted)
+        self.assertTrue(peer.transport.aborted)
         peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(peer.clock.getDelayedCalls(), [])
 
@@ -112,9 +112,9 @@ class HeartbeatTests(SynchronousTestCase):
         peer = Peer(heartbeat=10)
         peer.protocol.makeConnection(peer.transport)
         for _ in range(4):
-            self.assertFalse(peer.was_aborted)
+            self.assertFalse(peer.transport.aborted)
             peer.clock.advance(5)
-        self.assertTrue(peer.was_aborted)
+        self.assertTrue(peer.transport.aborted)
         peer.sent()
         self.assertEqual(peer.heartbeats, 0)
         peer.protocol.connectionLost(Failure(ConnectionDone()))

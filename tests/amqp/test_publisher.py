@@ -60,7 +60,7 @@ class PublisherCase(SynchronousTestCase):
     def published(self) -> list[bytes]:
         """The messages that were sent since the last look, each under its own id."""
         names = [name for _, name, _ in self.peer.sent()]
-        contents = [content for _, content in self.peer.contents]
+        contents = [content for _, content in self.peer.found]
         self.assertNotIn("channel.close", names)
         for content in contents:
             self.assertEqual(content.properties["message_id"], content.body.decode())
@@ -70,7 +70,7 @@ class PublisherCase(SynchronousTestCase):
         """The messages sent since the last look, before which that channel was closed, having nothing to wait for."""
         to, name, _ = self.peer.sent()[0]
         self.assertEqual((to, name), (channel, "channel.close"))
-        bodies = [content.body for _, content in self.peer.contents[1:]]
+        bodies = [content.body for _, content in self.peer.found[1:]]
         self.peer.method(channel, "channel.close-ok")
         return bodies
 
@@ -135,7 +135,7 @@ class NackedTests(PublisherCase):
         second = self.next_channel()
         self.assertEqual(self.published(), [b"1"])
         (last,) = self.publish(b"3")
-        self.assertEqual(self.peer.contents[-1][0], second)
+        self.assertEqual(self.peer.found[-1][0], second)
         self.peer.method(second, "basic.ack", delivery_tag=2, multiple=True)
         self.successResultOf(nacked)
         self.successResultOf(last)
@@ -154,7 +154,7 @@ class NackedTests(PublisherCase):
         self.retired(self.channel)
         third = self.next_channel()
         self.assertEqual(self.published(), [b"2"])
-        self.assertEqual(self.peer.contents[-1][0], third)
+        self.assertEqual(self.peer.found[-1][0], third)
         for outcome in self.publisher.unconfirmed.values():
             outcome.done = lambda error: None
 
@@ -220,7 +220,7 @@ class NackedTests(PublisherCase):
             if number < RETIRING_MAX:
                 self.assertEqual([name for _, name, _ in sent], ["basic.publish"])
         self.assertEqual(sent[0][:2], (self.channel, "channel.close"))
-        self.assertEqual([content.body for _, content in self.peer.contents[1:]], [b"silent 0", b"nacked"])
+        self.assertEqual([content.body for _, content in self.peer.found[1:]], [b"silent 0", b"nacked"])
         self.assertEqual(len(self.publisher.retiring), RETIRING_MAX)
         for outcome in outcomes:
             outcome.addErrback(lambda failure: None)

@@ -1,60 +1,28 @@
-"""A client's side in a test's hands: methods to send as bytes, and what the broker writes as methods."""
+"""A client's side in a test's hands: a broker's ``Session`` is tested."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
+from tests.peer import FramePeer, content
 from txservices.broker.broker import Broker
 from txservices.broker.session import Session
-from txservices.wire import codec, frames
-from txservices.wire.spec import FRAME_METHOD, PROTOCOL_HEADER
+from txservices.wire.spec import PROTOCOL_HEADER
 
 
-class Transport(StringTransport):
-    """A string transport that can be aborted."""
-
-    aborted = False
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-
-
-class Client:
+class Client(FramePeer):
     """A connection to a broker on a clock. ``sent`` gives what has come since the last look."""
 
     def __init__(self, broker: Broker | None = None, trusted: bool = False) -> None:
         self.broker = broker or Broker(clock=Clock())
         self.clock = self.broker.clock
         self.session = Session(self.broker, trusted)
-        self.transport = Transport()
-        self.heartbeats = 0
-        self.found: list[tuple[int, frames.Content]] = []
-        self.assemblers: dict[int, frames.Assembler] = {}
-        self.reader = frames.FrameReader(self.take)
+        super().__init__(self.session)
         self.session.makeConnection(self.transport)
-
-    def take(self, kind: int, channel: int, payload: bytes) -> None:
-        if kind == frames.FRAME_HEARTBEAT:
-            self.heartbeats += 1
-            return
-        if channel not in self.assemblers:
-            self.assemblers[channel] = frames.Assembler(lambda content: self.found.append((channel, content)))
-        self.assemblers[channel].frame(kind, payload)
-
-    def contents(self) -> list[tuple[int, frames.Content]]:
-        """What the broker has written since the last look: (channel, method with all that belongs to it)."""
-        data = self.transport.value()
-        self.transport.clear()
-        self.found = []
-        self.reader.feed(data)
-        return self.found
-
-    def sent(self) -> list[tuple[int, str, dict[str, Any]]]:
-        """The same as (channel, method, arguments)."""
-        return [(channel, content.method.name, content.args) for channel, content in self.contents()]
 
     def names(self) -> list[str]:
         return [name for _, name, _ in self.sent()]
@@ -62,12 +30,6 @@ class Client:
     def bodies(self) -> list[bytes]:
         """The bodies of the messages that have come."""
         return [content.body for _, content in self.contents() if content.method.content]
-
-    def write(self, data: bytes) -> None:
-        self.session.dataReceived(data)
-
-    def method(self, channel: int, name: str, **arguments: Any) -> None:
-        self.write(method(channel, name, **arguments))
 
     def call(self, channel: int, name: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
         """Send a method; the first that comes back."""
@@ -113,14 +75,7 @@ class Client:
 
     def lose(self) -> None:
         """The connection is lost without a word."""
-        from twisted.internet.error import ConnectionLost
-        from twisted.python.failure import Failure
-
         self.session.connectionLost(Failure(ConnectionLost()))
-
-
-def method(channel: int, name: str, **arguments: Any) -> bytes:
-    return frames.frame(FRAME_METHOD, channel, codec.encode_method(name, **arguments))
 
 
 def publish(
@@ -131,5 +86,5 @@ def publish(
     mandatory: bool = False,
     **properties: Any,
 ) -> bytes:
-    payload = codec.encode_method("basic.publish", exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-    return frames.content_frames(channel, payload, codec.encode_properties(properties), body)
+    arguments = {"exchange": exchange, "routing_key": routing_key, "mandatory": mandatory}
+    return content(channel, "basic.publish", properties, body, **arguments)

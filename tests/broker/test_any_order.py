@@ -11,7 +11,8 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.broker.peer import Client, method, publish
+from tests.broker.peer import Client, publish
+from tests.peer import method
 from txservices.broker.broker import Broker
 from txservices.wire.spec import METHODS
 

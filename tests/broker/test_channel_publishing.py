@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.broker.channel_case import ChannelTestCase
-from tests.broker.peer import Client, method, publish
+from tests.broker.peer import Client, publish
+from tests.peer import method
 from txservices.wire import codec, frames
 
 

@@ -8,7 +8,8 @@ import struct
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.broker.peer import Client, method, publish
+from tests.broker.peer import Client, publish
+from tests.peer import method
 from txservices.broker import assemblers, session, vhost
 from txservices.broker.broker import Broker
 from txservices.wire import codec, frames, tables
