@@ -55,11 +55,6 @@ ITSELF: list[Any] = []
 ITSELF.append(ITSELF)
 
 
-def broken_iterable() -> Any:
-    yield 1
-    raise ValueError("in the middle")
-
-
 # A value, and what goes onto the wire for it.
 SAFE: list[tuple[Any, Any]] = [
     ("text", "text"),
@@ -68,17 +63,15 @@ SAFE: list[tuple[Any, Any]] = [
     (1.5, "1.5"),
     (None, "None"),
     (True, "True"),
-    (b"by", ["98", "121"]),
+    (b"by", "b'by'"),
     ((1, 2), ["1", "2"]),
     ([], []),
     ({1}, ["1"]),
     ({"k": Thing(), 2: [None]}, {"k": "<Thing>", "2": ["None"]}),
     ({(1, 2): 3}, {"['1', '2']": "3"}),
-    ((n for n in (1, 2)), ["1", "2"]),
     (Thing(), "<Thing>"),
     (Unspeakable(), "[__unicode__ failed]"),
     ([Unspeakable()], ["[__unicode__ failed]"]),
-    (broken_iterable(), "[__unicode__ failed]"),
     (ValueError("reason"), "reason"),
     (KeyError("missing"), "'missing'"),
 ]
@@ -97,18 +90,16 @@ class Safe(TestCase):
         json.dumps(safe_for_serialization(ITSELF))
 
     def test_deeper_than_the_limit(self) -> None:
-        """Containers are kept to the limit, as error's arguments go on the wire; what lies deeper goes as its text."""
+        """Containers are kept to the limit, as error's arguments go on the wire; what lies deeper is left out."""
         for wrap in (lambda value: [value], lambda value: {"k": value}):
             value: Any = "bottom"
             for _ in range(exceptions.SAFE_DEPTH_MAX + 1):
                 value = wrap(value)
-            inside, deepest = value, safe_for_serialization(value)
+            deepest = safe_for_serialization(value)
             for _ in range(exceptions.SAFE_DEPTH_MAX):
                 self.assertIs(type(deepest), type(value))
-                (inside,), (deepest,) = (
-                    each.values() if isinstance(each, dict) else each for each in (inside, deepest)
-                )
-            self.assertEqual(deepest, str(inside))
+                (deepest,) = deepest.values() if isinstance(deepest, dict) else deepest
+            self.assertEqual(deepest, exceptions.SAFE_CUT)
         self.assertEqual(serialize(ValueError(ITSELF))["exc_args"], [safe_for_serialization(ITSELF)])
 
 

@@ -35,7 +35,14 @@ from typing import Any, TypeVar
 
 E = TypeVar("E", bound=type[BaseException])
 
-SAFE_DEPTH_MAX = 20  # containers inside each other in an error's arguments; what is deeper goes as its text
+# How much of an error goes onto the wire. What is beyond is left out, with SAFE_CUT in its place: an error may hold
+# anything, a body of 100 MB or a structure without an end, and making it safe must not hold the reactor.
+SAFE_DEPTH_MAX = 20  # containers inside each other in one argument
+SAFE_NODES_MAX = 10_000  # values in all arguments together
+SAFE_TEXT_MAX = 1_048_576  # characters of all texts of the arguments together, and of the error's own text
+SAFE_CUT = "[…]"
+SHOWING_ARGUMENTS = (BaseException.__str__, KeyError.__str__)  # an error without a `__str__` of its own
+SAFE_FAILED = "[__unicode__ failed]"  # nameko's words, which callers may look for
 
 
 class ConfigurationError(Exception):
@@ -214,9 +221,11 @@ class UnserializableValueError(Exception):
     """A method's result that the serializer can't write."""
 
     def __init__(self, value: Any) -> None:
+        safe = Safe()
+        safe.value(value)  # looked at first: the text of a result of 100 MB would hold the reactor
         try:
-            self.repr_value = repr(value)
-        except Exception:
+            self.repr_value = f"{type(value).__name__} {SAFE_CUT}" if safe.full else repr(value)
+        except BaseException:  # a result's `__repr__` may raise anything, and the caller must be told
             self.repr_value = "[__repr__ failed]"
         super().__init__()  # without arguments, which would be as unserializable
 
@@ -295,31 +304,88 @@ def deserialize_to_instance(exc_type: E) -> E:
     return exc_type
 
 
-def safe_for_serialization(value: Any, depth: int = SAFE_DEPTH_MAX) -> Any:
-    """The value in what every serializer can write: text, and dicts and lists of it. Never raises."""
-    if isinstance(value, str):
-        return value
-    try:
-        if depth and isinstance(value, Mapping):
-            return {
-                str(safe_for_serialization(key, depth - 1)): safe_for_serialization(each, depth - 1)
-                for key, each in value.items()
-            }
-        if depth and isinstance(value, Iterable):
-            return [safe_for_serialization(each, depth - 1) for each in value]
-        return str(value)
-    except Exception:
-        return "[__unicode__ failed]"  # nameko's words, which callers may look for
+class Safe:
+    """Makes values safe for the wire until so many of them, or so many characters, have been taken."""
+
+    def __init__(self) -> None:
+        self.nodes = SAFE_NODES_MAX
+        self.characters = SAFE_TEXT_MAX
+
+    def value(self, value: Any, depth: int = SAFE_DEPTH_MAX) -> Any:
+        """The value in what every serializer can write: text, and dicts and lists of it. Never raises."""
+        self.nodes -= 1
+        try:
+            if isinstance(value, str):
+                return self.text(value)
+            if isinstance(value, (dict, list, tuple, set, frozenset)):
+                if depth == 0 or self.nodes <= 0:
+                    return SAFE_CUT
+                if isinstance(value, dict):
+                    return self.mapping(value, depth - 1)
+                return self.sequence(value, depth - 1)
+            if isinstance(value, (bytes, bytearray, memoryview)):
+                value = bytes(value[: self.characters])  # its text has a character for each byte at the least
+            return self.text(str(value))
+        except BaseException:  # SystemExit too: a `__str__` may raise anything, and an error must get to its caller
+            return SAFE_FAILED
+
+    @property
+    def full(self) -> bool:
+        """Whether something had to be left out, or would be next."""
+        return self.nodes <= 0 or self.characters <= 0
+
+    def mapping(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        safe = {}
+        for key, each in dict.items(value):
+            if self.nodes <= 0:
+                safe[SAFE_CUT] = SAFE_CUT
+                break
+            safe[str(self.value(key, depth))] = self.value(each, depth)
+        return safe
+
+    def sequence(self, value: Iterable[Any], depth: int) -> list[Any]:
+        safe = []
+        for each in value:
+            if self.nodes <= 0:
+                safe.append(SAFE_CUT)
+                break
+            safe.append(self.value(each, depth))
+        return safe
+
+    def text(self, text: str) -> str:
+        if len(text) <= self.characters:
+            self.characters -= len(text)
+            return text
+        cut = text[: self.characters] + SAFE_CUT
+        self.characters = 0
+        return cut
+
+
+def safe_for_serialization(value: Any) -> Any:
+    """The value in what every serializer can write: text, and dicts and lists of it. Never raises.
+
+    Dicts, lists, tuples and sets are walked, down to ``SAFE_DEPTH_MAX`` and up to ``SAFE_NODES_MAX`` values. Whatever
+    else is the text that ``str`` makes of it. There are ``SAFE_TEXT_MAX`` characters at most.
+    """
+    return Safe().value(value)
 
 
 def serialize(error: BaseException) -> dict[str, Any]:
-    """An error for the wire; ``deserialize`` is its way back."""
-    return {
-        "exc_type": type(error).__name__,
-        "exc_path": get_module_path(type(error)),
-        "exc_args": [safe_for_serialization(each) for each in error.args],
-        "value": safe_for_serialization(error),
-    }
+    """An error for the wire; ``deserialize`` is its way back. Never raises, whatever the error's class is like."""
+    kind = type(error)
+    try:
+        name, path, arguments = str(kind.__name__), get_module_path(kind), error.args
+    except BaseException:  # a class and its class may have properties of these names, which may raise anything
+        name, path, arguments = SAFE_FAILED, f"builtins.{SAFE_FAILED}", ()
+    if not isinstance(arguments, tuple):  # a class has an `args` of its own, for something else
+        arguments = BaseException.args.__get__(error)  # the error's, as Python has it
+    safe = Safe()
+    safe_arguments = safe.sequence(arguments, SAFE_DEPTH_MAX)
+    if safe.full and kind.__str__ in SHOWING_ARGUMENTS and not (len(arguments) == 1 and isinstance(arguments[0], str)):
+        text = f"{name} {SAFE_CUT}"  # Python would make a text of all of them
+    else:
+        text = safe_for_serialization(error)
+    return {"exc_type": name, "exc_path": path, "exc_args": safe_arguments, "value": text}
 
 
 def deserialize(data: Any) -> BaseException:

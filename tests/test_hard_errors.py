@@ -1,0 +1,141 @@
+"""Errors that are hard to write down: making them safe for the wire never raises, and has an end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase as TestCase
+
+from txservices.exceptions import (
+    SAFE_CUT,
+    SAFE_DEPTH_MAX,
+    SAFE_FAILED,
+    SAFE_NODES_MAX,
+    SAFE_TEXT_MAX,
+    UnserializableValueError,
+    serialize,
+)
+
+
+class Odd(Exception):
+    """Its ``args`` are something else."""
+
+    args = None  # type: ignore[assignment]  # what it is for
+
+
+class Raising(Exception):
+    """Whatever is asked of it raises."""
+
+    @property
+    def args(self) -> Any:
+        raise SystemExit("args")
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt("text")
+
+
+class RaisingClass(type):
+    """A class whose own name can't be had."""
+
+    @property
+    def __name__(cls) -> str:
+        raise SystemExit("name")
+
+
+class Nameless(Exception, metaclass=RaisingClass):
+    """One of that kind."""
+
+
+class Endless(list[int]):
+    """A list that never ends."""
+
+    def __iter__(self) -> Any:
+        return itertools.count()
+
+
+def undecodable() -> UnicodeDecodeError:
+    try:
+        (b"a" * 5_000_000 + b"\xff").decode()
+    except UnicodeDecodeError as error:
+        return error
+    raise AssertionError
+
+
+def deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def forever() -> Any:
+    while True:
+        yield 1
+
+
+# Errors that are hard to write down, and what their text begins with.
+HARD: list[tuple[BaseException, str]] = [
+    (Odd("a"), "a"),
+    (Raising(), SAFE_FAILED),
+    (Nameless("a"), "a"),
+    (undecodable(), "'utf-8' codec can't decode byte 0xff"),
+    (ValueError(b"x" * 5_000_000), f"ValueError {SAFE_CUT}"),
+    (ValueError(bytearray(5_000_000)), f"ValueError {SAFE_CUT}"),
+    (ValueError("x" * 20_000_000), "xxx"),
+    (ValueError(["x" * 1000] * 1_000_000), f"ValueError {SAFE_CUT}"),
+    (ValueError(*range(1_000_000)), f"ValueError {SAFE_CUT}"),
+    (ValueError({n: n for n in range(1_000_000)}), f"ValueError {SAFE_CUT}"),
+    (ValueError(deep(10_000)), ""),
+    (ValueError([[[[0] * 100] * 100] * 100] * 100), f"ValueError {SAFE_CUT}"),
+    (ValueError(Endless()), f"ValueError {SAFE_CUT}"),
+    (ValueError(forever()), "<generator object"),
+    (ValueError(iter([1])), "<list_iterator object"),
+    (ValueError("\ud800"), "\ud800"),
+    (KeyError({1: {2: {3}}}), "{1: {2: {3}}}"),
+]
+
+
+class Hard(TestCase):
+    """Errors that are large, deep, endless or refuse to be looked at."""
+
+    def test_bounds(self) -> None:
+        """Each is written, within the limits, and in less time than the watchdog would complain of."""
+        for error, text in HARD:
+            began = time.perf_counter()
+            written = serialize(error)
+            took = time.perf_counter() - began
+            self.assertTrue(written["value"].startswith(text), written["value"][:100])
+            self.assertLess(len(written["value"]), SAFE_TEXT_MAX + 10)
+            self.assertLess(len(json.dumps(written["exc_args"])), 7 * SAFE_TEXT_MAX)
+            self.assertLess(took, 1, written["value"][:100])
+
+    def test_cut(self) -> None:
+        """What is left out has a mark in its place."""
+        self.assertEqual(serialize(ValueError("x" * (SAFE_TEXT_MAX + 1)))["exc_args"], ["x" * SAFE_TEXT_MAX + SAFE_CUT])
+        many = serialize(ValueError(list(range(SAFE_NODES_MAX))))["exc_args"][0]
+        self.assertEqual((len(many), many[-1]), (SAFE_NODES_MAX, SAFE_CUT))
+        inner = serialize(ValueError(deep(SAFE_DEPTH_MAX + 5)))["exc_args"][0]
+        for _ in range(SAFE_DEPTH_MAX - 1):
+            (inner,) = inner
+        self.assertEqual(inner, [SAFE_CUT])
+
+    def test_within(self) -> None:
+        """At the limits nothing is left out."""
+        text = "x" * SAFE_TEXT_MAX
+        self.assertEqual(serialize(ValueError(text))["exc_args"], [text])
+        self.assertEqual(len(serialize(ValueError([0] * (SAFE_NODES_MAX - 1)))["exc_args"][0]), SAFE_NODES_MAX - 1)
+        self.assertNotIn(SAFE_CUT, json.dumps(serialize(ValueError(deep(SAFE_DEPTH_MAX - 1)))["exc_args"]))
+
+    def test_args_of_its_own(self) -> None:
+        """Where a class has an ``args`` of its own, those that the error was made with go out."""
+        self.assertEqual(serialize(Odd("a", 1))["exc_args"], ["a", "1"])
+
+    def test_unserializable(self) -> None:
+        """A result that can't be written is named by its type, if its text would be too long."""
+        self.assertEqual(str(UnserializableValueError({1: 2})), "Unserializable value: `{1: 2}`")
+        self.assertEqual(
+            str(UnserializableValueError([object] * 1_000_000)), f"Unserializable value: `list {SAFE_CUT}`"
+        )
