@@ -70,7 +70,7 @@ class Threads(Case):
         self.spawn("block", lambda service: variable.get(), setup_one=lambda: variable.set("mine") and None)
         self.assertEqual((await self.ended)[0], "mine")
 
-    async def test_abandoned(self) -> None:
+    async def test_aborted(self) -> None:
         """A thread that waits for the reactor gets an error when it is given up, and at every call from then on."""
         asked: Deferred[None] = Deferred()
         done: Deferred[list[Any]] = Deferred()

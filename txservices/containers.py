@@ -173,9 +173,9 @@ class ServiceContainer(Service):
                 self.close,
             ],
             kill=[
-                self.workers.close,
+                self.workers.cancel,
                 lambda: self.call_each("kill", self.entrypoints),
-                self.workers.abandon,
+                self.workers.abort,
                 lambda: self.call_each("kill", [*self.dependencies, *self.subextensions]),
                 self.close,
             ],
@@ -213,6 +213,10 @@ class ServiceContainer(Service):
         return list(configuration.ACCEPT.of(self.config) or [self.serializer])
 
     @property
+    def workers_aborted(self) -> bool:
+        return self.workers.aborted
+
+    @property
     def on_worker_ended(self) -> list[Callable[[WorkerContext, Any, ExcInfo | None], None]]:
         """Each is called with a worker, its result and its exc_info, when its dependencies are torn down."""
         return self.workers.on_ended
@@ -234,7 +238,7 @@ class ServiceContainer(Service):
         Raises ``ContainerBeingKilled`` when the service takes no more work; no error of the worker is raised here.
         """
         workers = self.workers
-        if workers.closed:
+        if workers.cancelled:
             raise ContainerBeingKilled()
         worker = WorkerContext(self, None, entrypoint, args, kwargs, context_data, handle_result)
         workers.spawn(worker)
@@ -319,21 +323,21 @@ class ServiceContainer(Service):
     async def drain(self) -> None:
         """Let workers finish, those that wait for their turn too, for as long as they may."""
         timeout = configuration.SHUTDOWN_TIMEOUT.of(self.config)
-        idle = self.workers.when_idle()
+        drained = self.workers.drain()
         if timeout is not None:
-            idle.addTimeout(timeout, self.clock)
+            drained.addTimeout(timeout, self.clock)
         try:
-            await idle
+            await drained
         except DeferredTimeout:
             log.warn(
                 "{service}: {running} workers were running and {waiting} waiting after {timeout} s and are given up",
                 service=self.service_name,
                 running=self.workers.running,
-                waiting=len(self.workers.waiting),
+                waiting=len(self.workers.queued),
                 timeout=timeout,
             )
-            await self.workers.abandon()
-        self.workers.close()
+            await self.workers.abort()
+        self.workers.cancel()
 
     async def call_each(self, method: str, extensions: Iterable[Extension]) -> None:
         """Call ``stop`` or ``kill`` of all at once. Errors are logged: the others have to end as well."""

@@ -34,7 +34,7 @@ from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError, IncorrectSignature
 from txservices.utils import new_id
 from txservices.utils.signatures import acceptance_of, members
-from txservices.utils.waiting import Unconfirmed
+from txservices.utils.waiting import Unconfirmed, Waiters
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -56,6 +56,7 @@ class Container(Protocol):
         shared_extensions: the shared extensions of this container, by their ``sharing_key``.
         max_workers: how many workers run at a time.
         parent_calls_tracked: how many call ids are sent along with a call, besides its own.
+        workers_aborted: whether workers may have been cancelled before they ended. They ack nothing then.
     """
 
     @property
@@ -79,7 +80,7 @@ class Container(Protocol):
     @property
     def parent_calls_tracked(self) -> int: ...
     @property
-    def workers(self) -> Any: ...
+    def workers_aborted(self) -> bool: ...
 
     def spawn_worker(
         self,
@@ -409,30 +410,22 @@ class ProviderCollector:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._providers: dict[Any, None] = {}  # in order
-        self._had_providers = False
-        self._left: list[Deferred[None]] = []
+        self._left: Waiters[None] = Waiters()
 
     def register_provider(self, provider: Any) -> None:
         """Called by a provider in its ``setup``."""
         self._providers[provider] = None
-        self._had_providers = True
 
     def unregister_provider(self, provider: Any) -> Deferred[None] | None:
         """Called by a provider in its ``stop``. A subclass may give a Deferred, for the provider to wait for."""
         self._providers.pop(provider, None)
         if not self._providers:
-            left, self._left = self._left, []
-            for waiter in left:
-                waiter.callback(None)
+            self._left.fire(None)
         return None
 
     def wait_for_providers(self) -> Deferred[None]:
         """Fires when no provider is left; at once if there never was one."""
-        if not self._providers:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred(lambda cancelled: self._left.remove(cancelled))
-        self._left.append(waiter)
-        return waiter
+        return self._left.wait() if self._providers else succeed(None)
 
     def stop(self) -> Deferred[None]:
         """See ``Extension.stop``."""

@@ -268,7 +268,7 @@ class QueueConsumer(SharedExtension):
         if not self.opened:
             return
         connections = amqp(self.container)
-        if self.container.workers.abandoned:  # they ack nothing; those that ended do when they are confirmed
+        if self.container.workers_aborted:  # they ack nothing; those that ended do when they are confirmed
             await connections.leaving.answered(connections.drain())
         else:
             drained = [consumer.drain() for consumer in self.opened]

@@ -1,6 +1,6 @@
 """Methods that block: each runs in a thread of the reactor's pool, and asks the reactor for what it can't do there.
 
-Threads.run -> [in a thread: the method -> in_reactor -> Threads.call, in the reactor -> what that gives] -> result
+Threads.run -> [in a thread: the method -> in_reactor -> Threads.call, in the reactor -> its result] -> result
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 from txservices.exceptions import ContainerBeingKilled
 from txservices.utils import default_reactor
 
-this_thread = threading.local()  # .threads: those of the container whose blocking method it runs
+this_thread = threading.local()  # .threads: the Threads of the container whose method runs in this thread
 
 
 def in_reactor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function in the reactor's thread, wait for what it gives, and give that or raise its error.
+    """Call a function in the reactor's thread, wait for its result, and return that or raise its error.
 
-    For the thread of a ``blocking`` method, where what a dependency injects can't be awaited. Raises
-    ``ContainerBeingKilled`` once the container has stopped waiting for its workers.
+    For the thread of a ``blocking`` method, where a Deferred can't be awaited. Raises ``ContainerBeingKilled`` once
+    the container has stopped waiting for its workers.
     """
     threads: Threads | None = getattr(this_thread, "threads", None)
     if threads is None:
         raise RuntimeError("in_reactor() waits, which only a method with blocking = True may: await elsewhere")
-    if threads.closed:  # a reactor that is joining its threads answers nobody
+    if threads.cancelled:  # the reactor may be joining its threads by now, and would never answer
         raise ContainerBeingKilled()
-    in_context = partial(copy_context().run, function)  # what it logs there is the worker's
+    in_context = partial(copy_context().run, function)  # in it log lines bear the worker's call id
     return blockingCallFromThread(default_reactor(), threads.call, in_context, args, kwargs)
 
 
@@ -40,15 +40,15 @@ class Threads:
     """The threads of one container's blocking methods.
 
     Attributes:
-        closed: whether they get an error for what they ask.
+        cancelled: whether the reactor takes no more calls from them: each gets an error.
     """
 
     def __init__(self) -> None:
-        self.closed = False
-        self.calls: set[Deferred[Any]] = set()  # what was asked and not answered yet
+        self.cancelled = False
+        self.calls: set[Deferred[Any]] = set()  # the calls that the reactor has not answered yet
 
     def run(self, method: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
-        """Call a method in a thread, with our context variables; fires with what it returns, or fails as it does."""
+        """Call a method in a thread, with our context variables. Fires with its result, or fails with its error."""
         reactor = default_reactor()
         context = copy_context()
         return deferToThreadPool(reactor, reactor.getThreadPool(), context.run, self.in_thread, method, args, kwargs)
@@ -61,8 +61,8 @@ class Threads:
             this_thread.threads = None
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Deferred[Any]:
-        """A thread's ``in_reactor``, here in the reactor's."""
-        if self.closed:
+        """The part of ``in_reactor`` that runs in the reactor's thread."""
+        if self.cancelled:
             raise ContainerBeingKilled()
         calling = maybeDeferred(function, *args, **kwargs)
         self.calls.add(calling)
@@ -72,14 +72,14 @@ class Threads:
             return result
 
         calling.addBoth(called)
-        if self.closed:  # by what the function did
+        if self.cancelled:  # by what the function did
             calling.cancel()
         return calling
 
-    def abandon(self) -> Deferred[None] | None:
-        """Cancel what they wait for; where that is something, fires when they have been told, in the next turn.
+    def abort(self) -> Deferred[None] | None:
+        """Cancel the calls that threads wait for. Fires in the next turn, when they know; None if there were no calls.
 
-        A thread can't be ended: it gets an error at its next ``in_reactor``.
+        A thread can't be ended: it goes on until its next ``in_reactor``, which raises an error.
         """
         calls = list(self.calls)
         for each in calls:
@@ -88,7 +88,7 @@ class Threads:
 
 
 def grow_pool(number: int) -> None:
-    """Have the reactor's pool grow: a thread for each worker, so that they never take those that look up names."""
+    """Have the reactor's pool grow by a thread for each worker: its own threads are left to look up host names."""
     if number:
         pool = default_reactor().getThreadPool()
         pool.adjustPoolsize(maxthreads=pool.max + number)

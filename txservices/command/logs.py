@@ -7,8 +7,8 @@ stdout under `txservices run`. The standard library's records of level INFO and 
 A line that a worker logs has its call id: after the namespace in a line of text, and as `call_id` in Twisted's events
 and in standard records, so that a format in LOGGING may use `%(call_id)s`. The id is taken from the context
 (contextvars) in which the line is logged. A method's context reaches through all its `await`s, into its thread if it is
-blocking, and into the callbacks of its calls, of its dispatched events and of the Deferred that it returns. A callback
-of any other Deferred runs in the context of whoever fires it, as always in Twisted.
+blocking, and into the callbacks of its calls and of its dispatched events. A callback of any other Deferred, also of
+one that the method returns, runs in the context of whoever fires it, as always in Twisted.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def wait_for_worker_idle(container: ServiceContainer, timeout: float = 10) -> De
 
     One that is still to come isn't waited for: ``entrypoint_waiter`` does that.
     """
-    return container.workers.when_idle().addTimeout(timeout, container.clock)
+    return container.workers.drain().addTimeout(timeout, container.clock)
 
 
 def assert_stops_raising(
