@@ -29,7 +29,13 @@ PURE = {
     "txservices.wire.frames",
     "txservices.wire.login",
     "txservices.wire.heartbeat",
+    "txservices.broker.bindings",
+    "txservices.broker.messages",
+    "txservices.broker.arguments",
+    "txservices.broker.queues",
     "txservices.broker.exchanges",
+    "txservices.broker.vhost",
+    "txservices.broker.assemblers",
 }
 
 

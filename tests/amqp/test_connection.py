@@ -13,8 +13,8 @@ from twisted.trial.unittest import TestCase
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.broker.broker import Broker, Sessions
 from txservices.broker.memory import brokers
+from txservices.broker.server import Broker, Sessions
 from txservices.exceptions import (
     BrokerRefused,
     ChannelClosedByBroker,

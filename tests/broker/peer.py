@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.peer import FramePeer, content
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.broker.session import Session
 from txservices.wire.spec import PROTOCOL_HEADER
 

@@ -20,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
 from tests import rabbitmq
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 
 Case = Callable[[BlockingChannel], Any]
 SAME_TEXT = re.compile("inequivalent arg|no queue|no exchange|unknown delivery tag|in use|not empty|vhost .* not found")

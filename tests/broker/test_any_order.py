@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.broker.peer import Client, publish
 from tests.peer import method
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.wire.spec import METHODS
 
 NAMES = ("", "q", "r", "x", "y", "t", "amq.topic", "amq.headers", "direct", "topic", "fanout", "headers")

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.broker.peer import Client
 from tests.broker.test_memory import Side
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 
 
 class UserTests(SynchronousTestCase):

@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 
 
 class ClientTestCase(TestCase):

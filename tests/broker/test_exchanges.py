@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txservices.broker.exchanges import Exchange, Topic, route
+from txservices.broker.bindings import Topic
+from txservices.broker.exchanges import Exchange, route
 from txservices.broker.queues import Queue
 
 # (binding key, routing keys that it takes, routing keys that it doesn't)

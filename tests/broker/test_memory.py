@@ -16,7 +16,7 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.broker import memory
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.broker.session import Session
 from txservices.exceptions import UndeliverableMessage
 from txservices.utils.address import parse_address

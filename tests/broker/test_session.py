@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.broker.peer import Client, publish
 from tests.peer import method
 from txservices.broker import assemblers, session, vhost
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.wire import codec, frames, tables
 from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS, PROTOCOL_HEADER
 

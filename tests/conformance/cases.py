@@ -12,8 +12,8 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from tests.services import Heard, Recorded, ServicesCase
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
+from txservices.broker.server import Broker
 from txservices.broker.vhost import VirtualHost
 from txservices.containers import ServiceContainer
 from txservices.events import event_handler

@@ -209,7 +209,7 @@ class Topology(EventCase):
             self.assertRegex(found.name, f"^{name}$")
             self.assertEqual((found.durable, found.auto_delete), (True, auto_delete), options)
             self.assertEqual((found.owner is not None, found.arguments), (exclusive, {}), options)
-            self.assertIn(("source.events", "type"), {(each.source.name, each.key) for each in found.incoming})
+            self.assertIn(("source.events", "type"), {(each.source, each.key) for each in found.incoming})
             await container.stop()
             for left in list(self.vhost.queues):
                 protocol = await self.bare.consuming.when_connected()

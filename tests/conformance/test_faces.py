@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from tests import processes
 from tests.conformance.cases import Case
 from tests.services import Heard
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.command import settings
 from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError

@@ -60,7 +60,7 @@ class Publishers(Case):
         await self.start(publishing(Publisher(exchange=QUEUE.exchange, declare=[QUEUE], routing_key="key")))
         exchange, queue = self.vhost.exchanges["x"], self.vhost.queues["q"]
         self.assertEqual((exchange.type, exchange.durable, queue.durable), ("direct", True, True))
-        self.assertIn(("x", "key"), {(each.source.name, each.key) for each in queue.incoming})
+        self.assertIn(("x", "key"), {(each.source, each.key) for each in queue.incoming})
         await (await self.cluster({"language": "en"})).publishing.tell({"a": "ø"}, {})
         (message,) = await self.take(QUEUE)
         self.assertEqual((message.exchange, message.routing_key), ("x", "key"))

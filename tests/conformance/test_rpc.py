@@ -253,4 +253,4 @@ class Topology(Case):
         await self.bare.publisher.declare(Queue("rpc-maths", RPC, "maths.*"))
         queue = self.vhost.queues["rpc-maths"]
         self.assertEqual((queue.durable, queue.auto_delete, queue.owner, queue.arguments), (True, False, None, {}))
-        self.assertEqual({each.source.name: each.key for each in queue.incoming}["nameko-rpc"], "maths.*")
+        self.assertEqual({each.source: each.key for each in queue.incoming}["nameko-rpc"], "maths.*")

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from tests import processes
 from tests.conformance.cases import JSON, Case, Waiting
 from tests.services import client_of
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.contextdata import Language
 from txservices.exceptions import RpcConnectionError, RpcTimeout
 from txservices.rpc import rpc

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests import processes
 from tests.conformance.cases import Case
 from tests.services import Heard
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.containers import ServiceContainer
 from txservices.contextdata import Language
 from txservices.events import event_handler

@@ -15,7 +15,7 @@ from txservices.amqp.channel import Publishing
 from txservices.amqp.entities import Queue
 from txservices.amqp.protocol import Protocol
 from txservices.broker import memory
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.broker.session import Session
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher, event_handler

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from tests.faults.conversations import HEARTBEAT, client, converse
 from tests.web.peer import Peer
 from txservices.broker import session as session_module
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.broker.session import Session
 from txservices.exceptions import FrameError
 from txservices.web.site import REQUEST_TIMEOUT, WebSite

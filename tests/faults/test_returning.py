@@ -18,8 +18,8 @@ from tests.rabbitmq import free_port
 from txservices.amqp import connection as connection_module
 from txservices.amqp.connections import Connections
 from txservices.amqp.endpoints import endpoint_for
-from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
+from txservices.broker.server import Broker
 from txservices.exceptions import BrokerUnreachable
 
 RECONNECTS = 1000 if FULL else 60

@@ -31,8 +31,8 @@ from tests.faults.scene import FULL
 from tests.services import numbers
 from txservices.amqp import connection as connection_module
 from txservices.amqp.endpoints import endpoint_for
-from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
+from txservices.broker.server import Broker
 from txservices.containers import ServiceContainer
 from txservices.events import event_handler
 from txservices.rpc import rpc

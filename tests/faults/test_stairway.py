@@ -23,8 +23,8 @@ from txservices.amqp import connection as connection_module
 from txservices.amqp.connections import Connections
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Exchange, Queue
-from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
+from txservices.broker.server import Broker
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher, event_handler
 from txservices.rpc import rpc

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests import processes, rabbitmq
 from tests.services import Heard, ServicesCase
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.contextdata import Language
 from txservices.events import EventDispatcher, event_handler
 from txservices.rpc import rpc

@@ -5,11 +5,11 @@ nothing when the process ends: "durable" and "persistent" are taken, compared an
 do (transactions, priority and quorum queues, direct reply-to, keys in CC) it refuses with AMQP's own error. Priorities
 of messages and of consumers are taken and have no effect.
 
-    memory -> broker        client and server joined inside the process, by bytes; users, virtual hosts, TCP
-    session -> channel      a client's connection: bytes, handshake, close; and one method per AMQP method
-    vhost                   exchanges and queues by name, a message's way through them
-    exchanges  queues  messages  arguments  assemblers
-                            pure: routing; turns and limits; a message's bytes; what is refused; frames to methods
+    bindings, messages <- arguments, queues <- exchanges <- vhost    pure: matching; a message's bytes; what is refused;
+                            turns and limits; routing; exchanges and queues by name, and a message's way through them
+    assemblers <- channel   frames to methods; one function for each AMQP method
+    session                 a client's connection: bytes, handshake, close
+    server <- memory        users, virtual hosts, TCP; client and server joined inside the process, by bytes
 
 A message is never decoded on its way: its header and body go out as the bytes that came in.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from txservices.broker.exchanges import TYPES
+from txservices.broker.bindings import TYPES
 from txservices.exceptions import AmqpError
 from txservices.wire.spec import ReplyCode
 

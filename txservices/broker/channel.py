@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from txservices.broker import messages
-from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Publishes
+from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Decoded, Publishes
 from txservices.broker.messages import Message
 from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
+from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError
 from txservices.utils import new_id
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, METHODS, ReplyCode
 from txservices.wire.tables import encode_shortstr
-
-if TYPE_CHECKING:
-    from txservices.broker.session import Session
 
 METHOD_ID = Struct(">HH")
 DELIVERY_TAG = Struct(">Q?")  # and whether it is redelivered: how they stand in basic.deliver and .get-ok
@@ -37,10 +35,28 @@ REPLY_TEXT_MAX = 255  # bytes of a short string
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
+class Connection(Protocol):
+    """What a channel asks of the connection that it is on: a ``Session``."""
+
+    vhost: VirtualHost
+    user: str
+    capabilities: dict[str, Any]  # the client's
+    frame_max: int
+    paused: bool  # the client reads too slowly
+    publishes: Decoded
+    unconfirmed: list[Channel]
+
+    def write(self, data: bytes) -> None: ...
+
+    def send(self, channel: int, method: str, **arguments: Any) -> None: ...
+
+    def forget(self, channel: Channel) -> None: ...
+
+
 class Channel:
     """A channel from its first frame to its last. It exists before it is open, to be told ``channel.open``."""
 
-    def __init__(self, number: int, session: Session) -> None:
+    def __init__(self, number: int, session: Connection) -> None:
         self.number = number
         self.session = session
         self.vhost = session.vhost

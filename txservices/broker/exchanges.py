@@ -1,187 +1,15 @@
-"""Routing key to queues: the four types of exchange, and exchanges bound to exchanges. Pure: no Twisted here.
+"""Routing key to queues: exchanges, and exchanges bound to exchanges. Pure: no Twisted here.
 
-    route(exchange, key, headers, find) -> exchange.match(key, headers) -> Queues, and Exchanges to go on from
-
-Each type is a way to keep bindings so that matching does not look at all of them: by key (direct), all (fanout), a
-tree of words (topic); headers alone are compared one by one. A match among ten thousand topic bindings takes no longer
-than one among ten.
+route(exchange, key, headers, find) -> exchange.match(key, headers) -> Queues, and Exchanges to go on from
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from attrs import field, frozen
-
-if TYPE_CHECKING:
-    from txservices.broker.queues import Queue
-
-Destination = Union["Queue", "Exchange"]
-Headers = Callable[[], Mapping[str, Any]]  # reads a message's headers, for the one type that wants them
-
-
-@frozen(eq=False)
-class Binding:
-    """What leads from an exchange to a queue, or to another exchange."""
-
-    source: Exchange = field(repr=lambda exchange: repr(exchange.name))
-    destination: Destination = field(repr=lambda destination: repr(destination.name))
-    key: str
-    arguments: Mapping[str, Any]
-
-
-class Matching(Protocol):
-    """How one type of exchange keeps its bindings, and finds those that take a message."""
-
-    def add(self, binding: Binding) -> None: ...
-
-    def remove(self, binding: Binding) -> None: ...
-
-    def match(self, key: str, headers: Headers) -> Iterable[Binding]: ...
-
-
-class Direct:
-    """The binding's key is the message's."""
-
-    def __init__(self) -> None:
-        self.by_key: dict[str, dict[Binding, None]] = {}
-
-    def add(self, binding: Binding) -> None:
-        self.by_key.setdefault(binding.key, {})[binding] = None
-
-    def remove(self, binding: Binding) -> None:
-        bindings = self.by_key[binding.key]
-        del bindings[binding]
-        if not bindings:
-            del self.by_key[binding.key]
-
-    def match(self, key: str, headers: Headers) -> Iterable[Binding]:
-        return self.by_key.get(key, ())
-
-
-class Unsorted:
-    """Keeps bindings in the order in which they came, for types that look at each."""
-
-    def __init__(self) -> None:
-        self.bindings: dict[Binding, None] = {}
-
-    def add(self, binding: Binding) -> None:
-        self.bindings[binding] = None
-
-    def remove(self, binding: Binding) -> None:
-        del self.bindings[binding]
-
-
-class Fanout(Unsorted):
-    """Every binding, whatever the key."""
-
-    def match(self, key: str, headers: Headers) -> Iterable[Binding]:
-        return self.bindings
-
-
-class Word:
-    """A place in the tree of topic bindings: the words that can follow, and the bindings that end here."""
-
-    __slots__ = ("bindings", "following", "parent", "word")
-
-    def __init__(self, word: str, parent: Word | None) -> None:
-        self.word = word
-        self.parent = parent
-        self.following: dict[str, Word] = {}
-        self.bindings: dict[Binding, None] = {}
-
-
-class Topic:
-    """Words with dots between them; in a binding ``*`` is any one word, ``#`` any number of them.
-
-    All places of the tree that the words so far can lead to are followed together, so that a pattern of many ``#``
-    costs its length and never a power of it.
-    """
-
-    def __init__(self) -> None:
-        self.root = Word("", None)
-
-    def add(self, binding: Binding) -> None:
-        place = self.root
-        for word in words(binding.key):
-            following = place.following.get(word)
-            if following is None:
-                following = place.following[word] = Word(word, place)
-            place = following
-        place.bindings[binding] = None
-
-    def remove(self, binding: Binding) -> None:
-        place = self.root
-        for word in words(binding.key):
-            place = place.following[word]
-        del place.bindings[binding]
-        while place.parent is not None and not place.bindings and not place.following:
-            del place.parent.following[place.word]
-            place = place.parent
-
-    def match(self, key: str, headers: Headers) -> Iterable[Binding]:
-        places = with_none({self.root: None})
-        for word in words(key):
-            reached: dict[Word, None] = {}
-            for place in places:
-                if place.word == "#":
-                    reached[place] = None  # takes this word too
-                for step in (word, "*"):
-                    if step in place.following:
-                        reached[place.following[step]] = None
-            places = with_none(reached)
-        return [binding for place in places for binding in place.bindings]
-
-
-def words(key: str) -> list[str]:
-    return key.split(".") if key else []
-
-
-def with_none(places: dict[Word, None]) -> dict[Word, None]:
-    """These places, and those that a ``#`` leads on to by taking no word."""
-    reached = dict(places)
-    todo = [place for place in places if "#" in place.following]
-    while todo:
-        place = todo.pop().following["#"]
-        reached[place] = None
-        if "#" in place.following:
-            todo.append(place)
-    return reached
-
-
-# x-match -> (whether all must agree or any, whether names that begin with "x-" count)
-X_MATCH = {"all": (all, False), "any": (any, False), "all-with-x": (all, True), "any-with-x": (any, True)}
-
-
-class ByHeaders(Unsorted):
-    """The binding's arguments agree with the message's headers: all of them, or any, as its ``x-match`` says."""
-
-    def match(self, key: str, headers: Headers) -> Iterable[Binding]:
-        values = headers()
-        return [binding for binding in self.bindings if agrees(binding.arguments, values)]
-
-
-def agrees(arguments: Mapping[str, Any], headers: Mapping[str, Any]) -> bool:
-    quantity, with_x = X_MATCH[arguments.get("x-match", "all")]
-    return quantity(
-        name in headers and (wanted is None or same(wanted, headers[name]))
-        for name, wanted in arguments.items()
-        if name != "x-match" and (with_x or not name.startswith("x-"))
-    )
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal as AMQP has it, where true is no number."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
-
-
-TYPES: dict[str, Callable[[], Matching]] = {
-    "direct": Direct,
-    "fanout": Fanout,
-    "topic": Topic,
-    "headers": ByHeaders,
-}
+from txservices.broker.bindings import TYPES, Binding, Destination, Headers
+from txservices.broker.queues import Queue
 
 
 class Exchange:
@@ -211,7 +39,7 @@ class Exchange:
         """Lead to ``destination``; the same binding a second time is one binding."""
         identity = (destination, key, in_order(arguments))
         if identity not in self.bindings:
-            binding = self.bindings[identity] = Binding(self, destination, key, arguments)
+            binding = self.bindings[identity] = Binding(self.name, destination, key, arguments)
             self.matching.add(binding)
             destination.incoming[binding] = None
 
@@ -251,9 +79,9 @@ def route(
         if not reached and exchange.alternate is not None and (alternate := find(exchange.alternate)) is not None:
             reached = [alternate]
         for destination in reached:
-            if not isinstance(destination, Exchange):
+            if isinstance(destination, Queue):
                 queues[destination] = None
-            elif destination not in seen:
+            elif isinstance(destination, Exchange) and destination not in seen:
                 seen.add(destination)
                 todo.append(destination)
     return list(queues), by_key_alone

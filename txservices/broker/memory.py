@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.broker.session import Session
 
 log = Logger()

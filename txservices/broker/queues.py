@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
-from txservices.broker.exchanges import Binding
+from txservices.broker.bindings import Binding
 from txservices.broker.messages import Message
 from txservices.wire.tables import encode_shortstr
 

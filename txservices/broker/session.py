@@ -12,11 +12,11 @@ answers wait, nothing more is read from it either; heartbeats then find out whet
 from __future__ import annotations
 
 from platform import python_version
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -38,9 +38,6 @@ from txservices.wire.spec import (
     PROTOCOL_HEADER,
     ReplyCode,
 )
-
-if TYPE_CHECKING:
-    from txservices.broker.broker import Broker
 
 log = Logger()
 
@@ -82,8 +79,22 @@ HARD = frozenset(
 )
 
 
+class Host(Protocol):
+    """What a session asks of the broker that it is a connection to."""
+
+    clock: Any
+
+    def accepts(self, user: str, password: str) -> bool: ...
+
+    def find_vhost(self, name: str, trusted: bool) -> VirtualHost: ...
+
+    def add(self, session: Session) -> None: ...
+
+    def remove(self, session: Session) -> None: ...
+
+
 @implementer(IPushProducer)
-class Session(Protocol):
+class Session(protocol.Protocol):
     """A connection, from its first byte to its last.
 
     Args:
@@ -93,7 +104,7 @@ class Session(Protocol):
 
     transport: Any  # what both TCP and memory have is in no one interface
 
-    def __init__(self, broker: Broker, trusted: bool = False) -> None:
+    def __init__(self, broker: Host, trusted: bool = False) -> None:
         self.broker = broker
         self.trusted = trusted
         self.user = ""
@@ -339,7 +350,7 @@ class Session(Protocol):
         if not self.expects:
             self.vhost.forget_owner(self)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
         self.closing = self.discarding = True
         self.cancel_timeout()
         self.heartbeat.stop()

@@ -17,7 +17,8 @@ from twisted.logger import Logger
 
 from txservices.broker import messages
 from txservices.broker.arguments import COMPARED, check_exchange, check_queue, require_same
-from txservices.broker.exchanges import X_MATCH, Destination, Exchange, route
+from txservices.broker.bindings import X_MATCH, Destination
+from txservices.broker.exchanges import Exchange, route
 from txservices.broker.messages import Message
 from txservices.broker.queues import Entry, Queue
 from txservices.exceptions import AmqpError, FrameError
@@ -197,8 +198,9 @@ class VirtualHost:
     def unbind_all(self, destination: Destination) -> None:
         """Undo all bindings to something that is going."""
         for binding in list(destination.incoming):
-            binding.source.unbind(destination, binding.key, binding.arguments)
-            self.after_unbind(binding.source)
+            source = self.exchanges[binding.source]
+            source.unbind(destination, binding.key, binding.arguments)
+            self.after_unbind(source)
         self.routes.clear()
 
     def after_unbind(self, exchange: Exchange) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from txservices import configuration
-from txservices.broker.broker import Broker
 from txservices.broker.memory import brokers
+from txservices.broker.server import Broker
 from txservices.command import probe
 from txservices.exceptions import ConfigurationError
 from txservices.utils.address import BROKER_ADDRESS, host_and_port

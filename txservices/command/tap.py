@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from txservices import configuration
-from txservices.broker.broker import Broker
+from txservices.broker.server import Broker
 from txservices.command import announce, exits, loading, logs
 from txservices.command.broker import EMBEDDED, close, embedded_address, listen, neighbour
 from txservices.command.options import Given, command_to_type

@@ -1,4 +1,4 @@
-"""The broker: who may come in, which virtual hosts there are, and the door at which connections arrive."""
+"""The server: who may come in, which virtual hosts there are, and where connections arrive."""
 
 from __future__ import annotations
 
