@@ -1,16 +1,16 @@
-"""For who tests services: helpers that call one method, and services started on a broker of the test's own.
+"""Helpers for those who test services: call a single method, or start services on a broker in memory.
 
-    services    call a method, wait for one, leave parts out: entrypoint_hook, entrypoint_waiter, worker_factory, …
-    waiting     wait_for_call
-    utils       what tests look for in a container, and values that equal many
-    doubles     what stands in the place of a dependency
-    stage       services of one test, on a broker, a web server and connections in memory
+    services    entrypoint_hook, entrypoint_waiter, worker_factory, …: call a method, wait for one, replace dependencies
+    waiting     wait_for_call: wait until a method of any object is called
+    utils       small helpers, most of them nameko's: get_extension, wait_for_worker_idle, AnyInstanceOf, …
+    doubles     the doubles that take the place of dependencies
+    stage       ``Stage``: services for one test, with broker, web server and connections in memory
     case        ``TestCase``: trial's, with a stage
-    rabbit      RabbitMQ's management
+    rabbit      a client of RabbitMQ's management
     websocket   a client of ``web.websocket``
-    pytest      nameko's fixtures, over a stage
+    pytest      nameko's fixtures, on a stage
 
-Import ``TestCase`` from here, the rest from its module.
+Import ``TestCase`` from here, and everything else from its module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["TestCase"]
 
 
 def __getattr__(name: str) -> Any:
-    """``TestCase`` when it is asked for: pytest loads its plugin, and this, in suites that use neither."""
+    """Import ``TestCase`` when it is first used: pytest loads this package even in suites that do not use it."""
     if name != "TestCase":
         raise AttributeError(name)
     from txservices.testing.case import TestCase

@@ -1,4 +1,4 @@
-"""trial's ``TestCase`` with a ``Stage``: services for one test, and a clean reactor after it."""
+"""trial's ``TestCase`` with a ``Stage``: it starts services for one test, and leaves a clean reactor behind."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from txservices.containers import ServiceContainer
 from txservices.standalone.rpc import ClusterProxy
 from txservices.testing.stage import Stage, WebSession
 
+__all__ = ["TestCase"]
+
 
 class TestCase(unittest.TestCase):
-    """Starts services on a broker of the test's own, in milliseconds, and stops them when it ends.
+    """Starts services on a broker in memory, within milliseconds, and stops them when the test ends.
 
         class GreetingTests(TestCase):
             async def test_hello(self):
@@ -21,17 +23,17 @@ class TestCase(unittest.TestCase):
                 cluster = await self.cluster()
                 self.assertEqual(await cluster.greeting.hello("world"), "Hello, world!")
 
-    As always with trial, an error that is logged fails the test: ``flushLoggedErrors`` is for one that is expected.
+    As always with trial, a logged error fails the test, unless the test calls ``flushLoggedErrors`` for it.
 
     Attributes:
-        stage: what has it all; see ``testing.stage``.
-        config: what the services have.
+        stage: the ``Stage`` of this test, which can do more than the methods here.
+        config: the configuration of its services.
     """
 
     timeout = 30
 
     def setUp(self) -> None:
-        """A subclass with its own calls this one."""
+        """Make the stage. A subclass with its own ``setUp`` has to call this one."""
         self.stage = Stage()
         self.addCleanup(self.stage.stop)
 
@@ -40,21 +42,21 @@ class TestCase(unittest.TestCase):
         return self.stage.config
 
     def container(self, service_cls: type[Any], **config: Any) -> ServiceContainer:
-        """A container that is yet to be started: to replace dependencies, or restrict entrypoints."""
+        """A container that is not started, so that dependencies can be replaced or entrypoints restricted first."""
         return self.stage.container(service_cls, {**self.config, **config})
 
     async def start(self, *service_classes: type[Any], **config: Any) -> list[ServiceContainer]:
-        """Their containers, started. Keywords are keys of the configuration."""
+        """Start services and return their containers. Keywords are keys of the configuration."""
         return await self.stage.start(*service_classes, **config)
 
     async def cluster(self, *args: Any, **options: Any) -> ClusterProxy:
-        """A standalone proxy of all services."""
+        """A proxy of all services, as of ``standalone.rpc.ClusterRpcProxy``, whose arguments it takes."""
         return await self.stage.cluster(*args, **options)
 
     def dispatch(self, service_name: str, event_type: str, event_data: Any = None) -> Deferred[None]:
-        """Dispatch an event in a service's name. Fires when the broker has it, which is before it is handled."""
+        """Dispatch an event in a service's name. Fires when the broker has it; it may not be handled yet."""
         return self.stage.dispatch(service_name, event_type, event_data)
 
     def web_session(self) -> WebSession:
-        """An HTTP client of the services: treq's, in memory."""
+        """An HTTP client for the services: treq's, in memory."""
         return self.stage.web_session()

@@ -1,4 +1,4 @@
-"""What stands in the place of a dependency in a test: a ``MagicMock``, which waits where the dependency would.
+"""Doubles of dependencies: a ``MagicMock``, which gives Deferreds where the dependency would give them.
 
 service = worker_factory(ServiceX)
 service.y.method.return_value = 3
@@ -17,22 +17,24 @@ from txservices.extensions import DependencyProvider
 from txservices.messaging import Publisher
 from txservices.rpc import ClusterRpc
 
+__all__ = ["DeferredMock", "ProxyMock", "double_of"]
+
 GIVE_DEFERREDS = (ClusterRpc, EventDispatcher, Publisher)
-AT_ONCE = {"call_async"}  # of a proxy's methods: gives an RpcReply
+AT_ONCE = {"call_async"}  # attributes of a proxy's method that give no Deferred, but an RpcReply
 
 
 class ProxyMock(MagicMock):
-    """A ``MagicMock`` of a proxy: ``options(...)`` of a method gives that method, as it does on a real one."""
+    """A ``MagicMock`` of a proxy: ``method.options(...)`` gives the method itself."""
 
-    def _get_child_mock(self, /, **options: Any) -> Any:  # unittest.mock's hook for this
-        is_method = self._mock_new_parent is not None  # of the proxy itself `options` would be a method's name
+    def _get_child_mock(self, /, **options: Any) -> Any:  # unittest.mock calls this to make an attribute
+        is_method = self._mock_new_parent is not None  # on the proxy itself, `options` is the name of a method
         if is_method and options.get("name") == "options":
             return MagicMock(return_value=self, **options)
         return super()._get_child_mock(**options)
 
 
 class DeferredMock(ProxyMock):
-    """One whose calls give Deferreds: of its return value, or failed with its ``side_effect``."""
+    """A ``ProxyMock`` that gives Deferreds: they fire with its ``return_value``, or fail with its ``side_effect``."""
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         try:
@@ -48,6 +50,6 @@ class DeferredMock(ProxyMock):
 
 
 def double_of(provider: DependencyProvider, service_cls: type[Any]) -> MagicMock:
-    """A double for what ``provider`` injects. In a service with ``blocking = True`` calls give values."""
+    """A double for what ``provider`` injects. In a service with ``blocking = True`` it gives values, not Deferreds."""
     waits = isinstance(provider, GIVE_DEFERREDS) and not getattr(service_cls, "blocking", False)
     return DeferredMock() if waits else ProxyMock()

@@ -1,14 +1,15 @@
 """nameko's fixtures for pytest suites, over a ``Stage``. The reactor runs in a thread of its own.
 
-    async def test_x(container_factory, rabbit_config):     # runs in the reactor's thread
+    async def test_x(container_factory, rabbit_config):     # this test runs in the reactor's thread
         container = container_factory(ServiceX, rabbit_config)
         await container.start()
 
-    def test_y(container_factory, rabbit_config, run):      # runs in pytest's, and waits
+    def test_y(container_factory, rabbit_config, run):      # this one runs in pytest's thread and waits
         container = container_factory(ServiceX, rabbit_config)
         run(container.start)
 
-pytest loads this in every suite where txservices is installed: so what it needs is imported by the fixtures.
+pytest loads this module in every suite where txservices is installed. So the fixtures import what they need, and the
+module imports almost nothing.
 """
 
 from __future__ import annotations
@@ -28,37 +29,60 @@ if TYPE_CHECKING:
     from txservices.testing.stage import Stage, WebSession
     from txservices.testing.utils import ResourcePipeline
 
-TIMEOUT = 120  # seconds for a test, or for one `run`; as many as trial's
-AMQP_URI = "pyamqp://guest:guest@localhost:5672/"  # where --rabbit-api-uri is given and --amqp-uri is not
-VHOST = "nameko_test_{}"  # ten letters: what clears up after a killed run knows them by that
+__all__ = [
+    "amqp_uri",
+    "container_factory",
+    "empty_config",
+    "get_message_from_queue",
+    "mock_container",
+    "predictable_call_ids",
+    "rabbit_config",
+    "rabbit_manager",
+    "rabbit_ssl_config",
+    "rabbit_ssl_options",
+    "rabbit_ssl_uri",
+    "rabbit_uri",
+    "run",
+    "runner_factory",
+    "stage",
+    "vhost_pipeline",
+    "web_config",
+    "web_config_port",
+    "web_session",
+    "websocket",
+]
+
+TIMEOUT = 120  # seconds for a test, or for one `run`; trial has the same
+AMQP_URI = "pyamqp://guest:guest@localhost:5672/"  # used if --rabbit-api-uri is given and --amqp-uri is not
+VHOST = "nameko_test_{}"  # and ten letters; a script can find and delete those of a killed run by this name
 
 Run = Callable[..., Any]
 
 
 def key_and_value(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE``, of which the value is YAML; a key alone is true."""
+    """Key and value of ``KEY=VALUE``, whose value is YAML. The value of a key alone is True."""
     import yaml
 
     key, equals, value = text.strip().partition("=")
     return key, yaml.safe_load(value) if equals else True
 
 
-# option, its other name -> what argparse is to know of it. nameko's names.
+# names of an option, which are nameko's -> arguments for argparse
 OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
     ("--amqp-uri", "--rabbit-amqp-uri"): {
         "dest": "txservices_amqp_uri",
-        "help": "a broker for the tests, in place of one in memory for each; its vhost is used as it is, unless"
-        " --rabbit-api-uri is given",
+        "help": "a broker for the tests; by default each test has a broker in memory. Its vhost is used as it is,"
+        " unless --rabbit-api-uri is given",
     },
     ("--rabbit-api-uri", "--rabbit-ctl-uri"): {
         "dest": "txservices_api_uri",
-        "help": "that broker's management, http://guest:guest@localhost:15672: each test gets a vhost of its own",
+        "help": "that broker's management, as http://guest:guest@localhost:15672: each test gets its own vhost",
     },
     ("--amqp-ssl-port",): {
         "dest": "txservices_ssl_port",
         "type": int,
         "default": 5671,
-        "help": "that broker's port for TLS, for rabbit_ssl_config (5671)",
+        "help": "that broker's port for TLS, for rabbit_ssl_config (default: 5671)",
     },
     ("--amqp-ssl-option",): {
         "dest": "txservices_ssl_options",
@@ -70,13 +94,13 @@ OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
             ("certfile", "certs/clientcert.pem"),
             ("keyfile", "certs/clientkey.pem"),
         ],
-        "help": "what AMQP_SSL has there: ca_certs, certfile and keyfile (certs/cacert.pem, clientcert.pem,"
-        " clientkey.pem); may be given several times",
+        "help": "a key of AMQP_SSL in rabbit_ssl_config: ca_certs, certfile or keyfile (default: certs/cacert.pem,"
+        " clientcert.pem, clientkey.pem). Can be given several times",
     },
     ("--blocking-detection",): {
         "dest": "txservices_blocking_detection",
         "action": "store_true",
-        "help": "a test in which the reactor is held for more than a second fails, with the stack of what held it",
+        "help": "fail a test that blocks the reactor for more than a second, with the stack of the code that did",
     },
 }
 
@@ -87,7 +111,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         try:
             group.addoption(*names, **details)
         except ValueError:
-            pass  # nameko is installed beside this, and has the option
+            pass  # nameko is installed too, and has added the option
 
 
 def option(config: pytest.Config, name: str) -> Any:
@@ -100,13 +124,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class BlockingDetection:
-    """Fails a test during which the watchdog has said who holds the reactor. In place of eventlet's detection."""
+    """Fails a test during which the watchdog logged that the reactor is blocked. nameko has eventlet's detection."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
 
     def observe(self, event: Any) -> None:
-        """Called with everything that is logged, in any thread."""
+        """Keep the watchdog's messages. Called with every logged event, in any thread."""
         if event.get("log_namespace") == "txservices.watchdog" and "stack" in event:
             from twisted.logger import formatEvent
 
@@ -114,7 +138,7 @@ class BlockingDetection:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
-        """Watch the reactor, from when there is one."""
+        """Watch the reactor from the moment that it runs."""
         run = yield
         if fixturedef.argname == "run":
             from twisted.internet import reactor
@@ -138,7 +162,7 @@ class BlockingDetection:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run an ``async def`` test that has one of these fixtures."""
+    """Run an ``async def`` test that uses one of these fixtures."""
     if "run" not in pyfuncitem.fixturenames or not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
@@ -149,7 +173,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """``run(function, *args)`` calls it in the reactor's thread, waits for what it gives, and gives or raises that."""
+    """``run(function, *args)`` calls it in the reactor's thread, waits, and returns its result or raises its error."""
     from twisted.internet.defer import maybeDeferred
 
     from txservices.standalone.reactor_thread import in_reactor
@@ -166,11 +190,11 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def rabbit_manager(request: pytest.FixtureRequest, run: Run) -> Client:
-    """RabbitMQ's management, as ``--rabbit-api-uri`` names it: ``await rabbit_manager.get_queues(vhost)``."""
+    """A client of the management at ``--rabbit-api-uri``: ``await rabbit_manager.get_queues(vhost)``."""
     uri = option(request.config, "api_uri")
     if not uri:
         raise pytest.UsageError(
-            "rabbit_manager is RabbitMQ's management: give its address, as in"
+            "rabbit_manager needs RabbitMQ's management: give its address, as in"
             " --rabbit-api-uri http://guest:guest@localhost:15672"
         )
     from txservices.testing.rabbit import Client
@@ -180,7 +204,7 @@ def rabbit_manager(request: pytest.FixtureRequest, run: Run) -> Client:
 
 @pytest.fixture(scope="session")
 def vhost_pipeline(request: pytest.FixtureRequest, run: Run, rabbit_manager: Client) -> Iterator[ResourcePipeline[str]]:
-    """Virtual hosts, made ahead of time: ``async with vhost_pipeline.get() as vhost``."""
+    """Makes virtual hosts ahead of time: ``async with vhost_pipeline.get() as vhost``."""
     import random
     import string
 
@@ -197,7 +221,7 @@ def vhost_pipeline(request: pytest.FixtureRequest, run: Run, rabbit_manager: Cli
         await rabbit_manager.set_vhost_permissions(vhost, username, ".*", ".*", ".*")
         return vhost
 
-    @retry(for_exceptions=HTTPError)  # a broker that has much to do may say 500, and have deleted it the next time
+    @retry(for_exceptions=HTTPError)  # a busy broker may answer 500, and delete the virtual host all the same
     async def destroy(vhost: str) -> None:
         try:
             await rabbit_manager.delete_vhost(vhost)
@@ -211,7 +235,7 @@ def vhost_pipeline(request: pytest.FixtureRequest, run: Run, rabbit_manager: Cli
 
 @contextmanager
 def entered(run: Run, context: Any) -> Iterator[Any]:
-    """An asynchronous context, for a plain ``with``."""
+    """Use an asynchronous context manager in a plain ``with``."""
     value = run(context.__aenter__)
     try:
         yield value
@@ -221,7 +245,7 @@ def entered(run: Run, context: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def stage(request: pytest.FixtureRequest, run: Run) -> Iterator[Stage]:
-    """The test's ``txservices.testing.stage.Stage``; all that it started ends with the test."""
+    """The test's ``txservices.testing.stage.Stage``. Everything that it started ends with the test."""
     from txservices.testing.stage import Stage
 
     with ExitStack() as ending:
@@ -236,7 +260,7 @@ def stage(request: pytest.FixtureRequest, run: Run) -> Iterator[Stage]:
 
 @pytest.fixture
 def rabbit_config(stage: Stage) -> dict[str, Any]:
-    """A configuration with the test's broker; also the ``username`` and the ``vhost`` there."""
+    """A configuration with the address of the test's broker, and also its ``username`` and ``vhost``."""
     from txservices.utils.address import parse_address
 
     address = parse_address(stage.config["AMQP_URI"])
@@ -245,29 +269,29 @@ def rabbit_config(stage: Stage) -> dict[str, Any]:
 
 @pytest.fixture
 def rabbit_uri(rabbit_config: dict[str, Any]) -> str:
-    """Where the test's broker is."""
+    """The address of the test's broker."""
     uri: str = rabbit_config["AMQP_URI"]
     return uri
 
 
 @pytest.fixture
 def amqp_uri(rabbit_uri: str) -> str:
-    """The same, by the name that nameko 2 has for it."""
+    """The same as ``rabbit_uri``, under nameko 2's name."""
     return rabbit_uri
 
 
 @pytest.fixture
 def rabbit_ssl_options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """``AMQP_SSL``, of every ``--amqp-ssl-option``."""
+    """The value of ``AMQP_SSL``: each ``--amqp-ssl-option``."""
     return dict(option(request.config, "ssl_options"))
 
 
 @pytest.fixture
 def rabbit_ssl_uri(request: pytest.FixtureRequest, rabbit_uri: str) -> str:
-    """Where the test's broker is to be had over TLS: at ``--amqp-ssl-port``."""
+    """The address of the test's broker for TLS, with the port ``--amqp-ssl-port``."""
     parts = urlsplit(rabbit_uri)
     if parts.scheme == "memory":
-        raise pytest.UsageError("a broker in memory has no TLS: give --amqp-uri, and --amqp-ssl-port if it isn't 5671")
+        raise pytest.UsageError("a broker in memory has no TLS: give --amqp-uri, and --amqp-ssl-port unless it is 5671")
     place = parts.netloc.removesuffix(f":{parts.port}")
     return parts._replace(netloc=f"{place}:{option(request.config, 'ssl_port')}").geturl()
 
@@ -276,7 +300,7 @@ def rabbit_ssl_uri(request: pytest.FixtureRequest, rabbit_uri: str) -> str:
 def rabbit_ssl_config(
     rabbit_config: dict[str, Any], rabbit_ssl_uri: str, rabbit_ssl_options: dict[str, Any]
 ) -> dict[str, Any]:
-    """``rabbit_config`` over TLS."""
+    """``rabbit_config`` with TLS."""
     return {**rabbit_config, "AMQP_URI": rabbit_ssl_uri, "AMQP_SSL": rabbit_ssl_options}
 
 
@@ -297,13 +321,13 @@ def web_config_port(web_config: dict[str, Any]) -> int:
 
 @pytest.fixture
 def web_session(stage: Stage) -> WebSession:
-    """treq's client of the test's services, in memory."""
+    """treq's client for the test's services, in memory."""
     return stage.web_session()
 
 
 @pytest.fixture
 def websocket(stage: Stage) -> Callable[[], Any]:
-    """``socket = await websocket()`` is a client of the test's services: a ``testing.websocket.VirtualSocket``."""
+    """``socket = await websocket()`` opens a WebSocket to the services, a ``testing.websocket.VirtualSocket``."""
     from txservices.testing.websocket import open_socket
 
     return lambda: open_socket(stage.web_endpoint(), stage.config["WEB_SERVER_ADDRESS"])
@@ -314,19 +338,19 @@ def websocket(stage: Stage) -> Callable[[], Any]:
 
 @pytest.fixture
 def container_factory(stage: Stage) -> Callable[..., Any]:
-    """``container_factory(service_cls, config)`` makes a container, and it is killed when the test ends."""
+    """``container_factory(service_cls, config)`` makes a container. It is killed when the test ends."""
     return stage.container
 
 
 @pytest.fixture
 def runner_factory(stage: Stage) -> Callable[..., Any]:
-    """``runner_factory(config, *service_classes)`` makes a runner, and it is killed when the test ends."""
+    """``runner_factory(config, *service_classes)`` makes a runner. It is killed when the test ends."""
     return stage.runner
 
 
 @pytest.fixture
 def get_message_from_queue(stage: Stage) -> Callable[..., Any]:
-    """``await get_message_from_queue(queue)`` takes a message out: it has ``payload``, ``headers``, ``properties``."""
+    """``await get_message_from_queue(queue)`` takes a message, with ``payload``, ``headers`` and ``properties``."""
     return stage.get_message
 
 
@@ -338,7 +362,7 @@ def empty_config() -> dict[str, Any]:
 
 @pytest.fixture
 def mock_container(empty_config: dict[str, Any]) -> Mock:
-    """A double of a container, to which extensions can be bound."""
+    """A double of a container. Extensions can be bound to it."""
     from txservices.constants import DEFAULT_MAX_WORKERS, DEFAULT_SERIALIZER
     from txservices.containers import ServiceContainer, SharedServices
 
@@ -355,7 +379,7 @@ def mock_container(empty_config: dict[str, Any]) -> Mock:
 
 @pytest.fixture
 def predictable_call_ids() -> Iterator[Mock]:
-    """Call ids end in 0, 1, 2, … instead of what is unique."""
+    """Make call ids end in 0, 1, 2, … instead of unique texts."""
     with patch("txservices.extensions.new_call_id") as new_call_id:
         new_call_id.side_effect = (str(number) for number in count())
         yield new_call_id

@@ -1,4 +1,4 @@
-"""RabbitMQ's management API, as far as tests need it: over HTTP, from the plugin ``rabbitmq_management``.
+"""A client of RabbitMQ's management API, as far as tests need it. The broker needs the plugin ``rabbitmq_management``.
 
 manager = Client("http://guest:guest@localhost:15672")
 await manager.create_vhost("test")
@@ -23,22 +23,22 @@ from txservices.utils import default_reactor, sanitize_url
 __all__ = ["Client", "HTTPError"]
 
 CONNECT_TIMEOUT = 5.0  # seconds
-ANSWER_TIMEOUT = 30.0  # seconds; to delete a virtual host of many queues takes some
+ANSWER_TIMEOUT = 30.0  # seconds; it can take many to delete a virtual host with many queues
 
 
 @frozen
 class Response:
-    """What the management answered."""
+    """The management's answer to a request."""
 
     status_code: int
     text: str
 
 
 class HTTPError(Exception):
-    """The management refused a request: 404 for what isn't there, 401 for credentials that it doesn't know.
+    """The management refused a request: 404 if there is no such thing, 401 if the credentials are wrong.
 
     Attributes:
-        response: its ``status_code`` and its ``text``.
+        response: the answer, with its ``status_code`` and ``text``.
     """
 
     def __init__(self, request: str, response: Response) -> None:
@@ -47,9 +47,10 @@ class HTTPError(Exception):
 
 
 class Client:
-    """Each method is a request; its Deferred fires with what was answered, None for nothing.
+    """Each method makes a request. Its Deferred fires with the JSON of the answer, or None if that is empty.
 
-    They fail with ``HTTPError``, and with ``ConnectionError`` where there is no management. No connection is kept.
+    It fails with ``HTTPError`` if the request is refused, and with ``ConnectionError`` if there is no management at
+    that address. No connection is kept between requests.
     """
 
     def __init__(self, uri: str) -> None:
@@ -85,11 +86,11 @@ class Client:
     # Connections
 
     def get_connections(self) -> Deferred[Any]:
-        """All of them; RabbitMQ counts anew every five seconds."""
+        """All connections. RabbitMQ renews the list every five seconds."""
         return self.request("GET", "connections")
 
     def delete_connection(self, name: str) -> Deferred[Any]:
-        """Close it, from the broker's side."""
+        """Have the broker close a connection."""
         return self.request("DELETE", "connections", name)
 
     # Virtual hosts
@@ -104,7 +105,7 @@ class Client:
         return self.request("DELETE", "vhosts", vhost)
 
     def set_vhost_permissions(self, vhost: str, username: str, configure: str, read: str, write: str) -> Deferred[Any]:
-        """What a user may do there: each a pattern of names."""
+        """Set what a user may do in a virtual host: each permission is a regular expression for names."""
         body = {"configure": configure, "read": read, "write": write}
         return self.request("PUT", "permissions", vhost, username, body=body)
 
@@ -120,7 +121,7 @@ class Client:
         return self.request("GET", "queues", vhost, name)
 
     def create_queue(self, vhost: str, name: str, **properties: Any) -> Deferred[Any]:
-        """With the management's properties: ``durable``, ``auto_delete``, ``arguments``."""
+        """Declare a queue. The properties are the management's: ``durable``, ``auto_delete``, ``arguments``."""
         return self.request("PUT", "queues", vhost, name, body=properties)
 
     def get_queue_bindings(self, vhost: str, name: str) -> Deferred[Any]:
@@ -135,7 +136,7 @@ class Client:
     def publish(
         self, vhost: str, name: str, routing_key: str, payload: str, properties: dict[str, Any] | None = None
     ) -> Deferred[Any]:
-        """Publish text to the exchange ``name``; fires with ``{"routed": whether a queue took it}``."""
+        """Publish a text to the exchange ``name``. Fires with ``{"routed": True}`` if a queue took it."""
         body = {
             "routing_key": routing_key,
             "payload": payload,
@@ -145,7 +146,7 @@ class Client:
         return self.request("POST", "exchanges", vhost, name, "publish", body=body)
 
     def get_messages(self, vhost: str, name: str, count: int = 1, requeue: bool = False) -> Deferred[Any]:
-        """Take up to ``count`` messages out of a queue, or look at them and put them back."""
+        """Take up to ``count`` messages out of a queue. With ``requeue`` they are put back."""
         body = {
             "count": count,
             "encoding": "auto",

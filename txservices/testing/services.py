@@ -1,4 +1,4 @@
-"""Helpers for one container: call a method, wait for a method, leave parts out. nameko's names.
+"""nameko's helpers for one container: call a method, wait for a method, replace dependencies, restrict entrypoints.
 
 replace_dependencies(container, "y")
 await container.start()
@@ -31,6 +31,20 @@ from txservices.testing.waiting import TIMEOUT, WaitResult
 from txservices.utils.life import State
 from txservices.utils.signatures import members
 
+__all__ = [
+    "DummyEntrypoint",
+    "EntrypointWaiterTimeout",
+    "MockDependencyProvider",
+    "Once",
+    "dummy",
+    "entrypoint_hook",
+    "entrypoint_waiter",
+    "once",
+    "replace_dependencies",
+    "restrict_entrypoints",
+    "worker_factory",
+]
+
 S = TypeVar("S")
 
 WorkerCallback = Callable[[WorkerContext, Any, "ExcInfo | None"], Any]
@@ -46,10 +60,14 @@ def entrypoint_hook(
     context_data: Mapping[str, Any] | None = None,
     timeout: float = TIMEOUT,
 ) -> Iterator[Callable[..., Deferred[Any]]]:
-    """A function that runs the method in a worker, and gives a Deferred of what it returns or raises.
+    """Gives, for the length of a ``with`` block, a function that runs the method in a worker.
 
-    It fires when the worker's dependencies are torn down; with the container's error if that dies first. The
-    entrypoint itself is passed by: nothing is serialized, and arguments are Python's to check.
+    The function returns a Deferred that fires with the method's result or fails with its error, after the worker's
+    dependencies are torn down. It fails with the container's error if the container dies, and with
+    ``entrypoint_waiter.Timeout`` after ``timeout`` seconds. The entrypoint itself has no part in it: nothing is
+    serialized, and wrong arguments are a ``TypeError`` of the method's.
+
+    ``ExtensionNotFound`` if the method has no entrypoint.
     """
     entrypoint = find_entrypoint(container, method_name)
     if entrypoint is None:
@@ -81,18 +99,18 @@ def entrypoint_hook(
 
 
 class EntrypointWaiterTimeout(Exception):
-    """No worker of that method has ended in time, or none that the callback was waiting for."""
+    """No worker of the method ended in time, or no worker that the callback accepts."""
 
 
-class entrypoint_waiter:  # a name of nameko's
-    """Waits, at the end of the block, until a worker of that method has ended and its dependencies are torn down.
+class entrypoint_waiter:  # nameko's name
+    """Waits, at the end of an ``async with`` block, until a worker of the method has ended.
 
         async with entrypoint_waiter(container, "handle") as waited:
             await dispatch("source", "type", 1)
-        waited.get()    # what the method returned; raises what it raised
+        waited.get()    # returns the method's result, or raises its error
 
-    With a ``callback(worker_ctx, result, exc_info)``, until that gives something true. ``entrypoint_waiter.Timeout``
-    after ``timeout`` seconds.
+    The worker's dependencies are torn down by then. With a ``callback(worker_ctx, result, exc_info)`` it waits for a
+    worker for which the callback returns something true. ``entrypoint_waiter.Timeout`` after ``timeout`` seconds.
     """
 
     Timeout = EntrypointWaiterTimeout
@@ -134,9 +152,12 @@ def find_entrypoint(container: ServiceContainer, method_name: str) -> Entrypoint
 
 
 def worker_ended(container: ServiceContainer, awaited: WorkerCallback, waited: WaitResult) -> Deferred[None]:
-    """Fires when such a worker has ended, with its outcome in ``waited``; fails with what the container died of."""
+    """Fires when a worker has ended that ``awaited`` accepts, with its outcome in ``waited``.
 
-    def leave(result: Any) -> Any:
+    Fails with the container's error if the container dies.
+    """
+
+    def forget(result: Any) -> Any:
         container.on_worker_ended.remove(observe)
         container_ended.addErrback(lambda _: None)
         container_ended.cancel()
@@ -144,12 +165,12 @@ def worker_ended(container: ServiceContainer, awaited: WorkerCallback, waited: W
 
     def observe(worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None) -> None:
         if container.life.state is State.KILLED or ended.called:
-            return  # cancelled workers; the container's own error says more
+            return  # a killed container cancels its workers; its own error says more than theirs
         try:
             if awaited(worker_ctx, result, exc_info):
                 waited.send(result, exc_info)
                 ended.callback(None)
-        except Exception as error:  # the callback's
+        except Exception as error:  # from the callback
             ended.errback(error)
 
     def died(result: Any) -> None:
@@ -159,7 +180,7 @@ def worker_ended(container: ServiceContainer, awaited: WorkerCallback, waited: W
     ended: Deferred[None] = Deferred()
     container_ended = container.wait()
     container.on_worker_ended.append(observe)
-    ended.addBoth(leave)
+    ended.addBoth(forget)
     container_ended.addBoth(died)
     return ended
 
@@ -177,9 +198,10 @@ async def in_time(ended: Deferred[None], container: ServiceContainer, method_nam
 
 
 def worker_factory(service_cls: type[S], **dependencies: Any) -> S:
-    """An instance of the service, with a double for each dependency that isn't given. No container, no life.
+    """Make an instance of a service without a container: its methods can be called, and nothing is started.
 
-    See ``testing.doubles`` for what a double gives. ``ExtensionNotFound`` for a name that is no dependency.
+    A dependency is what the keyword gives, or else a double, see ``testing.doubles``. ``ExtensionNotFound`` if a
+    keyword is not the name of a dependency.
     """
     providers = {name: value for name, value in members(service_cls).items() if is_dependency(value)}
     for name in dependencies:
@@ -192,7 +214,7 @@ def worker_factory(service_cls: type[S], **dependencies: Any) -> S:
 
 
 class MockDependencyProvider(DependencyProvider):
-    """Injects what it is given."""
+    """Injects the object that it is made with."""
 
     def __init__(self, dependency: Any = None) -> None:
         self.dependency = dependency
@@ -202,10 +224,12 @@ class MockDependencyProvider(DependencyProvider):
 
 
 def replace_dependencies(container: ServiceContainer, *names: str, **replacements: Any) -> Any:
-    """Put doubles in the place of dependencies, before the start; gives the one double, or a tuple of them.
+    """Replace dependencies of a container by doubles, before it starts. Gives the double, or a tuple of several.
 
-    A keyword gives the replacement itself: what the workers find. What was inside the replaced dependencies and in no
-    other is not started: without its ``RpcProxy`` a service has no reply queue.
+    A keyword names a dependency and gives the object to inject in its place. Extensions inside a replaced dependency
+    are not started, unless another one has them too: without its ``RpcProxy`` a service has no reply queue.
+
+    ``ExtensionNotFound`` if there is no such dependency, ``RuntimeError`` if the container has started.
     """
     not_started(container, "replace its dependencies")
     twice = [name for name in names if name in replacements or names.count(name) > 1]
@@ -224,7 +248,10 @@ def replace_dependencies(container: ServiceContainer, *names: str, **replacement
 
 
 def restrict_entrypoints(container: ServiceContainer, *names: str) -> None:
-    """Leave only the entrypoints of these methods, before the start. What was inside the others alone goes, too."""
+    """Keep only the entrypoints of these methods, and the extensions inside them. To be called before the start.
+
+    ``ExtensionNotFound`` if a method has no entrypoint, ``RuntimeError`` if the container has started.
+    """
     not_started(container, "restrict its entrypoints")
     known = {entrypoint.method_name for entrypoint in container.entrypoints}
     for name in names:
@@ -248,7 +275,7 @@ def find_subextensions(container: ServiceContainer) -> None:
 
 
 class Once(Entrypoint):
-    """Runs the method once, when the service starts, with the arguments of the decorator."""
+    """Runs the method once, when the service starts, with the arguments that the decorator was given."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         own = {name: kwargs.pop(name) for name in ("expected_exceptions", "sensitive_arguments") if name in kwargs}
@@ -261,7 +288,7 @@ class Once(Entrypoint):
 
 
 class DummyEntrypoint(Entrypoint):
-    """Never calls the method: for one that only ``entrypoint_hook`` is to call."""
+    """Never calls the method. For a method that only ``entrypoint_hook`` shall call."""
 
 
 once = Once.decorator

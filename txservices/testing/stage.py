@@ -1,7 +1,7 @@
-"""The services of one test: broker, web server and connections are in memory, and private.
+"""Services for one test, with a broker, a web server and connections in memory that no other test sees.
 
-stage.start(ServiceX) -> containers over one SharedServices, as in a process -> memory://, a broker of its own
-stage.web_session().get("/url") -> SiteEndpoint -> the site that the web server would serve; no port is opened
+stage.start(ServiceX)            containers that share connections, as in one process, on a memory:// broker of the test
+stage.web_session().get("/url")  a request to the services' web server, without a port
 """
 
 from __future__ import annotations
@@ -34,18 +34,20 @@ from txservices.utils import default_reactor
 from txservices.web.server import Listener, parse_address
 from txservices.web.site import WebSite
 
+__all__ = ["QueuedMessage", "Stage", "WebSession"]
+
 numbers = itertools.count(1)
 
 DEFAULTS = {
     configuration.WEB_SERVER_ADDRESS.name: configuration.WEB_SERVER_ADDRESS.default,
-    configuration.RPC_TIMEOUT.name: 10,  # seconds: a call that nobody answers fails before the test does
+    configuration.RPC_TIMEOUT.name: 10,  # seconds, so that a call that nobody answers fails before the test does
     configuration.SHUTDOWN_TIMEOUT.name: 1,
 }
 
 
 @frozen
 class QueuedMessage:
-    """A message that was in a queue, and what its body says."""
+    """A message from a queue, and the value of its body as ``payload``."""
 
     message: Message
     payload: Any
@@ -60,10 +62,10 @@ class QueuedMessage:
 
 
 class Stage:
-    """Starts services for a test, talks to them, and stops it all.
+    """Starts services for a test, talks to them, and stops them.
 
     Attributes:
-        config: what the services have, unless their test says otherwise.
+        config: the configuration of services whose test gives no other.
     """
 
     def __init__(self, **config: Any) -> None:
@@ -78,7 +80,7 @@ class Stage:
     # Services
 
     def container(self, service_cls: type[Any], config: Mapping[str, Any] | None = None) -> ServiceContainer:
-        """A container that is yet to be started. All of them share what those of a process would."""
+        """A container that is not started. Containers with the same broker share their connections, as in a process."""
         config = self.config if config is None else config
         broker = str(configuration.AMQP_URI.of(config))
         shared = self.shared.get(broker)
@@ -91,13 +93,13 @@ class Stage:
         return container
 
     async def start(self, *service_classes: type[Any], **config: Any) -> list[ServiceContainer]:
-        """Their containers, started. Keywords are keys of the configuration."""
+        """Start services and return their containers. Keywords are keys of the configuration."""
         containers = [self.container(each, {**self.config, **config}) for each in service_classes]
         await gatherResults([container.start() for container in containers], consumeErrors=True)
         return containers
 
     def runner(self, config: Mapping[str, Any], *service_classes: type[Any]) -> ServiceRunner:
-        """A runner that is yet to be started."""
+        """A runner that is not started."""
         runner = ServiceRunner(config)
         serve_in_memory(runner.shared, config)
         for each in service_classes:
@@ -108,32 +110,32 @@ class Stage:
     # Talking to them
 
     async def cluster(self, context_data: Mapping[str, Any] | None = None, **options: Any) -> ClusterProxy:
-        """A standalone proxy of all services."""
+        """A proxy of all services, as of ``standalone.rpc.ClusterRpcProxy``."""
         proxy = ClusterRpcProxy(self.config, context_data, **options)
         self.stops.append(proxy.stop)
         return await proxy.start()
 
     def dispatch(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
-        """Dispatch an event in a service's name. Fires when the broker has it, which is before it is handled."""
+        """Dispatch an event in a service's name. Fires when the broker has it; it may not be handled yet."""
         if self.dispatcher is None:
             self.dispatcher = Dispatcher(self.config)
             self.stops.append(self.dispatcher.stop)
         return self.dispatcher(service_name, event_type, event_data)
 
     def web_session(self) -> WebSession:
-        """An HTTP client of the services, as treq's."""
+        """An HTTP client for the services, with treq's methods."""
         host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(self.config))
         session = WebSession(f"http://{host}:{port}", self.listener)
-        self.stops.append(session.close)
+        self.stops.append(session.abort)
         return session
 
     def web_endpoint(self) -> IStreamClientEndpoint:
-        """What connects to the web server, in memory; the connections end with the test."""
+        """An endpoint that connects to the web server, in memory. Its connections end with the test."""
         host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(self.config))
         return SiteEndpoint(self.web_session(), host, port)
 
     def listener(self, host: str, port: int) -> MemoryListener | None:
-        """Who listens at that address, over all that run here."""
+        """The listener at that address, of any service that runs here, or None."""
         for shared in (*self.shared.values(), *(runner.shared for runner in self.runners)):
             found = shared.namedServices.get(f"web:{host}:{port}")
             if isinstance(found, MemoryListener) and found.listening is not None:
@@ -148,9 +150,10 @@ class Stage:
         timeout: float = 1,
         accept: str | list[str] | None = None,
     ) -> QueuedMessage:
-        """Take one message from a queue that is there. Without ``ack`` it goes back.
+        """Take one message out of an existing queue. Without ``ack`` it is put back.
 
-        ``TimeoutError`` if none comes in ``timeout`` seconds; without ``block``, if none is there.
+        Waits up to ``timeout`` seconds for a message; without ``block`` not at all. Twisted's ``TimeoutError`` if there
+        is no message by then. ``accept`` names the serializers to read it with, if not those of the configuration.
         """
         config = self.config if accept is None else {**self.config, configuration.ACCEPT.name: accept}
         connections = Connections.from_config(config)
@@ -181,11 +184,11 @@ class Stage:
     # The end
 
     def stop(self) -> Deferred[None]:
-        """Stop services and clients, and forget the broker. Fires when nothing of it is left in the reactor."""
+        """Stop services and clients, and drop the broker. Fires when nothing of them is left in the reactor."""
         return Deferred.fromCoroutine(self.end("stop"))
 
     def kill(self) -> Deferred[None]:
-        """As ``stop``, without waiting for workers."""
+        """Do as ``stop`` does, without waiting for workers."""
         return Deferred.fromCoroutine(self.end("kill"))
 
     async def end(self, how: str) -> None:
@@ -198,11 +201,11 @@ class Stage:
         broker = memory.brokers.pop(self.broker, None)
         if broker is not None:
             await broker.stop()
-        await deferLater(default_reactor(), 0)  # what the last connections wrote is on its way for one turn
+        await deferLater(default_reactor(), 0)  # the last connections' bytes arrive in the next turn of the reactor
 
 
 async def messages_in(queue: str, connections: Connections) -> int:
-    """How many messages a queue has for whoever asks next."""
+    """How many messages of a queue are ready to be delivered."""
     protocol = await connections.consuming.when_connected()
     channel = await protocol.open_channel()
     try:
@@ -217,14 +220,14 @@ async def messages_in(queue: str, connections: Connections) -> int:
 
 
 class Listening:
-    """What stands for a port."""
+    """Takes the place of an open port."""
 
     def stopListening(self) -> None:
-        """Nothing was opened."""
+        """Does nothing: no port is open."""
 
 
 class MemoryListener(Listener):
-    """A listener that serves those inside the process alone."""
+    """A listener without a port: only clients in the same process reach it."""
 
     def listen(self) -> None:
         if self.listening is None and self.serving:
@@ -233,7 +236,7 @@ class MemoryListener(Listener):
 
 
 def serve_in_memory(shared: SharedServices, config: Mapping[str, Any]) -> None:
-    """Be there before ``WebServer`` asks for a listener."""
+    """Put a ``MemoryListener`` where ``WebServer`` will look for a listener."""
     host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
     shared.get(
         f"web:{host}:{port}",
@@ -246,9 +249,9 @@ FindListener = Callable[[str, int], "MemoryListener | None"]
 
 @implementer(IAgentEndpointFactory)
 class WebSession(HTTPClient):
-    """treq's client of the services of a test: ``response = await session.get("/url")``, ``await response.text()``.
+    """treq's client for the services of a test: ``response = await session.get("/url")``, ``await response.text()``.
 
-    A URL may go without its host.
+    A URL needs no host.
     """
 
     def __init__(self, base: str, find: FindListener) -> None:
@@ -258,7 +261,7 @@ class WebSession(HTTPClient):
         self.pipes: list[memory.Pipe] = []
 
     def request(self, method: str, url: Any, **options: Any) -> Deferred[Any]:
-        """As treq's."""
+        """Make a request, as treq's method does."""
         if isinstance(url, str) and url.startswith("/"):
             url = self.base + url
         return super().request(method, url, **options)
@@ -266,18 +269,16 @@ class WebSession(HTTPClient):
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         return SiteEndpoint(self, uri.host.decode("ascii"), uri.port)
 
-    def close(self) -> Deferred[None]:
-        """Leave, also in the middle of a response. Fires when the services know it."""
+    def abort(self) -> Deferred[None]:
+        """Cut all connections, also in the middle of a response. Fires when the services have noticed."""
         for pipe in self.pipes:
             pipe.abortConnection()
-        left: Deferred[None] = Deferred()
-        default_reactor().callLater(0, left.callback, None)
-        return left
+        return deferLater(default_reactor(), 0)  # the services see it in the next turn of the reactor
 
 
 @implementer(IStreamClientEndpoint)
 class SiteEndpoint:
-    """Connects a client to the site of a listener, by bytes."""
+    """Connects a client to a listener's site, in memory."""
 
     def __init__(self, session: WebSession, host: str, port: int) -> None:
         self.session = session

@@ -1,4 +1,4 @@
-"""What tests look for in containers and at the broker, values that equal many, and resources made ahead of time."""
+"""nameko's small helpers: find extensions, wait for workers and calls, compare with any value, look at a broker."""
 
 from __future__ import annotations
 
@@ -19,11 +19,28 @@ from txservices.runners import ServiceRunner
 from txservices.testing.rabbit import Client, HTTPError
 from txservices.utils import default_reactor
 
+__all__ = [
+    "ANY_PARTIAL",
+    "AnyInstanceOf",
+    "DummyProvider",
+    "MockCallArgs",
+    "ResourcePipeline",
+    "assert_stops_raising",
+    "find_free_port",
+    "get_container",
+    "get_extension",
+    "get_rabbit_connections",
+    "reset_rabbit_connections",
+    "unpack_mock_call",
+    "wait_for_call",
+    "wait_for_worker_idle",
+]
+
 T = TypeVar("T")
 
 
 def get_extension(container: ServiceContainer, extension_cls: type[Extension], **match_attrs: Any) -> Any:
-    """The container's first extension of that class whose attributes have those values, or None."""
+    """The container's first extension of that class whose attributes have the given values, or None."""
     for extension in container.extensions:
         if isinstance(extension, extension_cls) and all(
             getattr(extension, name, None) == value for name, value in match_attrs.items()
@@ -38,13 +55,16 @@ def get_container(runner: ServiceRunner, service_cls: type[Any]) -> ServiceConta
 
 
 def wait_for_call(timeout: float, mock_method: Mock, clock: Any = None) -> Deferred[Mock]:
-    """Fires with the mock once it is called, now if it was; ``TimeoutError`` after ``timeout`` seconds."""
+    """Fires with the mock when it is called, or at once if it was called already.
+
+    Fails with Twisted's ``TimeoutError`` after ``timeout`` seconds.
+    """
     if mock_method.called:
         return succeed(mock_method)
     effect = mock_method.side_effect
-    before = Mock(side_effect=effect, return_value=DEFAULT)  # DEFAULT: what the mock itself returns
+    before = Mock(side_effect=effect, return_value=DEFAULT)  # by DEFAULT the mock returns its own return_value
 
-    def leave(result: Any) -> Any:
+    def restore(result: Any) -> Any:
         mock_method.side_effect = effect
         return result
 
@@ -54,15 +74,16 @@ def wait_for_call(timeout: float, mock_method: Mock, clock: Any = None) -> Defer
         return before(*args, **kwargs)
 
     called: Deferred[Mock] = Deferred()
-    called.addBoth(leave)
+    called.addBoth(restore)
     mock_method.side_effect = call
     return called.addTimeout(timeout, default_reactor() if clock is None else clock)
 
 
 def wait_for_worker_idle(container: ServiceContainer, timeout: float = 10) -> Deferred[None]:
-    """Fires when the container has no worker, now if it has none; ``TimeoutError`` after ``timeout`` seconds.
+    """Fires when the container has no worker, or at once if it has no worker now.
 
-    One that is still to come isn't waited for: ``entrypoint_waiter`` does that.
+    Fails with Twisted's ``TimeoutError`` after ``timeout`` seconds. To wait for a worker that has not begun yet, use
+    ``entrypoint_waiter``.
     """
     return container.workers.drain().addTimeout(timeout, container.clock)
 
@@ -74,9 +95,9 @@ def assert_stops_raising(
     interval: float = 0.1,
     clock: Any = None,
 ) -> Deferred[Any]:
-    """Call ``fn`` every ``interval`` seconds until it raises no such error; fires with what it gave then.
+    """Call ``fn`` every ``interval`` seconds until it does not raise ``exception_type``. Fires with its result.
 
-    Fails with its error once ``timeout`` seconds have passed.
+    ``fn`` may return a Deferred or be ``async``. After ``timeout`` seconds its error is raised.
     """
     clock = default_reactor() if clock is None else clock
     deadline = clock.seconds() + timeout
@@ -105,7 +126,7 @@ class AnyInstanceOf:
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]  # as Python has it for what equals many
+    __hash__ = None  # type: ignore[assignment]  # an object that equals many others can't have a hash
 
     def __repr__(self) -> str:
         return f"<AnyInstanceOf-{self.cls.__name__}>"
@@ -115,27 +136,27 @@ ANY_PARTIAL = AnyInstanceOf(partial)
 
 
 class DummyProvider(Entrypoint):
-    """An entrypoint that nothing has to bind: for a worker context of a test's own making."""
+    """An entrypoint without a container, for a test that makes a worker context itself."""
 
     def __init__(self, method_name: str | None = None) -> None:
         super().__init__()
-        self.method_name = method_name  # type: ignore[assignment]  # a bound one always has a name
+        self.method_name = method_name  # type: ignore[assignment]  # only a bound entrypoint always has a name
 
 
 class MockCallArgs(NamedTuple):
-    """The arguments of a call that a mock has noted."""
+    """The arguments of a mock's call."""
 
     positional: tuple[Any, ...]
     keyword: dict[str, Any]
 
 
 def unpack_mock_call(call: Any) -> MockCallArgs:
-    """Positional and keyword arguments of a ``unittest.mock.call``."""
+    """The positional and keyword arguments of a ``unittest.mock.call``."""
     return MockCallArgs(call.args, call.kwargs)
 
 
 def find_free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens at, now."""
+    """The number of a TCP port that nobody listens on at the moment."""
     with socket.socket() as bound:
         bound.bind((host, 0))
         port: int = bound.getsockname()[1]
@@ -143,7 +164,7 @@ def find_free_port(host: str = "127.0.0.1") -> int:
 
 
 def get_rabbit_connections(vhost: str, rabbit_manager: Client) -> Deferred[list[dict[str, Any]]]:
-    """Fires with what RabbitMQ's management says of each connection to that virtual host."""
+    """Fires with RabbitMQ's description of each connection to that virtual host."""
 
     async def get() -> list[dict[str, Any]]:
         return [each for each in await rabbit_manager.get_connections() or () if each.get("vhost") == vhost]
@@ -152,29 +173,30 @@ def get_rabbit_connections(vhost: str, rabbit_manager: Client) -> Deferred[list[
 
 
 def reset_rabbit_connections(vhost: str, rabbit_manager: Client) -> Deferred[None]:
-    """Have the broker close every connection to that virtual host. Fires when it has been told of all."""
+    """Have the broker close every connection to that virtual host. Fires when all requests to do so are answered."""
 
     async def reset() -> None:
         for each in await get_rabbit_connections(vhost, rabbit_manager):
             try:
                 await rabbit_manager.delete_connection(each["name"])
             except HTTPError as error:
-                if error.response.status_code != 404:  # it has closed by itself
+                if error.response.status_code != 404:  # 404: the connection has closed by itself
                     raise
 
     return Deferred.fromCoroutine(reset())
 
 
 class ResourcePipeline(Generic[T]):
-    """Resources made before somebody asks for one, and destroyed while nobody waits for that.
+    """Makes resources ahead of time, and destroys used ones in the background.
 
         pipeline = ResourcePipeline(create, destroy)
         async with pipeline.run():
             async with pipeline.get() as resource: ...
 
     Args:
-        create, destroy: each may give a Deferred, or be ``async``. What ``create`` raises, a ``get`` raises.
-        size: how many wait to be taken.
+        create: makes a resource. It may return a Deferred or be ``async``; ``get`` raises its error.
+        destroy: is called with a used resource. It may return a Deferred or be ``async``; ``run`` raises its error.
+        size: the number of resources that are kept ready.
     """
 
     def __init__(self, create: Callable[[], Any], destroy: Callable[[T], Any], size: int = 3) -> None:
@@ -190,17 +212,17 @@ class ResourcePipeline(Generic[T]):
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[ResourcePipeline[T]]:
-        """Make resources until the end of the block, which waits until all are destroyed; raises what that raised."""
+        """Make resources until the end of the block. The block ends when all of them are destroyed."""
         self.running = True
         self.make_more()
         try:
             yield self
         finally:
-            await self.shut_down()
+            await self.close()
 
     @asynccontextmanager
     async def get(self) -> AsyncIterator[T]:
-        """One of them, nobody else's, until the end of the block."""
+        """Take a resource. It is destroyed after the end of the block."""
         resource, failure = await self.ready.get()
         self.make_more()
         if failure is not None:
@@ -224,7 +246,7 @@ class ResourcePipeline(Generic[T]):
     def discard(self, resource: T) -> None:
         self.destroying.append(maybeDeferred(self.destroy, resource))
 
-    async def shut_down(self) -> None:
+    async def close(self) -> None:
         self.running = False
         await self.making
         unused, self.ready.pending = self.ready.pending, []

@@ -1,4 +1,4 @@
-"""What tests wait for: the outcome of a call that somebody else makes."""
+"""Waits for a call that the code under test makes, and gives its outcome."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from twisted.python.failure import Failure
 from txservices.extensions import ExcInfo
 from txservices.utils import default_reactor
 
+__all__ = ["WaitResult", "wait_for_call"]
+
 TIMEOUT = 30.0  # seconds
 
 Callback = Callable[[Any, Any, Any, "ExcInfo | None"], Any]
 
 
 class WaitResult:
-    """What came of a call: ``get()`` gives it, or raises its error, once it is there."""
+    """The outcome of a call: ``get`` returns its result or raises its error."""
 
     class NotReady(Exception):
-        """It is not there yet: ``get`` comes after the ``async with``."""
+        """The call has not ended yet: use ``get`` after the ``async with`` block."""
 
     def __init__(self) -> None:
         self.ready = False
@@ -34,7 +36,7 @@ class WaitResult:
         self.ready, self.result, self.exc_info = True, result, exc_info
 
     def get(self) -> Any:
-        """The call's result. Raises its error, or ``NotReady``."""
+        """The call's result. Raises the call's error, or ``NotReady``."""
         if not self.ready:
             raise self.NotReady()
         if self.exc_info is not None:
@@ -46,10 +48,10 @@ class WaitResult:
 async def wait_for_call(
     obj: Any, target: str, callback: Callback | None = None, timeout: float = TIMEOUT, clock: Any = None
 ) -> AsyncIterator[WaitResult]:
-    """Patch ``obj.target``, and at the end of the block wait until it was called, and its Deferred has fired.
+    """Wait, at the end of the ``async with`` block, until ``obj.target`` was called and its Deferred has fired.
 
-    With a ``callback(args, kwargs, result, exc_info)``, until that gives something true. ``TimeoutError`` of
-    ``twisted.internet.defer`` if that takes more than ``timeout`` seconds.
+    With a ``callback(args, kwargs, result, exc_info)`` it waits for a call for which the callback returns something
+    true. Raises Twisted's ``TimeoutError`` after ``timeout`` seconds.
     """
     original = getattr(obj, target)
     called: Deferred[None] = Deferred()
@@ -62,7 +64,7 @@ async def wait_for_call(
             if callback is None or callback(args, kwargs, result, exc_info):
                 waited.send(result, exc_info)
                 called.callback(None)
-        except Exception as error:  # the callback's
+        except Exception as error:  # from the callback
             called.errback(error)
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A browser's side of ``web.websocket``, for tests: over TCP, or in memory by the fixture ``websocket``.
+"""A client of ``web.websocket``, for tests: over TCP, or in memory with pytest's fixture ``websocket``.
 
 socket = await make_virtual_socket("127.0.0.1", 8000)
 await socket.rpc("say", text="hi")
@@ -23,6 +23,8 @@ from twisted.python.failure import Failure
 from txservices.exceptions import deserialize
 from txservices.utils import default_reactor
 
+__all__ = ["VirtualSocket", "make_virtual_socket", "open_socket"]
+
 try:
     from wsproto import ConnectionType, WSConnection
     from wsproto.events import AcceptConnection, CloseConnection, Ping, RejectConnection, Request, TextMessage
@@ -31,7 +33,7 @@ except ImportError as error:
 
 
 class VirtualSocket(Protocol):
-    """An open WebSocket: calls methods, and keeps events until they are asked for."""
+    """An open WebSocket: it calls methods, and keeps events until the test takes them."""
 
     def __init__(self, host: str, path: str) -> None:
         self.request = Request(host=host, target=path)
@@ -43,7 +45,7 @@ class VirtualSocket(Protocol):
         self.events: defaultdict[str, DeferredQueue[tuple[str, Any]]] = defaultdict(DeferredQueue)
 
     def rpc(self, _method: str, /, **data: Any) -> Deferred[Any]:
-        """Call a method; fires with its result. Fails with its error, or ``ConnectionError`` if we are cut off."""
+        """Call a method. Fires with its result, or fails with its error, or with ``ConnectionError``."""
         correlation_id = str(uuid.uuid4())
         call = self.calls[correlation_id] = Deferred(partial(self.forget, correlation_id))
         self.write(TextMessage(json.dumps({"method": _method, "data": data, "correlation_id": correlation_id})))
@@ -53,15 +55,15 @@ class VirtualSocket(Protocol):
         self.calls.pop(correlation_id, None)
 
     def get_event_queue(self, event_type: str) -> DeferredQueue[tuple[str, Any]]:
-        """The events of that type that have come and not been taken, each as ``(event_type, data)``."""
+        """The events of that type that have arrived and not been taken, each as ``(event_type, data)``."""
         return self.events[event_type]
 
     def wait_for_event(self, event_type: str) -> Deferred[tuple[str, Any]]:
-        """The next of them, which may have come already: fires with ``(event_type, data)``."""
+        """Take the next event of that type. Fires with ``(event_type, data)``, at once if it has arrived already."""
         return self.get_event_queue(event_type).get()
 
     def close(self) -> Deferred[None]:
-        """Leave. Fires when the connection is gone."""
+        """Close the WebSocket. Fires when the connection is gone."""
         if not self.gone.called:
             self.write(CloseConnection(1000))
         return self.gone
@@ -89,7 +91,7 @@ class VirtualSocket(Protocol):
             self.opened.callback(self)
         elif isinstance(event, RejectConnection):
             self.failed(f"the WebSocket is refused with status {event.status_code}")
-            self.leave()
+            self.close_connection()
         elif isinstance(event, TextMessage):
             self.parts.append(event.data)
             if event.message_finished:
@@ -100,9 +102,9 @@ class VirtualSocket(Protocol):
         elif isinstance(event, CloseConnection):
             if self.ws.state.name == "REMOTE_CLOSING":
                 self.write(event.response())
-            self.leave()
+            self.close_connection()
 
-    def leave(self) -> None:
+    def close_connection(self) -> None:
         assert self.transport is not None
         self.transport.loseConnection()
 
@@ -112,7 +114,7 @@ class VirtualSocket(Protocol):
             return
         call = self.calls.pop(message["correlation_id"], None)
         if call is None:
-            return  # cancelled
+            return  # the call was cancelled
         if message["success"]:
             call.callback(message["data"])
         else:
@@ -127,7 +129,7 @@ class VirtualSocket(Protocol):
 
 
 def open_socket(endpoint: IStreamClientEndpoint, host: str, path: str = "/ws") -> Deferred[VirtualSocket]:
-    """Fires with the socket once it is open; fails with ``ConnectionError`` if the server wants none."""
+    """Open a WebSocket. Fires with the ``VirtualSocket``, or fails with ``ConnectionError`` if it is refused."""
 
     async def connect() -> VirtualSocket:
         socket: Any = await endpoint.connect(Factory.forProtocol(partial(VirtualSocket, host, path)))
@@ -138,5 +140,5 @@ def open_socket(endpoint: IStreamClientEndpoint, host: str, path: str = "/ws") -
 
 
 def make_virtual_socket(host: str, port: int, path: str = "/ws") -> Deferred[VirtualSocket]:
-    """The same, over TCP."""
+    """Open a WebSocket over TCP. Fires with the ``VirtualSocket``, or fails as ``open_socket`` does."""
     return open_socket(HostnameEndpoint(default_reactor(), host.encode(), port), f"{host}:{port}", path)
