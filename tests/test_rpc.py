@@ -7,12 +7,17 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, gatherResults
 
 from tests.answering import AnsweringCase, Custom, Other, Service
-from tests.services import Heard, ServicesCase
+from tests.services import Heard, Recorded, ServicesCase
+from txservices.amqp import leaving
+from txservices.amqp.entities import Exchange, Queue
+from txservices.broker.memory import brokers
 from txservices.containers import ServiceContainer
+from txservices.events import EventDispatcher
 from txservices.exceptions import (
     IncorrectSignature,
     MalformedRequest,
     MethodNotFound,
+    PublishBufferFull,
     RemoteError,
     UnknownService,
     deserialize_to_instance,
@@ -245,6 +250,26 @@ class RequestTests(AnsweringCase):
         await container.stop()
         await self.assert_empty("waiting")
 
+    async def test_failed_reply(self) -> None:
+        """A request whose reply could not be published goes back to its queue, and is answered the next time."""
+        container, heard, answers = await self.waiting_service()
+        publisher = container.shared.get("amqp", None).publisher
+        publish_then = publisher.publish_then
+
+        def full_once(exchange, routing_key, body, properties, mandatory, done, timeout):
+            publisher.publish_then = publish_then
+            done(PublishBufferFull(1, 1))
+
+        publisher.publish_then = full_once
+        call = (await self.cluster()).waiting.method()
+        await heard.wait()
+        answers[0].callback("not published")
+        await heard.wait(2)
+        answers[1].callback("published")
+        self.assertEqual(await call, "published")
+        await container.stop()
+        await self.assert_empty("waiting")
+
     async def test_max_workers(self) -> None:
         """Requests over max_workers wait for their turn; replies to workers get through nevertheless."""
 
@@ -267,6 +292,50 @@ class RequestTests(AnsweringCase):
         cluster = await self.cluster(config={"serializer": "pickle", "ACCEPT": ["pickle", "json"]})
         with self.assertRaises(MalformedRequest):
             await cluster.service.plain(1)
+
+
+class Telling:
+    """Tells everybody, and does not wait for it."""
+
+    name = "telling"
+    dispatch = EventDispatcher()
+
+    @rpc
+    def tell(self):
+        self.dispatch("type", 1)
+        return "told"
+
+
+class PublishedTests(AnsweringCase):
+    """What a method publishes, and the ack of its request."""
+
+    async def told(self) -> tuple[ServiceContainer, Queue]:
+        """A service that has answered a call, while a full queue refuses what the method published; and that queue."""
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        queue = Queue("full", Exchange("telling.events", type="topic"), "type", arguments=full)
+        await self.connections().publisher.declare(queue)
+        (container,) = await self.start(Telling)
+        self.assertEqual(await (await self.cluster()).telling.tell(), "told")
+        return container, queue
+
+    async def test_not_acked_before_it_is_confirmed(self) -> None:
+        """A request whose reply is out, but not what its method published, is still the broker's to give to another."""
+        container, _ = await self.told()
+        self.patch(leaving, "STOP_TIMEOUT", 0.1)  # seconds that its end waits for that message
+        await container.kill()
+        connections, left = self.connections(), Recorded()
+        requests = Queue("rpc-telling", Exchange("nameko-rpc", type="topic"), "telling.*")
+        await connections.consume(requests, left, 10).ready
+        await connections.publisher.publish("nameko-rpc", "telling.last", b"", {}, mandatory=True)
+        self.assertEqual((await left.wait())[0].routing_key, "telling.tell")
+
+    async def test_acked_when_it_is_confirmed(self) -> None:
+        """Once the broker takes what the method published, the request is acked."""
+        container, queue = await self.told()
+        host = brokers[self.config["AMQP_URI"].removeprefix("memory://")].vhosts["/"]
+        host.delete_queue(host.queues[queue.name])
+        await container.stop()
+        await self.assert_empty("telling")
 
 
 class Everybody:

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.test_connection import ConnectionsTestCase
 from txservices.amqp import leaving as leaving_module
+from txservices.amqp.entities import Queue
 from txservices.amqp.leaving import AWAY_TIMEOUT, Leaving
 from txservices.exceptions import ConnectionLost
 
@@ -44,6 +45,18 @@ class LeavingTests(ConnectionsTestCase):
         (line,) = [each for each in said if "did not confirm" in each]
         self.assertIn("did not confirm 3 messages", line)
         self.assertIn("2 to '' as 'many', 1 to '' as 'few'", line)
+
+    async def test_connections_end_before_publishes_fail(self) -> None:
+        """When the broker is given up the connections go first: a worker that then fails can't ack its message."""
+        full = Queue("full", arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+        await self.connections.publisher.declare(full)
+        await self.connections.consume(Queue("q"), lambda message: None, 1).ready
+        consuming = self.connections.consuming.protocol
+        ended: list[bool] = []
+        publish = self.connections.publisher.publish("", "full", b"", {})
+        publish.addErrback(lambda failure: ended.append(consuming.closed))
+        self.connections.leaving.abort()
+        self.assertEqual(ended, [True])
 
 
 class AwayTests(SynchronousTestCase):

@@ -10,9 +10,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
+from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connection import Connection
 from txservices.amqp.publisher import NACKED_RETRY, NACKED_RETRY_GROWTH, NACKED_RETRY_MAX, RETIRING_MAX, Publisher
-from txservices.exceptions import ChannelClosedByBroker, PublishNacked, PublishTimeout
+from txservices.exceptions import ChannelClosedByBroker, PublishBufferFull, PublishNacked, PublishTimeout
 
 NOT_FOUND = {"reply_code": 404, "reply_text": "NOT_FOUND", "class_id": 60, "method_id": 40}
 
@@ -291,6 +292,20 @@ class WaitingTests(PublisherCase):
         self.assertEqual((self.publisher.unsent, self.publisher.unconfirmed), ({}, {}))
         self.reconnected()
         self.assertEqual(self.published(), [])
+
+    def test_bytes_are_given_back(self) -> None:
+        """Bodies count until the broker has answered for them, or their time is up; then there is room for others."""
+        self.patch(publisher_module, "UNCONFIRMED_BYTES_MAX", 10)
+        for number in range(1, 6):
+            (outcome,) = self.publish(b"12345678")
+            self.failureResultOf(self.publisher.publish("", "q", b"123", {}), PublishBufferFull)
+            self.peer.method(self.channel, "basic.ack", delivery_tag=number)
+            self.successResultOf(outcome)
+        for _ in range(3):
+            (outcome,) = self.publish(b"1234567890", timeout=1)
+            self.failureResultOf(self.publisher.publish("", "q", b"1", {}), PublishBufferFull)
+            self.peer.clock.pump([0.5] * 3)
+            self.failureResultOf(outcome, PublishTimeout)
 
     def test_drained(self) -> None:
         """It fires when everything published until then is answered for, whatever was published since."""
