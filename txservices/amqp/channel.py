@@ -1,7 +1,7 @@
 """A channel: methods out and their answers, deliveries and their acks, publishes and their confirms.
 
-``Channel`` is txamqp's ``AMQChannel`` with the delivery replaced: txamqp carries each delivery through three queues
-and five locks, here a whole method goes straight to whoever asked for it. Its generated methods
+``Channel`` is a subclass of txamqp's ``AMQChannel``. txamqp carries each delivery through three queues and five locks;
+here a whole method goes straight to whoever asked for it. txamqp's generated methods
 (``channel.queue_declare(queue=…)``) all end in ``invoke``. A channel knows nothing of an earlier connection:
 ``publisher`` and ``subscription`` have what outlives one.
 """
@@ -34,17 +34,18 @@ from txservices.wire.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
 
 log = Logger()
 
-# What a broker may say without being asked, on channel 0 and on the others. ``connection.tune`` comes after the start.
+# Methods that a broker may send without being asked, on channel 0 and on the others. For ``connection.tune`` see
+# ``Delegate.connection_start``.
 UNASKED_ON_CONNECTION = ("connection.start", "connection.close", "connection.blocked", "connection.unblocked")
 UNASKED_ON_CHANNEL = ("channel.close", "channel.flow", "basic.cancel")
 CLOSE_OK = METHODS["channel.close-ok"]
-PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept a channel, one for each exchange and routing key in use
+PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept for a channel, one for each exchange and routing key in use
 
 
 class Publishing:
     """One message on its way to the broker, kept until its confirm so that it can be sent again on a new channel.
 
-    ``done`` is called once, with ``None`` when the broker has the message, else with the error.
+    ``done`` is called once: with None when the broker has the message, otherwise with the error.
     """
 
     __slots__ = (
@@ -84,12 +85,12 @@ class Publishing:
 
 
 class Channel(AMQChannel):
-    """One channel of an open connection. See the module for what passes through it.
+    """One channel of an open connection.
 
     Attributes:
-        closing: nothing goes out any more: our close has, or the channel has ended. RabbitMQ ends the whole connection
-            (504) for anything that comes on a channel after its close.
-        on_closed: called with the error when the channel ends, whoever ended it.
+        closing: whether our close has been sent or the channel has ended. Then nothing more is sent on it: RabbitMQ
+            ends the whole connection (504) for anything that comes on a channel after its close.
+        on_closed: called with the error when the channel ends, from either side.
         on_cancelled: called with the consumer tag when the broker cancels a consumer because its queue is gone.
         on_drained: called when every delivery is settled (acked or rejected).
         on_confirmed: called with a ``Publishing`` and None when the broker has it, or the error if it refuses it.
@@ -115,12 +116,12 @@ class Channel(AMQChannel):
         if id == 0:
             self.reactions = dict.fromkeys(UNASKED_ON_CONNECTION, self.to_delegate)
         self.consumers: dict[str, Callable[[Message], None]] = {}
-        # Deliveries. Tags up to settled_to are all settled; those above it that are, stand in settled_above.
+        # Deliveries. All tags up to settled_to are settled, and so are those in settled_above.
         self.unsettled = 0
         self.settled_to = 0
         self.settled_above: set[int] = set()
         self.acks: list[int] = []
-        # Publishes, by publish tag, and the mandatory ones by message id: a return tells no tag.
+        # Publishes by tag, and the mandatory ones by message id too, because a return names no tag.
         self.published = 0
         self.unconfirmed: dict[int, Publishing] = {}
         self.mandatory: dict[str, Publishing] = {}
@@ -184,7 +185,7 @@ class Channel(AMQChannel):
     # Deliveries
 
     def consume(self, queue: str, tag: str, receive: Callable[[Message], None]) -> Deferred[TxMessage]:
-        """Have the queue's messages delivered to ``receive``, each to be acked. Fires when the broker agrees."""
+        """Have the queue's messages delivered to ``receive``, which is to ack each. Fires when the broker agrees."""
         self.consumers[tag] = receive
         consuming: Deferred[TxMessage] = self.basic_consume(queue=queue, consumer_tag=tag)
         return consuming
@@ -193,7 +194,7 @@ class Channel(AMQChannel):
         args = content.args
         receive = self.consumers.get(args["consumer_tag"])
         if receive is None:
-            return  # cancelled meanwhile: it goes back to its queue when the channel closes
+            return  # the consumer was cancelled: the message goes back to its queue when the channel closes
         self.unsettled += 1
         try:
             message = Message(
@@ -206,7 +207,7 @@ class Channel(AMQChannel):
                 args["consumer_tag"],
                 self.settle,
             )
-        except FrameError as error:  # RabbitMQ hands headers on unread
+        except FrameError as error:  # RabbitMQ passes headers on without reading them
             log.error(
                 "{queue}: properties that can't be read, rejected: {error}",
                 queue=args["routing_key"],

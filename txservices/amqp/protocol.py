@@ -1,26 +1,28 @@
 """One connection to a broker: bytes to its channels, the handshake, heartbeats, the close.
 
-``Protocol`` is txamqp's ``AMQClient``. Kept: its channels, its ``Delegate`` (what the server says first), its events
-and ``close``. Replaced, and why (txamqp 0.8.2, of 2018):
+``Protocol`` is a subclass of txamqp's ``AMQClient``. It keeps txamqp's channels, its ``Delegate`` (for methods that the
+broker sends without being asked), its events and ``close``. It replaces these parts of txamqp 0.8.2 (of 2018):
 
-- framing: its buffer is joined and cut once a frame, which is quadratic; ``frames.FrameReader`` is not;
-- its codec: no arrays, signed numbers or nested tables, strings counted before they are encoded, bodies guessed to be
-  text; ``codec`` has every type both ways, from one table;
-- its ``start``: it ends in a call that Twisted deprecates, which is an error where warnings are;
-- its ``outgoing`` and ``work`` queues: a frame out is a write, a frame in is a call;
-- the opening ``AMQP 1 1 0 9``: ``AMQP 0 0 9 1`` is the standard's;
-- client properties: it sends none, and a broker tells nothing (cancelled consumers, a blocked connection) to who
-  didn't say that it understands;
-- heartbeats and limits: it echoes its own; here they are negotiated, and a peer silent for two intervals is cut.
+- framing: txamqp joins and cuts its buffer for each frame, which takes quadratic time; ``frames.FrameReader`` does not;
+- the codec: txamqp has no arrays, signed numbers or nested tables, counts strings before they are encoded, and guesses
+  that bodies are text; ``codec`` reads and writes every type, from one table;
+- ``start``: txamqp's makes a call that Twisted deprecates, which is an error where warnings are errors;
+- the queues ``outgoing`` and ``work``: here a frame out is a write, and a frame in is a call;
+- the first bytes: txamqp sends ``AMQP 1 1 0 9``, the standard says ``AMQP 0 0 9 1``;
+- client properties: txamqp sends none, and a broker tells a client that has not announced the capability neither of a
+  cancelled consumer nor of a blocked connection;
+- heartbeats and limits: txamqp repeats the broker's; here they are negotiated, and a connection to a broker that is
+  silent for two intervals is aborted.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from platform import python_version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from txamqp.client import TwistedDelegate
 from txamqp.message import Message as TxMessage
@@ -31,6 +33,7 @@ from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.outbox import Outbox, send
 from txservices.exceptions import AmqpError, ConnectionLost, FrameError
+from txservices.utils.address import Address
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
@@ -43,11 +46,6 @@ from txservices.wire.spec import (
     ReplyCode,
     txamqp_spec,
 )
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
-
-    from txservices.utils.address import Address
 
 log = Logger()
 
@@ -66,19 +64,18 @@ CAPABILITIES = {
 
 @cache
 def shared_spec() -> Spec:
-    """txamqp's view of the table, made once a process: it takes milliseconds."""
+    """txamqp's form of our table of methods, made once per process: that takes milliseconds."""
     return txamqp_spec()
 
 
 class Delegate(TwistedDelegate):
-    """What a broker says without being asked."""
+    """Receives the methods that a broker sends without being asked."""
 
     client: Protocol
 
     def connection_start(self, channel: Channel, start: TxMessage) -> None:
         client = self.client
         channel.reactions["connection.tune"] = channel.reactions.pop("connection.start")  # each of them comes once
-        client.server_properties = start.server_properties
         channel.connection_start_ok(
             client_properties=client.client_properties,
             mechanism=client.mechanism,
@@ -87,7 +84,7 @@ class Delegate(TwistedDelegate):
         )
 
     def connection_tune(self, channel: Channel, tune: TxMessage) -> None:
-        """Take the smaller of both wishes; zero is "no wish" for limits, and "none" for heartbeats."""
+        """Take the smaller of both sides' wishes; zero means "no wish" for limits, and "no heartbeats" for those."""
         client = self.client
         del channel.reactions["connection.tune"]
         client.channel_max = min(tune.channel_max or CHANNEL_MAX, CHANNEL_MAX)
@@ -118,7 +115,7 @@ class Delegate(TwistedDelegate):
             channel.on_cancelled(cancel.consumer_tag)
 
     def channel_close(self, channel: Channel, close: TxMessage) -> None:
-        """Both sides may close at once: then the answer to ours still comes, and the number is not free until then."""
+        # Both sides may close at once: then the answer to our close still comes, and the number is not free until then.
         ours = [each for each in channel.replies if each[0] == ("channel.close-ok",)]
         for each in ours:
             channel.replies.remove(each)
@@ -128,20 +125,25 @@ class Delegate(TwistedDelegate):
             self.client.channels.pop(channel.id, None)
 
     def close(self, reason: Any) -> None:
-        self.client.failed(closed_error(reason))
+        self.client.set_error(closed_error(reason))
         self.client.flush()
         super().close(reason)
 
 
 class Protocol(AMQClient):
-    """A connection, from its first byte to its last. ``opened`` fires with it when it can be used.
+    """A connection, from its first byte to its last.
 
     Args:
-        address: where it goes; gives the virtual host and the credentials.
-        heartbeat: seconds wished for; the smaller of both sides' wishes is taken, 0 for none.
+        address: the broker's, with the virtual host and the credentials.
+        heartbeat: the wanted interval in seconds; the smaller of both sides' wishes is taken. 0 for no heartbeats.
         mechanism: PLAIN, AMQPLAIN or EXTERNAL.
         name: what the broker's management shows for this connection.
-        outbox: shared with the connections that are to send along with this one.
+        outbox: shared with the other connections of the process, so that their frames are sent together.
+
+    Attributes:
+        opened: fires with the protocol when channels can be opened; fails with why that never was.
+        error: why the connection has ended; None until then.
+        blocked: the broker's reason while it takes no messages, else None.
     """
 
     channelClass = Channel
@@ -156,7 +158,7 @@ class Protocol(AMQClient):
         clock: IReactorTime,
         outbox: Outbox | None = None,
     ) -> None:
-        # The heartbeat stays ours: txamqp's reschedules two timers a frame.
+        # No heartbeat of txamqp's: it reschedules two timers for each frame.
         super().__init__(Delegate(), address.vhost, shared_spec(), heartbeat=0, clock=clock)
         self.address = address
         self.heartbeat_wish = heartbeat
@@ -171,18 +173,17 @@ class Protocol(AMQClient):
             "connection_name": name,
             "capabilities": CAPABILITIES,
         }
-        self.server_properties: dict[str, Any] = {}
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
-        self.blocked: str | None = None  # the broker's reason while it takes no publishes
+        self.blocked: str | None = None
         self.reader = FrameReader(self.frame_received)
         self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())
         self.error: AmqpError | None = None
         self.tuned = False
         self.outbox = outbox or Outbox(clock)
         self.frames: list[bytes] = []  # to be sent with the next flush
-        self.acking: list[Channel] = []  # that have acks to send then
-        self.flushing = False  # whether the outbox knows
+        self.acking: list[Channel] = []  # channels with acks to send then
+        self.flushing = False  # whether the outbox will call flush()
 
     # Bytes
 
@@ -215,21 +216,21 @@ class Protocol(AMQClient):
         try:
             self.outbox.receive(self.reader.feed, data)
         except FrameError as error:
-            self.give_up(error)
+            self.close_for(error)
 
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
-        """One frame to its channel."""
+        """Pass one frame to its channel."""
         channel = self.channels.get(number)
         if kind == FRAME_HEARTBEAT:
-            return  # that bytes came is all it says
+            return  # dataReceived has noted that bytes have come
         if channel is None:
-            if self.closed:  # in the same chunk as what closed it
+            if self.closed:  # by a frame that came in the same chunk
                 return
             raise FrameError(ReplyCode.CHANNEL_ERROR, f"a frame for channel {number}, which is not open")
         channel.assembler.frame(kind, payload)
 
     def write(self, data: bytes) -> None:
-        """Send frames, with all else that is being brought on: see ``outbox``."""
+        """Send frames soon, together with others: see ``outbox``."""
         self.frames.append(data)
         if not self.flushing:
             self.flushing = True
@@ -243,8 +244,8 @@ class Protocol(AMQClient):
             self.outbox.add(self.flush)
 
     def flush(self) -> None:
-        """Send what is to be sent, now."""
-        self.flushing = True  # what the acks write goes along
+        """Send all frames that wait."""
+        self.flushing = True  # flush_acks() writes, and that goes along
         for channel in self.acking:
             channel.flush_acks()
         self.acking.clear()
@@ -254,24 +255,19 @@ class Protocol(AMQClient):
             self.heartbeat.wrote = True
             send(self.transport, b"".join(frames))
 
-    def give_up(self, error: FrameError) -> None:
-        """The broker sent what it mustn't: tell it, and close. What waits fails with the error."""
+    def close_for(self, error: FrameError) -> None:
+        """Close because the broker has broken the protocol. Whatever waits on this connection fails with the error."""
         log.error("closing the connection to {address}: {error}", address=self.address, error=error)
         text = str(error)[:200]
-        self.write(
-            frame(
-                FRAME_METHOD,
-                0,
-                encode_method("connection.close", reply_code=int(error.code), reply_text=text),
-            )
-        )
+        close = encode_method("connection.close", reply_code=int(error.code), reply_text=text)
+        self.write(frame(FRAME_METHOD, 0, close))
         self.do_close(error)
 
     # Channels
 
     def open_channel(self) -> Deferred[Channel]:
-        """Fires with a channel of its own, open; fails as ``Channel.invoke`` does."""
-        if self.closed:  # else nobody would ever tell it
+        """Fires with a new open channel; fails as ``Channel.invoke`` does."""
+        if self.closed:  # nothing would ever answer
             return fail(self.error or ConnectionLost("the connection to the broker is closed"))
         number = next((n for n in range(1, self.channel_max + 1) if n not in self.channels), None)
         if number is None:
@@ -282,7 +278,7 @@ class Protocol(AMQClient):
         return opening.addCallback(lambda _: channel)
 
     def close_channel(self, channel: Channel) -> Deferred[None]:
-        """Close a channel of ours. Unsettled deliveries go back to their queues. Fires when the broker agrees."""
+        """Close a channel: its unsettled deliveries go back to their queues. Fires when the broker agrees."""
         if channel.closing:
             return succeed(None)
         channel.flush_acks()
@@ -297,10 +293,10 @@ class Protocol(AMQClient):
         return closing.addBoth(closed)
 
     def do_close(self, reason: Any) -> None:
-        self.closed = True  # first: who is told of a closed channel may ask for another at once
-        self.failed(closed_error(reason))
+        self.closed = True  # first: whoever is told of a closed channel may ask for another at once
+        self.set_error(closed_error(reason))
         channels = self.channels
-        self.channels: dict[int, Channel] = {}  # apart: who is told of a closed channel may take others out
+        self.channels: dict[int, Channel] = {}  # another dict: whoever is told of a closed channel may remove others
         for channel in channels.values():
             channel.close(reason)
         super().do_close(reason)
@@ -308,12 +304,12 @@ class Protocol(AMQClient):
     # The end
 
     def abort(self) -> None:
-        """Drop the connection without a word: the other side is not listening."""
+        """End the connection at once, without a word to the broker."""
         if self.transport is not None:
             self.transport.abortConnection()
 
-    def failed(self, error: AmqpError) -> None:
-        """Remember why this connection ended: the first reason is the true one."""
+    def set_error(self, error: AmqpError) -> None:
+        """Remember why this connection ends: the first reason is the true one."""
         if self.error is None:
             self.error = error
 
