@@ -31,7 +31,7 @@ from txservices.broker.exchanges import Exchange
 from txservices.broker.messages import read_expiration, read_flags
 from txservices.broker.queues import Queue
 from txservices.runners import ServiceRunner
-from txservices.utils import new_id
+from txservices.utils.ids import new_id
 from txservices.utils.signatures import acceptance_of
 from txservices.web.handlers import http
 from txservices.web.messages import HttpRequest, final_headers

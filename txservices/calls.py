@@ -36,7 +36,8 @@ from txservices.exceptions import (
 )
 from txservices.messaging import encode_to_headers
 from txservices.serialization import Serializers
-from txservices.utils import Sweeper, new_id
+from txservices.utils.deadlines import Sweeper
+from txservices.utils.ids import new_id
 from txservices.utils.waiting import Unconfirmed, Waiters
 
 log = Logger()

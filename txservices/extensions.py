@@ -32,7 +32,7 @@ from typing_extensions import ParamSpec, Self, TypeVar
 from txservices import constants
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError, IncorrectSignature
-from txservices.utils import new_id
+from txservices.utils.ids import new_id
 from txservices.utils.signatures import acceptance_of, members
 from txservices.utils.waiting import Unconfirmed, Waiters
 

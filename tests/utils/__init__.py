@@ -1,1 +1,1 @@
-"""Mirrors txservices/utils/; ids, deadlines and names are in tests/test_utils.py."""
+"""Mirrors txservices/utils/; dotted names and secrets are in tests/test_utils.py."""

@@ -38,7 +38,8 @@ from txservices.exceptions import (
     PublishNacked,
     PublishTimeout,
 )
-from txservices.utils import Sweeper, new_id
+from txservices.utils.deadlines import Sweeper
+from txservices.utils.ids import new_id
 from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_properties
 

@@ -25,7 +25,7 @@ from txservices.exceptions import (
     ChannelClosedByBroker,
     DeclarationMismatch,
 )
-from txservices.utils import new_id
+from txservices.utils.ids import new_id
 from txservices.utils.waiting import Waiters
 
 log = Logger()

@@ -18,7 +18,7 @@ from txservices.broker.messages import Message
 from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError
-from txservices.utils import new_id
+from txservices.utils.ids import new_id
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, METHODS, ReplyCode
 from txservices.wire.tables import encode_shortstr

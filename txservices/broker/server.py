@@ -14,7 +14,7 @@ from txservices.broker.queues import Queue
 from txservices.broker.session import Session
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError
-from txservices.utils import Sweeper
+from txservices.utils.deadlines import Sweeper
 from txservices.wire.spec import ReplyCode
 
 DEFAULT_USERS = {"guest": "guest"}

@@ -22,7 +22,7 @@ from txservices.broker.exchanges import Exchange, route
 from txservices.broker.messages import Message
 from txservices.broker.queues import Entry, Queue
 from txservices.exceptions import AmqpError, FrameError
-from txservices.utils import new_id
+from txservices.utils.ids import new_id
 from txservices.wire.codec import decode_properties
 from txservices.wire.spec import ReplyCode
 
