@@ -29,6 +29,14 @@ class LeavingTests(ConnectionsTestCase):
         self.assertIsNot(self.connections.publisher.connection.protocol, first)
         self.assertTrue(await self.connections.leaving.answered(self.connections.drain()))
 
+    async def test_first_needed_by_the_stop(self) -> None:
+        """A connection that is first needed when the stop has begun is waited for no longer than one that was lost."""
+        nowhere = self.connect("amqp://guest:s3cret@127.0.0.1:1/")
+        nowhere.leaving.begin()
+        began = reactor.seconds()
+        await self.assertFailure(nowhere.publisher.publish("", "q", b"", {}), ConnectionLost)
+        self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 0.5)
+
     async def test_what_a_stop_could_not_publish_is_said(self) -> None:
         """Publishes that wait when a stop finds nobody fail, and the log says how many there were for whom."""
         said: list[str] = []

@@ -87,6 +87,6 @@ class UnackedTests(SynchronousTestCase):
     def test_stopped(self) -> None:
         """After its end nothing is left of it; with no timeout there is nothing to begin with."""
         self.peer.clock.advance(0)
-        self.unacked.stop()
+        self.unacked.cancel()
         Unacked(0, self.peer.clock).watch(self.consumer)
         self.assertEqual(self.peer.clock.getDelayedCalls(), [])

@@ -71,7 +71,7 @@ class Connections(MultiService):
             )
         addresses = parse_addresses(uri)
         tls = configuration.AMQP_SSL.of(config)
-        for address in addresses:  # its mistakes now, and not at the first attempt
+        for address in addresses:  # to tell mistakes now, and not at the first attempt to connect
             endpoint_for(address, tls, clock)
         return cls(
             addresses,
@@ -87,6 +87,7 @@ class Connections(MultiService):
         connection = Connection(self.addresses, f"txservices: {purpose}", self.clock, **self.options)
         connection.on_changed.append(self.leaving.look)
         self.in_use.append(connection)
+        self.leaving.look()
         return connection
 
     @cached_property
@@ -141,7 +142,7 @@ class Connections(MultiService):
 
     async def close(self) -> None:
         self.leaving.begin()
-        self.unacked.stop()
+        self.unacked.cancel()
         if "publisher" in vars(self):
             self.publisher.cancel()
             await self.leaving.answered(self.publisher.drain())

@@ -42,7 +42,8 @@ class Unacked:
         if self.timeout and not self.looking.running:
             self.looking.start(self.timeout / LOOKS, now=False)
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
+        """Warn of nothing more."""
         if self.looking.running:
             self.looking.stop()
 
