@@ -115,7 +115,7 @@ class Client:
     def __init__(self, connections: Connections, name: str, config: Mapping[str, Any], clock: Any) -> None:
         self.clock = clock
         self.connections = connections
-        self.serializers = Serializers.of(config)
+        self.serializers = Serializers(config)
         self.name = name
         self.config = config
         self.new_queue()

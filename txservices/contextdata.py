@@ -1,4 +1,4 @@
-"""What travels with a call, for a method to read: who calls, in which language, with which token."""
+"""Dependencies that give a method the context data of its call: the user, the language, the token, …"""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from txservices.constants import (
 )
 from txservices.extensions import DependencyProvider, WorkerContext
 
+__all__ = ["AuthToken", "ContextDataProvider", "Language", "UserAgent", "UserId"]
+
 
 class ContextDataProvider(DependencyProvider):
-    """Injects the value of one key of the caller's context data, or None."""
+    """Injects the value of one key of the call's context data, or None."""
 
     def __init__(self, context_key: str) -> None:
         self.context_key = context_key
@@ -24,28 +26,28 @@ class ContextDataProvider(DependencyProvider):
 
 
 class Language(ContextDataProvider):
-    """The caller's language."""
+    """Injects the language of the user."""
 
     def __init__(self) -> None:
         super().__init__(LANGUAGE_CONTEXT_KEY)
 
 
 class UserId(ContextDataProvider):
-    """The id of the user on whose behalf the call is."""
+    """Injects the id of the user for whom the call is made."""
 
     def __init__(self) -> None:
         super().__init__(USER_ID_CONTEXT_KEY)
 
 
 class UserAgent(ContextDataProvider):
-    """The user agent that the user came with."""
+    """Injects the user agent of the user's client."""
 
     def __init__(self) -> None:
         super().__init__(USER_AGENT_CONTEXT_KEY)
 
 
 class AuthToken(ContextDataProvider):
-    """The token that shows what the user may do."""
+    """Injects the token that says what the user is allowed to do."""
 
     def __init__(self) -> None:
         super().__init__(AUTH_TOKEN_CONTEXT_KEY)

@@ -6,9 +6,11 @@ from typing import Any
 
 from txservices.extensions import DependencyProvider, WorkerContext
 
+__all__ = ["Config"]
+
 
 class Config(DependencyProvider):
-    """The configuration: a copy for each worker, so that one can't change another's."""
+    """Injects the configuration, as a dict. Each worker gets a copy, so that it can't change that of others."""
 
     def get_dependency(self, worker_ctx: WorkerContext) -> dict[str, Any]:
         return dict(worker_ctx.config)

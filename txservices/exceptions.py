@@ -1,31 +1,31 @@
-"""All errors, and how one gets from the service where it was raised to its caller.
+"""All errors, and the form in which an error travels from a service to its caller.
 
-    ConfigurationError                  the user's to mend, before anything runs
-      CommandError                      typed on a command line
-      BrokerRefused                     credentials or virtual host
-      BrokerUnreachable                 nobody there, where that is not waited for
+    ConfigurationError                  a mistake of the user, found before anything runs
+      CommandError                      a mistake on the command line
+      BrokerRefused                     the broker refuses the credentials or the virtual host
+      BrokerUnreachable                 no broker answered within BROKER_START_TIMEOUT
       DeclarationMismatch               an exchange or queue exists with other properties
-    AmqpError(code, text, method)       the connection to the broker
+    AmqpError(code, text, method)       the connection to the broker failed
       ChannelClosedByBroker
       ConnectionClosedByBroker
       ConnectionLost
       FrameError                        bytes that are not AMQP
-    PublishError                        one message did not get out
-      UndeliverableMessage              mandatory, and no queue takes it
+    PublishError                        a message could not be published
+      UndeliverableMessage              it is mandatory, and no queue takes it
       PublishNacked  PublishTimeout  PublishBufferFull
-    EncodeError  DecodeError            a value that can't be written, a body that can't be read
-    RpcTimeout(timeout)                 no reply in time
-    RpcConnectionError                  no reply any more
+    EncodeError  DecodeError            a value can't be written, a body can't be read
+    RpcTimeout(timeout)                 no reply came in time
+    RpcConnectionError                  no reply can come any more
       ReplyQueueExpiredWithPendingReplies
-    RemoteError(exc_type, value)        the method raised, on the other side
+    RemoteError(exc_type, value)        the called method raised an error
     UnknownService  UnserializableValueError
-    BadRequest                          the caller's fault
+    BadRequest                          a mistake of the caller
       MalformedRequest  MethodNotFound  IncorrectSignature  ConnectionNotFound
-    ContainerBeingKilled                no more workers here
+    ContainerBeingKilled                the container takes no more work
     ExtensionNotFound
 
-An error travels as ``{"exc_type", "exc_path", "exc_args", "value"}``; nameko's own have their
-nameko path there, so that both sides know each other's.
+An error travels as ``{"exc_type", "exc_path", "exc_args", "value"}``. The errors that nameko has too travel with their
+path in nameko, so that each side knows the errors of the other.
 """
 
 from __future__ import annotations
@@ -33,27 +33,66 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+__all__ = [
+    "AmqpError",
+    "BadRequest",
+    "BrokerRefused",
+    "BrokerUnreachable",
+    "ChannelClosedByBroker",
+    "CommandError",
+    "ConfigurationError",
+    "ConnectionClosedByBroker",
+    "ConnectionLost",
+    "ConnectionNotFound",
+    "ContainerBeingKilled",
+    "DeclarationMismatch",
+    "DecodeError",
+    "EncodeError",
+    "ExtensionNotFound",
+    "FrameError",
+    "IncorrectSignature",
+    "MalformedRequest",
+    "MethodNotFound",
+    "PublishBufferFull",
+    "PublishError",
+    "PublishNacked",
+    "PublishTimeout",
+    "RemoteError",
+    "ReplyQueueExpiredWithPendingReplies",
+    "RpcConnectionError",
+    "RpcTimeout",
+    "UndeliverableMessage",
+    "UnknownService",
+    "UnserializableValueError",
+    "deserialize",
+    "deserialize_to_instance",
+    "get_module_path",
+    "registry",
+    "safe_for_serialization",
+    "serialize",
+]
+
 E = TypeVar("E", bound=type[BaseException])
 
-# How much of an error goes onto the wire. What is beyond is left out, with SAFE_CUT in its place: an error may hold
-# anything, a body of 100 MB or a structure without an end, and making it safe must not hold the reactor.
-SAFE_DEPTH_MAX = 20  # containers inside each other in one argument
+# How much of an error travels. The rest is left out, with SAFE_CUT in its place. An error may contain anything, such as
+# a body of 100 MB or a structure without an end, and to make that safe must not block the reactor.
+SAFE_DEPTH_MAX = 20  # nested containers in one argument
 SAFE_NODES_MAX = 10_000  # values in all arguments together
-SAFE_TEXT_MAX = 1_048_576  # characters of all texts of the arguments together, and of the error's own text
+SAFE_TEXT_MAX = 1_048_576  # characters in all texts of the arguments together, and in the error's own text
 SAFE_CUT = "[…]"
-SHOWING_ARGUMENTS = (BaseException.__str__, KeyError.__str__)  # an error without a `__str__` of its own
-SAFE_FAILED = "[__unicode__ failed]"  # nameko's words, which callers may look for
+SHOWING_ARGUMENTS = (BaseException.__str__, KeyError.__str__)  # those of an error without a `__str__` of its own
+SAFE_FAILED = "[__unicode__ failed]"  # nameko's text, which callers may look for
 
 
 class ConfigurationError(Exception):
-    """What the user wrote can't be: says what, and what to write. Several mistakes are an argument each."""
+    """The user made a mistake. The text says which, and what to write instead. Each argument is one mistake."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
 
 
 class CommandError(ConfigurationError):
-    """What was typed on a command line can't be: its text is all that the user is shown."""
+    """The user made a mistake on the command line, where the error's text is shown in one line."""
 
 
 class BrokerRefused(ConfigurationError):
@@ -65,16 +104,16 @@ class BrokerUnreachable(ConfigurationError):
 
 
 class DeclarationMismatch(ConfigurationError):
-    """An exchange or queue exists on the broker with other properties than those declared here, or can't have them."""
+    """An exchange or queue exists on the broker with other properties than declared here, or can't have these."""
 
 
 class AmqpError(Exception):
     """Something went wrong between us and the broker.
 
     Attributes:
-        code: AMQP's reply code, 0 where there is none.
-        text: what the one who found it said.
-        method: the AMQP method that it was about, as ``basic.publish``, if it was about one.
+        code: AMQP's reply code, or 0.
+        text: what went wrong, in the words of the side that noticed it.
+        method: the AMQP method that caused it, as ``basic.publish``, or None.
     """
 
     def __init__(self, code: int, text: str, method: str | None = None) -> None:
@@ -89,7 +128,7 @@ class AmqpError(Exception):
 
 
 class ChannelClosedByBroker(AmqpError):
-    """The broker closed one channel; the connection lives."""
+    """The broker closed a channel. The connection is still open."""
 
 
 class ConnectionClosedByBroker(AmqpError):
@@ -97,22 +136,22 @@ class ConnectionClosedByBroker(AmqpError):
 
 
 class ConnectionLost(AmqpError):
-    """The connection is gone without a word from the broker, or was given up here."""
+    """The connection broke without a close from the broker, or was given up here."""
 
     def __init__(self, text: str) -> None:
         super().__init__(0, text)
 
 
 class FrameError(AmqpError):
-    """Bytes that are not AMQP 0-9-1, with the reply code that says in which way."""
+    """Bytes that are not AMQP 0-9-1. The code is AMQP's for this mistake."""
 
 
 class PublishError(Exception):
-    """A message did not reach the broker, or the broker did not take it."""
+    """A message did not reach the broker, or the broker did not accept it."""
 
 
 class UndeliverableMessage(PublishError):
-    """A mandatory message that no queue takes."""
+    """No queue takes a mandatory message."""
 
     def __init__(self, exchange: str, routing_key: str, code: int, text: str) -> None:
         super().__init__(exchange, routing_key, code, text)
@@ -129,7 +168,7 @@ class UndeliverableMessage(PublishError):
 
 
 class PublishNacked(PublishError):
-    """The broker took the message and then could not keep it."""
+    """The broker received the message and could not keep it."""
 
     def __init__(self, exchange: str, routing_key: str) -> None:
         super().__init__(exchange, routing_key)
@@ -144,7 +183,7 @@ class PublishNacked(PublishError):
 
 
 class PublishTimeout(PublishError):
-    """The broker did not confirm in time: it is away, or takes none for now. It may have the message."""
+    """The broker did not confirm in time: it is away, or takes no messages for now. It may have the message."""
 
     def __init__(self, exchange: str, routing_key: str) -> None:
         super().__init__(exchange, routing_key)
@@ -159,7 +198,12 @@ class PublishTimeout(PublishError):
 
 
 class PublishBufferFull(PublishError):
-    """More waits for the broker's confirm than this process keeps."""
+    """Too many messages wait for the broker's confirm already.
+
+    Attributes:
+        messages: how many wait.
+        size: their size in bytes.
+    """
 
     def __init__(self, messages: int, size: int) -> None:
         super().__init__(messages, size)
@@ -171,11 +215,11 @@ class PublishBufferFull(PublishError):
 
 
 class EncodeError(Exception):
-    """A value that the serializer can't write."""
+    """The serializer can't write a value."""
 
 
 class DecodeError(Exception):
-    """A body that is not accepted here, or can't be read."""
+    """A message's body can't be read, or its content type is not accepted here."""
 
 
 class RpcTimeout(Exception):
@@ -190,15 +234,20 @@ class RpcTimeout(Exception):
 
 
 class RpcConnectionError(Exception):
-    """A reply can't come any more. The method may have run."""
+    """No reply can come any more. The method may have run."""
 
 
 class ReplyQueueExpiredWithPendingReplies(RpcConnectionError):
-    """We were away from the broker for so long that our reply queue expired, and the replies with it."""
+    """We were away from the broker for so long that it deleted our reply queue, and the replies in it."""
 
 
 class RemoteError(Exception):
-    """The method called raised an exception: its type's name, and its text."""
+    """The called method raised an error.
+
+    Attributes:
+        exc_type: the name of its class.
+        value: its text.
+    """
 
     def __init__(self, exc_type: str | None = None, value: Any = "") -> None:
         super().__init__(f"{exc_type} {value}")
@@ -207,7 +256,7 @@ class RemoteError(Exception):
 
 
 class UnknownService(Exception):
-    """No queue takes calls to that service: it has never run on this broker."""
+    """No queue takes calls to that service: it has never run with this broker."""
 
     def __init__(self, service_name: str) -> None:
         super().__init__(service_name)
@@ -218,7 +267,7 @@ class UnknownService(Exception):
 
 
 class UnserializableValueError(Exception):
-    """A method's result that the serializer can't write."""
+    """The serializer can't write the result of a method."""
 
     def __init__(self, value: Any) -> None:
         safe = Safe()
@@ -227,18 +276,18 @@ class UnserializableValueError(Exception):
             self.repr_value = f"{type(value).__name__} {SAFE_CUT}" if safe.full else repr(value)
         except BaseException:  # a result's `__repr__` may raise anything, and the caller must be told
             self.repr_value = "[__repr__ failed]"
-        super().__init__()  # without arguments, which would be as unserializable
+        super().__init__()  # without the value, which the serializer could not write as an argument either
 
     def __str__(self) -> str:
         return f"Unserializable value: `{self.repr_value}`"
 
 
 class BadRequest(Exception):
-    """The caller's fault, not the service's."""
+    """A mistake of the caller, not of the service."""
 
 
 class MalformedRequest(BadRequest):
-    """The request has not the shape of one."""
+    """The request does not have the form of a request."""
 
 
 class MethodNotFound(BadRequest):
@@ -250,11 +299,11 @@ class IncorrectSignature(BadRequest):
 
 
 class ConnectionNotFound(BadRequest):
-    """The WebSocket is not connected, or not any more."""
+    """The WebSocket is not connected, or no longer."""
 
 
 class ContainerBeingKilled(Exception):
-    """The container takes no more work: what was to be done goes back to where it came from."""
+    """The container takes no more work. The message or request goes back to where it came from."""
 
 
 class ExtensionNotFound(AttributeError):
@@ -288,31 +337,31 @@ NAMEKO_PATHS: dict[type[BaseException], str] = {
 
 
 def get_module_path(exc_type: type[BaseException]) -> str:
-    """An exception class by its name on the wire: module and name, or nameko's for what nameko has too."""
+    """The path of an error's class on the wire: nameko's path if nameko has the same error, else our own."""
     return NAMEKO_PATHS.get(exc_type) or f"{exc_type.__module__}.{exc_type.__name__}"
 
 
-# What arrives as itself and not as RemoteError: path on the wire -> class.
+# path on the wire -> class, for errors that arrive as what they are and not as RemoteError
 registry: dict[str, type[BaseException]] = {
     get_module_path(error): error for error in (MalformedRequest, MethodNotFound, IncorrectSignature)
 }
 
 
 def deserialize_to_instance(exc_type: E) -> E:
-    """Class decorator: an error of this class, raised by a service called, is raised here as itself."""
+    """Class decorator: if a called service raises this error, the caller gets it, and not a ``RemoteError``."""
     registry[get_module_path(exc_type)] = exc_type
     return exc_type
 
 
 class Safe:
-    """Makes values safe for the wire until so many of them, or so many characters, have been taken."""
+    """Makes values safe for the wire, up to a number of values and a number of characters in all."""
 
     def __init__(self) -> None:
         self.nodes = SAFE_NODES_MAX
         self.characters = SAFE_TEXT_MAX
 
     def value(self, value: Any, depth: int = SAFE_DEPTH_MAX) -> Any:
-        """The value in what every serializer can write: text, and dicts and lists of it. Never raises."""
+        """Turn a value into one that every serializer can write: text, or dicts and lists of text. Never raises."""
         self.nodes -= 1
         try:
             if isinstance(value, str):
@@ -324,14 +373,14 @@ class Safe:
                     return self.mapping(value, depth - 1)
                 return self.sequence(value, depth - 1)
             if isinstance(value, (bytes, bytearray, memoryview)):
-                value = bytes(value[: self.characters])  # its text has a character for each byte at the least
+                value = bytes(value[: self.characters])  # its text has at least one character for each byte
             return self.text(str(value))
-        except BaseException:  # SystemExit too: a `__str__` may raise anything, and an error must get to its caller
+        except BaseException:  # also SystemExit: a `__str__` may raise anything, and the error must reach its caller
             return SAFE_FAILED
 
     @property
     def full(self) -> bool:
-        """Whether something had to be left out, or would be next."""
+        """Whether the next value is left out."""
         return self.nodes <= 0 or self.characters <= 0
 
     def mapping(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
@@ -362,36 +411,36 @@ class Safe:
 
 
 def safe_for_serialization(value: Any) -> Any:
-    """The value in what every serializer can write: text, and dicts and lists of it. Never raises.
+    """Turn a value into one that every serializer can write: text, or dicts and lists of text. Never raises.
 
-    Dicts, lists, tuples and sets are walked, down to ``SAFE_DEPTH_MAX`` and up to ``SAFE_NODES_MAX`` values. Whatever
-    else is the text that ``str`` makes of it. There are ``SAFE_TEXT_MAX`` characters at most.
+    Dicts stay dicts; lists, tuples and sets become lists, down to ``SAFE_DEPTH_MAX`` and up to ``SAFE_NODES_MAX``
+    values. Any other value becomes the text that ``str`` makes of it, up to ``SAFE_TEXT_MAX`` characters in all.
     """
     return Safe().value(value)
 
 
 def serialize(error: BaseException) -> dict[str, Any]:
-    """An error for the wire; ``deserialize`` is its way back. Never raises, whatever the error's class is like."""
+    """The form in which an error travels, which ``deserialize`` reads. Never raises, whatever the error is like."""
     kind = type(error)
     try:
         name, path, arguments = str(kind.__name__), get_module_path(kind), error.args
-    except BaseException:  # a class and its class may have properties of these names, which may raise anything
+    except BaseException:  # these may be properties, of the error's class or its metaclass, and raise anything
         name, path, arguments = SAFE_FAILED, f"builtins.{SAFE_FAILED}", ()
-    if not isinstance(arguments, tuple):  # a class has an `args` of its own, for something else
-        arguments = BaseException.args.__get__(error)  # the error's, as Python has it
+    if not isinstance(arguments, tuple):  # the class uses the name `args` for something else
+        arguments = BaseException.args.__get__(error)  # Python's own
     safe = Safe()
     safe_arguments = safe.sequence(arguments, SAFE_DEPTH_MAX)
     if safe.full and kind.__str__ in SHOWING_ARGUMENTS and not (len(arguments) == 1 and isinstance(arguments[0], str)):
-        text = f"{name} {SAFE_CUT}"  # Python would make a text of all of them
+        text = f"{name} {SAFE_CUT}"  # str(error) would make a text of all arguments
     else:
         text = safe_for_serialization(error)
     return {"exc_type": name, "exc_path": path, "exc_args": safe_arguments, "value": text}
 
 
 def deserialize(data: Any) -> BaseException:
-    """The error that a reply carries: as itself if its class is registered here, else as a ``RemoteError``.
+    """The error in a reply: of its own class if that is registered here, else a ``RemoteError``.
 
-    Never raises: whatever came in place of an error, or does not fit its class, is a RemoteError too.
+    Never raises: data that is not an error, or does not fit its class, gives a ``RemoteError``.
     """
     if not isinstance(data, Mapping):
         return RemoteError(value=safe_for_serialization(data))
@@ -400,6 +449,6 @@ def deserialize(data: Any) -> BaseException:
     if exc_type is not None:
         try:
             return exc_type(*arguments)
-        except Exception:  # the class takes other arguments here than there
+        except Exception:  # here the class takes other arguments than in the service
             pass
     return RemoteError(data.get("exc_type"), data.get("value"))

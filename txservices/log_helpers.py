@@ -1,4 +1,4 @@
-"""How long things take, in a log of the standard library's: nameko's ``log_helpers``."""
+"""nameko's ``log_helpers``: logs how long something takes, with the standard library's logging."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 
+__all__ = ["make_timing_logger"]
+
 
 def make_timing_logger(
     logger: logging.Logger, precision: int = 3, level: int = logging.DEBUG
 ) -> Callable[..., AbstractContextManager[None]]:
-    """Gives ``log_time``: ``with log_time("sold %s", item):`` logs the message and the seconds that the block took.
+    """Make ``log_time``: ``with log_time("sold %s", item):`` logs the message and the seconds that the block took.
 
-    Also if it raises, and across an ``await`` in it.
+    It logs if the block raises, too, and the block may ``await``.
     """
 
     @contextmanager

@@ -238,7 +238,7 @@ class QueueConsumer(SharedExtension):
         accept = getattr(provider, "accept", None)
         read = config if accept is None else {**config, configuration.ACCEPT.name: list(accept)}
         where = f"{self.container.service_name}.{getattr(provider, 'method_name', provider)}"
-        receive = partial(hand_over, Serializers.of(read).decode, provider.handle_message, where)
+        receive = partial(hand_over, Serializers(read).decode, provider.handle_message, where)
         consumer = self.providers[provider] = self.consume(queue, receive, getattr(provider, "prefetch_count", None))
         return consumer.ready
 

@@ -163,7 +163,7 @@ class RpcConsumer(SharedExtension):
 
     def setup(self) -> None:
         config = self.container.config
-        serializers = Serializers.of(config)
+        serializers = Serializers(config)
         exchange = rpc_exchange(config)
         self.decode = serializers.decode
         self.accepted = serializers.accepted

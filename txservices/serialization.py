@@ -1,8 +1,8 @@
-"""A value to the bytes of a message and back: name -> (content type, encode, decode).
+"""Values to the bytes of a message's body, and back. Each serializer is a ``Format``.
 
-JSON is kombu's dialect, since that is what nameko's services speak: text in ASCII, and what JSON hasn't (times,
-decimals, UUIDs, bytes) wrapped as ``{"__type__": …, "__value__": …}``. Only what ``ACCEPT`` names is decoded (the
-configured serializer alone, unless told otherwise): a pickle from a stranger is a program.
+JSON is kombu's dialect, which nameko's services use: all text is ASCII, and values that JSON does not have (times,
+decimals, UUIDs, bytes) are wrapped as ``{"__type__": …, "__value__": …}``. Only the serializers in ``ACCEPT`` are read,
+by default the configured one: to read a pickle from a stranger is to run the stranger's program.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from txservices import configuration
 from txservices.exceptions import ConfigurationError, DecodeError, EncodeError
 from txservices.utils import import_from_path
 
-DECOMPRESSED_MAX = 134_217_728  # bytes that a compressed body may grow to, 128 MiB as for a body
+__all__ = ["Format", "Serializers"]
+
+DECOMPRESSED_MAX = 134_217_728  # bytes that a compressed body may grow to: 128 MiB, the limit of every body
 
 TYPE, VALUE = "__type__", "__value__"
 ENVELOPE = {TYPE, VALUE}
@@ -34,7 +36,7 @@ ENVELOPE = {TYPE, VALUE}
 
 @frozen
 class Format:
-    """How one serializer writes and reads, and what the message says about it."""
+    """One serializer: how it writes and reads, and the content type and encoding that its messages have."""
 
     content_type: str
     content_encoding: str
@@ -46,14 +48,14 @@ class Format:
 
 
 def wrap_bytes(value: bytes) -> dict[str, Any]:
-    """Text in UTF-8 stays readable; other bytes go as base64."""
+    """Wrap bytes: as text if they are UTF-8, else as base64."""
     try:
         return {TYPE: "bytes", VALUE: value.decode()}
     except UnicodeDecodeError:
         return {TYPE: "base64", VALUE: base64.b64encode(value).decode("ascii")}
 
 
-# The first line that fits is taken: a datetime is a date too.
+# The first match counts, so datetime comes before date: a datetime is a date, too.
 WRAPPERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (datetime, lambda value: {TYPE: "datetime", VALUE: value.isoformat()}),
     (date, lambda value: {TYPE: "date", VALUE: value.isoformat()}),
@@ -74,7 +76,7 @@ UNWRAPPERS: dict[str, Callable[[Any], Any]] = {
 
 
 def wrap(value: Any) -> Any:
-    """What JSON has no word for, as something it has."""
+    """Turn a value that JSON does not have into one that it has. ``TypeError`` if that is not known how."""
     reduce = getattr(value, "__json__", None)
     if reduce is not None:
         return reduce()
@@ -85,16 +87,16 @@ def wrap(value: Any) -> Any:
 
 
 def unwrap(found: dict[str, Any]) -> Any:
-    """An object of exactly the envelope's two keys is the value in it."""
+    """The value in a wrapped object. Any other object stays as it is."""
     if found.keys() == ENVELOPE:
         return UNWRAPPERS[found[TYPE]](found[VALUE])
     return found
 
 
 def json_encoder() -> Callable[[Any], str]:
-    """What ``json.dumps`` does, with its C encoder made once and not for each value.
+    """A function that does what ``json.dumps`` does, but with a C encoder that is made once and not for each value.
 
-    Without the check for circles, which end in a ``RecursionError`` then.
+    It does not look for circular references, which end in a ``RecursionError``.
     """
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # PyPy has none
@@ -107,7 +109,8 @@ encode_json = json_encoder()
 
 
 def decode_json(body: bytes) -> Any:
-    """msgspec reads what is plain JSON, and is faster; NaN and lone surrogates are Python's dialect alone."""
+    """Read JSON, and unwrap the values in it."""
+    # msgspec is faster, but it knows no wrapped values, and neither NaN nor lone surrogates, which Python's json writes
     if b"__type__" not in body:
         try:
             return msgspec.json.decode(body)
@@ -124,7 +127,7 @@ FORMATS: dict[str, Format] = {
     "raw": Format("application/data", "binary", lambda value: value, lambda body: body),
 }
 
-# Taken from everyone, as text: nothing is decoded.
+# Content types that are always accepted: their bodies are text, which is not decoded further.
 TEXT_TYPES = ("application/data", "application/text")
 
 
@@ -132,7 +135,8 @@ TEXT_TYPES = ("application/data", "application/text")
 
 
 def inflate(make: Callable[[], Any]) -> Callable[[bytes], bytes]:
-    """A decompressor with an end: a bomb of some bytes must not become gigabytes."""
+    """A function that decompresses a body. ``ValueError`` if the result would exceed ``DECOMPRESSED_MAX``."""
+    # without a limit, a body of a few kilobytes could grow to gigabytes
 
     def decompress(body: bytes) -> bytes:
         one = make()
@@ -156,11 +160,11 @@ DECOMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def compress(name: str, body: bytes) -> tuple[str, bytes]:
-    """The value of the ``compression`` header, and the body; ``ConfigurationError`` for a name that isn't known."""
+    """The value for the ``compression`` header and the compressed body. ``ConfigurationError`` for an unknown name."""
     try:
         header, shrink = COMPRESSIONS[name]
     except KeyError:
-        raise ConfigurationError(f"no compression {name!r}: known are {', '.join(COMPRESSIONS)}") from None
+        raise ConfigurationError(f"no compression {name!r}: there are {', '.join(COMPRESSIONS)}") from None
     return header, shrink(body)
 
 
@@ -168,7 +172,16 @@ def compress(name: str, body: bytes) -> tuple[str, bytes]:
 
 
 class Serializers:
-    """The serializers of one configuration: ``serializer`` writes, ``ACCEPT`` says what is read."""
+    """The serializers of one configuration: it writes with ``serializer`` and reads those in ``ACCEPT``.
+
+    ``ConfigurationError`` if one of these names is not registered.
+
+    Attributes:
+        formats: every known serializer, by name.
+        names: the names of the serializers, by content type.
+        default: the name of the one that writes.
+        accepted: the ones that are read, by content type.
+    """
 
     __slots__ = ("accepted", "default", "formats", "names")
 
@@ -182,23 +195,14 @@ class Serializers:
         accept = configuration.ACCEPT.of(config) or [self.default]
         self.accepted = {form.content_type: form for form in map(self.format, accept)}
 
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Serializers:
-        """Those of a configuration. ``ConfigurationError`` for a name that is not registered."""
-        return cls(config)
-
     def format(self, name: str) -> Format:
         try:
             return self.formats[name]
         except KeyError:
             raise ConfigurationError(f'Please register a serializer for "{name}" format') from None
 
-    def by_content_type(self, content_type: str | None) -> str | None:
-        """The name of the serializer that writes that type, so that a reply speaks as its request did."""
-        return self.names.get(content_type or "")
-
     def encode(self, name: str | None, value: Any) -> tuple[str, str, bytes]:
-        """Content type, content encoding and body of a value. ``EncodeError`` where it can't be written."""
+        """Write a value: its content type, content encoding and body. ``EncodeError`` if it can't be written."""
         form = self.format(name or self.default)
         try:
             body = form.encode(value)
@@ -213,7 +217,7 @@ class Serializers:
         body: bytes,
         headers: Mapping[str, Any] | None,
     ) -> Any:
-        """The value of a body. ``DecodeError`` says why it can't be had: not accepted, or not readable."""
+        """Read a body. ``DecodeError`` if its content type is not accepted, or if it can't be read."""
         compression = headers.get("compression") if headers else None
         form = self.accepted.get(content_type or "")
         try:
@@ -229,7 +233,7 @@ class Serializers:
 
 
 def custom_format(name: str, entry: Mapping[str, Any]) -> Format:
-    """One entry of ``SERIALIZERS``: where its functions are, and what its messages are called."""
+    """The serializer that an entry of ``SERIALIZERS`` describes."""
     try:
         return Format(
             entry["content_type"],

@@ -1,7 +1,7 @@
-"""Methods called every so many seconds, in every instance of the service.
+"""The entrypoint ``timer``: calls a method at a fixed interval, in every instance of the service.
 
-Ticks are due at whole intervals from the start and never overlap; those that passed while a worker ran are left out,
-as ``LoopingCall`` does it. (nameko fires them all at once afterwards, a burst when the service is busiest.)
+Ticks come at whole intervals from the start, and never overlap: ticks that pass while a worker still runs are left out,
+as ``LoopingCall`` does it. nameko makes up for them afterwards, in a burst, when the service is busiest.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, WorkerContext
 from txservices.utils.modules import callable_as_decorator
 
+__all__ = ["Timer", "timer"]
+
 
 class Timer(Entrypoint):
-    """Calls the method, without arguments, every ``interval`` seconds, and with ``eager`` at the start, too.
+    """Calls the method without arguments, every ``interval`` seconds.
 
         @timer(interval=1)
         def ping(self): ...
 
-    An exception in the method does not end it. An interval of 0 begins again as soon as the method is done.
+    With ``eager`` it is also called at the start. An error in the method does not end the timer. With an interval of 0
+    the method is called again as soon as it has ended.
     """
 
     def __init__(self, interval: float, eager: bool = False, **kwargs: Unpack[EntrypointOptions]) -> None:
         super().__init__(**kwargs)
         if not isinstance(interval, (int, float)) or interval < 0:
-            raise ConfigurationError(f"timer(interval={interval!r}): give the seconds from tick to tick, 0 or more")
+            raise ConfigurationError(f"timer(interval={interval!r}): give the seconds between two ticks, 0 or more")
         self.interval = interval
         self.eager = eager
         self.loop: LoopingCall | None = None
@@ -40,7 +43,7 @@ class Timer(Entrypoint):
         self.container.spawn_managed(lambda: loop.start(self.interval, now=self.eager), f"timer {self.method_name}")
 
     def tick(self) -> Deferred[None] | None:
-        """One worker. Fires when its method is done, and the loop waits for that."""
+        """Run one worker. Fires when its method has ended; the loop waits for that."""
         done: Deferred[None] = Deferred()
 
         def handle_result(

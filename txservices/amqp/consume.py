@@ -83,7 +83,7 @@ class Consumer:
         self.callbacks = list(callbacks)
         self.prefetch_count = prefetch_count
         self.connections = Connections.from_config(config)
-        self.decode = Serializers.of(config).decode
+        self.decode = Serializers(config).decode
         self.opened: list[Subscription] = []
         self.ended: Deferred[None] = Deferred()
         self.should_stop = False

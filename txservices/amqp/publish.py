@@ -264,7 +264,7 @@ class Publisher:
     def use(self, connections: Connections, config: Mapping[str, Any]) -> Sending:
         """Publish over these, as the configuration says. Gives the options; what they declare is the caller's to do."""
         self.connections = connections
-        self.serializers = Serializers.of(config)
+        self.serializers = Serializers(config)
         self.sending = Sending.of(config, options_of(self)).merged(self.options)
         self.running = self.declared = True
         return self.sending

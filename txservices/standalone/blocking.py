@@ -286,7 +286,7 @@ class Dispatcher:
         self.config = config
         self.key = key_of(config)
         self.sending = Sending.of(config, options)
-        self.serializers = Serializers.of(config)
+        self.serializers = Serializers(config)
         self.stopped = False
         self.unconfirmed: Unconfirmed | None = None
 

@@ -35,7 +35,7 @@ class Dispatcher:
         self.config = config
         self.connections = Connections.from_config(config, clock)
         self.sending = Sending.of(config, options)
-        self.serializers = Serializers.of(config)
+        self.serializers = Serializers(config)
         self.stopped = False
         self.unconfirmed: Unconfirmed | None = None
 

@@ -171,7 +171,7 @@ class Stage:
             await consumer.ready
             message = await received.addTimeout(timeout, default_reactor())
             properties = message.properties
-            payload = Serializers.of(config).decode(
+            payload = Serializers(config).decode(
                 properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers
             )
             if ack:
