@@ -1,66 +1,95 @@
-"""The rows of the house: every import in txservices/ is read, and must lead to a lower row."""
+"""The rows of the house, as README's map draws them: every import in txservices/ is read, and must lead down.
+
+The map is the one place where the order stands. A line of it is a row, or a folder, with its rooms::
+
+    core   extensions <- threads, workers, watchdog <- containers <- runners
+
+A room imports from rooms further left on its line and from lower rows. Rooms with a comma between them do not import
+each other. Imports for the type checker count, and so do modules that are named in a text.
+"""
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Iterator
+from importlib import import_module
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "txservices")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = os.path.join(ROOT, "txservices")
 
-# From the lowest up. A module imports from lower rows, and inside its own from what stands before it there.
-ROWS = {
-    "words": ["exceptions", "utils", "log_helpers", "configuration", "constants"],
-    "bytes": ["wire", "serialization"],
-    "clients": ["broker", "amqp"],
-    "core": ["extensions", "threads", "workers", "watchdog", "containers", "runners"],
-    "writes": ["timer", "dependency_providers", "contextdata", "messaging", "calls", "rpc", "events", "web"],
-    "faces": ["standalone", "testing", "command"],
-}
-PLACE = {room: (row, place) for row, rooms in enumerate(ROWS.values()) for place, room in enumerate(rooms)}
-CORE = {"extensions", "threads", "workers", "watchdog", "containers", "runners"}
-HOSTS_OF_BROKER = {"broker", "command", "testing"}
-PURE = {
-    "txservices.wire.spec",
-    "txservices.wire.tables",
-    "txservices.wire.codec",
-    "txservices.wire.frames",
-    "txservices.wire.login",
-    "txservices.wire.heartbeat",
-    "txservices.broker.bindings",
-    "txservices.broker.messages",
-    "txservices.broker.arguments",
-    "txservices.broker.queues",
-    "txservices.broker.exchanges",
-    "txservices.broker.vhost",
-    "txservices.broker.assemblers",
-}
+LINE = re.compile(r"^(\w+)/? +([\w/]+(?:(?: *<- *|, *)[\w/]+)*)(?: {2,}.*)?$")
+DOTTED = re.compile(r"^txservices(\.\w+)+(:\w+)?$")
+
+CORE = ("extensions", "threads", "workers", "watchdog", "containers", "runners")
+HOSTS_OF_BROKER = ("broker", "command", "testing")  # whoever else wants one takes an address
 
 
-def modules() -> Iterator[tuple[str, str]]:
-    """Every module of the package with its file."""
+def read_map(text: str) -> tuple[dict[str, tuple[int, int]], dict[str, dict[str, int]]]:
+    """README's map: for each room its row and its place there, and for each folder the places of its modules.
+
+    Both count from the lowest up; the rows stand highest first, in one block, and the folders in the next.
+    """
+    _, _, section = text.partition("\n## The map\n")
+    section, _, _ = section.partition("\n## ")
+    rows, folders = re.findall(r"```\n(.*?)```", section, re.DOTALL)[:2]
+
+    def lines(block: str) -> list[tuple[str, list[list[str]]]]:
+        matches = [LINE.match(line) for line in block.splitlines()]
+        return [
+            (match[1], [re.split(r" *, *", group.replace("/", "")) for group in re.split(r" *<- *", match[2])])
+            for match in matches
+            if match is not None
+        ]
+
+    return (
+        {
+            room: (row, place)
+            for row, (_, groups) in enumerate(reversed(lines(rows)))
+            for place, group in enumerate(groups)
+            for room in group
+        },
+        {
+            folder: {room: place for place, group in enumerate(groups) for room in group}
+            for folder, groups in lines(folders)
+        },
+    )
+
+
+with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
+    ROWS, FOLDERS = read_map(readme.read())
+
+
+class Module:
+    """A module of the package, read."""
+
+    def __init__(self, dotted: str, path: str) -> None:
+        self.dotted = dotted
+        self.path = path
+        with open(path, encoding="utf-8") as file:
+            self.tree = ast.parse(file.read(), path)
+        self.docstring = ast.get_docstring(self.tree) or ""
+
+
+def modules() -> Iterator[Module]:
+    """Every module of the package."""
     for folder, _, files in os.walk(PACKAGE):
         for name in sorted(files):
             if name.endswith(".py"):
                 path = os.path.join(folder, name)
-                dotted = os.path.relpath(path, os.path.dirname(PACKAGE))[:-3].replace(os.sep, ".")
-                yield dotted.removesuffix(".__init__"), path
+                dotted = os.path.relpath(path, ROOT)[:-3].replace(os.sep, ".")
+                yield Module(dotted.removesuffix(".__init__"), path)
+
+
+MODULES = {module.dotted: module for module in modules()}
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """What is imported, wherever it stands, with the line; not what is for the type checker alone."""
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for branch in node.body
-        for inner in ast.walk(branch)
-    }
+    """Whatever is imported, wherever it stands and for whatever use, with the line."""
     for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -68,90 +97,201 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
-def room(dotted: str) -> str:
-    """The room that a module or a name of ours is in; nothing for what the package itself holds."""
-    _, _, inside = dotted.partition(".")
-    return inside.partition(".")[0] if not inside.startswith("__") else ""
+def names_in_texts(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
+    """Texts that name something of ours, with the line, and whether they stand in a table: a constant in capitals."""
+    loggers = {
+        id(argument)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "getLogger"
+        for argument in node.args
+    }
+    in_tables = {
+        id(inner)
+        for node in tree.body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None
+        for inner in ast.walk(node.value)
+    }
+    for node in ast.walk(tree):
+        if id(node) in loggers:  # the name of a logger is the user's to know, and loads nothing
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED.match(node.value):
+            yield node.lineno, node.value.replace(":", "."), id(node) in in_tables
+
+
+def place(dotted: str) -> tuple[str, str]:
+    """The room of a module or name of ours, and the module in it, if the room is a folder."""
+    _, room, inside, *_ = (*dotted.split("."), "", "", "")
+    return room, inside if room in FOLDERS else ""
 
 
 def fault(module: str, imported: str) -> str | None:
     """What is wrong with an import, if something is."""
-    here, there = room(module), room(imported)
     top = imported.partition(".")[0]
+    here, inside_here = place(module)
     if imported.startswith("."):
         return "imports are absolute"
-    if module in PURE and (imported + ".").startswith("twisted.internet."):
-        return "a pure module takes bytes and gives values: nothing of twisted.internet"
     if here in CORE and top in ("klein", "txamqp"):
         return f"core doesn't know {top}"
-    if top != "txservices" or not here or not there or (here == there and here in ("amqp", "broker")):
-        return None
-    if there not in PLACE:
-        return f"no row has {there!r}: give it a place in ROWS"
+    there, inside_there = place(imported)
+    if top != "txservices" or not here or there not in ROWS:
+        return None  # the package itself may name all, and has nothing but its version to import
+    if here == there:
+        return fault_inside(here, inside_here, inside_there)
     if here in CORE and there in ("amqp", "broker"):
         return f"core doesn't know {there}"
     if there == "broker" and here not in HOSTS_OF_BROKER:
-        return f"only {', '.join(sorted(HOSTS_OF_BROKER))} know the broker"
-    if here == "broker" and there == "amqp":
-        return "the broker and its clients share wire alone"
-    if here == "broker" and there in CORE:
-        return "the broker knows nothing of services"
-    if here != there and PLACE[there] > PLACE[here]:
-        return f"{there} is higher than {here}"
+        return f"only {', '.join(HOSTS_OF_BROKER)} know the broker"
+    if ROWS[there] >= ROWS[here]:
+        return f"{there} is not lower than {here} in README's map"
     return None
 
 
-class Rows(TestCase):
+def fault_inside(folder: str, here: str, there: str) -> str | None:
+    """What is wrong with an import inside a folder."""
+    places = FOLDERS.get(folder, {})
+    if there not in places or here == there:
+        return None  # a name of the folder's own module
+    if here in places and places[there] >= places[here]:
+        return f"{folder}.{there} is not lower than {folder}.{here} in README's map"
+    return None
+
+
+def pure(module: Module) -> bool:
+    """Whether a module calls itself pure, or its folder calls all in it so."""
+    folder = MODULES[module.dotted.rpartition(".")[0]] if module.dotted != "txservices" else module
+    return any(re.search(r"\bPure\b", each.docstring) for each in (module, folder))
+
+
+def reached(dotted: str) -> Iterator[tuple[str, int, str]]:
+    """Whatever a module imports, and the modules of ours that it imports likewise: by whom, in which line, what."""
+    seen, left = {dotted}, [dotted]
+    while left:
+        module = MODULES[left.pop()]
+        for line, imported in imports(module.tree):
+            yield module.path, line, imported
+            found = imported if imported in MODULES else imported.rpartition(".")[0]
+            if found in MODULES and found not in seen and found != "txservices":
+                seen.add(found)
+                left.append(found)
+
+
+class TheMap(SynchronousTestCase):
+    """README's map and the folder say the same."""
+
+    def test_every_module_has_its_place(self) -> None:
+        """Each room and each module of a folder stands in the map."""
+        missing = []
+        for dotted in MODULES:
+            room, _, inside = dotted.removeprefix("txservices").lstrip(".").partition(".")
+            if room and room not in ROWS:
+                missing.append(f"{dotted}: no row has {room!r}")
+            elif inside and inside not in FOLDERS.get(room, {}):
+                missing.append(f"{dotted}: no folder's line has {inside!r}")
+        self.assertEqual(missing, [], "\n" + "\n".join(missing))
+
+    def test_every_place_has_its_module(self) -> None:
+        """What stands in the map is there."""
+        drawn = [*ROWS, *(f"{folder}.{inside}" for folder, places in FOLDERS.items() for inside in places)]
+        self.assertEqual([name for name in drawn if f"txservices.{name}" not in MODULES], [])
+
+    def test_reading(self) -> None:
+        """The highest row comes first, and what is further left is lower."""
+        blocks = ["high    a, b/ <- c    words\nlow  d\n", "b/  one <- two, three\n"]
+        text = "".join(f"```\n{block}```\n" for block in blocks)
+        rows, folders = read_map(f"\n## The map\n{text}\n## More\n")
+        self.assertEqual(rows, {"d": (0, 0), "a": (1, 0), "b": (1, 0), "c": (1, 1)})
+        self.assertEqual(folders, {"b": {"one": 0, "two": 1, "three": 1}})
+
+
+class Rows(SynchronousTestCase):
     """Who may import whom."""
 
-    def test_imports_go_down(self) -> None:
-        """No module imports from a higher row, or what its room may not know."""
-        faults = []
-        for module, path in modules():
-            if room(module) and room(module) not in PLACE:
-                faults.append(f"{path}: no row has {room(module)!r}: give it a place in ROWS")
-                continue
-            with open(path, encoding="utf-8") as file:
-                tree = ast.parse(file.read(), path)
-            for line, imported in imports(tree):
-                found = fault(module, imported)
-                if found:
-                    faults.append(f"{path}:{line}: {module} imports {imported}: {found}")
+    def complain(self, faults: list[str]) -> None:
         self.assertEqual(faults, [], "\n" + "\n".join(faults))
+
+    def test_imports_go_down(self) -> None:
+        """No module imports from a higher row or place, or what its room may not know; nor only for types."""
+        self.complain(
+            [
+                f"{module.path}:{line}: {module.dotted} imports {imported}: {found}"
+                for module in MODULES.values()
+                for line, imported in imports(module.tree)
+                if (found := fault(module.dotted, imported))
+            ]
+        )
+
+    def test_names_in_texts(self) -> None:
+        """A text that names something of ours names what is there; only a table may name something higher."""
+        faults = []
+        for module in MODULES.values():
+            for line, name, in_table in names_in_texts(module.tree):
+                if not there(name):
+                    faults.append(f"{module.path}:{line}: there is no {name}")
+                elif not in_table and (found := fault(module.dotted, name)):
+                    faults.append(f"{module.path}:{line}: {module.dotted} names {name}: {found}")
+        self.complain(faults)
+
+    def test_pure(self) -> None:
+        """A module that calls itself pure reaches nothing of twisted.internet, by no way."""
+        self.assertTrue(pure(MODULES["txservices.wire.frames"]))
+        self.complain(
+            [
+                f"{path}:{line}: {dotted} is pure, and reaches {imported}"
+                for dotted, module in MODULES.items()
+                if pure(module)
+                for path, line, imported in reached(dotted)
+                if f"{imported}.".startswith("twisted.internet.")
+            ]
+        )
 
     def test_what_is_refused(self) -> None:
         """The check itself finds what it is for."""
         for module, imported in [
             ("txservices.utils", "txservices.wire.spec"),
             ("txservices.extensions", "txservices.containers.ServiceContainer"),
+            ("txservices.workers", "txservices.containers"),
             ("txservices.containers", "txservices.amqp.connection"),
             ("txservices.workers", "klein.Klein"),
             ("txservices.messaging", "txservices.rpc.Rpc"),
             ("txservices.rpc", "txservices.broker.memory"),
             ("txservices.rpc", "txservices.standalone.rpc"),
             ("txservices.broker.session", "txservices.amqp.connection.Connections"),
+            ("txservices.amqp.connection", "txservices.broker.session"),
             ("txservices.broker.session", "txservices.runners.ServiceRunner"),
-            ("txservices.wire.codec", "twisted.internet.defer.Deferred"),
-            ("txservices.wire.codec", "twisted.internet"),
+            ("txservices.wire.codec", "txservices.wire.frames"),
+            ("txservices.amqp.channel", "txservices.amqp.protocol.Protocol"),
             ("txservices.rpc", ".messaging"),
-            ("txservices.rpc", "txservices.helpers.thing"),
         ]:
             self.assertTrue(fault(module, imported), f"{module} may import {imported}?")
 
     def test_what_is_allowed(self) -> None:
-        """It lets pass what the rows allow."""
+        """It lets pass what the map allows."""
         for module, imported in [
             ("txservices.rpc", "txservices.messaging.amqp"),
             ("txservices.runners", "txservices.containers"),
             ("txservices.broker.session", "txservices.wire.frames.frame"),
             ("txservices.command.tap", "txservices.broker.memory.Broker"),
             ("txservices.amqp.protocol", "txservices.__version__"),
+            ("txservices.amqp.protocol", "txservices.amqp.channel.Channel"),
             ("txservices.amqp.protocol", "twisted.internet.defer"),
             ("txservices.command.cli", "txservices.command.tap"),
+            ("txservices", "txservices.rpc.rpc"),
         ]:
             self.assertIsNone(fault(module, imported))
 
-    def test_types_may_climb(self) -> None:
-        """What only the type checker imports binds no module to another."""
-        text = "if TYPE_CHECKING:\n    from txservices.rpc import Rpc\nimport txservices.utils\n"
-        self.assertEqual(list(imports(ast.parse(text))), [(3, "txservices.utils")])
+    def test_types_may_not_climb(self) -> None:
+        """An import for the type checker alone is an import; a table's text is told from others."""
+        lines = ["if TYPE_CHECKING:", "    from txservices.rpc import Rpc", "TABLE = {1: 'txservices.rpc:Rpc'}"]
+        tree = ast.parse("\n".join([*lines, "f('txservices.rpc')", "logging.getLogger('txservices.rpc')"]))
+        self.assertEqual(list(imports(tree)), [(2, "txservices.rpc.Rpc")])
+        self.assertEqual(list(names_in_texts(tree)), [(3, "txservices.rpc.Rpc", True), (4, "txservices.rpc", False)])
+
+
+def there(name: str) -> bool:
+    """Whether a dotted name is that of a module of ours, or of something in one."""
+    if name in MODULES:
+        return True
+    module, _, attribute = name.rpartition(".")
+    return module in MODULES and hasattr(import_module(module), attribute)

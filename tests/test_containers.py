@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import TestCase
 
-from tests.noting import ALL, ContainerCase, Service
+from tests.noting import ALL, Case, NotingContainer, Service
 from txservices.containers import (
     ServiceContainer,
     get_container_cls,
@@ -17,17 +17,13 @@ from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.utils.life import State
 
 
-class OtherContainer(ServiceContainer):
-    """A container class of a user's own."""
-
-
-class Starting(ContainerCase):
+class Starting(Case):
     """``start``."""
 
     def test_setup_before_start(self) -> None:
         """Every extension is set up before any starts; then it fires."""
         waiting: Deferred[None] = Deferred()
-        self.config["Dependency.setup"] = lambda: waiting
+        self.does["dependency.setup"] = lambda: waiting
         starting = self.container.start()
         self.assertTrue(self.container.started)
         self.assertEqual(set(self.steps), {f"{each}.setup" for each in ALL})
@@ -43,7 +39,7 @@ class Starting(ContainerCase):
             await waiting
 
         waiting: Deferred[None] = Deferred()
-        self.config["Inner.setup"] = setup
+        self.does["inner.setup"] = setup
         starting = self.container.start()
         self.assertNoResult(starting)
         waiting.callback(None)
@@ -52,16 +48,16 @@ class Starting(ContainerCase):
     def test_error(self) -> None:
         """The first error of an extension is that of the start; what else was waiting is cancelled."""
         cancelled: list[Any] = []
-        self.config["Inner.setup"] = lambda: Deferred(cancelled.append)
-        self.config["Fires.setup"] = lambda: fail(ConfigurationError("no"))
+        self.does["inner.setup"] = lambda: Deferred(cancelled.append)
+        self.does["entrypoint.setup"] = lambda: fail(ConfigurationError("no"))
         self.failureResultOf(self.container.start(), ConfigurationError)
         self.assertEqual(len(cancelled), 1)
-        self.assertNotIn("Shared.start", self.steps)
+        self.assertNotIn("shared.start", self.steps)
         self.successResultOf(self.container.stop())
 
     def test_stopped_meanwhile(self) -> None:
         """Stopped while it starts, it gives the start up and stops."""
-        self.config["Dependency.start"] = lambda: Deferred()
+        self.does["dependency.start"] = lambda: Deferred()
         starting = self.container.start()
         self.successResultOf(self.container.stop())
         self.failureResultOf(starting, CancelledError)
@@ -75,13 +71,13 @@ class Starting(ContainerCase):
 
     def test_as_a_service_that_fails(self) -> None:
         """As a Twisted service that can't start it ends, and says why."""
-        self.config["Inner.start"] = lambda: 1 // 0
+        self.does["inner.start"] = lambda: 1 // 0
         self.container.startService()
         self.failureResultOf(self.container.wait(), ZeroDivisionError)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
-class Stopping(ContainerCase):
+class Stopping(Case):
     """``stop``."""
 
     def setUp(self) -> None:
@@ -93,14 +89,12 @@ class Stopping(ContainerCase):
         """Entrypoints, workers, dependencies, what is inside them."""
         waiting: Deferred[Any] = Deferred()
         self.spawn(lambda: waiting)
-        self.steps.clear()
         stopping = self.container.stop()
-        self.assertEqual(self.steps, ["Fires.stop"])
+        self.assertEqual(self.steps, ["entrypoint.stop"])
         waiting.callback("result")
         self.successResultOf(stopping)
-        over = ["handle_result", "Dependency.worker_result", "Dependency.worker_teardown", "Dependency.stop"]
-        self.assertEqual(self.steps[1:5], over)
-        self.assertEqual(sorted(self.steps[5:]), ["Inner.stop", "Shared.stop"])
+        self.assertEqual(self.steps[1:3], ["dependency.teardown", "dependency.stop"])
+        self.assertEqual(sorted(self.steps[3:]), ["inner.stop", "shared.stop"])
         self.assertEqual(self.handled, ["result"])
         self.successResultOf(self.container.wait())
 
@@ -127,11 +121,11 @@ class Stopping(ContainerCase):
         self.clock.advance(0.2)
         self.successResultOf(stopping)
         self.assertEqual((len(cancelled), self.handled), (2, []))
-        self.assertEqual(self.steps.count("Dependency.worker_teardown"), 2)
+        self.assertEqual(self.steps.count("dependency.teardown"), 2)
 
     def test_no_timeout(self) -> None:
         """With null for SHUTDOWN_TIMEOUT they take as long as they take."""
-        container = ServiceContainer(Service, {"SHUTDOWN_TIMEOUT": None}, clock=self.clock)
+        container = NotingContainer(Service, {"SHUTDOWN_TIMEOUT": None}, clock=self.clock)
         self.successResultOf(container.start())
         waiting: Deferred[None] = Deferred()
         container.spawn_worker(container.entrypoints[0], (lambda: waiting,), {})
@@ -143,21 +137,21 @@ class Stopping(ContainerCase):
     def test_twice(self) -> None:
         """A second stop does nothing and fires with the first; so does a kill afterwards."""
         waiting: Deferred[None] = Deferred()
-        self.config["Inner.stop"] = lambda: waiting
+        self.does["inner.stop"] = lambda: waiting
         first, second = self.container.stop(), self.container.stop()
         self.assertNoResult(second)
         waiting.callback(None)
         self.successResultOf(first)
         self.successResultOf(second)
         self.successResultOf(self.container.kill())
-        self.assertEqual(self.steps.count("Fires.stop"), 1)
-        self.assertNotIn("Fires.kill", self.steps)
+        self.assertEqual(self.steps.count("entrypoint.stop"), 1)
+        self.assertNotIn("entrypoint.kill", self.steps)
 
     def test_errors(self) -> None:
         """An extension that fails to stop is logged and keeps no other from stopping."""
-        self.config["Fires.stop"] = self.config["Inner.stop"] = lambda: 1 // 0
+        self.does["entrypoint.stop"] = self.does["inner.stop"] = lambda: 1 // 0
         self.successResultOf(self.container.stop())
-        self.assertIn("Shared.stop", self.steps)
+        self.assertIn("shared.stop", self.steps)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_no_worker_afterwards(self) -> None:
@@ -167,7 +161,7 @@ class Stopping(ContainerCase):
         def stop() -> None:
             refused.append(self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None))
 
-        self.config["Dependency.stop"] = stop
+        self.does["dependency.stop"] = stop
         self.successResultOf(self.container.stop())
         self.assertEqual(len(refused), 1)
         self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None)
@@ -181,13 +175,13 @@ class Stopping(ContainerCase):
             return await waiting
 
         self.spawn(method)
-        self.assertNotIn("Dependency.stop", self.steps)
+        self.assertNotIn("dependency.stop", self.steps)
         waiting.callback("result")
         self.assertEqual(self.handled, ["result"])
         self.assertIs(self.container.life.state, State.ENDED)
 
 
-class Killing(ContainerCase):
+class Killing(Case):
     """``kill``."""
 
     def setUp(self) -> None:
@@ -199,13 +193,10 @@ class Killing(ContainerCase):
         """Workers are cancelled, those that wait for their turn forgotten, and extensions killed, once each."""
         for _ in range(3):
             self.spawn(lambda: Deferred())
-        self.steps.clear()
         self.successResultOf(self.container.kill())
-        self.assertEqual(self.steps[0], "Fires.kill")
-        self.assertEqual(
-            sorted(set(self.steps)), sorted([*(f"{each}.kill" for each in ALL), "Dependency.worker_teardown"])
-        )
-        self.assertEqual(self.steps.count("Fires.kill"), 1)
+        self.assertEqual(self.steps[0], "entrypoint.kill")
+        self.assertEqual(sorted(set(self.steps)), sorted([*(f"{each}.kill" for each in ALL), "dependency.teardown"]))
+        self.assertEqual(self.steps.count("entrypoint.kill"), 1)
         self.assertEqual(self.handled, [])
         self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None)
 
@@ -225,17 +216,17 @@ class Killing(ContainerCase):
 
     def test_while_stopping(self) -> None:
         """A kill hurries a stop that hangs."""
-        self.config["Fires.stop"] = lambda: Deferred()
+        self.does["entrypoint.stop"] = lambda: Deferred()
         stopping = self.container.stop()
         self.assertNoResult(stopping)
         self.successResultOf(self.container.kill())
         self.successResultOf(stopping)
-        self.assertNotIn("Dependency.stop", self.steps)
-        self.assertIn("Dependency.kill", self.steps)
+        self.assertNotIn("dependency.stop", self.steps)
+        self.assertIn("dependency.kill", self.steps)
 
     def test_errors(self) -> None:
         """An extension that fails to be killed keeps nothing from ending."""
-        self.config["Dependency.kill"] = lambda: 1 // 0
+        self.does["dependency.kill"] = lambda: 1 // 0
         self.successResultOf(self.container.kill())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -252,7 +243,7 @@ class Killing(ContainerCase):
         self.assertEqual(self.handled, [])
 
 
-class Managed(ContainerCase):
+class Managed(Case):
     """``spawn_managed``."""
 
     def test_error(self) -> None:
@@ -263,7 +254,7 @@ class Managed(ContainerCase):
         waiting = self.container.wait()
         work.errback(ValueError("why"))
         self.failureResultOf(waiting, ValueError)
-        self.assertIn("Fires.kill", self.steps)
+        self.assertIn("entrypoint.kill", self.steps)
 
     def test_cancelled_at_the_end(self) -> None:
         """What still runs at the end is cancelled, and that is no error."""
@@ -280,7 +271,7 @@ class Managed(ContainerCase):
         self.successResultOf(self.container.wait())
 
 
-class Names(ContainerCase):
+class Names(Case):
     """What nameko's extensions find on a container."""
 
     def test_serializers(self) -> None:
@@ -339,7 +330,7 @@ class Configured(TestCase):
     def test_container_cls(self) -> None:
         """Another class of container can be named."""
         self.assertIs(get_container_cls({}), ServiceContainer)
-        path = f"{__name__}.OtherContainer"
-        self.assertEqual(get_container_cls({"SERVICE_CONTAINER_CLS": path}).__name__, "OtherContainer")
+        path = f"{__name__}.NotingContainer"
+        self.assertEqual(get_container_cls({"SERVICE_CONTAINER_CLS": path}).__name__, "NotingContainer")
         error = self.assertRaises(ConfigurationError, get_container_cls, {"SERVICE_CONTAINER_CLS": "os.nothing"})
         self.assertIn("SERVICE_CONTAINER_CLS", str(error))
