@@ -263,7 +263,7 @@ class World:
             for each in sessions:
                 each.transport.abortConnection()
         elif fault == 3:
-            session.shut_down()
+            session.stop()
         elif fault == 4:
             session.transport.loseConnection()
         else:

@@ -1,23 +1,20 @@
-"""What a client's channel makes of its frames: ``amqp.frames``' Assembler with the two methods that come with messages
-read in a straight line, and one for a channel that is closed. Pure.
+"""Frames to methods on a client's channel. Pure.
+
+``Publishes`` is the ``Assembler`` of ``wire.frames`` with a short way for the two methods that come with every message;
+``ClosedChannel`` is the one of a channel that the broker has closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from struct import Struct
 from typing import Any
 
+from txservices.wire.codec import ACK, ACK_FIELDS, ACK_ID, METHOD_ID
 from txservices.wire.frames import Assembler, Content
 from txservices.wire.spec import FRAME_METHOD, METHODS
 
-METHOD_ID = Struct(">HH")
 PUBLISH = METHODS["basic.publish"]
 PUBLISH_ID = METHOD_ID.pack(60, 40)
-ACK_METHOD = METHODS["basic.ack"]
-ACK_ID = METHOD_ID.pack(60, 80)
-ACK = Struct(">QB")  # delivery tag, and in an octet's lowest bit "multiple"
-ACK_SIZE = len(ACK_ID) + ACK.size
 CHANNEL_CLOSES = (METHOD_ID.pack(20, 40), METHOD_ID.pack(20, 41))  # close, close-ok
 
 PUBLISHES_MAX = 4096  # publish methods kept decoded, one for each exchange and routing key that a connection uses
@@ -26,12 +23,10 @@ Decoded = dict[bytes, dict[str, Any]]  # a publish's bytes -> its arguments
 
 
 class Publishes(Assembler):
-    """Frames to methods, where a publish in the same bytes as one before is not decoded again.
+    """Frames to methods. A publish method of the same bytes as an earlier one is not decoded again.
 
-    The arguments given for it are one dict, shared by all publishes that look the same; "address" in it is exchange
-    and routing key as the bytes they came in. ``decoded`` is the connection's.
-
-    Acks, of which there may be one a message, are read without the codec's tables.
+    All publishes that look the same share one dict of arguments. Its "address" is exchange and routing key in the bytes
+    in which they came. ``decoded`` is shared by the channels of a connection.
     """
 
     __slots__ = ("decoded",)
@@ -46,9 +41,9 @@ class Publishes(Assembler):
             self.content = Content(PUBLISH, args)
             self.frame = self.receive_header
             return
-        if payload[:4] == ACK_ID and len(payload) == ACK_SIZE and kind == FRAME_METHOD:
-            tag, bits = ACK.unpack_from(payload, 4)
-            self.receive(Content(ACK_METHOD, {"delivery_tag": tag, "multiple": bool(bits & 1)}))
+        if payload[:4] == ACK_ID and len(payload) == ACK_FIELDS.size and kind == FRAME_METHOD:
+            _, _, tag, bits = ACK_FIELDS.unpack(payload)
+            self.receive(Content(ACK, {"delivery_tag": tag, "multiple": bool(bits & 1)}))
             return
         super().receive_method(kind, payload)
         if payload[:4] == PUBLISH_ID:
@@ -60,7 +55,7 @@ class Publishes(Assembler):
 
 
 class ClosedChannel(Assembler):
-    """What comes on a channel after we have closed it counts for nothing, until the client says that it knows."""
+    """Drops every frame that comes on a channel which the broker has closed, up to the client's answer."""
 
     __slots__ = ()
 

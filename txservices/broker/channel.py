@@ -1,9 +1,9 @@
-"""One channel of a client: one Python method per AMQP method, found by the table of ``amqp.spec``.
+"""One channel of a client: one Python method for each AMQP method, found by the table of ``wire.spec``.
 
     frame -> Publishes (an Assembler) -> Content -> REACTIONS[method] -> basic_publish(args, content) -> vhost
 
-A method that AMQP has and that is not here is refused by its name: ``tx.*`` isn't implemented, the rest is the
-server's to send. Deliveries go out from ``send``, called by the queues.
+AMQP's other methods are refused: ``tx.*`` as not implemented, the rest because only a server may send them. Queues call
+``deliver`` to send a message to the client.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from struct import Struct
 from typing import Any, Protocol
 
 from txservices.broker import messages
-from txservices.broker.assemblers import ACK, ACK_ID, ClosedChannel, Decoded, Publishes
+from txservices.broker.assemblers import ClosedChannel, Decoded, Publishes
 from txservices.broker.messages import Message
 from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError
 from txservices.utils.ids import new_id
+from txservices.wire.codec import METHOD_ID, encode_ack
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, METHODS, ReplyCode
 from txservices.wire.tables import encode_shortstr
 
-METHOD_ID = Struct(">HH")
-DELIVERY_TAG = Struct(">Q?")  # and whether it is redelivered: how they stand in basic.deliver and .get-ok
+DELIVERY_TAG = Struct(">Q?")  # with the redelivered flag behind it, as in basic.deliver and basic.get-ok
 DELIVER = METHOD_ID.pack(60, 60)
 GET_OK = METHOD_ID.pack(60, 71)
 RETURN = METHOD_ID.pack(60, 50)
@@ -54,7 +54,7 @@ class Connection(Protocol):
 
 
 class Channel:
-    """A channel from its first frame to its last. It exists before it is open, to be told ``channel.open``."""
+    """A channel from its first frame to its last. It is there before ``channel.open``, which it has to receive."""
 
     def __init__(self, number: int, session: Connection) -> None:
         self.number = number
@@ -66,8 +66,8 @@ class Channel:
         self.deliveries = Deliveries()
         self.deliveries.flowing = not session.paused
         self.consumers: dict[str, Consumer] = {}
-        self.consumer_prefetch = 0  # for those to come
-        self.last_queue = ""  # what an empty queue name means
+        self.consumer_prefetch = 0  # of consumers that are still to come
+        self.last_queue = ""  # the queue declared last: an empty name means this one
         self.confirms = False
         self.published = 0
         self.confirmed = 0
@@ -104,40 +104,39 @@ class Channel:
         self.update_flow()
 
     def update_flow(self) -> None:
-        """Whether deliveries can go: the client wants them, and reads them."""
+        """Deliver only while the client wants deliveries and reads them."""
         self.deliveries.flowing = self.active and not self.session.paused
         if self.deliveries.flowing:
             self.deliveries.wake()
 
     def channel_close(self, content: Content) -> None:
         self.flush_confirms()
-        self.end()
+        self.cancel()
+        self.give_back()
         self.session.forget(self)
         self.answer(content, "channel.close-ok")
 
     def close(self, error: AmqpError) -> None:
-        """The client's mistake: tell it, and take nothing more until it says that it knows."""
-        self.end()
+        """Close the channel for the client's mistake, and drop what it sends until it answers."""
+        self.cancel()
+        self.give_back()
         self.assembler = ClosedChannel(self.client_closed)
         self.session.send(self.number, "channel.close", **close_arguments(error))
 
     def client_closed(self, content: Content) -> None:
-        """On a channel that we have closed: the client knows, or has closed it itself meanwhile."""
+        """The client answers our close, or has closed the channel itself meanwhile."""
         self.session.forget(self)
         if content.method.name == "channel.close":  # each side answers the other
             self.answer(content, "channel.close-ok")
 
-    def end(self) -> None:
-        self.stop_consuming()
-        self.give_back()
-
-    def stop_consuming(self) -> None:
+    def cancel(self) -> None:
+        """Cancel all consumers: no delivery begins any more."""
         consumers, self.consumers = self.consumers, {}
         for consumer in consumers.values():
             consumer.queue.remove(consumer)
 
     def give_back(self) -> None:
-        """What consumers and ``basic.get`` left unsettled is ready again, in its old place."""
+        """Requeue every unsettled delivery at its old place."""
         requeue(self.deliveries.settle(0, multiple=True))
 
     # Exchanges
@@ -203,7 +202,7 @@ class Channel:
         return self.vhost.find_queue(name, self.session)
 
     def routing_key(self, content: Content) -> str:
-        """With neither a queue's name nor a key, the key too is the name of the queue declared last."""
+        """The routing key; if a method names neither queue nor key, it is the name of the queue declared last."""
         args = content.args
         key: str = args["routing_key"]
         return self.last_queue if not key and not args["queue"] else key
@@ -226,7 +225,7 @@ class Channel:
         args = content.args
         name = args["queue"] or self.last_queue
         count = 0
-        if name in self.vhost.queues:  # deleting what isn't there is no error in RabbitMQ
+        if name in self.vhost.queues:  # RabbitMQ takes it for no error to delete a queue that isn't there
             queue = self.queue(content)
             count = len(queue)
             if args["if_unused"] and queue.consumers:
@@ -239,7 +238,7 @@ class Channel:
     # Consumers
 
     def basic_qos(self, content: Content) -> None:
-        """RabbitMQ's reading: ``global`` is the whole channel, else each consumer that is yet to come."""
+        """As RabbitMQ reads it: ``global`` limits the whole channel, otherwise each consumer that is still to come."""
         args = content.args
         if args["prefetch_size"]:
             raise AmqpError(ReplyCode.NOT_IMPLEMENTED, "prefetch by size: use prefetch_count")
@@ -274,7 +273,7 @@ class Channel:
         queue.add(consumer)
 
     def basic_cancel(self, content: Content) -> None:
-        """No more deliveries; those that are out can still be settled."""
+        """Cancel one consumer. The client can still settle what was delivered to it."""
         tag = content.args["consumer_tag"]
         consumer = self.consumers.pop(tag, None)
         if consumer is not None:
@@ -282,7 +281,7 @@ class Channel:
         self.answer(content, "basic.cancel-ok", consumer_tag=tag)
 
     def cancelled(self, consumer: Consumer) -> None:
-        """The consumer's queue is gone: tell those who said that they understand it."""
+        """The consumer's queue is gone: tell the client, if it has said that it understands this."""
         self.consumers.pop(consumer.tag, None)
         if self.session.capabilities.get("consumer_cancel_notify"):
             self.session.send(self.number, "basic.cancel", consumer_tag=consumer.tag, nowait=True)
@@ -338,7 +337,7 @@ class Channel:
                 entry.queue.reject(entry)
         self.deliveries.make_room()
 
-    basic_reject = basic_nack  # which is the same but for "multiple"
+    basic_reject = basic_nack  # the same without "multiple"
 
     def basic_recover_async(self, content: Content) -> None:
         if not content.args["requeue"]:
@@ -386,7 +385,7 @@ class Channel:
                 self.refuse_publish()
 
     def refuse_publish(self) -> None:
-        """A full queue: those before it are confirmed, this one is not."""
+        """Nack a publish that a full queue refused, after the confirms of those before it."""
         self.flush_confirms()
         self.published += 1
         self.confirmed = self.published
@@ -394,13 +393,13 @@ class Channel:
 
     def flush_confirms(self) -> None:
         if self.published > self.confirmed:
-            payload = ACK_ID + ACK.pack(self.published, self.published > self.confirmed + 1)
-            self.session.write(frame(FRAME_METHOD, self.number, payload))
+            multiple = self.published > self.confirmed + 1
+            self.session.write(frame(FRAME_METHOD, self.number, encode_ack(self.published, multiple)))
             self.confirmed = self.published
 
 
 def close_arguments(error: AmqpError) -> dict[str, Any]:
-    """An error as the arguments of ``channel.close`` and ``connection.close``, its text begun as RabbitMQ begins it."""
+    """An error as the arguments of ``channel.close`` or ``connection.close``. The text begins as RabbitMQ's does."""
     code = ReplyCode(error.code)
     text = f"{code.name} - {error.text}".encode(errors="replace")[:REPLY_TEXT_MAX]
     method = METHODS.get(error.method or "")
@@ -413,7 +412,7 @@ def close_arguments(error: AmqpError) -> dict[str, Any]:
 
 
 def reactions() -> dict[str, Callable[[Channel, Content], None]]:
-    """Method to function: those of ``amqp.spec`` that have one here."""
+    """The function for each AMQP method that has one here."""
     found = {}
     for name in METHODS:
         function = vars(Channel).get(name.replace(".", "_").replace("-", "_"))

@@ -135,7 +135,7 @@ class Pipe:
             self.producer_paused = False
             self.producer.resumeProducing()
         if self.disconnecting and not self.chunks and self.connected:
-            self.end(ConnectionDone(), ConnectionDone())
+            self.disconnect(ConnectionDone(), ConnectionDone())
 
     def receive(self, data: bytes) -> None:
         """Hand bytes to this side's protocol. An error in it ends the connection, as the reactor would end TCP's."""
@@ -161,9 +161,9 @@ class Pipe:
             self.aborted = self.disconnecting = True
             self.reading = False
             self.chunks = []
-            self.clock.callLater(0, self.end, ConnectionAborted(), ConnectionLost())
+            self.clock.callLater(0, self.disconnect, ConnectionAborted(), ConnectionLost())
 
-    def end(self, ours: Exception, theirs: Exception) -> None:
+    def disconnect(self, ours: Exception, theirs: Exception) -> None:
         if self.connected:
             self.connected = self.peer.connected = False
             self.peer.protocol.connectionLost(Failure(theirs))

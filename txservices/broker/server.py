@@ -22,12 +22,12 @@ DEFAULT_VHOSTS = ("/",)
 
 
 class Broker:
-    """An AMQP 0-9-1 server. What it holds ends with the process.
+    """An AMQP 0-9-1 server. Everything in it is lost when the process ends.
 
     Args:
-        name: what it is called in ``memory://NAME``.
-        users: names and passwords; guest with guest if there are none.
-        vhosts: the virtual hosts that there are.
+        name: its name in ``memory://NAME``.
+        users: passwords by user name; by default guest with the password guest.
+        vhosts: names of the virtual hosts; by default ``/`` alone.
         clock: the reactor, or a test's clock.
     """
 
@@ -56,9 +56,9 @@ class Broker:
         return vhost
 
     def watch(self, queue: Queue) -> None:
-        """Look at the queue again when its deadline comes: one delayed call for all of them.
+        """Look at the queue again when its deadline comes. One delayed call serves all queues.
 
-        With nobody connected nothing is looked at, for there is nobody to see it; nor is anything left in the reactor.
+        Without a connection nothing is looked at: nobody could see a difference, and nothing stays in the reactor.
         """
         self.timed[queue] = queue
         if self.sessions:
@@ -66,7 +66,7 @@ class Broker:
 
     def add(self, session: Session) -> None:
         if not self.sessions and self.timed:
-            self.sweeper.sweep()  # what has expired meanwhile
+            self.sweeper.sweep()  # messages and queues may have expired meanwhile
         self.sessions[session] = None
         if self.timed:
             self.sweeper.watch()
@@ -80,7 +80,7 @@ class Broker:
         return self.users.get(user) == password
 
     def find_vhost(self, name: str, trusted: bool = False) -> VirtualHost:
-        """The virtual host; for a client inside the process it need not be there yet. Else ``NOT_ALLOWED``."""
+        """The virtual host of that name. For a trusted client it is made; for others that is ``NOT_ALLOWED``."""
         vhost = self.vhosts.get(name)
         if vhost is None:
             if not trusted:
@@ -89,7 +89,7 @@ class Broker:
         return vhost
 
     def listen(self, host: str = "127.0.0.1", port: int = 5672) -> Deferred[IListeningPort]:
-        """Take connections there. Fires with the port; fails with ``CannotListenError``."""
+        """Take connections at an address. The Deferred fires with the port, or fails with ``CannotListenError``."""
         kind = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
         listening: Deferred[IListeningPort] = kind(self.clock, port, interface=host).listen(Sessions(self))
 
@@ -100,10 +100,10 @@ class Broker:
         return listening.addCallback(listens)
 
     def stop(self) -> Deferred[None]:
-        """Take no more connections, and close those that there are. Fires when the last one is gone."""
+        """Take no more connections, and close those that there are. The Deferred fires with None after the last one."""
         ports, self.ports = self.ports, []
         ended: list[Deferred[Any]] = [Deferred.fromCoroutine(stop_listening(port)) for port in ports]
-        ended += [session.shut_down() for session in list(self.sessions)]
+        ended += [session.stop() for session in list(self.sessions)]
         return DeferredList(ended).addCallback(lambda _: None)
 
 

@@ -1,12 +1,12 @@
 """One client's connection: bytes to its channels, the handshake, heartbeats, back-pressure, the close.
 
-    dataReceived(bytes) -> FrameReader -> channel 0: connection.* here; channel n: Channel, one method per AMQP method
+    dataReceived(bytes) -> FrameReader -> channel 0: connection.* here; channel n: Channel, a method for each of AMQP's
 
-A step of the handshake names the next one: ``expects``. Whoever raises ``AmqpError`` on the way has the channel closed
-with it, or the connection where AMQP says so (``HARD``); nothing that a client sends gets further than that.
+Each step of the handshake names the next one in ``expects``. An ``AmqpError`` raised on the way closes the channel, or
+the connection if AMQP says so (``HARD``). A client can do no more harm than that.
 
-A client that does not read: deliveries to it stop while its transport is paused, and once ``BACKLOG_MAX`` bytes of
-answers wait, nothing more is read from it either; heartbeats then find out whether it is alive.
+If a client does not read, deliveries to it stop while its transport is paused. Once ``BACKLOG_MAX`` bytes of answers
+wait for it, nothing more is read from it either, and its heartbeats are missed if it stays so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from platform import python_version
 from typing import Any, Protocol
 
 from twisted.internet import protocol
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,6 +27,7 @@ from txservices.broker.channel import Channel, close_arguments
 from txservices.broker.queues import requeue
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
+from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
@@ -45,7 +46,7 @@ CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 HEARTBEAT = 60  # seconds wished for; RabbitMQ's own default
 LOGIN_TIMEOUT = 10.0  # seconds from the first byte to connection.open; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for a close-ok before the socket is closed anyway
-BACKLOG_MAX = 1_048_576  # bytes that wait for a client who doesn't read, before we don't read either
+BACKLOG_MAX = 1_048_576  # bytes that wait for a client which doesn't read, before nothing is read from it either
 
 SERVER_PROPERTIES = {
     "product": "txservices",
@@ -61,7 +62,7 @@ SERVER_PROPERTIES = {
     },
 }
 
-# Errors that end the connection; all others end the channel (AMQP 0-9-1, "reply-code").
+# These errors close the connection; all others close the channel (AMQP 0-9-1, "reply-code").
 HARD = frozenset(
     (
         ReplyCode.CONNECTION_FORCED,
@@ -98,11 +99,11 @@ class Session(protocol.Protocol):
     """A connection, from its first byte to its last.
 
     Args:
-        broker: whose it is.
-        trusted: from inside the process: any user, any virtual host.
+        broker: the broker that it is a connection to.
+        trusted: the client is inside this process: any user and any virtual host are taken.
     """
 
-    transport: Any  # what both TCP and memory have is in no one interface
+    transport: Any  # no single interface has all that TCP and memory share
 
     def __init__(self, broker: Host, trusted: bool = False) -> None:
         self.broker = broker
@@ -114,18 +115,18 @@ class Session(protocol.Protocol):
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.capabilities: dict[str, Any] = {}
-        self.opening = b""  # the protocol header, as far as it has come
+        self.opening = b""  # the part of the protocol header that has come
         self.expects = "connection.start-ok"
         self.reader = FrameReader(self.frame_received)
         self.assembler = Assembler(self.method_received)
-        self.closing = False  # a connection.close is out: nothing but its answer counts
-        self.discarding = False  # and not even that can be read any more
-        self.gone: Deferred[None] = Deferred()
-        self.timeout: IDelayedCall | None = None  # for the login, then for the close
+        self.closing = False  # a connection.close was sent: only its answer counts
+        self.discarding = False  # not even the answer can be read any more
+        self.lost: Waiters[None] = Waiters()
+        self.timeout: IDelayedCall | None = None  # of the login, later of the close
         self.heartbeat = Heartbeat(broker.clock, self.heartbeat_due, self.silence_found)
         self.paused = False
         self.backlog = 0
-        self.unconfirmed: list[Channel] = []  # that have something to confirm
+        self.unconfirmed: list[Channel] = []  # channels with something to confirm
 
     # Bytes
 
@@ -144,18 +145,21 @@ class Session(protocol.Protocol):
             data = self.read_opening(data)
         try:
             self.reader.feed(data)
-        except FrameError as error:  # where the next frame would begin, nobody knows
+        except FrameError as error:  # nobody knows where the next frame would begin
             self.discarding = True
             self.close(error)
         self.flush_confirms()
 
     def read_opening(self, data: bytes) -> bytes:
-        """The eight bytes before the first frame; what follows them. Another protocol is told ours, and left."""
+        """Take the eight bytes before the first frame, and return what follows them.
+
+        A client of another protocol is told ours, and its connection is closed.
+        """
         missing = len(PROTOCOL_HEADER) - len(self.opening)
         self.opening += data[:missing]
         if not PROTOCOL_HEADER.startswith(self.opening):
             self.write(PROTOCOL_HEADER)
-            self.hang_up()
+            self.close_transport()
             return b""
         if self.opening == PROTOCOL_HEADER:
             self.send(
@@ -169,9 +173,9 @@ class Session(protocol.Protocol):
         return data[missing:]
 
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
-        """One frame to its channel. Whatever goes wrong with it is told to the client, and to nobody else."""
+        """Hand one frame to its channel. Whatever goes wrong with it is the business of this client alone."""
         if kind == FRAME_HEARTBEAT or self.discarding:
-            return  # that bytes came is all a heartbeat says
+            return  # a heartbeat says only that bytes came
         channel = None
         try:
             if number == 0:
@@ -190,7 +194,7 @@ class Session(protocol.Protocol):
             self.close(AmqpError(ReplyCode.INTERNAL_ERROR, "a bug of the broker: its log says which"))
 
     def flush_confirms(self) -> None:
-        """All that came in one chunk is confirmed by one method a channel."""
+        """Confirm everything that came in one chunk, with one method for each channel."""
         if self.unconfirmed:
             channels, self.unconfirmed = self.unconfirmed, []
             for channel in channels:
@@ -254,15 +258,15 @@ class Session(protocol.Protocol):
         self.expects = "connection.tune-ok"
 
     def refuse_login(self, text: str) -> None:
-        """Tell those who understand it; the others learn it, as AMQP has it, by the connection's end."""
+        """Tell the client, if it has said that it understands this. Otherwise just close, as AMQP has it."""
         log.warn("{text}: user {user!r}", text=text, user=self.user)
         if self.capabilities.get("authentication_failure_close"):
             self.close(AmqpError(ReplyCode.ACCESS_REFUSED, text, "connection.start-ok"))
         else:
-            self.hang_up()
+            self.close_transport()
 
     def tune_ok(self, args: dict[str, Any]) -> None:
-        """Zero is "no wish" for limits, and "none" for heartbeats."""
+        """Take the limits agreed on. Zero means no wish for a limit, and no heartbeat."""
         frame_max = args["frame_max"] or FRAME_MAX
         channel_max = args["channel_max"] or CHANNEL_MAX
         if not FRAME_MIN_SIZE <= frame_max <= FRAME_MAX or channel_max > CHANNEL_MAX:
@@ -286,7 +290,7 @@ class Session(protocol.Protocol):
     # Channels
 
     def new_channel(self, number: int) -> Channel:
-        """A channel that waits for its ``channel.open``."""
+        """Make a channel, which waits for its ``channel.open``."""
         if self.expects:
             raise AmqpError(ReplyCode.COMMAND_INVALID, f"a frame on channel {number} where {self.expects} was due")
         if number > self.channel_max:
@@ -300,52 +304,53 @@ class Session(protocol.Protocol):
     # The end
 
     def close(self, error: AmqpError) -> None:
-        """Close the connection and say why; it ends with the client's answer, or ``CLOSE_TIMEOUT`` later."""
+        """Close the connection and say why. It is lost with the client's answer, or ``CLOSE_TIMEOUT`` later."""
         if self.closing:
             return
         self.closing = True
         log.debug("closing a connection of {user!r}: {error}", user=self.user, error=error)
         self.flush_confirms()
-        self.drop_channels()
+        self.close_channels()
         self.send(0, "connection.close", **close_arguments(error))
-        self.end_within(CLOSE_TIMEOUT)
+        self.abort_within(CLOSE_TIMEOUT)
 
     def client_closes(self, args: dict[str, Any]) -> None:
         self.flush_confirms()
-        self.drop_channels()
+        self.close_channels()
         self.send(0, "connection.close-ok")
-        self.hang_up()
+        self.close_transport()
 
     def close_ok(self, args: dict[str, Any]) -> None:
         if not self.closing:
             raise AmqpError(ReplyCode.COMMAND_INVALID, "connection.close-ok, and nothing was closed")
-        self.hang_up()
+        self.close_transport()
 
-    def hang_up(self) -> None:
-        """Nothing more to say, nor to hear."""
+    def close_transport(self) -> None:
+        """Close the connection once everything is sent, and read nothing more."""
         self.closing = self.discarding = True
         self.transport.unregisterProducer()  # over TLS, loseConnection waits for it
         self.transport.loseConnection()
-        self.end_within(CLOSE_TIMEOUT)  # for one who doesn't read what is still to be sent
+        self.abort_within(CLOSE_TIMEOUT)  # a client may not read what is still to be sent
 
-    def end_within(self, seconds: float) -> None:
+    def abort_within(self, seconds: float) -> None:
         self.cancel_timeout()
         self.timeout = self.broker.clock.callLater(seconds, self.transport.abortConnection)
 
-    def shut_down(self) -> Deferred[None]:
-        """The broker stops. Fires when the connection is gone."""
+    def stop(self) -> Deferred[None]:
+        """End the connection, as the broker stops. The Deferred fires with None when the connection is lost."""
+        lost = self.lost.wait()
         if self.expects:
             self.transport.abortConnection()
         else:
             self.close(AmqpError(ReplyCode.CONNECTION_FORCED, "the broker is stopping"))
-        return succeed(None) if self.gone.called else self.gone
+        return lost
 
-    def drop_channels(self) -> None:
-        """What is unsettled goes back to its queues, and the exclusive queues go."""
+    def close_channels(self) -> None:
+        """Requeue every unsettled delivery, and delete the exclusive queues."""
         channels, self.channels = self.channels, {}
         for channel in channels.values():
-            channel.stop_consuming()
-        # only now: none of it shall go to a consumer that is going too; and all at once, to keep its order
+            channel.cancel()
+        # after all consumers are cancelled, so that no message goes to one of them, and at once, to keep the order
         requeue([entry for channel in channels.values() for entry in channel.deliveries.settle(0, multiple=True)])
         if not self.expects:
             self.vhost.forget_owner(self)
@@ -354,9 +359,9 @@ class Session(protocol.Protocol):
         self.closing = self.discarding = True
         self.cancel_timeout()
         self.heartbeat.stop()
-        self.drop_channels()
+        self.close_channels()
         self.broker.remove(self)
-        self.gone.callback(None)
+        self.lost.fire(None)
 
     # Time
 
