@@ -17,11 +17,12 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.amqp.publish import Owner, Sending, unconfirmed_of
+from txservices.amqp.publish import MessageOptions, Owner, Sending, unconfirmed_of
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import (
     ConnectionLost,
@@ -43,6 +44,7 @@ from txservices.utils.waiting import Unconfirmed, Waiters
 log = Logger()
 
 REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no faster with more
+# nameko's proxies take these, and don't heed them: they are the client's to say
 RESERVED_OPTIONS = frozenset(("exchange", "routing_key", "mandatory", "reply_to", "correlation_id", "declare"))
 FOREVER = float("inf")
 
@@ -240,6 +242,17 @@ class Client:
         self.fail_pending(RpcConnectionError("the proxy was stopped before the reply came"))
 
 
+class CallOptions(MessageOptions, total=False):
+    """How a proxy's calls are made.
+
+    Attributes:
+        timeout: seconds for the reply, ``RPC_TIMEOUT`` if it isn't given; None for ever. The broker drops a
+            request that nobody has taken by then, unless an ``expiration`` says otherwise.
+    """
+
+    timeout: float | None
+
+
 def call_options(base: Sending, options: Mapping[str, Any]) -> Sending:
     """How a proxy's calls are sent. Where they go and where replies come to is not an option.
 
@@ -251,9 +264,11 @@ def call_options(base: Sending, options: Mapping[str, Any]) -> Sending:
     return base.merged(given)
 
 
-def default_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
-    """A proxy's options on top of ``RPC_TIMEOUT``."""
-    return call_options(Sending(), {"timeout": configuration.RPC_TIMEOUT.of(config), **options})
+def default_options(config: Mapping[str, Any], options: Mapping[str, Any], timeout: float | None = None) -> Sending:
+    """A proxy's options, on top of a timeout of its own or of ``RPC_TIMEOUT``."""
+    if timeout is None:
+        timeout = configuration.RPC_TIMEOUT.of(config)
+    return call_options(Sending(), {"timeout": timeout, **options})
 
 
 # Proxies --------------------------------------------------------------------------------------------------------------
@@ -338,7 +353,7 @@ class MethodProxy:
     def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RpcReply:
         return RpcReply(self.begin(self.service, self.method, args, kwargs, self.sending), repr(self), self.run)
 
-    def options(self, **options: Any) -> MethodProxy:
+    def options(self, **options: Unpack[CallOptions]) -> MethodProxy:
         """The same method with other options: ``self.y.method.options(timeout=5, priority=3)(1)``."""
         return MethodProxy(self.begin, self.service, self.method, call_options(self.sending, options), self.run)
 

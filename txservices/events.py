@@ -8,7 +8,7 @@ The body is the event's data with nothing around it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.publish import Publisher
+from txservices.amqp.publish import Publisher, PublishOptions
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import Container, DependencyProvider, WorkerContext
 from txservices.messaging import Consumer, ConsumerOptions, HeaderEncoder, publisher_for
@@ -73,14 +73,15 @@ class EventDispatcher(HeaderEncoder, DependencyProvider):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
     It need not be waited for: the message or call that is being handled is not acked before it, and a failure goes to
-    the log. An event that nobody listens to is dropped by the broker. Options are those of ``amqp.publish.Sending``.
+    the log. An event that nobody listens to is dropped by the broker. Options are
+    ``amqp.publish.PublishOptions``; ``declare`` has more exchanges and queues to declare.
     """
 
     needs_amqp = True
     publisher_cls = Publisher
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+    def __init__(self, *, declare: Iterable[Any] | None = None, **options: Unpack[PublishOptions]) -> None:
+        self.options: Mapping[str, Any] = options if declare is None else {"declare": declare, **options}
 
     def setup(self) -> Deferred[None] | None:
         exchange = get_event_exchange(self.container.service_name, self.container.config)

@@ -121,8 +121,8 @@ class Publisher(HeaderEncoder, DependencyProvider):
     """Injects ``publish(value, **options)``, which gives a Deferred that fires when the broker has the message.
 
     Declares ``exchange`` and all in ``declare``; without an exchange it publishes to the default one, where a routing
-    key is a queue's name. Options are those of ``Sending`` and are merged: init's, then the call's. Context goes along
-    in headers. A value that can't be written raises ``EncodeError`` from ``publish`` itself.
+    key is a queue's name. Options are ``amqp.publish.PublisherOptions``, merged: init's, then the call's. The context
+    goes along in headers. A value that can't be written raises ``EncodeError`` from ``publish`` itself.
 
     A subclass may give options as attributes, below init's, and a ``publisher_cls`` that publishes.
 
@@ -138,10 +138,16 @@ class Publisher(HeaderEncoder, DependencyProvider):
     needs_amqp = True
     publisher_cls = publish.Publisher
 
-    def __init__(self, exchange: Any = None, queue: Any = None, declare: Any = None, **options: Any) -> None:
+    def __init__(
+        self,
+        exchange: Any = None,
+        queue: Any = None,
+        declare: Iterable[Any] | None = None,
+        **options: Unpack[publish.PublisherOptions],
+    ) -> None:
         self.queue = None if queue is None else queue_of(queue)
         self.exchange = exchange_of(exchange) if exchange is not None else self.queue and self.queue.exchange
-        self.options = options if declare is None else {"declare": declare, **options}
+        self.options: Mapping[str, Any] = options if declare is None else {"declare": declare, **options}
 
     def setup(self) -> Deferred[None]:
         self.publisher = publisher_for(self, "" if self.exchange is None else self.exchange)

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
@@ -20,6 +21,7 @@ from txservices.amqp.publish import Publisher, options_of, when_confirmed
 from txservices.amqp.subscription import Subscription
 from txservices.calls import (
     Begin,
+    CallOptions,
     Client,
     ClusterProxy,
     MethodProxy,
@@ -278,18 +280,17 @@ class ReplyListener(SharedExtension):
 
 
 class ClusterRpc(DependencyProvider):
-    """Injects a proxy of all services: ``self.cluster.service_y.method(1)``, where a service is known by its name only
-    when it is called. A name that is none in Python goes in brackets, ``self.cluster["service-y"]``.
+    """Injects a proxy of all services: ``self.cluster.service_y.method(1)``.
 
-    ``timeout`` in seconds (None for none) ends each call, ``RPC_TIMEOUT`` of the configuration if it isn't given; other
-    options are those of ``amqp.publish.Sending``: ``priority``, ``headers``, ``serializer``, … A subclass may give them
-    as attributes, or by those of a ``publisher_cls``.
+    The service's name need not be known before the call; ``self.cluster["service-y"]`` is for one that Python can't
+    have. Options are ``calls.CallOptions``: ``timeout`` in seconds, ``priority``, ``headers``, ``serializer``, …
+    A subclass may give them as attributes, or have a ``publisher_cls`` with such attributes.
     """
 
     reply_listener = ReplyListener()
     publisher_cls = Publisher
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[CallOptions]) -> None:
         self.options = options
 
     def setup(self) -> None:
@@ -312,7 +313,7 @@ class RpcProxy(ClusterRpc):
     Options are those of ``ClusterRpc``.
     """
 
-    def __init__(self, target_service: str, **options: Any) -> None:
+    def __init__(self, target_service: str, **options: Unpack[CallOptions]) -> None:
         super().__init__(**options)
         self.target_service = target_service
 

@@ -9,7 +9,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import Heard
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.publish import Confirmation, Sending, unconfirmed_of, when_confirmed
+from txservices.amqp.publish import (
+    FIELDS,
+    IGNORED,
+    PROPERTIES,
+    Confirmation,
+    PublisherOptions,
+    Sending,
+    unconfirmed_of,
+    when_confirmed,
+)
 from txservices.exceptions import ConfigurationError
 from txservices.serialization import Serializers
 from txservices.utils.waiting import Unconfirmed
@@ -94,6 +103,11 @@ class SendingTests(SynchronousTestCase):
     def test_options_of_nameko_alone(self) -> None:
         """Retries are no option here, and no error: what is published is sent until it is confirmed."""
         self.assertEqual(Sending().merged({"retry": True, "retry_policy": {"max_retries": 3}}), Sending())
+
+    def test_options_are_typed(self) -> None:
+        """Every option that is known has its type and its unit told, and no other has."""
+        told = set(PublisherOptions.__annotations__) | {"declare"}
+        self.assertEqual(told, FIELDS | PROPERTIES | IGNORED | {"headers", "declare"})
 
     def test_unknown_option(self) -> None:
         """An option that means nothing is refused."""

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from typing_extensions import assert_type
 
 from txservices import (
+    ClusterRpc,
     Config,
     DependencyProvider,
     Entrypoint,
@@ -22,6 +23,9 @@ from txservices import (
     rpc,
     timer,
 )
+from txservices.amqp import publish
+from txservices.standalone.events import event_dispatcher
+from txservices.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
 from txservices.web.messages import HttpRequest
 
 
@@ -66,14 +70,15 @@ class Service:
     config = Config()
     database = Database()
     loose = Loose()
-    stock = RpcProxy("stock", timeout=5)
-    dispatch = EventDispatcher()
-    publish = Publisher(Queue("lines"))
+    stock = RpcProxy("stock", timeout=5, priority=3)
+    anybody = ClusterRpc(timeout=None, headers={"x": 1})
+    dispatch = EventDispatcher(mandatory=True, expiration=0.5)
+    publish = Publisher(Queue("lines"), declare=[Queue("more")], routing_key="lines", delivery_mode=1)
 
     @rpc
     async def bare(self, value: int) -> str:
         """A call's value is Any: the other service says what it is."""
-        await self.stock.reserve(value)
+        await self.stock.reserve.options(timeout=1, compression="gzip")(value)
         await self.dispatch("sold", {"item": value})
         await self.publish(value)
         return str(self.database.count())
@@ -100,6 +105,18 @@ class Service:
     @every(2, hour=3)
     def report(self) -> bytes:
         return b""
+
+
+async def program(config: dict[str, Any]) -> None:
+    """Calls and events from a program that is no service."""
+    async with ClusterRpcProxy(config, {"language": "en"}, timeout=5, priority=1) as cluster:
+        await cluster.stock.reserve(1)
+    async with ServiceRpcProxy("stock", config, serializer="json") as stock:
+        await stock.reserve(1)
+    async with event_dispatcher(config, timeout=1, mandatory=True) as dispatch:
+        await dispatch("shop", "sold", {"item": 1})
+    publisher = publish.Publisher("amqp://localhost", exchange="readings", use_confirms=False)
+    await publisher.publish({"load": 0.1}, routing_key="cpu", declare=[Queue("cpu")], priority=1)
 
 
 async def methods_keep_their_types(service: Service) -> None:

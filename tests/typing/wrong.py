@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from txservices import DependencyProvider, event_handler, http, rpc, timer
+from txservices import (
+    ClusterRpc,
+    DependencyProvider,
+    EventDispatcher,
+    Publisher,
+    RpcProxy,
+    event_handler,
+    http,
+    rpc,
+    timer,
+)
 from txservices.amqp.entities import Queue
 from txservices.messaging import consume
 
@@ -16,6 +26,10 @@ class Service:
 
     name = "service"
     number = Number()
+    stock = RpcProxy("stock", prioritty=3)  # wrong
+    anybody = ClusterRpc(timeout="5")  # wrong
+    dispatch = EventDispatcher(delivery_mode="persistent")  # wrong
+    publish = Publisher(routing_keys="lines")  # wrong
 
     @rpc(blocking="yes")  # wrong
     def first(self) -> None: ...

@@ -7,15 +7,17 @@ acked only when the broker has all of it: nothing a worker told the world is los
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
+from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
@@ -27,8 +29,11 @@ from txservices.wire import spec
 
 __all__ = [
     "Confirmation",
+    "MessageOptions",
     "Owner",
+    "PublishOptions",
     "Publisher",
+    "PublisherOptions",
     "Sending",
     "UndeliverableMessage",
     "options_of",
@@ -40,6 +45,69 @@ log = Logger()
 
 # Out: options, confirmations ------------------------------------------------------------------------------------------
 
+
+class MessageOptions(TypedDict, total=False):
+    """How a message is written; a call's request is one too. Unknown options are a ``TypeError``.
+
+    Attributes:
+        serializer: by name, ``SERIALIZER`` of the configuration if it isn't given.
+        compression: ``gzip``, ``zlib`` or ``bzip2``.
+        headers: besides those that carry the context. They add up: init's, then the call's.
+        delivery_mode: 2 for a message that a restart of the broker must not lose, which is the default, or 1.
+        priority: from 0 to 255, for queues that have ``x-max-priority``.
+        expiration: seconds after which the broker drops the message, if nobody has taken it by then.
+        content_type: given, the body goes as it is: text or bytes.
+        content_encoding: of a text with a ``content_type``.
+        message_id: by which a message that was sent twice is known; a new one for each if it isn't given.
+        timestamp: seconds since 1970, or a ``datetime``.
+        type, user_id, app_id: for whoever reads them. RabbitMQ refuses a ``user_id`` that is not the connection's.
+        retry, retry_policy: nameko's, ignored. A message is sent again until it is confirmed or its time is up.
+    """
+
+    serializer: str | None
+    compression: str | None
+    headers: Mapping[str, Any] | None
+    delivery_mode: int
+    priority: int
+    expiration: float | None
+    content_type: str
+    content_encoding: str
+    message_id: str
+    timestamp: int | datetime
+    type: str
+    user_id: str
+    app_id: str
+    retry: bool
+    retry_policy: Mapping[str, Any] | None
+
+
+class PublishOptions(MessageOptions, total=False):
+    """How a message is published.
+
+    Attributes:
+        timeout: seconds for the broker's confirm, ``PUBLISH_TIMEOUT`` if it isn't given; None for ever.
+        mandatory: whether a message that no queue takes is an ``UndeliverableMessage``.
+        use_confirms: False to be told nothing. The broker is asked for its confirm in any case.
+        correlation_id, reply_to: for whoever answers.
+    """
+
+    timeout: float | None
+    mandatory: bool
+    use_confirms: bool
+    correlation_id: str
+    reply_to: str
+
+
+class PublisherOptions(PublishOptions, total=False):
+    """How a publisher publishes all its messages.
+
+    Attributes:
+        routing_key: of messages that are published without one.
+    """
+
+    routing_key: str
+
+
 FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))
 PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
 IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
@@ -50,10 +118,9 @@ class Sending:
     """How messages are sent: options merged once, when a provider is made; a publish reads attributes.
 
     Attributes:
-        timeout: seconds for the broker's confirm; for RPC, for the reply. None for no end.
-        use_confirms: whether the publisher is told the outcome. The broker is asked for it in any case.
+        timeout: seconds for the broker's confirm, or for the reply to a call. None for ever.
         declare: exchanges and queues to declare first.
-        queue_type: of the queues among them, as ``QUEUE_TYPE`` says, so that they are what their consumers declare.
+        queue_type: of the queues in ``declare``, as ``QUEUE_TYPE`` says: their consumers declare them so.
         properties: of AMQP's basic class. With a ``content_type`` among them the body goes as it is.
     """
 
@@ -238,18 +305,25 @@ class Publisher:
         await publisher.publish({"load": 0.1}, routing_key="cpu")
         await publisher.stop()
 
-    Options are those of ``Sending``, merged: a subclass's attributes (``delivery_mode = NON_PERSISTENT``), then init's,
+    Options are ``PublisherOptions``, merged: a subclass's attributes (``delivery_mode = NON_PERSISTENT``), then init's,
     then the call's. A provider has a subclass used by its ``publisher_cls``.
 
     Args:
         amqp_uri, ssl, login_method: ``AMQP_URI``, ``AMQP_SSL`` and ``LOGIN_METHOD`` of a configuration.
-        exchange: by name, or an ``Exchange``; the default one if it isn't given. What is declared is in ``declare``.
+        exchange: by name, or an ``Exchange``; the default one if it isn't given. It is not declared.
+        declare: exchanges and queues to declare before the first message.
     """
 
     connections: Connections
 
     def __init__(
-        self, amqp_uri: str | None, ssl: Any = None, login_method: str | None = None, exchange: Any = "", **options: Any
+        self,
+        amqp_uri: str | None,
+        ssl: Any = None,
+        login_method: str | None = None,
+        exchange: Any = "",
+        declare: Iterable[Any] | None = None,
+        **options: Unpack[PublisherOptions],
     ) -> None:
         self.config = {
             configuration.AMQP_URI.name: amqp_uri,
@@ -257,7 +331,7 @@ class Publisher:
             configuration.LOGIN_METHOD.name: login_method,
         }
         self.exchange = name_of(exchange)
-        self.options = options
+        self.options: Mapping[str, Any] = options if declare is None else {"declare": declare, **options}
         self.declared = self.running = self.stopped = False
         self.unconfirmed: Unconfirmed | None = None
 
@@ -283,23 +357,25 @@ class Publisher:
         routing_key: str | None = None,
         extra_headers: dict[str, Any] | None = None,
         worker_ctx: Owner | None = None,
-        **options: Any,
+        declare: Iterable[Any] | None = None,
+        **options: Unpack[PublishOptions],
     ) -> Deferred[None]:
         """Publish a value; fires when the broker has it, at once with ``use_confirms=False``.
 
-        It fails with ``PublishError``. ``extra_headers`` go over all others. ``worker_ctx`` is the worker whose message
-        it is, if it is one's: what called that is acknowledged after this is confirmed. Raises ``EncodeError`` for a
-        value that can't be written.
+        It fails with ``PublishError``. ``extra_headers`` go over all others. ``worker_ctx`` is the worker that
+        publishes, if it is one: the message that called it is acked after this one is confirmed. ``declare`` has
+        exchanges and queues to declare first. Raises ``EncodeError`` for a value that can't be written.
         """
         if not self.running:
             self.begin()
-        sending = self.sending.merged(options) if options else self.sending
+        given: Mapping[str, Any] = options if declare is None else {**options, "declare": declare}
+        sending = self.sending.merged(given) if given else self.sending
         properties, body = sending.write(self.serializers, payload, extra_headers or {})
         to = self.exchange if exchange is None else name_of(exchange)
         key = sending.routing_key if routing_key is None else routing_key
         owner = self if worker_ctx is None else worker_ctx
         if self.declared:
-            return send(self.connections, sending, to, key, properties, body, owner, "declare" in options)
+            return send(self.connections, sending, to, key, properties, body, owner, declare is not None)
         sent = send(self.connections, sending, to, key, properties, body, owner, True)
         return sent.addCallback(self.has_declared)
 

@@ -28,10 +28,11 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
+from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import Sending, send, unconfirmed_of
+from txservices.amqp.publish import MessageOptions, PublishOptions, Sending, send, unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
@@ -166,15 +167,13 @@ class BlockingProxy(Generic[P]):
         config: Mapping[str, Any],
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        **options: Any,
+        **options: Unpack[MessageOptions],
     ) -> None:
-        if timeout is not None:
-            options["timeout"] = timeout
         configuration.check(config)
         self.config = config
         self.key = key_of(config)
         self.caller = standalone.Caller.of(context_data)
-        self.sending = default_options(config, options)
+        self.sending = default_options(config, options, timeout)
         self.starts = 0
         self.share: Share | None = None
 
@@ -258,8 +257,15 @@ class ClusterRpcProxy(BlockingProxy[ClusterProxy]):
 class ServiceRpcProxy(BlockingProxy[ServiceProxy]):
     """Calls to one service: ``with ServiceRpcProxy("service_x", config) as x: x.method()``."""
 
-    def __init__(self, service_name: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        service_name: str,
+        config: Mapping[str, Any],
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Unpack[MessageOptions],
+    ) -> None:
+        super().__init__(config, context_data, timeout, **options)
         self.service_name = service_name
 
     def proxy(self) -> ServiceProxy:
@@ -281,7 +287,7 @@ class Dispatcher:
     ``UndeliverableMessage``. It need not be stopped.
     """
 
-    def __init__(self, config: Mapping[str, Any], **options: Any) -> None:
+    def __init__(self, config: Mapping[str, Any], **options: Unpack[PublishOptions]) -> None:
         configuration.check(config)
         self.config = config
         self.key = key_of(config)
@@ -325,6 +331,6 @@ class Dispatcher:
         return sent.addBoth(release)
 
 
-def event_dispatcher(config: Mapping[str, Any], **options: Any) -> Dispatcher:
-    """What dispatches events; options are those of ``amqp.publish.Sending``."""
+def event_dispatcher(config: Mapping[str, Any], **options: Unpack[PublishOptions]) -> Dispatcher:
+    """A function that dispatches events: see ``Dispatcher``."""
     return Dispatcher(config, **options)

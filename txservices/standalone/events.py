@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from typing_extensions import Unpack
 
 from txservices import constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import Sending, send, unconfirmed_of
+from txservices.amqp.publish import PublishOptions, Sending, send, unconfirmed_of
 from txservices.events import get_event_exchange
 from txservices.serialization import Serializers
 from txservices.utils.waiting import Unconfirmed
@@ -31,7 +32,7 @@ class Dispatcher:
     option ``mandatory=True`` an event that nobody listens to fails with ``UndeliverableMessage``.
     """
 
-    def __init__(self, config: Mapping[str, Any], clock: Any = None, **options: Any) -> None:
+    def __init__(self, config: Mapping[str, Any], clock: Any = None, **options: Unpack[PublishOptions]) -> None:
         self.config = config
         self.connections = Connections.from_config(config, clock)
         self.sending = Sending.of(config, options)
@@ -63,6 +64,6 @@ class Dispatcher:
         await self.stop()
 
 
-def event_dispatcher(config: Mapping[str, Any], **options: Any) -> Dispatcher:
-    """What dispatches events; options are those of ``amqp.publish.Sending``."""
+def event_dispatcher(config: Mapping[str, Any], **options: Unpack[PublishOptions]) -> Dispatcher:
+    """A function that dispatches events: see ``Dispatcher``."""
     return Dispatcher(config, **options)

@@ -17,10 +17,11 @@ from typing import Any, Generic, TypeVar
 from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
+from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import unconfirmed_of
+from txservices.amqp.publish import MessageOptions, unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.exceptions import RpcConnectionError
 from txservices.utils import sanitize_url
@@ -65,17 +66,15 @@ class StandaloneProxy(Generic[P]):
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         clock: Any = None,
-        **options: Any,
+        **options: Unpack[MessageOptions],
     ) -> None:
         if clock is None:
             from twisted.internet import reactor as clock
-        if timeout is not None:
-            options["timeout"] = timeout
         self.config = config
         self.clock = clock
         self.caller = Caller.of(context_data)
         self.connections = Connections.from_config(config, clock)
-        self.sending = default_options(config, options)
+        self.sending = default_options(config, options, timeout)
         self.client = Client(self.connections, NAME, config, clock)
 
     def proxy(self) -> P:
@@ -134,8 +133,16 @@ class ClusterRpcProxy(StandaloneProxy[ClusterProxy]):
 class ServiceRpcProxy(StandaloneProxy[ServiceProxy]):
     """Calls to one service: ``async with ServiceRpcProxy("service_x", config) as x: await x.method()``."""
 
-    def __init__(self, service_name: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        service_name: str,
+        config: Mapping[str, Any],
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        clock: Any = None,
+        **options: Unpack[MessageOptions],
+    ) -> None:
+        super().__init__(config, context_data, timeout, clock, **options)
         self.service_name = service_name
 
     def proxy(self) -> ServiceProxy:
