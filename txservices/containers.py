@@ -1,12 +1,12 @@
 """The life of a service: its extensions set up, started and stopped around its workers.
 
-    start   setup of every extension at once; when all are done, start of every extension at once
-    stop    entrypoints take nothing new; workers finish, up to SHUTDOWN_TIMEOUT; dependencies stop; then what is
-            inside extensions; then what the process shares
+    start   setup of every extension at once; when all are set up, start of every extension at once
+    stop    entrypoints take nothing new; workers finish, up to SHUTDOWN_TIMEOUT; dependencies stop; then the
+            extensions inside them; then what the process shares
     kill    as stop, but workers are cancelled and everything ends at once
 
-A worker that did not finish is cancelled and its entrypoint is not told, so its message stays unacked and goes to
-another instance. What happens inside a worker kills nothing; an error in an extension's background work
+A worker that does not finish in time is cancelled. Its result is not handled, so its message stays unacked and goes to
+another instance. An error inside a worker kills nothing. An error in an extension's background work
 (``spawn_managed``) kills the container, and the runner then stops the process.
 """
 
@@ -59,7 +59,7 @@ log = Logger()
 
 
 def get_service_name(service_cls: type[Any]) -> str:
-    """The name that a service class is called by. ``ConfigurationError`` if it has none."""
+    """The name by which others call a service class. ``ConfigurationError`` if it has no name."""
     where = f"{service_cls.__module__}.{service_cls.__name__}"
     name = getattr(service_cls, "name", None)
     if name is None:
@@ -70,7 +70,7 @@ def get_service_name(service_cls: type[Any]) -> str:
 
 
 def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
-    """``ServiceContainer``, or what ``SERVICE_CONTAINER_CLS`` names in its place."""
+    """``ServiceContainer``, or the class that ``SERVICE_CONTAINER_CLS`` names in its place."""
     key = configuration.SERVICE_CONTAINER_CLS
     try:
         return import_from_path(key.of(config)) or ServiceContainer
@@ -79,10 +79,10 @@ def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
 
 
 class SharedServices(MultiService):
-    """What the process has once, however many services run in it. Stopping stops it all, the newest first.
+    """What the process has once, however many services run in it. A stop stops all of it, the newest first.
 
     Attributes:
-        on_stopping: called when the services begin to stop, all of them, before any has.
+        on_stopping: each is called when the services begin to stop, before any of them has.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class SharedServices(MultiService):
         self.stopped: Waiters[None] = Waiters()
 
     def get(self, key: str, make: Callable[[], IService]) -> Any:
-        """The service of that key. The first to ask makes it; it is started if this runs."""
+        """The Twisted service of that key. The first to ask makes it. It is started with this, or at once."""
         found = self.namedServices.get(key)
         if found is None:
             found = make()
@@ -108,7 +108,7 @@ class SharedServices(MultiService):
     def stopService(self) -> Deferred[None]:
         """Stop every service. Fires when all have stopped; so does that of a second call.
 
-        Cancelling it stops the waiting alone: a kill must not interrupt what closes, and begin it again.
+        To cancel it ends that wait alone: a kill must not interrupt services that close, and stop them once more.
         """
         stopped = self.stopped.wait()
         if not self.closing:
@@ -118,15 +118,19 @@ class SharedServices(MultiService):
 
     def closed(self, result: Any) -> None:
         self.closing = False
-        self.stopped.fire(None)
+        if isinstance(result, Failure):
+            self.stopped.fail(result)
+        else:
+            self.stopped.fire(None)
 
 
 class ServiceContainer(Service):
-    """A service class, running: its extensions, and a worker for each call.
+    """Runs a service class: its extensions, and a worker for each call.
 
     Attributes:
-        shared: what the process has once. Ours, to be stopped last, unless it was given.
-        subextensions: the extensions inside dependencies and entrypoints; those that are shared are there once.
+        shared: what the process has once. If it was not given, it is this container's own, and stops with it.
+        subextensions: the extensions inside dependencies and entrypoints, each shared one once.
+        life: where it is between its start and its end.
     """
 
     def __init__(
@@ -194,31 +198,32 @@ class ServiceContainer(Service):
 
     @property
     def extensions(self) -> list[Extension]:
-        """All of them, the inner before the outer."""
+        """All extensions: those inside others first, then dependencies and entrypoints."""
         return [*self.subextensions, *self.dependencies, *self.entrypoints]
 
     @property
     def interface(self) -> ServiceContainer:
-        """What extensions are bound to: this, unless a subclass gives them something else."""
+        """The container that extensions are bound to: this one, unless a subclass gives them another."""
         return self
 
     @property
     def serializer(self) -> str:
-        """The name of the one that writes, unless an extension says otherwise."""
+        """The name of the serializer that writes, unless an extension has one of its own."""
         return configuration.SERIALIZER.of(self.config)
 
     @property
     def accept(self) -> list[str]:
-        """The names of those that are read."""
+        """The names of the serializers that are read."""
         return list(configuration.ACCEPT.of(self.config) or [self.serializer])
 
     @property
     def workers_aborted(self) -> bool:
+        """See ``extensions.Container``."""
         return self.workers.aborted
 
     @property
     def on_worker_ended(self) -> list[Callable[[WorkerContext, Any, ExcInfo | None], None]]:
-        """Each is called with a worker, its result and its exc_info, when its dependencies are torn down."""
+        """Functions that are called with each worker, its result and its exc_info when its life is over."""
         return self.workers.on_ended
 
     # Workers
@@ -231,12 +236,7 @@ class ServiceContainer(Service):
         context_data: dict[str, Any] | None = None,
         handle_result: HandleResult | None = None,
     ) -> WorkerContext:
-        """Call a method of a new instance of the service, now or when fewer than ``max_workers`` run.
-
-        ``handle_result(worker_ctx, result, exc_info)`` gives ``(result, exc_info)`` back, or a Deferred of it, and may
-        change both. It is not called if the worker is cancelled. ``context_data`` becomes the worker's ``data``.
-        Raises ``ContainerBeingKilled`` when the service takes no more work; no error of the worker is raised here.
-        """
+        """See ``extensions.Container``."""
         workers = self.workers
         if workers.cancelled:
             raise ContainerBeingKilled()
@@ -245,10 +245,7 @@ class ServiceContainer(Service):
         return worker
 
     def spawn_managed(self, function: Callable[[], Any], identifier: str | None = None) -> Deferred[None]:
-        """Run an extension's work in the background: ``function`` is ``async`` or gives a Deferred.
-
-        Its error kills the container; when the container ends, it is cancelled. Fires when it is over either way.
-        """
+        """See ``extensions.Container``."""
         managed = maybeDeferred(function)
         self.managed.add(managed)
 
@@ -277,7 +274,8 @@ class ServiceContainer(Service):
     def start(self) -> Deferred[None]:
         """Start every extension. Fires when all have started.
 
-        Fails with the first error of one, or with ``CancelledError`` if it is stopped first. Stop it in either case.
+        Fails with the first error of an extension, or with ``CancelledError`` if the container is stopped first. After
+        an error it has to be stopped or killed: some extensions may have started.
         """
         self.running = 1
         self.workers.learn(self.dependencies)  # tests replace some
@@ -291,7 +289,7 @@ class ServiceContainer(Service):
             self.shared.startService()
 
     def startService(self) -> None:
-        """``start``, for an application of twistd without a runner; if that fails, it kills itself."""
+        """``start``, for an application of twistd without a runner. If the start fails, the container kills itself."""
         self.start().addErrback(self.start_failed)
 
     def start_failed(self, failure: Failure) -> None:
@@ -305,7 +303,7 @@ class ServiceContainer(Service):
         return self.life.wait()
 
     def stop(self) -> Deferred[None]:
-        """Stop in order. Fires when all has stopped; so does that of a second call."""
+        """Stop in order. Fires when all has stopped, also for a second call, and never fails."""
         return self.life.stop()
 
     def kill(self, failure: Failure | BaseException | None = None) -> Deferred[None]:
@@ -321,7 +319,7 @@ class ServiceContainer(Service):
             self.shared.stopping()
 
     async def drain(self) -> None:
-        """Let workers finish, those that wait for their turn too, for as long as they may."""
+        """Let workers finish, the queued ones too, for up to SHUTDOWN_TIMEOUT; then take no more."""
         timeout = configuration.SHUTDOWN_TIMEOUT.of(self.config)
         drained = self.workers.drain()
         if timeout is not None:

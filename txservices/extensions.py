@@ -7,25 +7,28 @@
         @rpc                         # an Entrypoint: noted on the function, which stays as it is
         def method(self): ...
 
-What stands on a class is a prototype. A container *binds* it: makes its own instance from the same arguments, and of
-the extensions inside it likewise. So ``__init__`` only keeps its arguments; work begins in ``setup``. A subclass need
-not call ``super().__init__``.
+An extension on a class is a prototype. A container *binds* it: it makes an instance of its own from the same arguments,
+and likewise of the extensions inside it. So ``__init__`` only keeps its arguments, and work begins in ``setup``. A
+subclass need not call ``super().__init__``.
 
-    bind    for each, while the container is made
-    setup   for all at once, when it starts; then, when all are done,
-    start   for all at once
-    stop    entrypoints; then, with no worker left, dependencies; then the extensions inside them
+    bind    each, while the container is made
+    setup   all at once, when the container starts
+    start   all at once, when all are set up
+    stop    entrypoints first; dependencies when no worker is left; then the extensions inside them
     kill    in place of stop, when there is no time
+
+For authors of extensions this page is the contract: ``Container`` and ``WorkerContext`` are what an extension gets,
+``Extension`` and its subclasses are what it can be.
 """
 
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, cast, overload
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from typing_extensions import ParamSpec, Self, TypeVar
 
@@ -33,8 +36,9 @@ from txservices import constants
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError, IncorrectSignature
 from txservices.utils.ids import new_id
+from txservices.utils.providers import ProviderCollector as ProviderCollector  # here is where nameko has it
 from txservices.utils.signatures import acceptance_of, members
-from txservices.utils.waiting import Unconfirmed, Waiters
+from txservices.utils.waiting import Unconfirmed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -56,29 +60,18 @@ class Container(Protocol):
         shared_extensions: the shared extensions of this container, by their ``sharing_key``.
         max_workers: how many workers run at a time.
         parent_calls_tracked: how many call ids are sent along with a call, besides its own.
-        workers_aborted: whether workers may have been cancelled before they ended. They ack nothing then.
+        workers_aborted: whether workers may have been cancelled before they ended. Their messages go back.
     """
 
-    @property
-    def service_cls(self) -> type[Any]: ...
-    @property
-    def service_name(self) -> str: ...
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-    @property
-    def clock(self) -> Any: ...
-    @property
-    def shared(self) -> Any: ...
-    @property
-    def shared_extensions(self) -> dict[Any, SharedExtension]: ...
-    @property
-    def extensions(self) -> Collection[Extension]: ...
-    @property
-    def entrypoints(self) -> Collection[Entrypoint]: ...
-    @property
-    def max_workers(self) -> int: ...
-    @property
-    def parent_calls_tracked(self) -> int: ...
+    service_cls: type[Any]
+    service_name: str
+    config: Mapping[str, Any]
+    clock: Any
+    shared: Any
+    shared_extensions: dict[Any, SharedExtension]
+    max_workers: int
+    parent_calls_tracked: int
+
     @property
     def workers_aborted(self) -> bool: ...
 
@@ -90,10 +83,20 @@ class Container(Protocol):
         context_data: dict[str, Any] | None = None,
         handle_result: HandleResult | None = None,
     ) -> WorkerContext:
-        """Call a method of the service: see ``ServiceContainer.spawn_worker``."""
+        """Call the entrypoint's method on a new instance of the service, once fewer than ``max_workers`` run.
+
+        ``context_data`` becomes the worker's ``data``. ``handle_result(worker_ctx, result, exc_info)`` is called when
+        the method has returned or raised. It returns ``(result, exc_info)``, or a Deferred of them, for dependencies
+        to see, and may change both. It is not called if the worker is cancelled. Raises ``ContainerBeingKilled`` when
+        the service takes no more work, but never an error of the worker.
+        """
 
     def spawn_managed(self, function: Callable[[], Any], identifier: str | None = None) -> Deferred[None]:
-        """Run work in the background, as long as the container runs: see ``ServiceContainer.spawn_managed``."""
+        """Run an extension's work in the background: ``function`` is ``async`` or returns a Deferred.
+
+        An error in it kills the container; ``identifier`` names the work in the log. The work is cancelled when the
+        container ends. Fires when the work is over, and never fails.
+        """
 
 
 def new_call_id() -> str:
@@ -110,12 +113,12 @@ class ContextData(ChainMap[str, Any]):
 
 
 class WorkerContext:
-    """One worker: what called it, with what, and what travels with the call.
+    """One worker: its entrypoint and arguments, and the context data that travels with the call.
 
     Attributes:
-        data: the caller's context data, without the call id stack. What is set here goes on to whom is called.
-        blocking: whether the method runs in a thread, so that what is injected has to wait there: ``in_reactor``.
-        unconfirmed: what it has published and the broker has not confirmed; None until the first message.
+        data: the caller's context data, without the call id stack. A value that is set here travels on with its calls.
+        blocking: whether the method runs in a thread, where its dependencies have to wait with ``in_reactor``.
+        unconfirmed: the messages it has published that the broker has not confirmed; None until the first message.
     """
 
     __slots__ = (
@@ -161,7 +164,7 @@ class WorkerContext:
             stack = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY)
             if isinstance(stack, (list, tuple)):
                 self.parent_call_ids = stack
-            else:  # a stranger's header of that name must not keep the message from being handled
+            else:  # whatever a stranger puts into that header, the message is handled
                 log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
 
     @property
@@ -181,13 +184,12 @@ class WorkerContext:
 
     @property
     def call_id_stack(self) -> list[str]:
-        """The ids of the calls that led here, and this one's last; only the ``parent_calls_tracked`` before it."""
+        """The ids of the last ``parent_calls_tracked`` calls that led here, and then this call's id."""
         return [*self.parent_call_ids, self.call_id][-self.container.parent_calls_tracked - 1 :]
 
     @property
     def context_data(self) -> MutableMapping[str, Any]:
-        """What travels with the calls that this worker makes: ``data``, which is changed by what is set here, and the
-        call id stack."""
+        """What travels with this worker's calls: its call id stack and ``data``. Setting a key here sets it there."""
         return ContextData(self.data, {constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack})
 
     @property
@@ -206,7 +208,7 @@ class WorkerContext:
 
 
 class Extension:
-    """Something with a life inside a container. Each of the four methods may give a Deferred, or be ``async``."""
+    """Something with a life inside a container. Each of the four methods may return a Deferred, or be ``async``."""
 
     container: Container
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
@@ -225,15 +227,15 @@ class Extension:
         """Begin. Every extension of the container is set up by now."""
 
     def stop(self) -> Any:
-        """End in order. The container goes on when what is given back has fired."""
+        """End in order. The container goes on to its next step when the Deferred has fired."""
 
     def kill(self) -> Any:
         """End now; may be called after ``stop``, or without ``setup``. An error is logged and stops nothing."""
 
     def bind(self, container: Container, name: str | None = None) -> Any:
-        """The instance of this prototype that belongs to ``container``.
+        """Make the instance of this prototype that belongs to ``container``.
 
-        ``name`` is that of the method or attribute it was declared on, for entrypoints and dependencies.
+        ``name`` is that of the method or attribute where an entrypoint or a dependency was declared.
         """
         if self._bound:
             raise RuntimeError("Cannot `bind` a bound extension.")
@@ -255,11 +257,11 @@ class Extension:
 
 
 class SharedExtension(Extension):
-    """An extension that a container has once, however many others hold it."""
+    """An extension that a container has once, however many other extensions hold it."""
 
     @property
     def sharing_key(self) -> Any:
-        """Those with the same key are the same one."""
+        """Prototypes with the same key become one and the same extension."""
         return type(self)
 
     def bind(self, container: Container, name: str | None = None) -> Any:
@@ -278,8 +280,8 @@ class DependencyProvider(Extension, Generic[Injected]):
 
     ``class Database(DependencyProvider[Session])`` tells a type checker what that is.
 
-    Each of the four hooks may give a Deferred, or be ``async``: the worker then waits for it. What is left as it is
-    here costs nothing. An error in a hook is that worker's error.
+    Each of the four hooks may return a Deferred, or be ``async``: the worker then waits for it. A hook that is not
+    overridden costs nothing. An error in a hook is that worker's error.
 
     Attributes:
         attr_name: the attribute's name.
@@ -308,10 +310,10 @@ class DependencyProvider(Extension, Generic[Injected]):
         """Called when all dependencies are injected, before the method."""
 
     def worker_result(self, worker_ctx: WorkerContext, result: Any = None, exc_info: ExcInfo | None = None) -> Any:
-        """Called with what the method gave, or raised, after the entrypoint was told."""
+        """Called with the result or the error of the method, after the entrypoint's ``handle_result``."""
 
     def worker_teardown(self, worker_ctx: WorkerContext) -> Any:
-        """Called last, for every worker that ``get_dependency`` gave something to, whatever happened since."""
+        """Called last, for every worker whose ``get_dependency`` succeeded, whatever happened since."""
 
 
 class EntrypointOptions(TypedDict, total=False):
@@ -402,34 +404,6 @@ def register_entrypoint(function: Function, entrypoint: Entrypoint) -> Function:
         setattr(function, ENTRYPOINTS_ATTRIBUTE, declared)
     declared.append(entrypoint)
     return function
-
-
-class ProviderCollector:
-    """Mixin for an extension shared by several others, its providers: it ends when the last of them has."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._providers: dict[Any, None] = {}  # in order
-        self._left: Waiters[None] = Waiters()
-
-    def register_provider(self, provider: Any) -> None:
-        """Called by a provider in its ``setup``."""
-        self._providers[provider] = None
-
-    def unregister_provider(self, provider: Any) -> Deferred[None] | None:
-        """Called by a provider in its ``stop``. A subclass may give a Deferred, for the provider to wait for."""
-        self._providers.pop(provider, None)
-        if not self._providers:
-            self._left.fire(None)
-        return None
-
-    def wait_for_providers(self) -> Deferred[None]:
-        """Fires when no provider is left; at once if there never was one."""
-        return self._left.wait() if self._providers else succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        """See ``Extension.stop``."""
-        return self.wait_for_providers()
 
 
 def as_tuple(classes: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:

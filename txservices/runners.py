@@ -1,7 +1,7 @@
 """The services of one process: a container each, and what they share.
 
 Containers start together. When one of them dies, the others are stopped, and ``wait`` fails with its error. Containers
-end first, together; what they share, the connections to the broker and the web server, ends last.
+end first, all at once. The connections to the broker and the web server, which they share, end last.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class ServiceRunner(MultiService):
 
     Attributes:
         shared: what the process has once.
-        containers: in the order in which they were added.
+        containers: the containers, in the order in which they were added.
+        life: where it is between its start and its end.
     """
 
     def __init__(self, config: Mapping[str, Any], clock: Any = None) -> None:
@@ -64,13 +65,13 @@ class ServiceRunner(MultiService):
 
     @property
     def service_names(self) -> list[str]:
-        """What the services are called by."""
+        """The names of the services, in the order in which they were added."""
         return [container.service_name for container in self.containers]
 
     def add_service(self, service_cls: type[Any]) -> ServiceContainer:
-        """Add a service class before the start; one of the same name that is there already is replaced.
+        """Add a service class before the start. It replaces one of the same name.
 
-        ``ConfigurationError`` for a class without a name, or whose extensions refuse their options.
+        ``ConfigurationError`` if the class has no name, or if its extensions refuse their options.
         """
         name = get_service_name(service_cls)
         container = get_container_cls(self.config)(service_cls, self.config, self.shared, self.clock)
@@ -85,8 +86,8 @@ class ServiceRunner(MultiService):
     def start(self) -> Deferred[None]:
         """Start every service. Fires when all have started.
 
-        Fails with the first error of one, and then all of them have ended; or with ``CancelledError`` if it is
-        stopped first.
+        Fails with the first error of a service, when all of them have ended; or with ``CancelledError`` if the runner
+        is stopped first.
         """
         self.running = 1
         return self.life.start().addErrback(self.start_failed)
@@ -96,7 +97,7 @@ class ServiceRunner(MultiService):
         return killed.addCallback(lambda _: failure)
 
     def died(self, failure: Failure) -> None:
-        """A container has: stop its peers."""
+        """A container has died: stop its peers."""
         if self.life.failure is None:
             self.life.failure = failure
         self.stop()
@@ -106,15 +107,15 @@ class ServiceRunner(MultiService):
         return self.life.wait()
 
     def stop(self) -> Deferred[None]:
-        """Stop every service, then what they share. Fires when all has stopped; so does that of a second call."""
+        """Stop every service, then what they share. Fires when all has stopped, and never fails."""
         return self.life.stop()
 
     def kill(self) -> Deferred[None]:
-        """End every service now, also in the middle of stopping. Fires when all has ended."""
+        """End every service now, also in the middle of a stop. Fires when all has ended, and never fails."""
         return self.life.kill()
 
     def startService(self) -> None:
-        """``start``, for an application of twistd; an error is logged, and ends the services."""
+        """``start``, for an application of twistd. An error is logged, and ends the services."""
         self.start().addErrback(self.log_failed_start)
 
     def log_failed_start(self, failure: Failure) -> None:
@@ -128,7 +129,7 @@ class ServiceRunner(MultiService):
     def end_each(self, how: str) -> Deferred[Any]:
         """Call ``stop`` or ``kill`` of every container at once."""
         ended = [getattr(container, how)() for container in self.containers]
-        return gatherResults(ended, consumeErrors=True)  # they have none, but where a kill has cancelled them
+        return gatherResults(ended, consumeErrors=True)  # only a kill that cancels them makes them fail
 
     async def close(self) -> None:
         self.running = 0
@@ -142,7 +143,7 @@ class ServiceRunner(MultiService):
 async def run_services(
     config: Mapping[str, Any], *services: type[Any], kill_on_exit: bool = False
 ) -> AsyncIterator[ServiceRunner]:
-    """Run services for the time of a block, with the runner at hand; however the block ends, they have ended after it.
+    """Run services for the time of a block, which gets the runner. They have ended when the block is left.
 
     async with run_services(config, Service) as runner: ...
     """

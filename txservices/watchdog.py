@@ -1,9 +1,9 @@
-"""Who holds the reactor: a thread that looks at the reactor's stack when it has stopped going round.
+"""Names whoever holds the reactor: a thread looks at the reactor's stack when the reactor stands still.
 
-    reactor: a stamp, four times per timeout   <-   thread: is the stamp too old? -> log where the reactor is
+    reactor: notes the time, four times per timeout   <-   thread: is the note too old? -> log where the reactor is
 
 A plain method runs in the reactor's thread. While it computes, or waits for something that blocks, no other worker
-goes on and no heartbeat goes out. Workers pay nothing for this: what costs is the stamp and the thread's look at it.
+goes on and no heartbeat goes out. Workers pay nothing for this. Its only costs are the notes and the thread's looks.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import txservices
 from txservices import configuration
 from txservices.workers import Workers
 
-LOOKS = 4  # per timeout: a reactor that is held is found out after 1 to 1.5 timeouts
+LOOKS = 4  # per timeout: so a reactor that is held is noticed after 1 to 1.5 timeouts
 
-# What calls everything, in Twisted's reactors and in asyncio's; `fireEvent` when they start and stop
+# The functions that call all others, in Twisted's reactors and in asyncio's; `fireEvent` while they start and stop
 MAIN_LOOPS = {"mainLoop", "run_forever", "fireEvent"}
 LIFE_OF_A_WORKER = Workers.live.__code__
 FOLDERS = tuple(os.path.dirname(str(package.__file__)) + os.sep for package in (twisted, txservices))
@@ -37,11 +37,11 @@ log = Logger()
 
 
 class Watchdog(Service):
-    """Watches from its start to its stop. Both happen in the reactor's thread.
+    """Watches the reactor from its start to its stop, both of which happen in the reactor's thread.
 
     Args:
-        timeout: seconds that the reactor may be held.
-        now, cpu: clocks that may be read in any thread; the second tells how long this process has really run.
+        timeout: for how many seconds the reactor may be held.
+        now, cpu: clocks that may be read in any thread. The second tells how much processor time this process has had.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class Watchdog(Service):
             self.look()
 
     def look(self) -> None:
-        """Log once who holds the reactor, if it has been held for longer than it may."""
+        """Log, once each time, who holds the reactor if it has been held for longer than the timeout."""
         stamp, now, cpu = self.stamp, self.now(), self.cpu()
         (looked, used), self.looked = self.looked, (now, cpu)
-        # This thread comes late when the whole process has been stopped or starved, which is nobody's fault here.
-        # It also does when an extension in C keeps the interpreter to itself, but then that has used the processor.
+        # This thread is late if the whole process was stopped or starved, which is no fault of a method. It is also
+        # late if an extension in C keeps the interpreter to itself, but then the process has used the processor.
         if now - looked > self.timeout and cpu - used < self.timeout / 2:
             return
-        # the stamp may be an interval old when the holding begins
+        # the stamp may already be an interval old when the reactor begins to be held
         if now - stamp <= self.timeout + self.interval or stamp == self.told:
             return
         frame = sys._current_frames().get(self.reactor_thread)
         if frame is not None and self.stamp == stamp:
             self.told = stamp
-            # from here: the reactor can't be asked to
+            # logged in this thread, for the reactor can't be asked to
             log.warn(
                 "the reactor has been held for {seconds:.1f} s by {who}: what blocks belongs in a thread"
                 " (blocking = True), what computes for long should await now and then\n{stack}",
@@ -112,7 +112,7 @@ class Watchdog(Service):
 
 
 def who_holds(frame: FrameType) -> str:
-    """The innermost worker, as `service.method`, else the first function that isn't the framework's."""
+    """The innermost worker, as `service.method`; without one, the first function that is not the framework's."""
     for each, _ in traceback.walk_stack(frame):
         if each.f_code is LIFE_OF_A_WORKER:
             worker = each.f_locals["worker"]
@@ -122,7 +122,7 @@ def who_holds(frame: FrameType) -> str:
 
 
 def stack_of(frame: FrameType) -> traceback.StackSummary:
-    """From the first call that isn't the framework's: how the reactor came there says nothing."""
+    """The stack from the first call that is not the framework's. How the reactor came there says nothing."""
     frames: list[FrameType] = []  # the outermost comes last
     for each, _ in traceback.walk_stack(frame):
         if frames and (each.f_code is LIFE_OF_A_WORKER or each.f_code.co_name in MAIN_LOOPS):
@@ -134,6 +134,6 @@ def stack_of(frame: FrameType) -> traceback.StackSummary:
 
 
 def watchdog(config: Mapping[str, Any], clock: Any) -> Service:
-    """What watches the reactor as long as BLOCKED_REACTOR_TIMEOUT says; with null or 0 it watches nothing."""
+    """The watchdog that BLOCKED_REACTOR_TIMEOUT asks for. With null or 0 it is a service that does nothing."""
     timeout = configuration.BLOCKED_REACTOR_TIMEOUT.of(config)
     return Watchdog(timeout, clock) if timeout else Service()
