@@ -22,7 +22,7 @@ help:
 	@echo "make faults   RabbitMQ cut, killed and starved, in the long form: a cluster, more deaths, more seeds"
 	@echo "make soak     ten minutes at load, after which no memory, file, channel or queue is kept (SOAK_SECONDS=60 for less)"
 	@echo "make mutants  changes that no test notices (SAMPLE=20 of each module, all without it; MUTATED='rpc events' for some)"
-	@echo "make lint   ruff, and mypy --strict on txservices/"
+	@echo "make lint   ruff, and mypy: --strict on txservices/, less on tests/"
 	@echo "make bench  the benchmarks"
 	@echo "make clean  take away the virtual environment and everything made"
 

@@ -211,7 +211,7 @@ class Node:
 
     # -- life
 
-    def start(self) -> Node:
+    def start(self: N) -> N:
         """Start it, or start it again on what it kept. Blocks until it answers."""
         self.spawn()
         deadline = time.monotonic() + START_TIMEOUT

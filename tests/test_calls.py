@@ -105,7 +105,7 @@ class OptionTests(ServicesCase):
 
         class Optional:
             name = "optional"
-            service = RpcProxy(
+            service = RpcProxy(  # type: ignore[call-arg]
                 "service", priority=3, headers={"h": 1}, exchange="x", routing_key="x", mandatory=False, reply_to="x",
                 correlation_id="x", timeout=5,
             )  # fmt: skip
@@ -131,7 +131,7 @@ class OptionTests(ServicesCase):
 
         class Wrong:
             name = "wrong"
-            service = RpcProxy("service", prioritty=3)
+            service = RpcProxy("service", prioritty=3)  # type: ignore[call-arg]
 
             @rpc
             def method(self):

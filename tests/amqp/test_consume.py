@@ -32,7 +32,7 @@ class ConsumerTests(ServicesCase):
     async def test_callbacks(self) -> None:
         """Each message goes to each callback, of every queue."""
         one, other = Heard(), Heard()
-        consumer = self.consumer(
+        consumer: Any = self.consumer(
             lambda body, message: one(body),
             lambda body, message: (other((body, message.routing_key)), consumer.ack_message(message)),
             queues=[QUEUE, Queue("p", Exchange("x"), "other")],

@@ -61,7 +61,7 @@ class KombuTests(SynchronousTestCase):
             queue_of(kombu.Queue("q", kombu.Exchange("x", "headers"), binding_arguments={"x-match": "all"}))
 
 
-LEFT_ALONE = [
+LEFT_ALONE: list[Queue | Exchange] = [
     Queue("q", exclusive=True),
     Queue("q", auto_delete=True),
     Queue("q", durable=False),

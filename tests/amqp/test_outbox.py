@@ -116,7 +116,7 @@ class SendTests(TestCase):
 
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Accepting())
         self.addCleanup(port.stopListening)
-        client = await TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(Connecting())
+        client: Any = await TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(Connecting())
         server = await accepted
 
         async def close() -> None:

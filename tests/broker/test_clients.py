@@ -201,7 +201,7 @@ class KombuTests(ClientTestCase):
             with kombu.Connection(url, transport_options={"confirm_publish": True}, heartbeat=60) as connection:
                 producer = connection.Producer(serializer="json")
 
-                def answer(body: Any, message: kombu.Message) -> None:
+                def answer(body: Any, message: Any) -> None:
                     producer.publish(
                         {"result": body["args"], "error": None},
                         exchange=exchange,
@@ -210,7 +210,7 @@ class KombuTests(ClientTestCase):
                     )
                     message.ack()
 
-                def receive(body: Any, message: kombu.Message) -> None:
+                def receive(body: Any, message: Any) -> None:
                     found.append((body, message.properties["correlation_id"]))
                     message.ack()
 

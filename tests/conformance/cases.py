@@ -96,7 +96,7 @@ class Case(ServicesCase):
 
     def amqp(self, container: ServiceContainer) -> Connections:
         """The connections that a container has."""
-        made: Connections = container.shared.get("amqp", lambda: None)
+        made: Connections = container.shared.namedServices["amqp"]
         return made
 
     def lines(self, level: LogLevel = LogLevel.error) -> Heard:

@@ -114,7 +114,18 @@ class Answers(WebTestCase):
 
     async def test_bad_results(self) -> None:
         """What is no response answers 500 with a call id, and the log says what it was."""
-        results = [None, b"bytes", {}, [], (200,), (200, {}, "", ""), (200, b""), ("Fancy", "x"), (99, ""), (700, "")]
+        results: list[Any] = [
+            None,
+            b"bytes",
+            {},
+            [],
+            (200,),
+            (200, {}, "", ""),
+            (200, b""),
+            ("Fancy", "x"),
+            (99, ""),
+            (700, ""),
+        ]
         results += ["\ud800", (200, {"X-Snow": "☃"}, "")]
 
         class Service:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request, Response
 
@@ -73,7 +74,7 @@ class Requests(WebTestCase):
         """Every attribute that werkzeug's own Request sets is there, with the value that it would have."""
         request = await self.requested("/%C3%A5/x?q=1", "X-A: b", method="POST", body="body")
         environ = EnvironBuilder(
-            "/å/x?q=1", "http://here:8000", method="POST", data=b"body", headers={"X-A": "b"}
+            "/å/x?q=1", "http://here:8000", method="POST", data=b"body", headers=Headers({"X-A": "b"})
         ).get_environ()
         environ.update(REMOTE_ADDR="192.168.1.1", SERVER_NAME="10.0.0.1", SERVER_PORT="12345")
         theirs = Request(environ, populate_request=False)
