@@ -1,7 +1,7 @@
 """Calls of other services' methods, from a worker or from a program that is no service.
 
-``proxy.method(1)`` -> ``Client.call`` publishes the request and keeps a ``Call`` in ``pending`` -> the reply, or the
-sweeper when its time is up, takes it out again. Every call ends. One ``Client`` with one reply queue serves all proxies
+``proxy.method(1)`` -> ``Client.call`` publishes the request and keeps a ``Call`` in ``pending``. The reply takes it out
+again, or the sweeper does when its time is up. Every call ends. One ``Client`` with one reply queue serves all proxies
 of a container; the standalone proxies have one of their own.
 """
 
@@ -65,7 +65,7 @@ class Call:
     """One call, from its request to its reply, its error, or the end of its time.
 
     Attributes:
-        run: runs a function in the caller's context: its callbacks' log lines bear its call id.
+        run: runs a function in the caller's context, so that log lines of the answer's callbacks bear its call id.
     """
 
     __slots__ = ("answer", "client", "correlation_id", "deadline", "run", "service", "timeout", "unconfirmed")
@@ -83,17 +83,17 @@ class Call:
         self.run = copy_context().run
 
     def forget(self, _: Any = None) -> None:
-        """The caller has cancelled it: a reply is a late one now."""
+        """The caller has cancelled the call: a reply that comes now is too late."""
         self.client.pending.pop(self.correlation_id, None)
 
     def published(self, error: Exception | None) -> None:
-        """The broker has the request, or it can't be had."""
+        """The broker has the request, or can't have it."""
         if error is not None and self.client.pending.pop(self.correlation_id, None) is not None:
             self.run(self.answer.errback, self.outcome(error))
         self.unconfirmed.remove()
 
     def outcome(self, error: Exception) -> Exception:
-        """What the caller is told where the request did not get out."""
+        """The error for the caller of a request that did not get out."""
         if isinstance(error, UndeliverableMessage):
             told: Exception = UnknownService(self.service)
         elif isinstance(error, PublishTimeout):
@@ -110,8 +110,8 @@ class Client:
     """Makes calls and takes their replies, on one reply queue.
 
     Attributes:
-        queue: where replies come in. It outlives us by five minutes, so that a call survives a lost connection.
-        pending: calls without an answer yet, by correlation id.
+        queue: replies come in here. The queue outlives us by five minutes, so that a call survives a lost connection.
+        pending: the calls that have no answer yet, by correlation id.
     """
 
     def __init__(self, connections: Connections, name: str, config: Mapping[str, Any], clock: Any) -> None:
@@ -139,7 +139,7 @@ class Client:
         )
 
     def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], Subscription]) -> Deferred[None]:
-        """Begin to take replies, with what opens a consumer. Fires when they can come."""
+        """Begin to take replies; ``consume`` opens the consumer. Fires when replies can come."""
         consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
         consumer.on_missing = partial(self.reply_queue_missing, consumer)
         consumer.on_ready.append(self.reply_queue_ready)
@@ -154,7 +154,7 @@ class Client:
         kwargs: dict[str, Any],
         sending: Sending,
     ) -> Deferred[Any]:
-        """Call a method; fires with what it returned. Cancelling it forgets the call, which may run nevertheless.
+        """Call a method; fires with what it returned. Cancelling forgets the call, but the method may run nevertheless.
 
         Fails with ``UnknownService``, ``MethodNotFound``, ``IncorrectSignature``, ``RemoteError`` (the method raised),
         ``RpcTimeout``, ``RpcConnectionError``. Raises ``EncodeError`` for arguments that can't be written.
@@ -212,14 +212,20 @@ class Client:
         call.run(call.answer.errback, RpcTimeout(call.timeout))
 
     def reply_queue_missing(self, consumer: Subscription) -> None:
-        """The queue is gone: we were away from the broker for longer than it kept it, somebody deleted it, or the node
-        of a cluster that had it is down. Then nobody can have one of its name until that is back."""
+        """The queue is gone. Have another, with another name.
+
+        The broker kept it no longer while we were away, or somebody deleted it, or the cluster's node that had it is
+        down. In that last case nobody can declare a queue of the same name until the node is back.
+        """
         self.replies_lost = True
         self.new_queue()
         consumer.queue = self.queue
 
     def reply_queue_ready(self) -> None:
-        """The queue is there again. Only now: a call made while it was missing may have lost its reply as well."""
+        """There is a queue again: fail the calls whose replies are lost.
+
+        Only now, because a call that was made while there was none may have lost its reply, too.
+        """
         if self.replies_lost:
             self.replies_lost = False
             self.fail_pending(ReplyQueueExpiredWithPendingReplies(f"reply queue {self.queue.name!r} was gone"))
@@ -234,7 +240,7 @@ class Client:
         self.fail_pending(RpcConnectionError("the service is stopping, and there is no broker to bring the reply"))
 
     def stop(self) -> None:
-        """No more calls; those under way fail."""
+        """Take no more calls. Those under way fail."""
         self.stopped = True
         if self.given_up in self.connections.leaving.on_aborted:
             self.connections.leaving.on_aborted.remove(self.given_up)
@@ -254,9 +260,9 @@ class CallOptions(MessageOptions, total=False):
 
 
 def call_options(base: Sending, options: Mapping[str, Any]) -> Sending:
-    """How a proxy's calls are sent. Where they go and where replies come to is not an option.
+    """How a proxy's calls are sent. Where requests go, and where replies come to, is not an option.
 
-    The broker drops a request when its caller's time is up: nobody runs then what nobody waits for.
+    The broker drops a request when its caller's time is up: no method runs for a caller who no longer waits.
     """
     given = {name: value for name, value in options.items() if name not in RESERVED_OPTIONS}
     if "timeout" in given:

@@ -1,4 +1,4 @@
-"""Events: one service tells, others hear, and neither waits for the other.
+"""Events: a service says what happened, other services hear it, and nobody waits for anybody.
 
 ``self.dispatch("type", data)`` -> exchange ``{service}.events``, routing key the type -> a queue for each handler, or
 for all instances of a handler's service, or for all handlers anywhere: that is the handler type -> a worker each.
@@ -37,10 +37,10 @@ class EventHandlerConfigurationError(ConfigurationError):
 
 @frozen
 class HandlerType:
-    """What a handler type makes of its queue: its name, and what happens to it without reliable delivery.
+    """A handler type: the name of its queue, and what becomes of the queue without reliable delivery.
 
     Attributes:
-        queue_name: of source service, event type, own service, method and broadcast identifier.
+        queue_name: made of source service, event type, own service, method and broadcast identifier.
         exclusive: whether the unreliable queue belongs to one connection and goes with it.
     """
 
@@ -59,7 +59,7 @@ HANDLER_TYPES: Mapping[str, HandlerType] = {
 def get_event_exchange(service_name: str, config: Mapping[str, Any]) -> Exchange:
     """The exchange of a service's events, as AUTO_DELETE_EVENT_EXCHANGES and DECLARE_EVENT_EXCHANGES would have it.
 
-    nameko up to 2.12 declared them with auto-delete; two keys, for who has to live with such an exchange.
+    The two keys are for exchanges that nameko has declared: up to 2.12 it did so with auto-delete.
     """
     return Exchange(
         constants.EVENT_EXCHANGE_TEMPLATE.format(service_name),
@@ -72,9 +72,9 @@ def get_event_exchange(service_name: str, config: Mapping[str, Any]) -> Exchange
 class EventDispatcher(HeaderEncoder, DependencyProvider):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
-    It need not be waited for: the message or call that is being handled is not acked before it, and a failure goes to
-    the log. An event that nobody listens to is dropped by the broker. Options are
-    ``amqp.publish.PublishOptions``; ``declare`` has more exchanges and queues to declare.
+    Nobody need wait for it: the message that called the worker is not acked before, and a failure goes to the log. The
+    broker drops an event that nobody listens to. Options are ``amqp.publish.PublishOptions``; ``declare`` has more
+    exchanges and queues to declare.
     """
 
     needs_amqp = True
@@ -108,8 +108,8 @@ class EventHandler(Consumer):
         ``BROADCAST``: every instance. Its queue goes with the instance, so this takes ``reliable_delivery=False``, or
             a subclass with a ``broadcast_identifier`` that stays the same from start to start.
 
-    With ``reliable_delivery`` events wait for a service that doesn't run; without it they wait for none, and its queue
-    is deleted with its last consumer. ``event_type`` may be a pattern of AMQP's topics.
+    With ``reliable_delivery`` events wait for a service that doesn't run. Without it they do not wait, and the queue is
+    deleted with its last consumer. ``event_type`` may be a pattern of AMQP's topics.
     """
 
     identifier: str | None
@@ -131,7 +131,7 @@ class EventHandler(Consumer):
 
     @property
     def broadcast_identifier(self) -> str | None:
-        """What tells the queues of a broadcast's instances apart; read once, before the queue is declared."""
+        """The part of a broadcast's queue name that differs between instances. Read once, before the declaration."""
         if self.handler_type != BROADCAST:
             return None
         if self.reliable_delivery:
@@ -147,7 +147,7 @@ class EventHandler(Consumer):
             raise EventHandlerConfigurationError(
                 f"{name}: no handler type {bound.handler_type!r}, there are {', '.join(HANDLER_TYPES)}"
             )
-        bound.identifier = bound.broadcast_identifier  # now: who can't have one must not come to start
+        bound.identifier = bound.broadcast_identifier  # a handler that can't have one is refused now
         return bound
 
     def setup(self) -> None:

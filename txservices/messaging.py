@@ -52,9 +52,9 @@ __all__ = [
 
 log = Logger()
 
-# Messages that are handled, but not acked as the broker sees it: a request's ack waits for the confirm of its reply,
-# any ack is a while on its way. They must not keep the next ones away: with a prefetch of max_workers alone, a service
-# did half as many calls.
+# Messages that have been handled, and that the broker still takes for unacked: a request's ack waits for the confirm of
+# its reply, and any ack is on its way for a while. They must not keep the next messages away: with a prefetch of
+# max_workers alone, a service did half as many calls.
 UNDER_WAY = 40
 
 
@@ -62,7 +62,7 @@ UNDER_WAY = 40
 
 
 def encode_to_headers(context_data: Mapping[str, Any], prefix: str = constants.HEADER_PREFIX) -> dict[str, Any]:
-    """The headers that carry a context. A value of None can't be carried, and is left out with a warning."""
+    """The headers that carry a context. No header can carry None: such a value is left out, with a warning."""
     headers = {}
     begin = prefix + "."
     for key, value in context_data.items():
@@ -76,14 +76,14 @@ def encode_to_headers(context_data: Mapping[str, Any], prefix: str = constants.H
 
 
 def decode_from_headers(headers: Mapping[str, Any], prefix: str = constants.HEADER_PREFIX) -> dict[str, Any]:
-    """A context out of headers; other people's headers too, under the names that they have."""
+    """The context in some headers. Headers that are not a context's are in it, too, under their own names."""
     begin = prefix + "."
     length = len(begin)
     return {key[length:] if key.startswith(begin) else key: value for key, value in headers.items()}
 
 
 class HeaderEncoder:
-    """What sends a worker's context: a subclass may send it under another prefix, or something else."""
+    """Sends a worker's context. A subclass may send it under another prefix, or send something else."""
 
     header_prefix = constants.HEADER_PREFIX
 
@@ -93,7 +93,7 @@ class HeaderEncoder:
 
 
 class HeaderDecoder:
-    """What receives a context, likewise."""
+    """Receives a worker's context. A subclass may expect it under another prefix."""
 
     header_prefix = constants.HEADER_PREFIX
 
@@ -184,9 +184,9 @@ def publisher_for(provider: Any, exchange: Any) -> publish.Publisher:
 
 
 class Provider(Protocol):
-    """What a queue is consumed for: an entrypoint with the queue. ``handle_message`` gets a body and its message.
+    """An entrypoint that has a queue to be consumed. Its ``handle_message`` gets a body and its message.
 
-    ``prefetch_count``, ``queue_type`` and ``accept`` are looked for as well, see ``Consumer``.
+    It may have ``prefetch_count``, ``queue_type`` and ``accept``, too: see ``Consumer``.
     """
 
     queue: Any
@@ -195,12 +195,12 @@ class Provider(Protocol):
 
 
 class QueueConsumer(SharedExtension):
-    """What a container consumes: cancelled by who opened it, closed here once the workers are done.
+    """All that a container consumes. Whoever opened a consumer cancels it; it is closed here, after the workers.
 
-    Closing a channel gives back what was taken on it and not acked. So it must wait for the acks, and they wait for
-    the workers and for the confirms of what they published.
+    Closing a channel gives unacked messages back. So it must wait for the acks, which wait for the workers, and for the
+    confirms of what these have published.
 
-    An entrypoint of one's own has one inside, and is its ``Provider``:
+    An entrypoint of your own has one inside, and is its ``Provider``:
 
         class Lines(Entrypoint):
             queue_consumer = QueueConsumer()
@@ -224,11 +224,11 @@ class QueueConsumer(SharedExtension):
         self.providers: dict[Any, Subscription | None] = {}
 
     def register_provider(self, provider: Provider) -> None:
-        """Consume its queue once the container starts. To be called in its ``setup``."""
+        """Have the provider's queue consumed once the container starts. A provider calls this in its ``setup``."""
         self.providers[provider] = None
 
     def unregister_provider(self, provider: Provider) -> Deferred[Any]:
-        """No more messages for it. Fires when the broker has agreed, or is not there to."""
+        """Take no more messages for a provider. Fires when the broker has agreed, or does not answer."""
         consumer = self.providers.get(provider)
         if consumer is None:
             return succeed(None)
@@ -249,11 +249,14 @@ class QueueConsumer(SharedExtension):
         return consumer.ready
 
     def ack_message(self, message: Message) -> None:
-        """It is done with. Nothing, if the connection on which it came is gone: the broker has it again."""
+        """Ack a message. This does nothing if its connection is gone: the broker has the message again."""
         message.ack()
 
     def requeue_message(self, message: Message) -> None:
-        """It is to come again, to anybody; at once. Nothing, if the connection on which it came is gone."""
+        """Give a message back to its queue; it comes again at once, to any consumer.
+
+        This does nothing if its connection is gone: the broker has the message again.
+        """
         message.reject(requeue=True)
 
     def consume(
@@ -329,7 +332,7 @@ class Consumer(HeaderDecoder, Entrypoint):
 
     @property
     def consumer(self) -> Subscription | None:
-        """Who takes the messages, once the service has started."""
+        """The subscription to its queue, once the service has started."""
         return self.queue_consumer.providers.get(self)
 
     def setup(self) -> None:

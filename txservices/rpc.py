@@ -1,8 +1,8 @@
 """Calls from service to service: ``@rpc`` answers them, ``RpcProxy`` and ``ClusterRpc`` make them.
 
 ``RpcConsumer.handle_message`` reads a request, one dict look-up finds its method -> a worker -> ``Responder`` writes
-the reply -> the broker has it -> the request is acked. No ack without a reply that is safe: a call whose service dies
-is run by another instance. The caller's side is ``calls``.
+the reply -> the broker has it -> the request is acked. A request is not acked before its reply is safe: if the service
+dies, another instance runs the call. The caller's side is ``calls``.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Responder:
 class RpcConsumer(SharedExtension):
     """The service's one queue of requests, for all its ``@rpc`` methods.
 
-    What is no request is answered with the reason, or rejected where it has no ``reply_to``; it kills nothing.
+    A message that is no request is answered with the reason, or rejected if it has no ``reply_to``. It harms nobody.
     """
 
     queue_consumer = QueueConsumer()
@@ -180,12 +180,12 @@ class RpcConsumer(SharedExtension):
 
     def start(self) -> Deferred[None] | None:
         if not self.methods:
-            return None  # none left of them, in a test that restricts its entrypoints
+            return None  # in a test that restricts its entrypoints
         self.consumer = self.queue_consumer.consume(self.queue, self.handle_message)
         return self.consumer.ready
 
     def cancel(self) -> Deferred[Any] | None:
-        """No more requests; the first entrypoint that stops says so for all, and those taken are still answered."""
+        """Take no more requests; those taken are still answered. The first entrypoint that stops calls this."""
         consumer, self.consumer = self.consumer, None
         if consumer is None:
             return None
@@ -232,7 +232,7 @@ class RpcConsumer(SharedExtension):
 
 
 def arguments_of(body: Any) -> tuple[Any, Any]:
-    """``args`` and ``kwargs`` of a request. What can't be looked into is a ``TypeError``, as nameko has it."""
+    """``args`` and ``kwargs`` of a request. A body that is no mapping is a ``TypeError``, as in nameko."""
     try:
         return body["args"], body["kwargs"]
     except KeyError:
@@ -240,7 +240,7 @@ def arguments_of(body: Any) -> tuple[Any, Any]:
 
 
 class Rpc(HeaderDecoder, Entrypoint):
-    """Answers calls of the method through the broker: see the module."""
+    """Answers calls of the method that come through the broker: see the module."""
 
     rpc_consumer = RpcConsumer()
 
@@ -261,7 +261,7 @@ rpc = Rpc.decorator
 
 
 class ReplyListener(SharedExtension):
-    """The container's ``Client``; its reply queue is there before anything of the container starts."""
+    """Has the container's ``Client``, whose reply queue is there before anything in the container starts."""
 
     queue_consumer = QueueConsumer()
     client: Client | None = None

@@ -31,7 +31,10 @@ Callback = Callable[[Any, Message], Any]
 
 
 def hand_over(decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str, message: Message) -> None:
-    """Hand a message's body and itself to ``handle``; one that can't be read or handled is rejected, and logged."""
+    """Hand a message, with its body decoded, to ``handle``.
+
+    A message that can't be read, or that ``handle`` fails on, is rejected and logged.
+    """
     properties = message.properties
     try:
         body = decode(properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers)
@@ -42,23 +45,23 @@ def hand_over(decode: Callable[..., Any], handle: Callable[[Any, Message], Any],
         return
     try:
         handle(body, message)
-    except Exception:  # raised any further it would end the connection, and the message come again
+    except Exception:  # raised further, it would end the connection, and the message would come again
         log.failure("{where}: {delivery} rejected: it can't be handled", where=where, delivery=message)
         message.reject()
 
 
 class Consumer:
-    """Has each message of some queues handled, over a connection of its own, which comes back by itself.
+    """Calls functions with each message of some queues, over a connection of its own, which comes back by itself.
 
-    A callback gets a body and its message, and acks that. A message that can't be read, or whose callback raises, is
-    rejected and logged.
+    A callback gets a body and its message, and acks the message. A message that can't be read, or whose callback
+    raises, is rejected and logged.
 
     Args:
         amqp_uri, ssl, login_method, heartbeat: as in a configuration.
-        queues: declared with their exchanges and bindings.
-        callbacks: called one after the other, with each message.
-        prefetch_count: of each queue, how many messages may be under way at once; 0 for no end.
-        accept: the names of the serializers that are read, JSON's alone if it isn't given.
+        queues: these are declared, with their exchanges and bindings, and consumed.
+        callbacks: functions of a body and a message. Each message goes to all of them, one after the other.
+        prefetch_count: how many messages of each queue may be under way at once; 0 for no limit.
+        accept: names of the serializers that are read. If it isn't given, that is JSON alone.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Consumer:
         self.should_stop = False
 
     def run(self) -> Deferred[None]:
-        """Begin. Fires when it has stopped; what keeps it from beginning, ``wait_until_consumer_ready`` tells."""
+        """Begin to consume. Fires when it has stopped. ``wait_until_consumer_ready`` fails if it can't begin."""
         self.connections.startService()
         for queue in self.queues:
             receive = partial(hand_over, self.decode, self.on_message, queue.name)
@@ -97,7 +100,7 @@ class Consumer:
         return self.ended
 
     def wait_until_consumer_ready(self) -> Deferred[None]:
-        """Fires when all queues are consumed; fails with ``DeclarationMismatch`` or ``BrokerRefused``."""
+        """Fires when all queues are consumed. Fails with ``DeclarationMismatch`` or ``BrokerRefused``."""
         return Deferred.fromCoroutine(call_all([partial(ready, consumer) for consumer in self.opened]))
 
     def on_message(self, body: Any, message: Message) -> None:
@@ -108,15 +111,18 @@ class Consumer:
             callback(body, message)
 
     def ack_message(self, message: Message) -> None:
-        """It is done with. Nothing, if the connection on which it came is gone: the broker has it again."""
+        """Ack a message. This does nothing if its connection is gone: the broker has the message again."""
         message.ack()
 
     def requeue_message(self, message: Message) -> None:
-        """It is to come again, to anybody; at once. Nothing, if the connection on which it came is gone."""
+        """Give a message back to its queue; it comes again at once, to any consumer.
+
+        This does nothing if its connection is gone: the broker has the message again.
+        """
         message.reject(requeue=True)
 
     def stop(self) -> Deferred[None]:
-        """Take no more, and close. What was not acked goes back. Fires when that is done."""
+        """Take no more messages, and close. Those that are not acked go back. Fires when it has closed."""
         self.should_stop = True
         return Deferred.fromCoroutine(self.close())
 

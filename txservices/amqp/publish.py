@@ -1,7 +1,7 @@
-"""Messages out of a service: options merged once, headers that carry the worker's context, and the broker's confirm.
+"""Messages out of a service: their options, which are merged once, and the broker's confirm.
 
-``Publisher`` has ``Sending`` write properties and body -> the broker -> ``Confirmation``, a Deferred that need not be
-looked at. Each worker has a count of what it has published (``Unconfirmed``), so that the message that called it is
+``Publisher`` has ``Sending`` write properties and body -> the broker -> ``Confirmation``, a Deferred that nobody need
+look at. Each worker has a count of what it has published (``Unconfirmed``), so that the message that called it is
 acked only when the broker has all of it: nothing a worker told the world is lost with its process.
 """
 
@@ -184,7 +184,7 @@ class Sending:
 
 
 def raw(properties: Mapping[str, Any], value: Any) -> tuple[str, str, bytes]:
-    """A body that its publisher has written already."""
+    """Content type, content encoding and body of a value that its publisher has encoded."""
     content_type = properties["content_type"]
     if isinstance(value, str):
         encoding = properties.get("content_encoding") or "utf-8"
@@ -222,8 +222,8 @@ def when_confirmed(owner: Owner | None, call: Callable[[], None]) -> None:
 class Confirmation(Deferred[None]):
     """Fires when the broker has confirmed a message that a worker published.
 
-    Most services don't wait for it. So a failure that nobody looked at is one line in the log when this is dropped,
-    and not an unhandled error.
+    Most services don't wait for it. So a failure that nobody has looked at becomes one line in the log, and not an
+    unhandled error.
     """
 
     def __init__(self, unconfirmed: Unconfirmed, exchange: str, routing_key: str) -> None:
@@ -243,7 +243,7 @@ class Confirmation(Deferred[None]):
         self.unconfirmed.remove()  # last: a callback may have published in answer
 
     def not_sent(self, failure: Failure) -> None:
-        """What had to be declared first could not be."""
+        """An exchange or queue that had to be declared first could not be."""
         assert isinstance(failure.value, Exception)
         self.done(failure.value)
 
@@ -336,7 +336,7 @@ class Publisher:
         self.unconfirmed: Unconfirmed | None = None
 
     def use(self, connections: Connections, config: Mapping[str, Any]) -> Sending:
-        """Publish over these, as the configuration says. Gives the options; what they declare is the caller's to do."""
+        """Publish over these connections. Gives the options; the caller declares what they name."""
         self.connections = connections
         self.serializers = Serializers(config)
         self.sending = Sending.of(config, options_of(self)).merged(self.options)
@@ -383,7 +383,7 @@ class Publisher:
         self.declared = True
 
     def stop(self) -> Deferred[None]:
-        """Close the connections of its own. Fires when what was published is confirmed or has failed, and they are."""
+        """Close its own connections. Fires when that is done, after every message is confirmed or has failed."""
         running, self.running, self.stopped = self.running, False, True
         if not running:
             return succeed(None)

@@ -9,10 +9,10 @@
     dispatch("service_a", "event_type", "payload")
 
 The names are those of ``standalone.rpc`` and ``standalone.events``; here calls wait, give values and raise errors as
-themselves. All of it may be used from any number of threads. One pair of connections, with one reply queue, serves all
-threads of a process and all proxies of one configuration, from the first ``start`` to some time after the last
-``stop``: so a view may say ``with ClusterRpcProxy(config)`` at each request. A forked worker has its own, with proxies
-that its parent had started too.
+themselves. Any number of threads may use all of it. One pair of connections, with one reply queue, serves all threads
+of a process and all proxies of one configuration, from the first ``start`` to some time after the last ``stop``. So a
+view may say ``with ClusterRpcProxy(config)`` at each request. A forked worker has connections of its own, and may go on
+with a proxy that its parent had started.
 
     proxy  ->  in_reactor (reactor_thread)  ->  Share  ->  calls.Client, as services have it
 """
@@ -61,11 +61,11 @@ P = TypeVar("P")
 
 
 class Share(MultiService):
-    """The connections of one configuration, for all who use them. Touched in the reactor's thread alone.
+    """The connections of one configuration, for all who use them. Only the reactor's thread may touch it.
 
     Attributes:
-        home: the process that it is in: a forked one must not use it.
-        users: how many rely on it. Without any it closes after ``LINGER``.
+        home: the process that it is in. A forked one must not use it.
+        users: how many rely on it. When the last one has left, it closes after ``LINGER``.
         listening: whether replies can come.
     """
 
@@ -153,13 +153,13 @@ def key_of(config: Mapping[str, Any]) -> str:
 
 
 class BlockingProxy(Generic[P]):
-    """A proxy from ``start`` to ``stop``, or as long as a ``with``; as often as one likes, in several threads too.
+    """A proxy that lives from ``start`` to ``stop``, or as long as a ``with``. It may start again, in any thread.
 
     Args:
-        config: as a service has it; ``AMQP_URI`` is what it needs.
-        context_data: goes along with each call, to the service and whomever it calls.
+        config: as a service has it. It must have an ``AMQP_URI``.
+        context_data: goes along with each call, to the service and to all that it calls.
         timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
-        options: those of ``RpcProxy``.
+        options: ``amqp.publish.MessageOptions``.
     """
 
     def __init__(
@@ -178,11 +178,11 @@ class BlockingProxy(Generic[P]):
         self.share: Share | None = None
 
     def proxy(self) -> P:
-        """What calls are made through."""
+        """The proxy that calls are made through."""
         raise NotImplementedError  # the subclasses say: one service, or all
 
     def start(self) -> P:
-        """Wait until calls can be made, and give what they are made through.
+        """Wait until calls can be made. Gives the proxy of the service, or of all services.
 
         Raises ``BrokerRefused``, and ``RpcConnectionError`` where no broker answers for the length of a call.
         """
@@ -190,7 +190,7 @@ class BlockingProxy(Generic[P]):
         return self.proxy()
 
     def stop(self) -> None:
-        """The opposite of one ``start``. Calls that nobody waits for have got out when this returns."""
+        """Undo one ``start``. When this returns, the broker has all calls, also those that nobody waits for."""
         if self.starts:
             in_reactor(self.close)
 
@@ -224,7 +224,7 @@ class BlockingProxy(Generic[P]):
                 share.release()
 
     def use_share(self) -> Share:
-        """Ours, or another if that has failed, or if this process was forked since."""
+        """Our share, or another one if it has failed, or if this process was forked since."""
         if self.share is None or not self.share.usable:
             self.share = share_of(self.config, self.key)
             self.caller.unconfirmed = None  # the other share's messages are not ours to wait for, nor the parent's
@@ -282,9 +282,9 @@ ServiceRpcClient = ServiceRpcProxy
 class Dispatcher:
     """``dispatch(service_name, event_type, event_data)``, over connections that are made with the first event.
 
-    It returns when the broker has the event. The exchange is the service's to declare: without it a dispatch fails with
-    ``ChannelClosedByBroker``. With the option ``mandatory=True`` an event that nobody listens to fails with
-    ``UndeliverableMessage``. It need not be stopped.
+    It returns when the broker has the event. The service declares the exchange: while there is none, a dispatch raises
+    ``ChannelClosedByBroker``. With ``mandatory=True`` an event that nobody listens to raises ``UndeliverableMessage``.
+    A dispatcher need not be stopped. Options are ``amqp.publish.PublishOptions``.
     """
 
     def __init__(self, config: Mapping[str, Any], **options: Unpack[PublishOptions]) -> None:

@@ -1,9 +1,9 @@
-"""Events from a program that is no service, in the name of one that is.
+"""Events from a program that is no service, in the name of a service.
 
     async with event_dispatcher({"AMQP_URI": "amqp://guest:guest@localhost"}) as dispatch:
         await dispatch("service_a", "event_type", "payload")
 
-No context goes along: there is no worker whose it could be.
+No context goes along, because there is no worker.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ __all__ = ["Dispatcher", "event_dispatcher", "get_event_exchange"]
 class Dispatcher:
     """``dispatch(service_name, event_type, event_data)``, over a connection that is made with the first event.
 
-    The exchange is the service's to declare: without it a dispatch fails with ``ChannelClosedByBroker``. With the
-    option ``mandatory=True`` an event that nobody listens to fails with ``UndeliverableMessage``.
+    The service declares the exchange: while there is none, a dispatch fails with ``ChannelClosedByBroker``. With
+    ``mandatory=True`` an event that nobody listens to fails with ``UndeliverableMessage``. Options are
+    ``amqp.publish.PublishOptions``.
     """
 
     def __init__(self, config: Mapping[str, Any], clock: Any = None, **options: Unpack[PublishOptions]) -> None:
@@ -51,7 +52,7 @@ class Dispatcher:
         return send(self.connections, self.sending, exchange, event_type, properties, body, self)
 
     def stop(self) -> Deferred[None]:
-        """Fires when what was dispatched is confirmed, or has failed, and the connection is closed."""
+        """Take no more events. Fires when all events are confirmed or have failed, and the connection is closed."""
         self.stopped = True
         return unconfirmed_of(self).wait().addCallback(lambda _: self.connections.stopService())
 

@@ -1,4 +1,4 @@
-"""Calls to services from a program that is none, over connections of its own.
+"""Calls to services from a program that is no service, over connections of its own.
 
     async with ClusterRpcProxy({"AMQP_URI": "amqp://guest:guest@localhost"}) as cluster:
         print(await cluster.service_x.remote_method("hellø"))
@@ -27,7 +27,7 @@ from txservices.exceptions import RpcConnectionError
 from txservices.utils import sanitize_url
 from txservices.utils.waiting import Unconfirmed
 
-NAME = "standalone_rpc_proxy"  # what stands on the wire where a service has its name
+NAME = "standalone_rpc_proxy"  # on the wire, in the place of a service's name
 
 P = TypeVar("P")
 
@@ -36,7 +36,7 @@ __all__ = ["ClusterProxy", "ClusterRpcClient", "ClusterRpcProxy", "ServiceRpcCli
 
 @define(eq=False)
 class Caller:
-    """On whose behalf a standalone proxy calls: the same for all its calls."""
+    """The context of a standalone proxy's calls, the same for all of them."""
 
     context_data: Mapping[str, Any]
     unconfirmed: Unconfirmed | None = None
@@ -50,14 +50,14 @@ class Caller:
 
 
 class StandaloneProxy(Generic[P]):
-    """Holds the connections of a proxy, from ``start`` to ``stop`` or as long as an ``async with``; once.
+    """Has the connections of a proxy, from ``start`` to ``stop`` or as long as an ``async with``. It starts once.
 
     Args:
-        config: as a service has it; ``AMQP_URI`` is what it needs.
-        context_data: goes along with each call, to the service and whomever it calls.
+        config: as a service has it. It must have an ``AMQP_URI``.
+        context_data: goes along with each call, to the service and to all that it calls.
         timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
         clock: the reactor, unless told otherwise.
-        options: those of ``RpcProxy``.
+        options: ``amqp.publish.MessageOptions``.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class StandaloneProxy(Generic[P]):
         self.client = Client(self.connections, NAME, config, clock)
 
     def proxy(self) -> P:
-        """What calls are made through."""
-        raise NotImplementedError  # of one service or of all: its two subclasses say
+        """The proxy that calls are made through."""
+        raise NotImplementedError  # the subclasses say: one service, or all
 
     def start(self) -> Deferred[P]:
         """Fires with the proxy when calls can be made.
@@ -107,9 +107,10 @@ class StandaloneProxy(Generic[P]):
         return self.proxy()
 
     def stop(self) -> Deferred[None]:
-        """No more calls. Fires when the connections are closed.
+        """Take no more calls. Fires when the connections are closed.
 
-        Calls under way get out, so that ``call_async`` may be forgotten; who waits for one has ``RpcConnectionError``.
+        The broker has all calls by then, so that the reply of a ``call_async`` may be ignored. Whoever still waits for
+        a reply gets ``RpcConnectionError``.
         """
         self.client.stop()
         return unconfirmed_of(self.caller).wait().addCallback(lambda _: self.connections.stopService())
