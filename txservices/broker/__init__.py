@@ -1,9 +1,9 @@
-"""An AMQP 0-9-1 broker inside this process: what stands behind ``memory://`` and behind having configured no broker.
+"""An AMQP 0-9-1 broker inside this process: the one of ``memory://``, and of a process with no broker configured.
 
-It is for the first hour, for tests and for one machine; a stock pika or kombu client can use it over TCP. It keeps
-nothing when the process ends: "durable" and "persistent" are taken, compared and mean nothing more. What it does not
-do (transactions, priority and quorum queues, direct reply-to, keys in CC) it refuses with AMQP's own error. Priorities
-of messages and of consumers are taken and have no effect.
+It is for the first hour, for tests and for one machine; pika and kombu can use it over TCP as they are. Nothing is kept
+when the process ends: "durable" and "persistent" are taken and compared, and mean nothing more. It refuses with AMQP's
+own error what it does not do (transactions, priority and quorum queues, direct reply-to, keys in CC). Priorities of
+messages and of consumers are taken and have no effect.
 
     bindings, messages <- arguments, queues <- exchanges <- vhost    pure: matching; a message's bytes; what is refused;
                             turns and limits; routing; exchanges and queues by name, and a message's way through them

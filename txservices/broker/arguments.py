@@ -1,7 +1,7 @@
-"""The arguments that a declaration may bring: which are honoured, which refused, and how two of them differ. Pure.
+"""The arguments of a declaration: which are honoured or refused, and how those of two declarations differ. Pure.
 
-Unknown ones are kept and compared, as in RabbitMQ. Those that RabbitMQ knows and this broker doesn't are refused, since
-a queue that quietly lacks what was asked for is worse than none.
+Unknown arguments are kept and compared, as in RabbitMQ. An argument that RabbitMQ knows and this broker doesn't is
+refused, since a queue that quietly lacks a feature is worse than an error.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ QUEUE_ARGUMENTS: dict[str, tuple[Check, str]] = {
     "x-dead-letter-routing-key": (is_short, "a routing key"),
     "x-queue-mode": (lambda value: value in ("default", "lazy"), "default or lazy"),
 }
-# argument -> the one value, besides none at all, that changes nothing here
+# argument -> the one value that changes nothing here, besides None
 QUEUE_ARGUMENTS_NOT_IMPLEMENTED: dict[str, Any] = {
     "x-queue-type": "classic",
     "x-max-priority": None,
     "x-single-active-consumer": False,
     "x-delivery-limit": None,
 }
-# what a second declaration of a queue must agree on, and what it says there by saying nothing
+# argument that a second declaration of a queue must repeat -> the value that it has where it is left out
 COMPARED: dict[str, Any] = {
     **dict.fromkeys([*QUEUE_ARGUMENTS, *QUEUE_ARGUMENTS_NOT_IMPLEMENTED]),
     "x-queue-type": "classic",
@@ -56,7 +56,7 @@ COMPARED: dict[str, Any] = {
 
 
 def check_queue(called: str, arguments: Mapping[str, Any]) -> None:
-    """``PRECONDITION_FAILED`` for a value that can't be, ``NOT_IMPLEMENTED`` for what this broker does not do."""
+    """``PRECONDITION_FAILED`` for a wrong value, ``NOT_IMPLEMENTED`` for an argument that this broker does not have."""
     for name, value in arguments.items():
         if name in QUEUE_ARGUMENTS:
             check, wanted = QUEUE_ARGUMENTS[name]
@@ -86,7 +86,7 @@ def check_exchange(called: str, type: str, arguments: Mapping[str, Any]) -> None
 
 
 def require_same(called: str, field: str, asked: Any, has: Any) -> None:
-    """``PRECONDITION_FAILED`` that shows the difference, in the words that RabbitMQ has for it: clients read them."""
+    """``PRECONDITION_FAILED`` if two values differ, with both of them in RabbitMQ's words, since clients read them."""
     if asked != has or isinstance(asked, bool) != isinstance(has, bool):
         show = shown if asked is None or has is None else lambda value: f"'{text(value)}'"
         raise AmqpError(
@@ -96,7 +96,7 @@ def require_same(called: str, field: str, asked: Any, has: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value beside none."""
+    """A value as RabbitMQ shows it when the other one is left out."""
     if value is None:
         return "none"
     kind = {bool: "bool", int: "signedint", str: "longstr"}.get(type(value), type(value).__name__)

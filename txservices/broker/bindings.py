@@ -1,8 +1,8 @@
 """What is bound to what, and how each type of exchange finds the bindings that take a message. Pure: no Twisted here.
 
-Each type is a way to keep bindings so that matching does not look at all of them: by key (direct), all (fanout), a
-tree of words (topic); headers alone are compared one by one. A match among ten thousand topic bindings takes no longer
-than one among ten.
+Each type keeps its bindings so that a match does not look at all of them: by key (direct), as they come (fanout), in a
+tree of words (topic). Only those of headers are compared one by one. A match among ten thousand topic bindings takes no
+longer than one among ten.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Direct:
 
 
 class Unsorted:
-    """Keeps bindings in the order in which they came, for types that look at each."""
+    """Keeps bindings in the order in which they came, for the types that look at each of them."""
 
     def __init__(self) -> None:
         self.bindings: dict[Binding, None] = {}
@@ -94,10 +94,10 @@ class Word:
 
 
 class Topic:
-    """Words with dots between them; in a binding ``*`` is any one word, ``#`` any number of them.
+    """Keys are words with dots between them. In a binding ``*`` is any one word, ``#`` any number of words.
 
-    All places of the tree that the words so far can lead to are followed together, so that a pattern of many ``#``
-    costs its length and never a power of it.
+    A match follows all places of the tree that the words so far lead to at once, so that a pattern of many ``#`` costs
+    its length and never a power of it.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ def words(key: str) -> list[str]:
 
 
 def with_none(places: dict[Word, None]) -> dict[Word, None]:
-    """These places, and those that a ``#`` leads on to by taking no word."""
+    """These places, and those behind a ``#`` that takes no word."""
     reached = dict(places)
     todo = [place for place in places if "#" in place.following]
     while todo:
@@ -173,7 +173,7 @@ def agrees(arguments: Mapping[str, Any], headers: Mapping[str, Any]) -> bool:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal as AMQP has it, where true is no number."""
+    """Whether two values are equal in AMQP, where true is not the number 1."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 

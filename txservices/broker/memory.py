@@ -1,9 +1,9 @@
-"""Client and server joined inside the process, still by bytes: what stands behind ``memory://NAME``.
+"""Client and server joined inside the process, still by bytes: the transport of ``memory://NAME``.
 
     client.transport.write -> Pipe -> (next turn of the reactor) -> Session.dataReceived, and back the same way
 
-All that one side writes in a turn arrives as one piece. A side that is paused gets nothing, and once ``BUFFER_MAX``
-bytes wait for it, the writer's producer is paused, as TCP would have it.
+Everything that one side writes in a turn arrives as one piece. A side that is paused gets nothing, and once
+``BUFFER_MAX`` bytes wait for it, the writer's producer is paused, as with TCP.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ brokers: dict[str, Broker] = {}
 
 
 def endpoint(name: str) -> Endpoint:
-    """Where ``memory://NAME`` leads: to the broker of that name, made when the first one connects."""
+    """The endpoint of ``memory://NAME``. The broker of that name is made with the first connection."""
     return Endpoint(name)
 
 
 @implementer(IAddress)
 class MemoryAddress:
-    """Where both sides of a connection in memory are."""
+    """The address of both sides of a connection in memory."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class Endpoint:
 
 
 def join(client: Any, server: Any, clock: Any, address: Any = None) -> tuple[Pipe, Pipe]:
-    """Two protocols, each the other's peer. Gives the transport of each."""
+    """Connect two protocols to each other, and return the transport of each."""
     ours = Pipe(client, clock, address)
     theirs = Pipe(server, clock, address)
     ours.peer, theirs.peer = theirs, ours
@@ -86,7 +86,7 @@ def join(client: Any, server: Any, clock: Any, address: Any = None) -> tuple[Pip
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class Pipe:
-    """The transport of one side: what it writes waits here until the other side's turn."""
+    """The transport of one side. Its bytes wait here until the next turn of the reactor."""
 
     peer: Pipe
 
@@ -123,7 +123,7 @@ class Pipe:
         self.clock.callLater(0, self.flush)
 
     def flush(self) -> None:
-        """What was written goes to the other side, if it is reading; then the end, if this side has said it."""
+        """Hand the bytes to the other side, if it is reading, then end the connection if this side closed it."""
         self.scheduled = False
         if not self.connected or self.aborted or not self.peer.reading:
             return
@@ -146,17 +146,17 @@ class Pipe:
             self.abortConnection()
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Memory needs none: a site asks for it where a WebSocket stays open."""
+        """Memory needs none, but a site asks for it for a WebSocket."""
 
     def loseConnection(self) -> None:
-        """The end, once the other side has what was written."""
+        """End the connection once the other side has received everything."""
         if self.connected and not self.disconnecting:
             self.disconnecting = True
             if not self.scheduled:
                 self.schedule()
 
     def abortConnection(self) -> None:
-        """The end, now; what was written and not read is lost."""
+        """End the connection now. Bytes that were not received yet are lost."""
         if self.connected and not self.aborted:
             self.aborted = self.disconnecting = True
             self.reading = False

@@ -1,8 +1,8 @@
-"""A message in the broker, and the little that the broker reads of its properties. Pure.
+"""A message in the broker, and the few of its properties that the broker reads. Pure.
 
-Header and body go out as the bytes they came in: decoding and encoding a request's properties again costs as much as
-all the rest. What is read is read in place: the expiration here, user-id and CC by whether they are there at all. A
-dead letter alone is decoded, for its ``x-death``.
+Header and body go out as the bytes in which they came: to decode and encode the properties again costs as much as all
+the rest. The expiration is read in place. The header is decoded only if there is a user-id, or CC may be in it, and for
+a dead letter, which gets an ``x-death``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_flags(header: bytes) -> int:
 
 
 def read_expiration(header: bytes, flags: int) -> int | None:
-    """The milliseconds after which the message is not wanted, or None, with nothing else decoded.
+    """The milliseconds after which the message expires, or None. Nothing else is decoded.
 
     Anything but digits is ``PRECONDITION_FAILED``, as RabbitMQ has it.
     """
@@ -99,8 +99,9 @@ def read_expiration(header: bytes, flags: int) -> int | None:
 
 
 def check_unusual(header: bytes, flags: int, user: str) -> None:
-    """What RabbitMQ would do something about, and is rare enough to be decoded: a user id has to be the sender's own,
-    and more routing keys in the headers (CC, BCC) are not for this broker.
+    """Refuse a user id that is not the sender's, and more routing keys in the headers (CC, BCC).
+
+    Both are rare, so that it does not matter that they are decoded.
     """
     if flags & NO_PROPERTY:
         raise AmqpError(ReplyCode.SYNTAX_ERROR, f"property flags {flags:#06x}: basic has no such property")
@@ -119,9 +120,9 @@ def check_unusual(header: bytes, flags: int, user: str) -> None:
 
 
 def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: str | None, now: float) -> Message:
-    """The message as it goes to the dead letters: with ``x-death``, and without an expiration of its own.
+    """The message as a dead letter: with ``x-death``, and without an expiration of its own.
 
-    ``FrameError`` where its properties can't be read, ``ValueError`` where they outgrow a frame, which can't be split.
+    ``FrameError`` if its properties can't be read, ``ValueError`` if they outgrow a frame: a header can't be split.
     """
     properties = decode_properties(message.header)
     headers = dict(properties.get("headers") or {})
@@ -150,7 +151,7 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
 
 
 def read_deaths(headers: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """The ``x-death`` of a message: the latest first. What clients put there that isn't one, is left out."""
+    """The entries of a message's ``x-death``, the latest first. Anything else that a client put there is left out."""
     deaths = headers.get(X_DEATH)
     if not isinstance(deaths, list):
         return []
@@ -158,7 +159,7 @@ def read_deaths(headers: dict[str, Any]) -> Sequence[dict[str, Any]]:
 
 
 def goes_in_circles(message: Message, queue: str) -> bool:
-    """Whether a dead letter has come back to a queue with nobody having rejected it on the way: it would for ever."""
+    """Whether a dead letter comes back to a queue and no consumer rejected it on the way: it would never end."""
     for death in read_deaths(decode_properties(message.header)["headers"]):
         if death.get("reason") == "rejected":
             return False

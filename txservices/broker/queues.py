@@ -1,11 +1,11 @@
-"""A queue: what is ready, what is out with consumers, whose turn it is, and when all that ends. Pure.
+"""A queue: its ready messages, its deliveries, the turn of its consumers, and its limits. Pure.
 
-    put(message) -> Entry, ready -> deliver() -> Consumer.give(entry) -> acked, or requeued at its old place
+    put(message) -> Entry, ready -> deliver() -> Consumer.send -> acked, or requeued at its old place
 
-A message goes to a consumer as soon as one has room: its own prefetch and its channel's not used up, its channel
-flowing. A consumer found without room leaves the turn, and comes back by ``Deliveries`` when it has some, so that a
-hundred full consumers cost a message nothing. The clock is a function; nothing here calls later by itself: the queue
-asks to be looked at (``watch``) while it has a ``deadline``.
+A message goes to a consumer as soon as one has room: neither its own prefetch nor its channel's is used up, and its
+channel flows. A consumer without room leaves the turn, and ``Deliveries`` brings it back when it has room again: a
+hundred full consumers do not slow a message down. The clock is a function, and nothing here makes a delayed call: a
+queue with a ``deadline`` asks to be looked at (``watch``).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from txservices.broker.bindings import Binding
 from txservices.broker.messages import Message
 from txservices.wire.tables import encode_shortstr
 
-# Deliveries that a channel may leave unsettled, where it asked for no less: the largest prefetch there is. Past that it
-# gets no more until it settles some, so that a client that never acks can't take a whole backlog.
+# Deliveries that a channel may leave unsettled if it asked for no lower limit: the largest prefetch there is. Past it,
+# the channel gets no more until it settles some, so that a client that never acks can't take a whole backlog.
 UNACKED_MAX = 65_535
 
 
 class Entry:
-    """A message in one queue, or out of it with a consumer."""
+    """A message in one queue, ready or delivered."""
 
     __slots__ = ("consumer", "deadline", "message", "position", "queue", "redelivered")
 
@@ -40,9 +40,9 @@ class Entry:
 
 
 class Consumer:
-    """Who takes messages of one queue on one channel. ``send`` gets each entry; its unsettled ones count here.
+    """A consumer of one queue on one channel, with the count of its unsettled deliveries.
 
-    ``cancelled`` is called when the queue is no more.
+    ``send`` is called with each entry that it is given, ``cancelled`` when its queue is deleted.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ class Consumer:
 
 
 class Deliveries:
-    """What one channel was given and has not settled yet, by delivery tag, and its share of the prefetch."""
+    """The unsettled deliveries of one channel by delivery tag, and how much of its prefetch they use."""
 
     __slots__ = ("counted", "flowing", "freed", "last_tag", "prefetch", "unacked", "was_full", "without_room")
 
@@ -98,14 +98,14 @@ class Deliveries:
         self.unacked: dict[int, Entry] = {}
         self.last_tag = 0
         self.prefetch = UNACKED_MAX  # for all consumers of the channel together
-        self.counted = 0  # unacked ones that a consumer was given; those of basic.get have no part in prefetch
+        self.counted = 0  # unacked deliveries to consumers; those of basic.get don't count for the prefetch
         self.flowing = True
-        self.without_room: dict[Consumer, None] = {}  # out of their queue's turn
-        self.freed: dict[Consumer, None] = {}  # settled since, so that they may have room
+        self.without_room: dict[Consumer, None] = {}  # consumers that have left their queue's turn
+        self.freed: dict[Consumer, None] = {}  # consumers with deliveries settled since, which may have room
         self.was_full = False
 
     def add(self, entry: Entry, consumer: Consumer | None) -> int:
-        """Note an entry that has to be settled; gives its delivery tag."""
+        """Note an entry that has to be settled, and return its delivery tag."""
         self.last_tag += 1
         self.unacked[self.last_tag] = entry
         entry.consumer = consumer
@@ -120,10 +120,10 @@ class Deliveries:
         return self.last_tag
 
     def settle(self, tag: int, multiple: bool = False) -> list[Entry]:
-        """The entries of an ack, nack or reject; with ``multiple`` all up to the tag, or with tag 0 simply all.
+        """Settle the delivery of that tag, with ``multiple`` all up to it, or all there are if the tag is 0.
 
-        ``KeyError`` for a tag that is not out on this channel. To be followed by ``make_room``, once those entries
-        that go back to their queues have.
+        Returns their entries. ``KeyError`` for a tag that is not unsettled on this channel. Call ``make_room`` next,
+        after the entries that are requeued.
         """
         entries = self.pop(tag, multiple)
         self.was_full |= self.counted >= self.prefetch
@@ -154,7 +154,7 @@ class Deliveries:
         return [unacked.pop(each) for each in tags]
 
     def make_room(self) -> None:
-        """After ``settle``: the consumers that waited for room get their next messages."""
+        """Give the consumers that waited for room their next messages, after ``settle``."""
         if self.was_full or self.freed:
             consumers = self.without_room if self.was_full else self.freed
             self.was_full = False
@@ -162,7 +162,7 @@ class Deliveries:
             self.wake(consumers)
 
     def wake(self, consumers: Iterable[Consumer] | None = None) -> None:
-        """Back into their turn with those, or all, that have room now."""
+        """Bring those consumers, or all, back into the turn if they have room now."""
         for consumer in list(self.without_room if consumers is None else consumers):
             if consumer in self.without_room and consumer.has_room():
                 del self.without_room[consumer]
@@ -170,10 +170,10 @@ class Deliveries:
 
 
 class Queue:
-    """A queue. What it can't do by itself it calls: ``dead_letter``, ``watch``, ``unused``; its vhost sets them.
+    """A queue. Its vhost sets what it can't do by itself: ``dead_letter``, ``watch`` and ``unused``.
 
     Attributes:
-        owner: the connection that alone may use it, if it is exclusive.
+        owner: the only connection that may use it, or None if it is not exclusive.
         turn: the consumers that may have room, the next one first.
     """
 
@@ -194,7 +194,7 @@ class Queue:
         self.seconds = seconds
         self.incoming: dict[Binding, None] = {}
         self.deleted = False
-        # those requeued stand before those never delivered: a queue gives out from its head alone
+        # requeued messages come before fresh ones, since they were delivered from the head
         self.requeued: list[tuple[int, Entry]] = []  # a heap, by old place
         self.fresh: deque[Entry] = deque()
         self.next_position = 0
@@ -220,7 +220,7 @@ class Queue:
     # In
 
     def put(self, message: Message) -> bool:
-        """Take a message, and give it out if somebody has room. False if the queue is full and refuses it."""
+        """Take a message, and deliver it if a consumer has room. False if the queue is full and refuses it."""
         entry = Entry(message, self, self.next_position)
         if self.limited and self.overflow != "drop-head" and self.overflows(1, len(message.body)):
             if self.overflow == "reject-publish-dlx":
@@ -238,14 +238,14 @@ class Queue:
         return True
 
     def time_to_live(self, message: Message) -> float:
-        """Milliseconds: the queue's or the message's own, whichever is less."""
+        """Milliseconds that a message may wait: the queue's limit or its own, whichever is less."""
         ttl, expiration = self.ttl, message.expiration
         if ttl is None or expiration is None:
             return inf if ttl is expiration else ttl or expiration or 0
         return min(ttl, expiration)
 
     def keep(self, entry: Entry) -> None:
-        """Nobody has room for it: the limits of what a queue keeps."""
+        """Apply the queue's limits to a message for which no consumer has room."""
         if self.limited:
             self.trim()
         if entry.deadline < inf:
@@ -254,7 +254,7 @@ class Queue:
             self.watch(self)
 
     def requeue(self, entries: Iterable[Entry]) -> None:
-        """Back to their old places, marked as redelivered."""
+        """Put entries back at their old places, marked as redelivered."""
         if self.deleted:
             return
         for entry in entries:
@@ -271,7 +271,7 @@ class Queue:
     # Out
 
     def take(self) -> Entry:
-        """The head, ready no more; ``IndexError`` if there is none."""
+        """Remove the first ready entry and return it; ``IndexError`` if the queue is empty."""
         entry = heappop(self.requeued)[1] if self.requeued else self.fresh.popleft()
         self.ready_bytes -= len(entry.message.body)
         return entry
@@ -280,13 +280,13 @@ class Queue:
         return self.requeued[0][1] if self.requeued else self.fresh[0]
 
     def get(self) -> Entry | None:
-        """The head for one who asks (``basic.get``): it is a use of the queue."""
+        """The first entry for a ``basic.get``, which counts as a use of the queue; None if it is empty."""
         self.used()
         self.drop_expired()
         return self.take() if len(self) else None
 
     def deliver(self) -> None:
-        """Give out what is ready, in turn, to consumers with room."""
+        """Deliver ready messages, to the consumers with room in turn."""
         turn = self.turn
         while turn and (self.fresh or self.requeued):
             consumer = turn[0]
@@ -294,32 +294,32 @@ class Queue:
                 self.leave(consumer)
                 continue
             entry = self.take()
-            if entry.deadline < inf and entry.deadline < self.seconds():  # one of TTL 0 has until now
+            if entry.deadline < inf and entry.deadline < self.seconds():  # TTL 0 may still go at once
                 self.dead_letter(entry, "expired")
                 continue
             turn.rotate(-1)
             consumer.send(consumer, entry)
 
     def join(self, consumer: Consumer) -> None:
-        """The consumer may have room: its place is last in the turn."""
+        """Put a consumer that may have room at the end of the turn."""
         if not consumer.in_turn and consumer in self.consumers:
             consumer.in_turn = True
             self.turn.append(consumer)
             self.deliver()
 
     def leave(self, consumer: Consumer) -> None:
-        """The consumer, who is next, has no room; its channel brings it back."""
+        """Take the next consumer, which has no room, out of the turn; its channel brings it back."""
         self.turn.popleft()
         consumer.in_turn = False
         consumer.deliveries.without_room[consumer] = None
 
     def reject(self, entry: Entry) -> None:
-        """A consumer does not want it, and nobody else shall have it."""
+        """Drop an entry that a consumer rejected without requeue, into the dead letters if there are any."""
         if not self.deleted:
             self.dead_letter(entry, "rejected")
 
     def purge(self) -> int:
-        """Drop what is ready; gives how many that were."""
+        """Drop the ready messages, and return how many they were."""
         count = len(self)
         self.fresh.clear()
         self.requeued.clear()
@@ -334,7 +334,7 @@ class Queue:
         self.join(consumer)
 
     def remove(self, consumer: Consumer) -> None:
-        """The consumer takes no more. With the last one an auto-delete queue ends, and the time of x-expires begins."""
+        """Take a consumer away. After the last one an auto-delete queue is deleted, and x-expires begins to count."""
         if consumer not in self.consumers:
             return
         del self.consumers[consumer]
@@ -361,7 +361,7 @@ class Queue:
             self.dead_letter(self.take(), "maxlen")
 
     def drop_expired(self) -> None:
-        """Expired messages leave at the head; one behind a message that lives longer waits until it gets there."""
+        """Drop expired messages at the head. One behind a message that lives longer waits until it gets there."""
         if self.has_timed:
             now = self.seconds()
             while len(self) and self.head().deadline <= now:
@@ -369,20 +369,20 @@ class Queue:
             self.has_timed = len(self) > 0
 
     def used(self) -> None:
-        """Somebody declared, asked or consumed: x-expires counts from now, or not at all while there are consumers."""
+        """Note a use of the queue: x-expires counts from now, or not at all while there are consumers."""
         if self.expires is not None:
             self.expires_at = inf if self.consumers else self.seconds() + self.expires / 1000
             self.watch(self)
 
     @property
     def deadline(self) -> float:
-        """When the queue wants to be looked at next; long ago, when there is nothing to wait for any more."""
+        """The time at which to look at the queue next, or minus infinity if it waits for nothing."""
         if self.has_timed and len(self):
             return min(self.expires_at, self.head().deadline)
         return self.expires_at if self.expires_at < inf else -inf
 
     def look(self) -> None:
-        """The deadline has come: drop what has expired, or say that the queue itself has."""
+        """Drop expired messages, or delete the queue if it has expired itself: the deadline has come."""
         self.drop_expired()
         if self.expires_at <= self.seconds():
             self.unused(self)
@@ -391,7 +391,7 @@ class Queue:
 
 
 def requeue(entries: list[Entry]) -> None:
-    """Entries back to their queues, those of one queue together."""
+    """Requeue entries, those of one queue together."""
     by_queue: dict[Queue, list[Entry]] = {}
     for entry in entries:
         by_queue.setdefault(entry.queue, []).append(entry)

@@ -2,8 +2,8 @@
 
     publish(message) -> route -> Queue.put      a queue's dead letter -> route -> Queue.put
 
-Whatever is not allowed raises ``AmqpError`` with AMQP's code and a text in RabbitMQ's manner (clients read it); the
-session makes a ``channel.close`` or ``connection.close`` of it. Pure: the clock is a function.
+Whatever is not allowed raises ``AmqpError`` with AMQP's code and a text like RabbitMQ's, since clients read it. The
+session answers it with ``channel.close`` or ``connection.close``. Pure: the clock is a function.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Owner = Any  # the connection of an exclusive queue: only ever compared
 
 
 class Published(NamedTuple):
-    """What became of a message: whether a queue was there for it, and whether all of them took it."""
+    """What became of a message: whether any queue matched it, and whether all that matched took it."""
 
     routed: bool
     taken: bool
@@ -70,7 +70,7 @@ class VirtualHost:
     # Messages
 
     def publish(self, message: Message) -> Published:
-        """To every queue it is routed to. ``NOT_FOUND`` if there is no such exchange."""
+        """Put a message into every queue that it is routed to. ``NOT_FOUND`` if there is no such exchange."""
         queues = self.routes.get((message.exchange, message.routing_key))
         if queues is None:
             queues = self.find_route(message)
@@ -97,10 +97,10 @@ class VirtualHost:
         return route(exchange, message.routing_key, headers, self.exchanges.get)
 
     def bury(self, entry: Entry, reason: str) -> None:
-        """A queue gives up a message: to its dead letter exchange, if it has one.
+        """Send a message that a queue has dropped to the queue's dead letter exchange, if it has one.
 
-        A dead letter can push another one out of the queue it goes to. They wait in line here, so that no chain of
-        queues is deeper than our stack.
+        A dead letter can push another one out of the queue that it goes to. They wait in line here, so that a long
+        chain of queues does not overflow the stack.
         """
         if "x-dead-letter-exchange" not in entry.queue.arguments:
             return
@@ -160,7 +160,7 @@ class VirtualHost:
         self.refuse_reserved("exchange", name)
         check_exchange(f"exchange '{name}' in vhost '{self.name}'", type, arguments)
         self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
-        self.routes.clear()  # it may be somebody's alternate
+        self.routes.clear()  # another exchange may name it as its alternate
 
     def delete_exchange(self, name: str, if_unused: bool = False) -> None:
         self.refuse_default(name)
@@ -196,7 +196,7 @@ class VirtualHost:
             self.after_unbind(exchange)
 
     def unbind_all(self, destination: Destination) -> None:
-        """Undo all bindings to something that is going."""
+        """Undo all bindings to a queue or exchange that is being deleted."""
         for binding in list(destination.incoming):
             source = self.exchanges[binding.source]
             source.unbind(destination, binding.key, binding.arguments)
@@ -231,7 +231,7 @@ class VirtualHost:
         passive: bool,
         owner: Owner,
     ) -> Queue:
-        """The queue of that name, made if it isn't there; without a name, a new one."""
+        """The queue of that name, which is made if there is none; without a name, a new queue."""
         if passive or name in self.queues:
             queue = self.find_queue(name, owner)
             if not passive:
@@ -269,7 +269,7 @@ class VirtualHost:
             require_same(called, argument, arguments.get(argument, default), queue.arguments.get(argument, default))
 
     def delete_queue(self, queue: Queue) -> None:
-        """The queue is no more, nor what is in it; its consumers are told."""
+        """Delete a queue with its messages, and tell its consumers."""
         if queue.deleted:
             return
         queue.deleted = True
@@ -284,7 +284,7 @@ class VirtualHost:
             consumer.cancelled(consumer)
 
     def forget_owner(self, owner: Owner) -> None:
-        """A connection is gone, and its exclusive queues with it."""
+        """Delete the exclusive queues of a connection that is gone."""
         for queue in list(self.owned.get(owner, ())):
             self.delete_queue(queue)
         self.owned.pop(owner, None)

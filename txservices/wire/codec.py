@@ -1,7 +1,7 @@
 """Methods and messages' properties to bytes and back, by the table of ``spec``; each direction beside the other.
 
-Pure: no Twisted here. Bad bytes raise ``FrameError`` with the reply code that AMQP gives them; arguments and properties
-that AMQP can't carry raise ``ValueError`` that names them. What they are made of is in ``tables``.
+Pure: no Twisted here. Bad bytes raise ``FrameError`` with the reply code that AMQP gives them. Arguments and properties
+that AMQP can't carry raise a ``ValueError`` that names them. Strings, tables and numbers are in ``tables``.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ ZEROS: dict[str, Any] = {
 
 
 def encode_method(method: Method | str, **arguments: Any) -> bytes:
-    """The payload of a method frame. Arguments left out are zero, empty or false, as their types have it."""
+    """The payload of a method frame. An argument that is left out is zero, empty or false, depending on its type."""
     if isinstance(method, str):
         method = METHODS[method]
     parts = [METHOD_ID.pack(method.class_id, method.method_id)]
     bits = width = 0
     for name, kind in method.fields:
         value = arguments.pop(name, ZEROS[kind])
-        if kind == "bit":  # bits that follow each other share an octet, the first one lowest
+        if kind == "bit":  # adjacent bits share an octet, and the first is the lowest
             bits |= bool(value) << width
             width += 1
             continue
@@ -117,14 +117,14 @@ def encode_ack(tag: int, multiple: bool) -> bytes:
 
 DELIVER = METHODS["basic.deliver"]
 DELIVER_ID = METHOD_ID.pack(DELIVER.class_id, DELIVER.method_id)
-DELIVERS: dict[bytes, dict[str, Any]] = {}  # all of a deliver but its tag and flag -> its arguments
+DELIVERS: dict[bytes, dict[str, Any]] = {}  # a deliver's bytes without tag and flag -> its arguments
 DELIVERS_MAX = 4096
 
 
 def read_deliver(payload: bytes, method: Method) -> dict[str, Any]:
-    """``read_arguments`` for the method that comes with every message, by a look-up.
+    """``read_arguments`` by a look-up, for the method that comes with every message.
 
-    Deliveries of a consumer are alike but for the delivery tag and whether they come again.
+    Most deliveries to one consumer differ only in the delivery tag and the redelivered flag.
     """
     tag = 5 + payload[4]
     same = payload[4:tag] + payload[tag + 9 :]
@@ -170,17 +170,17 @@ MORE_FLAGS = 0x0001  # the lowest bit announces a second word of flags; basic ha
 UNUSED_FLAG = 0x0002
 
 
-# How messages with the same properties are written: the flags, and for each property whether it is a short string, and
-# what writes it. A program sends a handful of kinds of messages.
+# How to write messages that have the same properties: the flags, and for each property its name, whether it is a short
+# string, and the function that writes it. A program sends a handful of kinds of messages.
 Layout = tuple[bytes, tuple[tuple[str, bool, Callable[[Any], bytes]], ...]]
 LAYOUTS: dict[tuple[str, ...], Layout] = {}
 LAYOUTS_MAX = 256
 
 
 def encode_properties(properties: Mapping[str, Any]) -> bytes:
-    """A message's properties as flags and values: what follows the body size in a header frame. ``None`` is left out.
+    """A message's properties as flags and values, as they follow the body size in a header frame.
 
-    ``ValueError`` names what AMQP can't carry.
+    A property that is None is left out. A ``ValueError`` names a property that AMQP can't carry.
     """
     names = tuple(properties)
     flags, fields = LAYOUTS.get(names) or learn_layout(names)
@@ -190,7 +190,7 @@ def encode_properties(properties: Mapping[str, Any]) -> bytes:
     try:
         for name, is_short, write in fields:
             value = properties[name]
-            if is_short and len(value) < 64:  # in UTF-8 under 256 bytes whatever it is
+            if is_short and len(value) < 64:  # always under 256 bytes in UTF-8
                 data = value.encode()
                 parts += (OCTETS[len(data)], data)
             else:
@@ -230,7 +230,7 @@ def learn_present(flags: int) -> tuple[tuple[str, bool, Reader], ...]:
 
 
 def decode_properties(payload: bytes, offset: int = 0) -> dict[str, Any]:
-    """The properties whose flags stand at that offset; those not sent are not in the mapping."""
+    """Read the properties whose flags stand at that offset. The mapping has only those that were sent."""
     properties: dict[str, Any] = guarded(read_properties, payload, offset)
     return properties
 
@@ -249,6 +249,6 @@ def read_properties(payload: bytes, offset: int) -> dict[str, Any]:
             properties[name] = payload[start:offset].decode()
         else:
             properties[name], offset = read(payload, offset, 0)
-    if offset != len(payload):  # a string that is cut ends beyond it
+    if offset != len(payload):  # a string that is cut short ends beyond the payload
         raise IndexError
     return properties

@@ -48,8 +48,8 @@ class FrameReader:
     def __init__(self, receive: Callable[[int, int, bytes], None], frame_max: int = FRAME_MAX) -> None:
         self.receive = receive
         self.frame_max = frame_max
-        self.rest = b""  # the beginning of a frame, when it is short of its header
-        self.chunks: list[bytes] = []  # the beginning of a frame that is known to miss more than has come
+        self.rest = b""  # the beginning of a frame whose header is not complete
+        self.chunks: list[bytes] = []  # the beginning of a frame whose size is known
         self.missing = 0  # bytes still to come before `chunks` are worth joining
 
     def feed(self, data: bytes) -> None:
@@ -99,7 +99,8 @@ def frame(kind: int, channel: int, payload: bytes) -> bytes:
 def content_frames(channel: int, method: bytes, properties: bytes, body: bytes, frame_max: int = FRAME_MAX) -> bytes:
     """A method that carries a message: its frame, the header's and the body's, joined.
 
-    ``method`` is the payload of the method frame, ``properties`` flags and values (``codec.encode_properties``).
+    ``method`` is the payload of the method frame; ``properties`` are flags and values, as ``codec.encode_properties``
+    gives them.
     """
     size = len(body)
     pack = FRAME.pack
@@ -146,8 +147,9 @@ class Content:
 class Assembler:
     """Frames of one channel to whole methods: method, header, bodies, each step naming the next one.
 
-    ``frame(kind, payload)`` takes the channel's next frame: it is the step that is due, itself, which saves a call for
-    each frame. ``receive`` gets a ``Content`` as soon as one is whole. A frame out of turn is a ``FrameError`` (505).
+    ``frame(kind, payload)`` takes the channel's next frame. It is the step that is due itself, which saves a call for
+    each frame. ``receive`` is called with each ``Content`` that is complete. A frame out of turn is a ``FrameError``
+    (505).
     """
 
     __slots__ = ("body_max", "content", "frame", "missing", "parts", "receive")

@@ -1,7 +1,7 @@
 """Values to bytes and back: strings, field tables and arrays, each direction beside the other.
 
-Pure: no Twisted here. Bad bytes raise ``FrameError`` with the reply code that AMQP gives them; values that AMQP can't
-carry raise ``TypeError`` or ``ValueError`` that name the field. Every string is encoded before it is counted.
+Pure: no Twisted here. Bad bytes raise ``FrameError`` with the reply code that AMQP gives them. Values that AMQP can't
+carry raise a ``TypeError`` or ``ValueError`` that names the field. Strings are encoded before they are counted.
 
 Field types are RabbitMQ's reading of the specification (its "0-9-1 errata"), with ``L`` as py-amqp writes it.
 """
@@ -135,7 +135,7 @@ def decode_table(buffer: bytes, offset: int = 0) -> tuple[dict[str, Any], int]:
 
 
 def read_text(buffer: bytes, offset: int, depth: int) -> tuple[str | bytes, int]:
-    """A long string as text; as bytes where it is no UTF-8, since AMQP says nothing of its encoding."""
+    """A long string as text, or as bytes if it is not UTF-8: AMQP says nothing of its encoding."""
     data, end = read_longstr(buffer, offset)
     try:
         return data.decode(), end
@@ -159,7 +159,7 @@ def encode_decimal(value: Decimal) -> bytes:
 
 
 def read_timestamp(buffer: bytes, offset: int, depth: int = 0) -> tuple[datetime | int, int]:
-    """Seconds since 1970 as a time in UTC; as a number where datetime doesn't reach (past the year 9999)."""
+    """Seconds since 1970 as a time in UTC, or as a number if datetime doesn't reach so far (past the year 9999)."""
     seconds = LONGLONG.unpack_from(buffer, offset)[0]
     try:
         return datetime.fromtimestamp(seconds, timezone.utc), offset + 8
@@ -219,7 +219,7 @@ def encode_text(value: str, depth: int) -> bytes:
     return b"S" + LONG.pack(len(data)) + data
 
 
-# The first line that fits is taken: bool before int, which it is a kind of.
+# The first line that fits is taken. bool stands before int, since a bool is an int too.
 FIELD_WRITERS: tuple[tuple[type | tuple[type, ...], Writer], ...] = (
     (str, encode_text),
     (bool, lambda value, depth: b"t\x01" if value else b"t\x00"),
@@ -251,7 +251,7 @@ def encode_field(value: Any, depth: int) -> bytes:
 
 
 def guarded(read: Callable[[bytes, Any], Any], payload: bytes, argument: Any) -> Any:
-    """``read(payload, argument)``, where any way to run off the bytes is the peer's syntax error and never ours."""
+    """Call ``read(payload, argument)``. If it runs off the bytes in any way, that is a syntax error of the peer."""
     try:
         return read(payload, argument)
     except FrameError:
