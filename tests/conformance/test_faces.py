@@ -116,7 +116,7 @@ class Run(TestCase):
             ("nowhere", "no module named 'nowhere'"),
             ("app.py", "did you mean 'app'?"),
             ("app:Three", "'Three'|Three"),
-            ("app:value", "app:value is no class"),
+            ("app:value", "app:value is not a class"),
         ]
         running = [(self.run_services(module), words) for module, words in table]
         for process, words in running:

@@ -45,7 +45,7 @@ CONTEXT = {
 UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 NAMES = re.compile(rb"(caller|teller|answers)_[nt]")
 # Python's own words, about the function that looks whether arguments fit.
-CHECKED_BY = re.compile(rb"(inspect\.getcallargs|txservices\.extensions\.\w+)(?=\(\) argument after)")
+CHECKED_BY = re.compile(rb"(inspect\.getcallargs|txservices\.utils\.signatures\.\w+)(?=\(\) argument after)")
 
 TOPOLOGY = {
     "list_exchanges": "name type durable auto_delete internal arguments",

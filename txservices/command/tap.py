@@ -181,6 +181,9 @@ class ServiceTree(Running):
                 self.say(f"backdoor: telnet {self.manhole.listen()}")
             await self.find_broker()
             await self.runner.start()
+        except CancelledError:  # a stop ended the start, or a service that died in it: the wait tells which
+            await ended
+            raise
         except Exception:
             ended.addErrback(lambda failure: None)
             raise
