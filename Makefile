@@ -13,11 +13,12 @@ TESTS ?= $(MODULES) $(filter-out $(APART),$(PACKAGES))
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 TRIAL := $(BIN)/python -m twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
 
-.PHONY: help run test interop faults soak mutants lint bench clean
+.PHONY: help run test trixie interop faults soak mutants lint bench clean
 
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
 	@echo "make test   the suite on every core (TESTS=tests.test_rpc for a part, JOBS=1 for one process)"
+	@echo "make trixie  the suite on Debian 13, with RabbitMQ 4.0 and Python 3.13 (as root, on a Debian with debootstrap)"
 	@echo "make interop  with the real nameko in one cluster, in environments that it makes"
 	@echo "make faults   RabbitMQ cut, killed and starved, in the long form: a cluster, more deaths, more seeds"
 	@echo "make soak     ten minutes at load, after which no memory, file, channel or queue is kept (SOAK_SECONDS=60 for less)"
@@ -38,6 +39,9 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(TRIAL) $(TESTS)
+
+trixie:
+	.ci/trixie
 
 interop: $(VENV)/installed
 	$(BIN)/python -m twisted.trial tests.interop

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests import processes
 
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "_trial_temp*", ".*_cache", "__pycache__", "dropin.cache")
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "build", "_trial_temp*", ".*_cache", "__pycache__", "dropin.cache")
 PATIENCE = 200  # seconds: pip fetches a score of packages
 
 
