@@ -11,13 +11,16 @@ MODULES := $(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
 TESTS ?= $(MODULES) $(filter-out $(APART),$(PACKAGES))
 # How many processes run the tests; 1 runs them in make's own order.
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
-TRIAL := $(BIN)/python -m twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
+TRIAL := twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
+BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"]; \
+	print("branches: {covered_branches} of {num_branches}, {percent_branches_covered:.1f} %".format(**found))
 
-.PHONY: help run test trixie interop faults soak mutants lint bench clean
+.PHONY: help run test coverage trixie interop faults soak mutants lint bench clean
 
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
 	@echo "make test   the suite on every core (TESTS=tests.test_rpc for a part, JOBS=1 for one process)"
+	@echo "make coverage  the suite, and what of txservices/ it runs: lines and branches, not fewer than pyproject.toml says"
 	@echo "make trixie  the suite on Debian 13, with RabbitMQ 4.0 and Python 3.13 (as root, on a Debian with debootstrap)"
 	@echo "make interop  with the real nameko in one cluster, in environments that it makes"
 	@echo "make faults   RabbitMQ cut, killed and starved, in the long form: a cluster, more deaths, more seeds"
@@ -38,7 +41,14 @@ run: $(VENV)/installed
 	$(BIN)/txservices run examples.rpc examples.events examples.event_broadcast examples.http examples.advanced_http
 
 test: $(VENV)/installed
-	$(TRIAL) $(TESTS)
+	$(BIN)/python -m $(TRIAL) $(TESTS)
+
+coverage: $(VENV)/installed
+	@mkdir -p build && $(BIN)/coverage erase
+	$(BIN)/coverage run -m $(TRIAL) $(TESTS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage json --quiet --fail-under=0 -o build/coverage.json && $(BIN)/python -c '$(BRANCHES)'
+	@$(BIN)/coverage report
 
 trixie:
 	.ci/trixie
