@@ -9,7 +9,7 @@ from txservices.extensions import DependencyProvider, WorkerContext
 __all__ = ["Config"]
 
 
-class Config(DependencyProvider):
+class Config(DependencyProvider[dict[str, Any]]):
     """Injects the configuration, as a dict. Each worker gets a copy, so that it can't change that of others."""
 
     def get_dependency(self, worker_ctx: WorkerContext) -> dict[str, Any]:

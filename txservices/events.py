@@ -8,9 +8,9 @@ The body is the event's data with nothing around it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -69,7 +69,13 @@ def get_event_exchange(service_name: str, config: Mapping[str, Any]) -> Exchange
     )
 
 
-class EventDispatcher(HeaderEncoder, DependencyProvider):
+class Dispatch(Protocol):
+    """What ``EventDispatcher`` injects. In a ``blocking`` method it waits, and returns None."""
+
+    def __call__(self, event_type: str, event_data: Any) -> Deferred[None]: ...
+
+
+class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
     Nobody need wait for it: the message that called the worker is not acked before, and a failure goes to the log. The
@@ -90,7 +96,7 @@ class EventDispatcher(HeaderEncoder, DependencyProvider):
             return None
         return self.publisher.connections.publisher.declare(exchange, *self.publisher.sending.declare)
 
-    def get_dependency(self, worker_ctx: WorkerContext) -> Callable[[str, Any], Any]:
+    def get_dependency(self, worker_ctx: WorkerContext) -> Dispatch:
         dispatch = partial(self.dispatch, worker_ctx)
         return partial(in_reactor, dispatch) if worker_ctx.blocking else dispatch
 

@@ -117,7 +117,21 @@ def amqp(container: Container) -> Connections:
     return cast(Connections, shared.get("amqp", make))
 
 
-class Publisher(HeaderEncoder, DependencyProvider):
+class Publish(Protocol):
+    """What ``Publisher`` injects. In a ``blocking`` method it waits, and returns None."""
+
+    def __call__(
+        self,
+        value: Any,
+        /,
+        *,
+        exchange: Any = None,
+        declare: Iterable[Any] = (),
+        **options: Unpack[publish.PublisherOptions],
+    ) -> Deferred[None]: ...
+
+
+class Publisher(HeaderEncoder, DependencyProvider[Publish]):
     """Injects ``publish(value, **options)``, which gives a Deferred that fires when the broker has the message.
 
     Declares ``exchange`` and all in ``declare``; without an exchange it publishes to the default one, where a routing
@@ -156,7 +170,7 @@ class Publisher(HeaderEncoder, DependencyProvider):
         own = () if destination is None else (with_queue_type(destination, sending.queue_type),)
         return self.publisher.connections.publisher.declare(*sending.declare, *own)
 
-    def get_dependency(self, worker_ctx: WorkerContext) -> Callable[..., Any]:
+    def get_dependency(self, worker_ctx: WorkerContext) -> Publish:
         publish = partial(self.publish, worker_ctx)
         return partial(in_reactor, publish) if worker_ctx.blocking else publish
 

@@ -26,6 +26,7 @@ from txservices.calls import (
     ClusterProxy,
     MethodProxy,
     RpcReply,
+    Run,
     ServiceProxy,
     default_options,
     rpc_exchange,
@@ -42,7 +43,7 @@ from txservices.exceptions import (
     UnserializableValueError,
     serialize,
 )
-from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, SharedExtension, WorkerContext
+from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Injected, SharedExtension, WorkerContext
 from txservices.messaging import HeaderDecoder, QueueConsumer, amqp
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
@@ -279,12 +280,11 @@ class ReplyListener(SharedExtension):
         self.stop()
 
 
-class ClusterRpc(DependencyProvider):
-    """Injects a proxy of all services: ``self.cluster.service_y.method(1)``.
+class ProxyProvider(DependencyProvider[Injected]):
+    """Injects a proxy; what ``ClusterRpc`` and ``RpcProxy`` have in common.
 
-    The service's name need not be known before the call; ``self.cluster["service-y"]`` is for one that Python can't
-    have. Options are ``calls.CallOptions``: ``timeout`` in seconds, ``priority``, ``headers``, ``serializer``, …
-    A subclass may give them as attributes, or have a ``publisher_cls`` with such attributes.
+    Options are ``calls.CallOptions``: ``timeout`` in seconds, ``priority``, ``headers``, ``serializer``, … A subclass
+    may give them as attributes, or have a ``publisher_cls`` with such attributes.
     """
 
     reply_listener = ReplyListener()
@@ -297,20 +297,29 @@ class ClusterRpc(DependencyProvider):
         attributes = {**options_of(self.publisher_cls), **options_of(self)}
         self.sending = default_options(self.container.config, {**attributes, **self.options})
 
-    def get_dependency(self, worker_ctx: WorkerContext) -> Any:
-        return ClusterProxy(self.begin_for(worker_ctx), self.sending, in_reactor if worker_ctx.blocking else run_here)
-
-    def begin_for(self, worker_ctx: WorkerContext) -> Begin:
-        """The function that begins that worker's calls."""
+    def functions_for(self, worker_ctx: WorkerContext) -> tuple[Begin, Run]:
+        """The function that begins that worker's calls, and the one that runs them where its method runs."""
         client = self.reply_listener.client
         assert client is not None
-        return partial(client.call, worker_ctx)
+        return partial(client.call, worker_ctx), in_reactor if worker_ctx.blocking else run_here
 
 
-class RpcProxy(ClusterRpc):
+class ClusterRpc(ProxyProvider[ClusterProxy]):
+    """Injects a proxy of all services: ``self.cluster.service_y.method(1)``.
+
+    The service's name need not be known before the call; ``self.cluster["service-y"]`` is for one that Python can't
+    have. Options are those of ``ProxyProvider``.
+    """
+
+    def get_dependency(self, worker_ctx: WorkerContext) -> ClusterProxy:
+        begin, run = self.functions_for(worker_ctx)
+        return ClusterProxy(begin, self.sending, run)
+
+
+class RpcProxy(ProxyProvider[ServiceProxy]):
     """Injects a proxy of one service: ``self.y.method(1)`` is a Deferred of what the method returned there.
 
-    Options are those of ``ClusterRpc``.
+    Options are those of ``ProxyProvider``.
     """
 
     def __init__(self, target_service: str, **options: Unpack[CallOptions]) -> None:
@@ -318,8 +327,8 @@ class RpcProxy(ClusterRpc):
         self.target_service = target_service
 
     def get_dependency(self, worker_ctx: WorkerContext) -> ServiceProxy:
-        run = in_reactor if worker_ctx.blocking else run_here
-        return ServiceProxy(self.begin_for(worker_ctx), self.target_service, self.sending, run)
+        begin, run = self.functions_for(worker_ctx)
+        return ServiceProxy(begin, self.target_service, self.sending, run)
 
 
 ServiceRpc = RpcProxy  # nameko 3's names

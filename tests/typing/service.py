@@ -24,6 +24,9 @@ from txservices import (
     timer,
 )
 from txservices.amqp import publish
+from txservices.calls import ClusterProxy, ServiceProxy
+from txservices.events import Dispatch
+from txservices.messaging import Publish
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
 from txservices.web.messages import HttpRequest
@@ -78,6 +81,10 @@ class Service:
     @rpc
     async def bare(self, value: int) -> str:
         """A call's value is Any: the other service says what it is."""
+        assert_type(self.stock, ServiceProxy)
+        assert_type(self.anybody, ClusterProxy)
+        assert_type(self.dispatch, Dispatch)
+        assert_type(self.publish, Publish)
         await self.stock.reserve.options(timeout=1, compression="gzip")(value)
         await self.dispatch("sold", {"item": value})
         await self.publish(value)
@@ -86,6 +93,7 @@ class Service:
     @rpc(expected_exceptions=ValueError, sensitive_arguments="token", blocking=True)
     def options(self, token: str) -> int:
         assert_type(self.database, Session)
+        assert_type(self.config, dict[str, Any])
         assert_type(self.loose, Any)
         return self.database.count()
 

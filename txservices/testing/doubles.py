@@ -15,11 +15,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txservices.events import EventDispatcher
 from txservices.extensions import DependencyProvider
 from txservices.messaging import Publisher
-from txservices.rpc import ClusterRpc
+from txservices.rpc import ProxyProvider
 
 __all__ = ["DeferredMock", "ProxyMock", "double_of"]
 
-GIVE_DEFERREDS = (ClusterRpc, EventDispatcher, Publisher)
+GIVE_DEFERREDS = (ProxyProvider, EventDispatcher, Publisher)
 AT_ONCE = {"call_async"}  # attributes of a proxy's method that give no Deferred, but an RpcReply
 
 
