@@ -13,7 +13,14 @@ from tests.amqp.peer import Peer
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connection import Connection
 from txservices.amqp.publisher import NACKED_RETRY, NACKED_RETRY_GROWTH, NACKED_RETRY_MAX, RETIRING_MAX, Publisher
-from txservices.exceptions import ChannelClosedByBroker, PublishBufferFull, PublishNacked, PublishTimeout
+from txservices.exceptions import (
+    AmqpError,
+    ChannelClosedByBroker,
+    ConnectionLost,
+    PublishBufferFull,
+    PublishNacked,
+    PublishTimeout,
+)
 
 NOT_FOUND = {"reply_code": 404, "reply_text": "NOT_FOUND", "class_id": 60, "method_id": 40}
 
@@ -86,6 +93,11 @@ class PublisherCase(SynchronousTestCase):
         self.peer.connect()
         self.connected()
 
+    def nothing_is_kept(self) -> None:
+        publisher = self.publisher
+        self.assertEqual((publisher.unconfirmed, publisher.unconfirmed_bytes), ({}, 0))
+        self.assertEqual((publisher.nacked, publisher.to_republish, publisher.unsent), ({}, set(), {}))
+
     def nack(self, channel: int, tag: int = 0) -> None:
         """Of one, or of all."""
         self.peer.method(channel, "basic.nack", delivery_tag=tag, multiple=not tag)
@@ -103,11 +115,6 @@ class PublisherCase(SynchronousTestCase):
 
 class NackedTests(PublisherCase):
     """Nacked messages are published again on channels that take over."""
-
-    def nothing_is_kept(self) -> None:
-        publisher = self.publisher
-        self.assertEqual((publisher.unconfirmed, publisher.unconfirmed_bytes), ({}, 0))
-        self.assertEqual((publisher.nacked, publisher.to_republish, publisher.unsent), ({}, set(), {}))
 
     def test_published_again_until_it_is_confirmed(self) -> None:
         """A nacked message goes out again on a new channel, with the same id; others are not held up by it."""
@@ -236,7 +243,9 @@ class NackedTests(PublisherCase):
         self.nack(self.channel, 3)
         self.assertEqual(self.peer.sent(), [])
         self.assertNotEqual(second, self.channel)
+        lost = self.publisher.channel
         self.lose_connection()
+        self.assertEqual(lost.unconfirmed, {})
         self.reconnected()
         self.assertEqual(self.published(), [b"1", b"2", b"3"])
         self.peer.clock.advance(NACKED_RETRY_MAX)
@@ -276,6 +285,92 @@ class NackedTests(PublisherCase):
         self.assertEqual(self.published(), [b"good"])
         self.peer.method(third, "basic.ack", delivery_tag=1)
         self.successResultOf(good)
+        self.nothing_is_kept()
+
+
+class RefusedTests(PublisherCase):
+    """The broker closes the channel because of one message."""
+
+    def test_told_apart(self) -> None:
+        """Those that were under way go out one at a time, until the culprit is found; then all go at once again."""
+        first, bad, last = self.publish(b"first", b"bad", b"last", timeout=None)
+        self.peer.method(self.channel, "channel.close", **NOT_FOUND)
+        second = self.opened()
+        self.assertEqual(self.published(), [b"first"])
+        self.peer.method(second, "basic.ack", delivery_tag=1)
+        self.successResultOf(first)
+        self.assertEqual(self.published(), [b"bad"])
+        self.peer.method(second, "channel.close", **NOT_FOUND)
+        self.failureResultOf(bad, ChannelClosedByBroker)
+        third = self.opened()
+        self.assertEqual(self.published(), [b"last"])
+        later = self.publish(b"1", b"2")
+        self.peer.method(third, "basic.ack", delivery_tag=3, multiple=True)
+        for outcome in (last, *later):
+            self.successResultOf(outcome)
+        self.nothing_is_kept()
+
+    def test_connection_lost_meanwhile(self) -> None:
+        """On the next connection all of them go out at once again."""
+        for outcome in self.publish(b"1", b"2", b"3", timeout=None):
+            outcome.addErrback(lambda failure: None)
+        self.peer.method(self.channel, "channel.close", **NOT_FOUND)
+        self.opened()
+        self.assertEqual(self.published(), [b"1"])
+        self.lose_connection()
+        self.reconnected()
+        self.assertEqual(self.published(), [b"1", b"2", b"3"])
+
+    def test_no_channel_to_be_had(self) -> None:
+        """A connection on which nothing can be published any more is aborted, so that another is made."""
+        (outcome,) = self.publish(b"1")
+        self.peer.protocol.channel_max = 0
+        self.peer.method(self.channel, "channel.close", **NOT_FOUND)
+        self.failureResultOf(outcome, ChannelClosedByBroker)
+        self.assertEqual(len(self.flushLoggedErrors(AmqpError)), 1)
+        self.assertTrue(self.peer.transport.aborted)
+
+    def test_connection_lost_at_once(self) -> None:
+        """If the connection is lost while a channel is opened, nothing is logged and nothing aborted."""
+        self.publish(b"1")[0].addErrback(lambda failure: None)
+        self.peer.method(self.channel, "channel.close", **NOT_FOUND)
+        self.lose_connection()
+        self.reconnected()
+        self.assertFalse(self.peer.transport.aborted)
+
+
+class LimitTests(PublisherCase):
+    """What is not confirmed in time, or is too much."""
+
+    def test_number(self) -> None:
+        """Beyond a number a publish fails at once, and says how many messages and bytes wait."""
+        self.patch(publisher_module, "UNCONFIRMED_MAX", 2)
+        outcomes = self.publish(b"1", b"22")
+        error = self.failureResultOf(self.publisher.publish("", "q", b"3", {}), PublishBufferFull).value
+        self.assertIn("2 messages (3 bytes)", str(error))
+        self.peer.method(self.channel, "basic.ack", delivery_tag=1)
+        outcomes += self.publish(b"3")
+        for outcome in outcomes:
+            outcome.addErrback(lambda failure: None)
+
+    def test_time(self) -> None:
+        """The error of a message that is late says where it was to go."""
+        late = self.publisher.publish("an exchange", "a key", b"", {}, timeout=1)
+        self.peer.clock.pump([0.5] * 3)
+        error = self.failureResultOf(late, PublishTimeout).value
+        self.assertEqual(str(error), str(PublishTimeout("an exchange", "a key")))
+
+    def test_abort(self) -> None:
+        """Everything unconfirmed fails, a retry is not waited for, and nothing can be published any more."""
+        outcomes = self.publish(b"1", b"2")
+        drained = self.publisher.drain()
+        self.nack(self.channel, 1)
+        self.publisher.abort()
+        self.peer.clock.advance(0)  # what is sent at the end of the turn
+        self.assertEqual(self.peer.clock.getDelayedCalls(), [])
+        self.successResultOf(drained)
+        for outcome in (*outcomes, self.publisher.publish("", "q", b"3", {})):
+            self.failureResultOf(outcome, ConnectionLost)
         self.nothing_is_kept()
 
 

@@ -244,7 +244,6 @@ class Publisher:
     async def restore(self, protocol: Protocol) -> None:
         """Declare on a new connection what was declared, and send what is unconfirmed."""
         self.suspects = 0
-        self.to_republish.clear()
         self.unsent = OrderedDict.fromkeys(self.unconfirmed)
         for entity in self.topology:
             try:
@@ -346,7 +345,7 @@ class Publisher:
         return drained
 
     def tell_drained(self) -> None:
-        oldest = next(iter(self.unconfirmed), self.sequence + 1)
+        oldest = next(iter(self.unconfirmed), FOREVER)
         while self.draining and (last := next(iter(self.draining))) < oldest:
             self.draining.pop(last).fire(None)
 
