@@ -143,7 +143,7 @@ class Running(TestCase):
         """One that dies before its peer has begun: the peer takes no step of its start."""
         self.config["one.start"] = lambda: self.containers[0].kill(ValueError("why")) and None
         starting = self.runner.start()
-        self.failureResultOf(starting, CancelledError)
+        self.failureResultOf(starting, ValueError)
         self.failureResultOf(self.runner.wait(), ValueError)
         self.assertEqual(self.steps, ["one.start", "one.kill", "two.stop", "shared.stop"])
         self.flushLoggedErrors(ValueError)

@@ -122,6 +122,15 @@ class Lives(TestCase):
         self.failureResultOf(starting, CancelledError)
         self.assertEqual((len(cancelled), self.calls), (1, ["start 1", "stop 1", "stop 2"]))
 
+    def test_death_while_starting(self) -> None:
+        """A start fails with the error that the life dies of, while a step waits and if it is dead already."""
+        self.does["start 1"] = lambda: Deferred()
+        starting = self.life.start()
+        self.life.kill(Failure(ValueError("why")))
+        self.failureResultOf(starting, ValueError)
+        self.failureResultOf(self.life.start(), ValueError)
+        self.flushLoggedErrors(ValueError)
+
     def test_kill_while_stopping(self) -> None:
         """So does a kill with the steps of a stop, which is no error in the log; both fire when it has ended."""
         self.does["stop 1"] = lambda: Deferred()

@@ -76,12 +76,16 @@ class Life:
     def start(self) -> Deferred[None]:
         """Take the steps of the start. Fires when it runs.
 
-        Fails with the error of a step; or with ``CancelledError`` if it is stopped or killed first, also if it was
-        before this call. ``RuntimeError`` for a second start.
+        Fails with the error of a step. If it ends first, also before this call, it fails with the error that it died
+        of, or with ``CancelledError`` if there is none. ``RuntimeError`` for a second start.
         """
         if self.state in ENDING:
-            return fail(CancelledError())
-        return self.go(State.STARTING, self.begin)
+            return fail(self.failure or CancelledError())
+        return self.go(State.STARTING, self.begin).addErrback(self.start_failed)
+
+    def start_failed(self, failure: Failure) -> Failure:
+        # whoever starts it must not take a death for a stop that somebody asked for
+        return self.failure if self.failure and failure.check(CancelledError) else failure
 
     def stop(self) -> Deferred[None]:
         """Take the steps of the stop, unless it ends already. Fires when it has ended, and never fails."""
