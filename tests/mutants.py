@@ -45,7 +45,7 @@ MODULES = {
     "containers": "test_containers test_extensions test_runners conformance.test_containers",
     "events": "test_events conformance.test_events",
     "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_leaving amqp.test_connection",
-    "amqp.connection": "amqp.test_connection amqp.test_leaving",
+    "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving",
     "broker.queues": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
 }
 
@@ -61,7 +61,11 @@ NOT_LOGIC = {"annotation", "returns", "decorator_list", "type_params", "bases"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: ``number`` counts those of its module."""
+    """One change: ``number`` counts those of its module.
+
+    Attributes:
+        once: whether it is outside of every function's body, and so is met at the import and never again.
+    """
 
     module: str
     number: int
@@ -69,6 +73,7 @@ class Mutant:
     last_line: int
     where: str
     change: str
+    once: bool
 
     @property
     def name(self) -> str:
@@ -97,13 +102,15 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
             yield changed(node, value=not value)
         case ast.Constant(value=int(value) | float(value)):
             yield changed(node, value=value + 1)
+        case ast.Call(func=ast.Name(id="min" | "max")):
+            pass  # the order of arguments means nothing
         case ast.Call(args=[first, second, *rest]) if not isinstance(second, ast.Starred):
             yield changed(node, args=[second, first, *rest])
         case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if not isinstance(
             test, (ast.Compare, ast.UnaryOp, ast.Constant)
         ):
             yield changed(node, test=ast.copy_location(ast.UnaryOp(ast.Not(), test), test))
-        case ast.Return(value=ast.AST()):
+        case ast.Return(value=ast.AST() as value) if not (isinstance(value, ast.Constant) and value.value is None):
             yield changed(node, value=ast.copy_location(ast.Constant(None), node))
     match node:
         case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Delete() | ast.Raise():
@@ -126,18 +133,22 @@ def is_logic(node: ast.AST, where: str) -> bool:
     return True
 
 
-def places(parent: Any, where: str = "") -> Iterator[tuple[Any, Any, ast.AST, str]]:
-    """Every node with what holds it and by which key, and the dotted name of the function that it stands in."""
+def places(parent: Any, where: str = "", once: bool = True) -> Iterator[tuple[Any, Any, ast.AST, str, bool]]:
+    """Every node with what holds it and by which key, the name of the function or class that it stands in, and
+    ``Mutant.once``.
+    """
     for field, value in ast.iter_fields(parent):
         if field in NOT_LOGIC:
             continue
+        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            once = field == "args"  # the defaults
         held = enumerate(value) if isinstance(value, list) else [(field, value)]
         for key, node in list(held):
             if not isinstance(node, ast.AST) or not is_logic(node, where):
                 continue
-            yield value if isinstance(value, list) else parent, key, node, where
-            named = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-            yield from places(node, f"{where}.{node.name}".strip(".") if named else where)  # type: ignore[attr-defined]
+            yield value if isinstance(value, list) else parent, key, node, where, once
+            name = getattr(node, "name", None) if isinstance(node, ast.stmt) else None
+            yield from places(node, f"{where}.{name}".strip(".") if name else where, once)
 
 
 def put(holder: Any, key: Any, node: ast.AST) -> None:
@@ -151,7 +162,7 @@ def mutants(module: str, tree: ast.Module) -> Iterator[Mutant]:
     """Each mutant, while the tree is changed so."""
     number = 0
     parents = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-    for holder, key, node, where in places(tree):
+    for holder, key, node, where, once in places(tree):
         parent = parents[id(node)]
         shown: Any = parent if isinstance(node, ast.expr) and isinstance(parent, ast.expr) else node
         for other in changes(node):
@@ -160,7 +171,7 @@ def mutants(module: str, tree: ast.Module) -> Iterator[Mutant]:
             change = f"{before} -> {header(other if shown is node else shown)}"
             line = getattr(node, "lineno", 0)
             last = line if hasattr(node, "body") else getattr(node, "end_lineno", line)
-            yield Mutant(module, number, line, last, where, change)
+            yield Mutant(module, number, line, last, where, change, once)
             put(holder, key, node)
             number += 1
 
@@ -307,7 +318,7 @@ class Target:
     def tests_of(self, mutant: Mutant) -> list[str]:
         """Those that reach its lines, the quickest first; all of them for what is done once, at the import."""
         lines = range(mutant.line, mutant.last_line + 1)
-        tests = set().union(*(self.by_line.get(line, ()) for line in lines)) if mutant.where else set(self.took)
+        tests = set().union(*(self.by_line.get(line, ()) for line in lines)) if not mutant.once else set(self.took)
         return sorted(tests, key=self.took.__getitem__)
 
     def survives(self, mutant: Mutant) -> bool:

@@ -1,4 +1,4 @@
-"""When a connection is tried again, in virtual time: what the broker answers decides how soon."""
+"""A connection that is kept, in virtual time: what is done when it is lost, refused, given up or closed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.amqp.peer import Peer
 from txservices.amqp import connection as connection_module
 from txservices.amqp.connection import (
+    HANDSHAKE_TIMEOUT,
     REFUSED_RETRY,
     RETRY_FIRST,
     RETRY_GROWTH,
@@ -20,7 +24,8 @@ from txservices.amqp.connection import (
     RETRY_MAX,
     Connection,
 )
-from txservices.exceptions import BrokerRefused
+from txservices.amqp.protocol import CLOSE_TIMEOUT
+from txservices.exceptions import BrokerRefused, BrokerUnreachable, ConnectionClosedByBroker, ConnectionLost
 from txservices.utils.address import parse_address
 from txservices.wire import codec, frames
 from txservices.wire.spec import FRAME_METHOD, ReplyCode
@@ -53,8 +58,47 @@ def closes_with(code: int) -> Answer:
     return answer
 
 
-class RetryTests(SynchronousTestCase):
-    """Connections to a broker that does not take them."""
+class Opened(Peer):
+    """A broker that opens each connection. What is aborted is gone at once."""
+
+    latest: Opened
+
+    def __init__(self, factory: Any) -> None:
+        super().__init__()
+        self.protocol = self.other_end = factory.buildProtocol(None)
+        self.was_aborted = False
+        self.transport.abortConnection = self.abort  # type: ignore[method-assign]
+        Opened.latest = self
+
+    def abort(self) -> None:
+        if not self.was_aborted:
+            self.was_aborted = True
+            self.lose()
+
+    def lose(self) -> None:
+        """The socket is gone."""
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def names(self) -> list[str]:
+        return [name for _, name, _ in self.sent()]
+
+
+def opens(factory: Any) -> Deferred[Any]:
+    """A broker that takes the connection."""
+    peer = Opened(factory)
+    peer.connect(server_heartbeat=60)
+    return succeed(peer.protocol)
+
+
+def silent(factory: Any) -> Deferred[Any]:
+    """A broker that takes the connection and never says a word."""
+    peer = Opened(factory)
+    peer.protocol.makeConnection(peer.transport)
+    return succeed(peer.protocol)
+
+
+class KeepingCase(SynchronousTestCase):
+    """Connections whose broker the test plays."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -67,11 +111,16 @@ class RetryTests(SynchronousTestCase):
         self.tried.append(self.clock.seconds())
         return self.answer(factory)
 
-    def start(self) -> Connection:
-        connection = Connection((ADDRESS,), "tests", self.clock)
+    def start(self, *addresses: Any, heartbeat: int | None = 0, **options: Any) -> Connection:
+        connection = Connection(addresses or (ADDRESS,), "tests", self.clock, heartbeat, **options)
         connection.startService()
         self.addCleanup(connection.stopService)
+        self.addCleanup(connection.reconnect)  # first: nobody would answer its close
         return connection
+
+
+class RetryTests(KeepingCase):
+    """When it is tried again: what the broker answers decides how soon."""
 
     def test_refused(self) -> None:
         """A broker that refuses our login or virtual host is not asked again for half a minute, each time."""
@@ -120,3 +169,225 @@ class RetryTests(SynchronousTestCase):
         self.assertGreater(min(first), wait * (1 - RETRY_JITTER) * 0.99)
         self.assertLess(min(first), wait * 0.6)
         self.assertGreater(len(set(first)), 20)
+
+    def test_soon_after_a_success(self) -> None:
+        """After a connection that was open the wait is the shortest, however often it failed before."""
+        self.patch(connection_module, "uniform", lambda least, most: most)
+        self.start()
+        self.clock.pump([RETRY_MAX] * 8)
+        self.answer = opens
+        self.clock.pump([RETRY_MAX] * 40)
+        tried = len(self.tried)
+        self.assertLess(tried, 12)  # it is not tried while it is open
+        Opened.latest.lose()
+        self.clock.advance(RETRY_FIRST - 0.01)
+        self.assertEqual(len(self.tried), tried)
+        self.clock.advance(0.02)
+        self.assertEqual(len(self.tried), tried + 1)
+
+    def test_addresses_in_turn(self) -> None:
+        """Each attempt goes to the next of the addresses, from the first on, and again from the first."""
+        asked: list[Any] = []
+        self.patch(connection_module, "endpoint_for", lambda address, tls, clock: asked.append(address.host) or self)
+        self.start(*[parse_address(f"amqp://{host}/") for host in "abc"])
+        self.clock.pump([RETRY_MAX] * 4)
+        self.assertEqual("".join(asked)[:5], "abcab")
+
+    def test_what_opening_it_costs(self) -> None:
+        """A connection that can't be made ready is aborted, used by nobody, and made again."""
+        self.answer = opens
+        connection = Connection((ADDRESS,), "tests", self.clock, 0)
+        failing = [lambda protocol: fail(ValueError("not ready")), lambda protocol: Opened.latest.lose()]
+        connection.on_connected.append(lambda protocol: failing.pop(0)(protocol) if failing else None)
+        self.addCleanup(connection.stopService)
+        self.addCleanup(connection.reconnect)
+        connection.startService()
+        opened = connection.when_connected()
+        self.assertTrue(Opened.latest.was_aborted)
+        self.assertNoResult(opened)
+        self.clock.advance(RETRY_MAX)
+        self.assertNoResult(opened)
+        self.clock.advance(RETRY_MAX)
+        self.assertIs(self.successResultOf(opened), Opened.latest.protocol)
+
+    def test_silent(self) -> None:
+        """A broker that does not answer the handshake is left for another attempt."""
+        self.answer = silent
+        self.start()
+        self.clock.advance(HANDSHAKE_TIMEOUT)
+        self.assertTrue(Opened.latest.was_aborted)
+        self.answer = opens
+        self.clock.advance(RETRY_MAX)
+        self.assertEqual(len(self.tried), 2)
+
+    def test_heartbeat(self) -> None:
+        """The heartbeat asked for is what the broker is told; None asks for none, as 0 does."""
+        self.answer = opens
+        for asked, told in ((7, 7), (0, 0), (None, 0)):
+            self.start(heartbeat=asked)
+            (tuned,) = [args for _, name, args in Opened.latest.sent() if name == "connection.tune-ok"]
+            self.assertEqual(tuned["heartbeat"], told)
+
+
+class StartTests(KeepingCase):
+    """How long a first connection is waited for."""
+
+    def test_each_address_is_tried(self) -> None:
+        """However short the time, each address is tried once; then those who wait learn where nobody was, and why."""
+        for hosts in ("a", "ab", "abc"):
+            addresses = [parse_address(f"amqp://{host}.test/") for host in hosts]
+            self.tried = []
+            connection = self.start(*addresses, start_timeout=0)
+            waiting = connection.when_connected()
+            for _ in hosts[1:]:
+                self.assertNoResult(waiting)
+                self.clock.advance(RETRY_MAX)
+            if hosts == "a":  # it was told before there was anybody
+                self.clock.advance(RETRY_MAX)
+            text = str(self.failureResultOf(waiting, BrokerUnreachable).value)
+            self.assertIn(f"no broker at {', '.join(map(str, addresses))} (Connection was refused", text)
+
+    def test_at_once(self) -> None:
+        """A start timeout of 0 ends with the first attempt."""
+        answers: list[Deferred[Any]] = []
+        self.answer = lambda factory: answers.append(Deferred()) or answers[-1]  # type: ignore[func-returns-value]
+        waiting = self.start(start_timeout=0).when_connected()
+        self.assertNoResult(waiting)
+        answers[0].errback(ConnectionRefusedError())
+        self.failureResultOf(waiting, BrokerUnreachable)
+
+    def test_counted_from_the_start(self) -> None:
+        """The time counts from the start of the service; without one those who wait wait on."""
+        self.clock.advance(1000)
+        short, never = self.start(start_timeout=5), self.start()
+        told, waits = short.when_connected(), never.when_connected()
+        waits.addErrback(lambda failure: failure.trap(ConnectionLost))  # at the end of the test
+        self.clock.pump([0.1] * 45)
+        self.assertNoResult(told)
+        self.clock.pump([0.1] * 20)
+        self.failureResultOf(told, BrokerUnreachable)
+        self.clock.pump([1] * 100)
+        self.assertNoResult(waits)
+
+    def test_not_after_a_connection(self) -> None:
+        """Once there was a connection, a broker that is away or refuses us is waited for: its operator will be back."""
+        self.answer = opens
+        connection = self.start(start_timeout=0)
+        self.answer = nobody
+        Opened.latest.lose()
+        waiting = connection.when_connected()
+        waiting.addErrback(lambda failure: failure.trap(ConnectionLost))  # at the end of the test
+        self.clock.advance(RETRY_MAX)
+        self.answer = closes_with(ReplyCode.ACCESS_REFUSED)
+        self.clock.advance(RETRY_MAX)
+        self.assertNoResult(waiting)
+
+    def test_in_words(self) -> None:
+        """A cause is said in a few words, also one that brings no text."""
+        for error, words in (
+            (None, "the connection was lost"),
+            (DeferredTimeout(20, "Deferred"), "no answer to the handshake within 20 s"),
+            (ValueError("no. 1."), "no. 1"),
+            (ValueError(), "ValueError"),
+        ):
+            self.assertEqual(connection_module.describe(error), words)
+
+
+class EndTests(KeepingCase):
+    """How it ends, by whom and in which order."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.answer = opens
+        self.connection = self.start()
+        self.changes: list[bool] = []
+        self.connection.on_changed.append(lambda: self.changes.append(self.connection.protocol is not None))
+        self.peer = Opened.latest
+
+    def assert_ended(self) -> None:
+        """Nothing is tried any more, and no timer is left."""
+        tried = len(self.tried)
+        self.clock.advance(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(1000)
+        self.assertEqual(len(self.tried), tried)
+
+    def test_in_order(self) -> None:
+        """What was acked in this turn goes first, then the close; it ends with the answer and the socket."""
+        channel = self.peer.open_channel()
+        channel.consume("q", "t", lambda message: message.ack())
+        self.peer.method(1, "basic.consume-ok", consumer_tag="t")
+        self.peer.sent()
+        self.peer.content(1, "basic.deliver", {}, b"", consumer_tag="t", delivery_tag=1)
+        ended = self.connection.stopService()
+        self.assertEqual(self.peer.names(), ["basic.ack", "connection.close"])
+        self.assertEqual(self.changes, [False])
+        self.peer.method(0, "connection.close-ok")
+        self.assertNoResult(ended)
+        self.peer.lose()
+        self.successResultOf(ended)
+        self.assert_ended()
+
+    def test_no_answer(self) -> None:
+        """A broker that does not answer the close is left after a while."""
+        ended = self.connection.stopService()
+        self.clock.advance(CLOSE_TIMEOUT - 0.1)
+        self.assertNoResult(ended)
+        self.clock.advance(0.1)
+        self.assertTrue(self.peer.was_aborted)
+        self.successResultOf(ended)
+        self.assert_ended()
+
+    def test_while_it_is_opened(self) -> None:
+        """A connection that is still being opened is aborted; whoever waits for one is told."""
+        self.peer.lose()
+        self.answer = silent
+        self.clock.advance(RETRY_MAX)
+        waiting = self.connection.when_connected()
+        ended = self.connection.stopService()
+        self.assertTrue(Opened.latest.was_aborted)
+        self.failureResultOf(waiting, ConnectionLost)
+        self.successResultOf(ended)
+        self.assert_ended()
+
+    def test_between_two_attempts(self) -> None:
+        """While it waits for the next attempt there is nothing to close."""
+        self.peer.lose()
+        self.successResultOf(self.connection.stopService())
+        self.assert_ended()
+
+    def test_by_one_who_is_told(self) -> None:
+        """Whoever learns that the broker refuses us may stop it right then: nothing is tried after that."""
+        self.peer.lose()
+        self.successResultOf(self.connection.stopService())
+        attempt: Deferred[Any] = Deferred()
+        self.answer = lambda factory: attempt
+        connection = self.start()
+        told = connection.when_connected().addErrback(lambda failure: connection.stopService())
+        tried = len(self.tried)
+        attempt.errback(ConnectionClosedByBroker(ReplyCode.ACCESS_REFUSED, "no"))
+        self.successResultOf(told)
+        self.clock.advance(2 * REFUSED_RETRY)
+        self.assertEqual(len(self.tried), tried)
+
+    def test_reconnect(self) -> None:
+        """One that does not answer is aborted: what waits for it fails, and another is made."""
+        asked = self.peer.protocol.open_channel()
+        self.connection.reconnect()
+        self.assertTrue(self.peer.was_aborted)
+        self.failureResultOf(asked, ConnectionLost)
+        self.assertIsNone(self.connection.protocol)
+        self.clock.advance(RETRY_MAX)
+        self.assertIs(self.connection.protocol, Opened.latest.protocol)
+        self.assertIsNot(Opened.latest, self.peer)
+        self.assertEqual([self.changes[0], self.changes[-1]], [False, True])
+
+    def test_lost(self) -> None:
+        """A lost connection is nobody's any more, at once."""
+        self.peer.lose()
+        self.assertEqual((self.connection.protocol, self.changes), (None, [False]))
+        waiting = self.connection.when_connected()
+        self.assertNoResult(waiting)
+        self.clock.advance(RETRY_MAX)
+        self.assertIs(self.successResultOf(waiting), Opened.latest.protocol)
+        self.assertEqual(self.changes, [False, True])
