@@ -175,7 +175,7 @@ class Client:
             self.connections.publisher.publish_then(
                 self.exchange, f"{service}.{method}", body, properties, True, call.published, timeout
             )
-        except ValueError:  # a header that AMQP can't carry: nothing was sent
+        except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
             call.unconfirmed.remove()
             raise

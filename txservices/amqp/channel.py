@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -39,12 +40,19 @@ log = Logger()
 UNASKED_ON_CONNECTION = ("connection.start", "connection.close", "connection.blocked", "connection.unblocked")
 UNASKED_ON_CHANNEL = ("channel.close", "channel.flow", "basic.cancel")
 CLOSE_OK = METHODS["channel.close-ok"]
-PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept for a channel, one for each exchange and routing key in use
+PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept, one for each exchange and routing key in use
+
+
+@lru_cache(maxsize=PUBLISH_PAYLOADS_MAX)
+def publish_payload(exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    """An encoded ``basic.publish``. ``ValueError`` for names that AMQP can't carry."""
+    return encode_method("basic.publish", exchange=exchange, routing_key=routing_key, mandatory=mandatory)
 
 
 class Publishing:
     """One message on its way to the broker, kept until its confirm so that it can be sent again on a new channel.
 
+    Making one encodes its method: what can't be written is a ``ValueError`` before anything knows of the message.
     ``done`` is called once: with None when the broker has the message, otherwise with the error.
     """
 
@@ -57,6 +65,7 @@ class Publishing:
         "key",
         "mandatory",
         "message_id",
+        "payload",
         "returned",
         "routing_key",
     )
@@ -72,6 +81,7 @@ class Publishing:
         done: Callable[[Exception | None], None],
         deadline: float,
     ) -> None:
+        self.payload = publish_payload(exchange, routing_key, mandatory)  # of the method's frame
         self.key = 0  # place in the order of publishing, given by the publisher
         self.exchange = exchange
         self.routing_key = routing_key
@@ -125,7 +135,6 @@ class Channel(AMQChannel):
         self.published = 0
         self.unconfirmed: dict[int, Publishing] = {}
         self.mandatory: dict[str, Publishing] = {}
-        self.publish_payloads: dict[tuple[str, str, bool], bytes] = {}
 
     # Methods and their answers
 
@@ -186,8 +195,8 @@ class Channel(AMQChannel):
 
     def consume(self, queue: str, tag: str, receive: Callable[[Message], None]) -> Deferred[TxMessage]:
         """Have the queue's messages delivered to ``receive``, which is to ack each. Fires when the broker agrees."""
-        self.consumers[tag] = receive
         consuming: Deferred[TxMessage] = self.basic_consume(queue=queue, consumer_tag=tag)
+        self.consumers[tag] = receive
         return consuming
 
     def deliver_received(self, content: Content) -> None:
@@ -265,20 +274,12 @@ class Channel(AMQChannel):
 
     def publish(self, publishing: Publishing) -> None:
         """Send a message on a channel in confirm mode; ``on_confirmed`` is called when the broker has answered."""
-        key = (publishing.exchange, publishing.routing_key, publishing.mandatory)
-        payload = self.publish_payloads.get(key)
-        if payload is None:
-            if len(self.publish_payloads) >= PUBLISH_PAYLOADS_MAX:
-                self.publish_payloads.clear()
-            payload = self.publish_payloads[key] = encode_method(
-                "basic.publish", exchange=key[0], routing_key=key[1], mandatory=key[2]
-            )
         self.published += 1
         self.unconfirmed[self.published] = publishing
         if publishing.mandatory:
             self.mandatory[publishing.message_id] = publishing
         client = self.client
-        client.write(content_frames(self.id, payload, publishing.header, publishing.body, client.frame_max))
+        client.write(content_frames(self.id, publishing.payload, publishing.header, publishing.body, client.frame_max))
 
     def ack_received(self, content: Content) -> None:
         for publishing in self.pop_unconfirmed(content.args):

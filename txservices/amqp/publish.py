@@ -282,7 +282,7 @@ def send(
     else:
         try:
             publish()
-        except ValueError:  # properties that AMQP can't carry: nothing was sent
+        except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             confirmation.unconfirmed.remove()
             raise
     return confirmation if sending.use_confirms else succeed(None)

@@ -95,7 +95,8 @@ class Publisher:
         (no confirm within ``timeout`` seconds; None waits for ever), ``PublishNacked`` (likewise, and the broker has
         rejected it until then), ``PublishBufferFull``, ``ChannelClosedByBroker`` (the broker refuses this message, for
         example because there is no such exchange), and ``ConnectionLost`` when the publisher is stopped. Cancelling
-        it forgets the outcome, not the message. ``ValueError`` is raised at once for properties that AMQP can't carry.
+        it forgets the outcome, not the message. ``ValueError`` is raised at once for names and properties that AMQP
+        can't carry; nothing is kept of such a message.
         """
         confirmed: Deferred[None] = Deferred()
 
@@ -315,7 +316,8 @@ class Publisher:
         """Declare exchanges and queues in order, now and on every new connection. Fires with None when they exist.
 
         Fails with ``DeclarationMismatch`` (one exists with other properties), ``ChannelClosedByBroker`` (any other
-        refusal), ``BrokerRefused``, ``BrokerUnreachable``, and ``ConnectionLost`` when the publisher is stopped.
+        refusal), ``BrokerRefused``, ``BrokerUnreachable``, ``ValueError`` (a name or an argument that AMQP can't
+        carry), and ``ConnectionLost`` when the publisher is stopped.
         """
         return Deferred.fromCoroutine(self.declare_all(entities))
 

@@ -44,7 +44,8 @@ class Subscription:
 
     Attributes:
         ready: fires with None when the queue is consumed for the first time; fails with ``DeclarationMismatch``,
-            ``BrokerRefused`` or ``BrokerUnreachable``, and then nothing is tried again.
+            ``BrokerRefused``, ``BrokerUnreachable``, or ``ValueError`` for a name, an argument or a prefetch count that
+            AMQP can't carry, and then nothing is tried again.
         on_ready: called each time the queue is consumed, the first time too.
         on_missing: if set, the queue is looked for before it is declared again, and this is called if it is gone.
         queue_name: the queue's name on the broker, which chooses one for a queue without a name when it is declared.
@@ -114,8 +115,8 @@ class Subscription:
         if error is None:
             if self.consuming:
                 self.consumed()
-        elif isinstance(error, DeclarationMismatch) and not self.ready.called:
-            self.detach()
+        elif isinstance(error, (DeclarationMismatch, ValueError)) and not self.ready.called:
+            self.close()
             self.ready.errback(error)
         elif not isinstance(error, (AmqpError, DeclarationMismatch)):
             log.failure("while beginning to consume {queue}", failure=result, queue=self.queue_name)

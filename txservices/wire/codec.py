@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from struct import Struct
-from struct import error as StructError
 from typing import Any
 
 from txservices.exceptions import FrameError
@@ -18,6 +17,7 @@ from txservices.wire.tables import (
     LONGLONG,
     OCTETS,
     SHORT,
+    UNWRITABLE,
     Reader,
     encode_longstr,
     encode_shortstr,
@@ -78,7 +78,7 @@ def encode_method(method: Method | str, **arguments: Any) -> bytes:
             bits = width = 0
         try:
             parts.append(ARGUMENT_WRITERS[kind](value))
-        except (TypeError, ValueError, AttributeError, StructError) as error:
+        except UNWRITABLE as error:
             raise ValueError(f"{method.name}: {name}={value!r} is no {kind}: {error}") from error
     if width:
         parts.append(bytes((bits,)))
@@ -195,7 +195,7 @@ def encode_properties(properties: Mapping[str, Any]) -> bytes:
                 parts += (OCTETS[len(data)], data)
             else:
                 parts.append(write(value))
-    except (TypeError, ValueError, AttributeError, StructError) as error:
+    except UNWRITABLE as error:
         if None in properties.values():
             return encode_properties({name: value for name, value in properties.items() if value is not None})
         raise ValueError(f"property {name}={value!r}: {error}") from error

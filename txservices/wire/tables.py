@@ -28,6 +28,8 @@ INT64 = Struct(">q")
 DOUBLE = Struct(">d")
 DECIMAL = Struct(">BI")
 
+UNWRITABLE = (TypeError, ValueError, AttributeError, OverflowError, StructError)  # what writing a wrong value raises
+
 Reader = Callable[[bytes, int, int], "tuple[Any, int]"]  # buffer, offset, depth -> value, next offset
 Writer = Callable[[Any, int], bytes]  # value, depth -> bytes
 
@@ -79,8 +81,8 @@ def encode_table(table: Mapping[str, Any] | None, depth: int = 0) -> bytes:
         try:
             parts.append(encode_shortstr(key))
             parts.append(encode_field(value, depth + 1))
-        except (TypeError, ValueError, AttributeError, StructError) as error:
-            raise type(error)(f"in field {key!r}: {error}") from error
+        except UNWRITABLE as error:
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(f"in field {key!r}: {error}") from error
     return encode_longstr(b"".join(parts))
 
 
