@@ -366,7 +366,7 @@ class Safe:
         try:
             if isinstance(value, str):
                 return self.text(value)
-            if isinstance(value, (dict, list, tuple, set, frozenset)):
+            if isinstance(value, (dict, list, tuple, set, frozenset, bytes, bytearray)):
                 if depth == 0 or self.nodes <= 0:
                     return SAFE_CUT
                 if isinstance(value, dict):

@@ -118,7 +118,7 @@ class Replies(Case):
             ((1, None), ["1", "None"]),
             (None, "None"),
             ("text", "text"),
-            (b"a", "b'a'"),  # nameko: a list of numbers
+            (b"a", ["97"]),
             (Broken(), "[__unicode__ failed]"),
         ]
         for value, expected in table:

@@ -47,6 +47,9 @@ NAMES = re.compile(rb"(caller|teller|answers)_[nt]")
 # Python's own words, about the function that looks whether arguments fit.
 CHECKED_BY = re.compile(rb"(inspect\.getcallargs|txservices\.utils\.signatures\.\w+)(?=\(\) argument after)")
 
+# Arguments of errors that go out otherwise, as README's table of differences says: it may have no end.
+DIFFERENT = {"iterator"}
+
 TOPOLOGY = {
     "list_exchanges": "name type durable auto_delete internal arguments",
     "list_queues": "name durable auto_delete exclusive arguments",
@@ -218,7 +221,11 @@ class Wire(InteropCase):
             ("echo", dumps({"args": [1], "kwargs": {"k": (1, 2)}}), pickle),
             ("two", dumps({"args": [], "kwargs": {}}), pickle),
             ("fail", dumps({"args": ["values"], "kwargs": {}}), pickle),
-            *(("fail", b'{"args": ["%s"], "kwargs": {}}' % kind.encode(), json) for kind in FAILURES),
+            *(
+                ("fail", b'{"args": ["%s"], "kwargs": {}}' % kind.encode(), json)
+                for kind in FAILURES
+                if kind not in DIFFERENT
+            ),
             *(("give", b'{"args": ["%s"], "kwargs": {}}' % kind.encode(), json) for kind in RESULTS),
         ]
         for method, body, content_type in requests:
