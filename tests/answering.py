@@ -103,7 +103,7 @@ class Other:
 class AnsweringCase(ServicesCase):
     """A test whose calls are answered when it says so."""
 
-    async def waiting_service(self) -> tuple[Any, Heard, list[Deferred[Any]]]:
+    async def waiting_service(self, **config: Any) -> tuple[Any, Heard, list[Deferred[Any]]]:
         """A service whose method waits for the test."""
         heard, answers = Heard(), []
 
@@ -117,7 +117,7 @@ class AnsweringCase(ServicesCase):
                 heard(answer)
                 return answer
 
-        (container,) = await self.start(Waiting)
+        (container,) = await self.start(Waiting, **config)
         return container, heard, answers
 
     async def assert_empty(self, service: str) -> None:

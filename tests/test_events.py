@@ -8,8 +8,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 
-from tests.services import Heard, ServicesCase, properties_of
-from txservices.amqp.entities import Exchange
+from tests.services import Heard, Recorded, ServicesCase, properties_of
+from txservices.amqp.entities import Exchange, Queue
+from txservices.command.tap import needs_amqp
 from txservices.containers import ServiceContainer
 from txservices.events import (
     BROADCAST,
@@ -325,6 +326,49 @@ class DispatchTests(ServicesCase):
         """An event that nobody listens to is no error."""
         await self.start(Source)
         self.assertIsNone(await (await self.cluster()).source.tell("type", 1))
+
+    async def test_blocking_method(self) -> None:
+        """In a blocking method a dispatch waits, and gives None."""
+
+        class Blocking:
+            name = "blocking"
+            dispatch = EventDispatcher()
+
+            @rpc(blocking=True)
+            def tell(self):
+                return [self.dispatch("type", 1)]
+
+        await self.start(Blocking)
+        tap = await self.tap("blocking.events")
+        self.assertEqual(await (await self.cluster()).blocking.tell(), [None])
+        self.assertEqual([message.body for message in tap.things], [b"1"])
+
+    async def test_declares_more(self) -> None:
+        """The queues in ``declare`` are there when the service has started: they get its first event."""
+
+        class Telling:
+            name = "telling"
+            queue = Queue("audit", Exchange("telling.events", type="topic"), "#")
+            dispatch = EventDispatcher(declare=[queue])
+
+            @rpc
+            def tell(self):
+                return self.dispatch("type", 1)
+
+        await self.start(Telling)
+        await (await self.cluster()).telling.tell()
+        heard = Recorded()
+        await self.connections().consume(Telling.queue, heard, 1).ready
+        self.assertEqual([message.body for message in await heard.wait()], [b"1"])
+
+    def test_needs_a_broker(self) -> None:
+        """A service that only dispatches is one that tap gives the embedded broker to."""
+
+        class Telling:
+            name = "telling"
+            dispatch = EventDispatcher()
+
+        self.assertTrue(needs_amqp(ServiceContainer(Telling, self.config)))
 
     async def test_dropped(self) -> None:
         """A dispatch that nobody waits for is delivered, with a reply that does not say it."""

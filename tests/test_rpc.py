@@ -4,9 +4,14 @@ request is lost.
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError, gatherResults
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
-from tests.answering import AnsweringCase, Custom, Other, Service
+from twisted.internet.defer import CancelledError, gatherResults
+from twisted.trial.unittest import TestCase
+
+from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import Heard, Recorded, ServicesCase
 from txservices.amqp import leaving
 from txservices.amqp.entities import Exchange, Queue
@@ -14,17 +19,23 @@ from txservices.broker.memory import brokers
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
+    ChannelClosedByBroker,
     IncorrectSignature,
     MalformedRequest,
     MethodNotFound,
     PublishBufferFull,
     RemoteError,
+    RpcConnectionError,
     UnknownService,
     deserialize_to_instance,
     registry,
 )
 from txservices.extensions import DependencyProvider
-from txservices.rpc import ClusterRpc, Rpc, RpcProxy, rpc
+from txservices.rpc import ClusterRpc, Responder, Rpc, RpcProxy, rpc
+from txservices.serialization import Serializers
+
+ANY_FORMAT = {"ACCEPT": ["json", "msgpack"]}
+LONE_SURROGATE = "\ud800"  # JSON can write it, msgpack can't
 
 
 class AnswerTests(ServicesCase):
@@ -151,6 +162,21 @@ class AnswerTests(ServicesCase):
             await cluster.service.unprintable()
         self.assertEqual(raised.exception.value, "Unserializable value: `[__repr__ failed]`")
 
+    async def test_error_that_cannot_be_written(self) -> None:
+        """An error's text that the request's serializer can't write is answered in JSON."""
+
+        class Odd:
+            name = "odd"
+
+            @rpc(expected_exceptions=Custom)
+            def method(self):
+                raise Custom(LONE_SURROGATE)
+
+        await self.start(Odd, **ANY_FORMAT)
+        cluster = await self.cluster(config={**ANY_FORMAT, "serializer": "msgpack"})
+        error = await self.assertFailure(cluster.odd.method(), RemoteError)
+        self.assertEqual((error.exc_type, error.value), ("Custom", LONE_SURROGATE))
+
     async def test_result_changed_on_the_way(self) -> None:
         """A subclass of Rpc may change what is sent, and the dependencies see what was."""
         seen = []
@@ -174,6 +200,40 @@ class AnswerTests(ServicesCase):
         await self.start(Changed)
         self.assertEqual(await (await self.cluster()).changed.method(), [1, "changed"])
         self.assertEqual(seen, [([1, "changed"], None)])
+
+
+class ResponderTests(TestCase):
+    """What becomes of a request, by what becomes of its reply."""
+
+    def test_settled(self) -> None:
+        """A request is acked with its reply, or with the refusal in its place; rejected if that is refused as well; and
+        goes back if its reply did not get out. A reply is not mandatory: its caller may have gone.
+        """
+        refusal = ChannelClosedByBroker(406, "no")
+        table: list[tuple[list[Exception | None], list[str]]] = [
+            ([None], ["ack"]),
+            ([refusal, None], ["ack"]),
+            ([refusal, refusal], ["reject"]),
+            ([PublishBufferFull(1, 1)], ["requeue"]),
+        ]
+        for outcomes, expected in table:
+            settled: list[str] = []
+            ways: list[tuple[Any, ...]] = []
+
+            def publish_then(exchange, key, body, properties, mandatory, done, timeout, outcomes=outcomes, ways=ways):
+                ways.append((exchange, key, mandatory, timeout))
+                done(outcomes[len(ways) - 1])
+
+            message: Any = SimpleNamespace(
+                properties={"reply_to": "caller"},
+                routing_key="a.b",
+                ack=partial(settled.append, "ack"),
+                reject=lambda requeue=False, settled=settled: settled.append("requeue" if requeue else "reject"),
+            )
+            connections: Any = SimpleNamespace(publisher=SimpleNamespace(publish_then=publish_then))
+            Responder(connections, "replies", Serializers({})).send_response(message, None, 1, None)
+            self.assertEqual(settled, expected)
+            self.assertEqual(ways, [("replies", "caller", False, None)] * len(outcomes))
 
 
 class RequestTests(AnsweringCase):
@@ -204,6 +264,26 @@ class RequestTests(AnsweringCase):
         await heard.wait()
         answers[0].callback("the other")
         self.assertEqual(await call, "the other")
+
+    async def test_kill_fails_the_calls_of_a_service(self) -> None:
+        """A call that a killed service made fails at once, also if no worker waits for it."""
+        _, heard, answers = await self.waiting_service()
+        calls = []
+
+        class Asking:
+            name = "asking"
+            waiting = RpcProxy("waiting", timeout=None)
+
+            @rpc
+            def ask(self):
+                calls.append(self.waiting.method())
+
+        (container,) = await self.start(Asking)
+        await (await self.cluster()).asking.ask()
+        await heard.wait()
+        await container.kill()
+        self.failureResultOf(calls[0], RpcConnectionError)
+        answers[0].callback(None)
 
     async def test_stop_without_a_broker(self) -> None:
         """A service that waits for its broker stops at once."""
@@ -247,6 +327,35 @@ class RequestTests(AnsweringCase):
         with self.assertRaises(RemoteError) as raised:
             await call
         self.assertEqual(raised.exception.exc_type, "ChannelClosedByBroker")
+        await container.stop()
+        await self.assert_empty("waiting")
+
+    async def test_refused_reply_to_msgpack(self) -> None:
+        """A refusal that the request's serializer can't write is answered in JSON, and says so."""
+        container, heard, answers = await self.waiting_service(**ANY_FORMAT)
+        publisher = container.shared.get("amqp", None).publisher
+        publish_then = publisher.publish_then
+
+        def refused_once(exchange, routing_key, body, properties, mandatory, done, timeout):
+            publisher.publish_then = publish_then
+            done(ChannelClosedByBroker(406, LONE_SURROGATE))
+
+        publisher.publish_then = refused_once
+        call = (await self.cluster(config={**ANY_FORMAT, "serializer": "msgpack"})).waiting.method()
+        await heard.wait()
+        answers[0].callback("x")
+        error = await self.assertFailure(call, RemoteError)
+        self.assertEqual(error.exc_type, "ChannelClosedByBroker")
+        self.assertIn(LONE_SURROGATE, error.value)
+        self.flushLoggedErrors(UnicodeEncodeError)  # trial's log file can't have the text either
+
+    async def test_caller_is_gone(self) -> None:
+        """A request whose caller's reply queue is gone is done with: the reply is dropped."""
+        container, heard, answers = await self.waiting_service()
+        body, properties = b'{"args": [], "kwargs": {}}', {**MESSAGE, "headers": {}, "reply_to": "nobody"}
+        await self.connections().publisher.publish("nameko-rpc", "waiting.method", body, properties)
+        await heard.wait()
+        answers[0].callback("x")
         await container.stop()
         await self.assert_empty("waiting")
 
