@@ -6,13 +6,14 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from benchmarks import environment, load, report
 from benchmarks.growth import GROWTH
-from benchmarks.measure import Bench
+from benchmarks.measure import Bench, Figures
 from benchmarks.report import Result
 from benchmarks.rows import BESIDE, Row
 from tests import rabbitmq
@@ -28,10 +29,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout, instead of the peers")
     parser.add_argument("--results", type=Path, help=f"write there; a whole run is written to {RESULTS} by itself")
     chosen = parser.parse_args()
     if unknown := set(chosen.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}: there are {', '.join(ROWS)}")
+    if chosen.before and not (chosen.before / ".venv").exists():
+        parser.error(f"{chosen.before} has no environment: run `make .venv/installed` there")
     if rabbitmq.MISSING:
         parser.error(rabbitmq.MISSING)
     return chosen
@@ -45,6 +49,17 @@ def measure(rows: list[Row], bench: Bench, rounds: int) -> list[Result]:
             for entry in turned(list(result.row.entries), number):
                 measure_one(result, entry, bench, f"{number + 1}/{rounds}")
     return results
+
+
+def before_and_after(row: Row, folder: Path) -> Row:
+    """The same row, with another checkout in place of the peers."""
+    ours = row.entries[row.ours]
+
+    def before(bench: Bench) -> Figures:
+        with environment.checkout(folder):
+            return ours(bench)
+
+    return replace(row, entries={row.ours: ours, "before": before}, required={})
 
 
 def turned(entries: list[str], by: int) -> list[str]:
@@ -93,9 +108,11 @@ def main() -> None:
         "versions": environment.versions(bench.node.ctl_now("version").strip(), load.name()),
     }
     rows = [ROWS[name] for name in chosen.rows] or list(ROWS.values())
+    if chosen.before:
+        rows = [before_and_after(row, chosen.before.resolve()) for row in rows if not row.grows]
     results = measure(rows, bench, int(rounds))
     print(report.markdown(results, about))
-    if folder := chosen.results or (None if chosen.rows or chosen.quick else RESULTS):
+    if folder := chosen.results or (None if chosen.rows or chosen.quick or chosen.before else RESULTS):
         write(results, about, folder)
     failures = [failure for result in results for failure in result.failures.values()]
     sys.exit("\n".join(failures) if failures else 0)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.environment import ROOT
+from benchmarks.environment import ours_folder
 
 TIMEOUT = 60  # seconds that a service may take to be ready, and a caller longer than it was asked to
 LOOK_AGAIN = 0.02
@@ -33,7 +33,7 @@ class Child:
         environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
         with open(self.output, "wb") as output, open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(
-                argv, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+                argv, cwd=ours_folder(), env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
             )
 
     def line(self, pattern: str, seconds: float = TIMEOUT) -> str:

@@ -9,6 +9,8 @@ import platform
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,5 +64,32 @@ def today() -> str:
 
 
 def ours_python() -> str:
-    """The interpreter that has txservices: this one."""
-    return sys.executable
+    """The interpreter that has the txservices that is measured."""
+    return measured.python
+
+
+def ours_folder() -> Path:
+    """The checkout that is measured, from which its processes are started."""
+    return measured.folder
+
+
+class Checkout:
+    """A checkout of txservices with an environment of its own in `.venv`; ours is the one that runs this."""
+
+    def __init__(self, folder: Path, python: str = "") -> None:
+        self.folder = folder
+        self.python = python or str(folder / ".venv" / "bin" / "python")
+
+
+measured = Checkout(ROOT, sys.executable)
+
+
+@contextmanager
+def checkout(folder: Path) -> Iterator[None]:
+    """Measure that checkout, for as long as the block takes."""
+    global measured
+    ours, measured = measured, Checkout(folder)
+    try:
+        yield
+    finally:
+        measured = ours

@@ -113,11 +113,9 @@ def markdown(results: list[Result], about: dict[str, Any]) -> str:
         NOTHING,
         "![the figures as bars](results.png)",
         NOTHING,
-        "## What must be reached",
-        NOTHING,
-        *summary(results),
-        NOTHING,
     ]
+    if any(result.row.required for result in results):
+        text += ["## What must be reached", NOTHING, *summary(results), NOTHING]
     for grows, chapter in CHAPTERS.items():
         tables = [lines(result) for result in results if result.row.grows == grows]
         text += [f"## {chapter}", NOTHING, *chain(*tables)] if tables else []

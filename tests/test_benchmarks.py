@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import load, micro, report
+from benchmarks import environment, load, micro, report
+from benchmarks.__main__ import before_and_after
 from benchmarks.growth import GROWTH
+from benchmarks.measure import Bench
 from benchmarks.peers import contract, rawwire
 from benchmarks.report import Result
 from benchmarks.rows import BESIDE, Row
@@ -80,6 +85,25 @@ class Tables(SynchronousTestCase):
         """A row can be asked for by its name."""
         names = [each.name for each in [*BESIDE, *GROWTH]]
         self.assertEqual(len(names), len(set(names)))
+
+
+class Before(SynchronousTestCase):
+    """A row beside another checkout of ours."""
+
+    def test_each_in_its_own(self) -> None:
+        """The entry `before` runs the other checkout with its own interpreter, and ours is back after it."""
+        seen: list[tuple[str, str]] = []
+
+        def measure(bench: object) -> dict[str, float]:
+            seen.append((str(environment.ours_folder()), environment.ours_python()))
+            return {}
+
+        compared = before_and_after(row(entries={"txservices": measure, "peer": no_measure}), Path("other"))
+        for entry in ("before", "txservices"):
+            compared.entries[entry](Bench(None, 1))  # type: ignore[arg-type]  # no broker is needed
+        self.assertEqual(list(compared.entries), ["txservices", "before"])
+        self.assertEqual(seen[0], ("other", str(Path("other", ".venv", "bin", "python"))))
+        self.assertEqual(seen[1], (str(environment.ROOT), sys.executable))
 
 
 class Turns(SynchronousTestCase):
