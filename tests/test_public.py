@@ -6,11 +6,13 @@ import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import txservices
+from tests.conformance.test_names import NAMES as NAMEKOS
 from tests.processes import ROOT
 from txservices.extensions import Entrypoint
 from txservices.rpc import Rpc
@@ -91,6 +93,13 @@ class PublicNames(SynchronousTestCase):
             for alias in node.names
         }
         self.assertEqual(told, txservices.WHERE)
+
+    def test_every_public_module(self) -> None:
+        """Each module that a user imports from lists its names, all of which are there, nameko's among them."""
+        for module in sorted({*(where.partition(".")[2] for where in txservices.WHERE.values()), *NAMEKOS}):
+            there = import_module(f"txservices.{module}")
+            self.assertEqual([name for name in there.__all__ if not hasattr(there, name)], [], module)
+            self.assertEqual(set(NAMEKOS.get(module, "").split()) - set(there.__all__), set(), module)
 
     def test_unknown(self) -> None:
         """What is not there is an AttributeError, so that ``from txservices import nonsense`` is an ImportError."""

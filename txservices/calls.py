@@ -41,6 +41,8 @@ from txservices.utils.deadlines import Sweeper
 from txservices.utils.ids import new_id
 from txservices.utils.waiting import Unconfirmed, Waiters
 
+__all__ = ["CallOptions", "Client", "ClusterProxy", "MethodProxy", "RpcReply", "ServiceProxy"]
+
 log = Logger()
 
 REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no faster with more

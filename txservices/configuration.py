@@ -20,6 +20,8 @@ from txservices.exceptions import ConfigurationError
 from txservices.utils import sanitize_url
 from txservices.utils.address import BROKER_ADDRESS, EXAMPLE, WEB_ADDRESS, host_and_port, parse_addresses
 
+__all__ = ["KEYS", "Key", "check", "warn_of_unknown"]
+
 log = Logger()
 
 T = TypeVar("T")

@@ -7,6 +7,40 @@ from __future__ import annotations
 
 from txservices import configuration
 
+__all__ = [
+    "ACCEPT_CONFIG_KEY",
+    "AMQP_SSL_CONFIG_KEY",
+    "AMQP_URI_CONFIG_KEY",
+    "AUTH_TOKEN_CONTEXT_KEY",
+    "CALL_ID_STACK_CONTEXT_KEY",
+    "DEFAULT_HEARTBEAT",
+    "DEFAULT_MAX_WORKERS",
+    "DEFAULT_PARENT_CALLS_TRACKED",
+    "DEFAULT_SERIALIZER",
+    "ENTRYPOINTS_ATTRIBUTE",
+    "EVENT_EXCHANGE_TEMPLATE",
+    "HEADER_PREFIX",
+    "HEARTBEAT_CONFIG_KEY",
+    "LANGUAGE_CONTEXT_KEY",
+    "LOGIN_METHOD_CONFIG_KEY",
+    "MAX_WORKERS_CONFIG_KEY",
+    "NON_PERSISTENT",
+    "PARENT_CALLS_CONFIG_KEY",
+    "PERSISTENT",
+    "PREFETCH_COUNT_CONFIG_KEY",
+    "QUEUE_TYPE_ARGUMENT",
+    "RPC_EXCHANGE_CONFIG_KEY",
+    "RPC_QUEUE_TEMPLATE",
+    "RPC_REPLY_QUEUE_TEMPLATE",
+    "RPC_REPLY_QUEUE_TTL",
+    "RPC_ROUTING_KEY_TEMPLATE",
+    "SERIALIZERS_CONFIG_KEY",
+    "SERIALIZER_CONFIG_KEY",
+    "USER_AGENT_CONTEXT_KEY",
+    "USER_ID_CONTEXT_KEY",
+    "WEB_SERVER_CONFIG_KEY",
+]
+
 # Configuration ----------------------------------------------------------------------------------------------
 
 AMQP_URI_CONFIG_KEY = configuration.AMQP_URI.name

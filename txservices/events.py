@@ -24,6 +24,18 @@ from txservices.extensions import Container, DependencyProvider, WorkerContext
 from txservices.messaging import Consumer, ConsumerOptions, HeaderEncoder, publisher_for
 from txservices.threads import in_reactor
 
+__all__ = [
+    "BROADCAST",
+    "SERVICE_POOL",
+    "SINGLETON",
+    "Dispatch",
+    "EventDispatcher",
+    "EventHandler",
+    "EventHandlerConfigurationError",
+    "event_handler",
+    "get_event_exchange",
+]
+
 SERVICE_POOL = "service_pool"
 SINGLETON = "singleton"
 BROADCAST = "broadcast"

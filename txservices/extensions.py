@@ -40,6 +40,26 @@ from txservices.utils.providers import ProviderCollector as ProviderCollector  #
 from txservices.utils.signatures import acceptance_of, members
 from txservices.utils.waiting import Unconfirmed
 
+__all__ = [
+    "Container",
+    "ContextData",
+    "DependencyProvider",
+    "Entrypoint",
+    "EntrypointOptions",
+    "ExcInfo",
+    "Extension",
+    "HandleResult",
+    "ProviderCollector",
+    "SharedExtension",
+    "WorkerContext",
+    "is_dependency",
+    "is_entrypoint",
+    "is_extension",
+    "iter_extensions",
+    "new_call_id",
+    "register_entrypoint",
+]
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 P = ParamSpec("P")
 

@@ -25,6 +25,8 @@ from txservices.containers import (
 from txservices.utils.life import Life, State
 from txservices.utils.waiting import call_all
 
+__all__ = ["ServiceRunner", "run_services"]
+
 log = Logger()
 
 

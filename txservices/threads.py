@@ -18,6 +18,8 @@ from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 from txservices.exceptions import ContainerBeingKilled
 from txservices.utils import default_reactor
 
+__all__ = ["in_reactor"]
+
 this_thread = threading.local()  # .threads: the Threads of the container whose method runs in this thread
 
 

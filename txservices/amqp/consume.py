@@ -25,6 +25,8 @@ from txservices.exceptions import DecodeError
 from txservices.serialization import Serializers
 from txservices.utils.waiting import call_all
 
+__all__ = ["Consumer", "hand_over"]
+
 log = Logger()
 
 Callback = Callable[[Any, Message], Any]

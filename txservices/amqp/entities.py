@@ -14,6 +14,8 @@ from attrs import evolve, field, frozen
 from txservices import configuration, constants
 from txservices.exceptions import ConfigurationError
 
+__all__ = ["Exchange", "Message", "Queue", "entity_of", "exchange_of", "queue_of", "with_queue_type"]
+
 NOTHING: Mapping[str, Any] = {}
 
 

@@ -8,6 +8,8 @@ from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
+__all__ = ["default_reactor", "get_redacted_args", "import_from_path", "sanitize_url"]
+
 REDACTED = "********"
 
 # The reactor ------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, DeferredSemaphore, maybeDeferred
 from twisted.python.failure import Failure
 
+__all__ = ["SpawningProxy", "SpawningSet", "fail_fast_imap"]
+
 T = TypeVar("T")
 
 Pool = DeferredSemaphore | DeferredLock

@@ -20,6 +20,8 @@ from twisted.python import threadable
 
 from txservices.utils import default_reactor
 
+__all__ = ["retry"]
+
 P = ParamSpec("P")
 
 Errors = type[BaseException] | tuple[type[BaseException], ...]
