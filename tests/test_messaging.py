@@ -8,11 +8,12 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from tests.services import Heard, Recorded, ServicesCase, properties_of
+from tests.services import Heard, OnRabbitMQ, Recorded, ServicesCase, properties_of
 from txservices.amqp import publish as amqp_publish
 from txservices.amqp.entities import Exchange, Queue
 from txservices.constants import NON_PERSISTENT
 from txservices.containers import ServiceContainer, WorkerContext
+from txservices.contextdata import ContextDataProvider
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
     ChannelClosedByBroker,
@@ -21,7 +22,7 @@ from txservices.exceptions import (
     UndeliverableMessage,
 )
 from txservices.extensions import DependencyProvider, Entrypoint
-from txservices.messaging import Consumer, Publisher, QueueConsumer, consume
+from txservices.messaging import Consumer, Publisher, QueueConsumer, consume, decode_from_headers
 from txservices.rpc import RpcProxy, rpc
 
 
@@ -64,6 +65,38 @@ class PublisherTests(ServicesCase):
         headers = properties_of(message)["headers"]
         self.assertEqual((headers["nameko.language"], headers["h"]), ("en", 1))
         self.assertEqual(len(headers["nameko.call_id_stack"]), 2)
+
+    async def test_given_header_wins(self) -> None:
+        """A header of the provider or of the call goes over the context's value of that name, prefixed or not."""
+        queue = Queue("kept", Exchange("readings", type="fanout"))
+        publish = await self.publisher(queue=queue, headers={"language": "fr"})
+        await publish(1)
+        await publish(1, headers={"language": "de"})
+        await publish(1, headers={"nameko.language": "it", "language": "it"})
+        recorded = await (await self.consumed(queue)).wait(3)
+        contexts = [decode_from_headers(properties_of(message)["headers"]) for message in recorded]
+        self.assertEqual([context["language"] for context in contexts], ["fr", "de", "it"])
+
+    async def test_header_that_counts(self) -> None:
+        """A handler that sends a message on with a counter in its header counts."""
+        heard = Heard()
+        on = Queue("on", Exchange("on", type="fanout"))
+
+        class Counts:
+            name = "counts"
+            publish = Publisher(queue=on)
+            count = ContextDataProvider("count")
+
+            @consume(on)
+            async def again(self, value):
+                heard(self.count)
+                if self.count < 5:
+                    await self.publish(value, headers={"count": self.count + 1})
+
+        await self.start(Counts)
+        publisher = self.connections().publisher
+        await publisher.publish("on", "", b"1", {"content_type": "application/json", "headers": {"count": 1}})
+        self.assertEqual(await heard.wait(5), [1, 2, 3, 4, 5])
 
     async def test_queue(self) -> None:
         """A queue in place of an exchange is declared with its own, which is published to."""
@@ -110,6 +143,10 @@ class PublisherTests(ServicesCase):
         with self.assertRaises(ValueError):
             publish(1, headers={"x": object()})
         self.assertEqual(publish.args[0].unconfirmed.count, 0)
+
+
+class PublisherTestsOnRabbitMQ(OnRabbitMQ, PublisherTests):
+    """The same on RabbitMQ."""
 
 
 class PublisherCoreTests(ServicesCase):

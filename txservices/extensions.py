@@ -390,6 +390,12 @@ class Entrypoint(Extension):
         except TypeError as error:
             raise IncorrectSignature(str(error)) from None
 
+    def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
+        """Called if the worker's ``handle_result`` has raised, with its error.
+
+        An entrypoint that answers for messages or requests settles them here, if that is not done yet.
+        """
+
     @overload
     @classmethod
     def decorator(cls, function: Function, /) -> Function: ...

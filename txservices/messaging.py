@@ -102,6 +102,12 @@ class HeaderDecoder:
         return decode_from_headers(message.headers, self.header_prefix)
 
 
+def message_of(worker_ctx: WorkerContext) -> Message | None:
+    """The message that a worker handles, which its ``handle_result`` is bound to. None if it handles no message."""
+    bound = getattr(worker_ctx.handle_result, "args", ())
+    return bound[0] if bound and isinstance(bound[0], Message) else None
+
+
 # The broker -----------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +380,11 @@ class Consumer(HeaderDecoder, Entrypoint):
         else:
             when_confirmed(worker_ctx, partial(self.queue_consumer.ack_message, message))
         return result, exc_info
+
+    def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
+        message = message_of(worker_ctx)
+        if message is not None:
+            Consumer.handle_result(self, message, worker_ctx, None, exc_info)
 
 
 consume = Consumer.decorator

@@ -44,7 +44,7 @@ from txservices.exceptions import (
     serialize,
 )
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Injected, SharedExtension, WorkerContext
-from txservices.messaging import HeaderDecoder, QueueConsumer, amqp
+from txservices.messaging import HeaderDecoder, QueueConsumer, amqp, message_of
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils.modules import callable_as_decorator
@@ -113,6 +113,7 @@ class Responder:
         # Without a timeout: giving up would run the method again, for a broker that takes no replies now either.
         publish_then = self.connections.publisher.publish_then
         publish_then(self.exchange, reply_to, body, properties, False, replied, None)
+        message.answered = True
         return result, exc_info
 
     def write_error(self, serializer: str | None, error: BaseException) -> tuple[str, str, bytes]:
@@ -213,16 +214,26 @@ class RpcConsumer(SharedExtension):
         except (BadRequest, TypeError) as error:
             self.refuse(message, error)
             return
-        context_data = entrypoint.unpack_message_headers(message)
-        handle_result = partial(entrypoint.handle_result, message)
+        except BaseException as error:
+            self.not_taken(message, error)
+            return
         try:
+            context_data = entrypoint.unpack_message_headers(message)
+            handle_result = partial(entrypoint.handle_result, message)
             self.container.spawn_worker(
                 entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
             )
         except ContainerBeingKilled:
             message.reject(requeue=True)
+        except BaseException as error:
+            self.not_taken(message, error)
 
-    def refuse(self, message: Message, error: Exception) -> None:
+    def not_taken(self, message: Message, error: BaseException) -> None:
+        """A hook that the service's author has overridden has raised: its error is the caller's answer."""
+        log.failure("{call} can't be handled", call=message.routing_key)
+        self.refuse(message, error)
+
+    def refuse(self, message: Message, error: BaseException) -> None:
         """Answer a message that is no request to one of our methods. No worker runs for it."""
         if message.properties.get("reply_to"):
             log.debug("{call} is refused: {error}", call=message.routing_key, error=error)
@@ -256,6 +267,11 @@ class Rpc(HeaderDecoder, Entrypoint):
     ) -> tuple[Any, ExcInfo | None]:
         """Reply to the request. A subclass overrides this to change results or errors before they are sent."""
         return self.rpc_consumer.responder.send_response(message, worker_ctx, result, exc_info)
+
+    def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
+        message = message_of(worker_ctx)
+        if message is not None and not message.answered:
+            Rpc.handle_result(self, message, worker_ctx, None, exc_info)
 
 
 rpc = Rpc.decorator

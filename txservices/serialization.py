@@ -206,9 +206,10 @@ class Serializers:
         form = self.format(name or self.default)
         try:
             body = form.encode(value)
-        except Exception as error:
+            written: bytes = body if isinstance(body, bytes) else body.encode()
+        except BaseException as error:  # a serializer of the user's may raise anything, and give anything
             raise EncodeError(f"{type(error).__name__}: {error}") from error
-        return form.content_type, form.content_encoding, body if isinstance(body, bytes) else body.encode()
+        return form.content_type, form.content_encoding, written
 
     def decode(
         self,
@@ -225,7 +226,7 @@ class Serializers:
                 body = DECOMPRESSIONS[compression](body)
             if form is not None:
                 return form.decode(body)
-        except Exception as error:
+        except BaseException as error:
             raise DecodeError(f"a body of {content_type} can't be read: {type(error).__name__}: {error}") from error
         if not content_type or content_type in TEXT_TYPES:
             return body if content_encoding == "binary" else body.decode("utf-8", "replace")

@@ -143,6 +143,7 @@ class Workers:
                     result, exc_info = handled
                 except BaseException as error:
                     result, exc_info = None, self.hook_failed(worker, worker.handle_result, error)
+                    self.not_handled(worker, exc_info)
             for needs, worker_result in self.results:
                 if needs <= injected:
                     try:
@@ -165,6 +166,15 @@ class Workers:
             except BaseException as error:
                 self.hook_failed(worker, call, error)
         exc_info = None  # its traceback refers to this frame: a cycle that only the garbage collector ends
+
+    def not_handled(self, worker: WorkerContext, exc_info: ExcInfo) -> None:
+        """Have the entrypoint settle what its handle_result did not, unless we cancelled the worker."""
+        if not self.cancelled:
+            hook = worker.entrypoint.result_not_handled
+            try:
+                hook(worker, exc_info)
+            except BaseException as error:
+                self.hook_failed(worker, hook, error)
 
     def failed(self, worker: WorkerContext, error: BaseException) -> ExcInfo:
         """Log the error of a worker, unless we cancelled it."""

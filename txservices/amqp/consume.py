@@ -40,14 +40,12 @@ def hand_over(decode: Callable[..., Any], handle: Callable[[Any, Message], Any],
     properties = message.properties
     try:
         body = decode(properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers)
+        handle(body, message)
     except DecodeError as error:
         # "message" is a key of Twisted's own
         log.error("{where}: {delivery} rejected: {error}", where=where, delivery=message, error=error)
         message.reject()
-        return
-    try:
-        handle(body, message)
-    except Exception:  # raised further, it would end the connection, and the message would come again
+    except BaseException:  # raised further, it would end the connection, and the message would come again
         log.failure("{where}: {delivery} rejected: it can't be handled", where=where, delivery=message)
         message.reject()
 

@@ -65,6 +65,7 @@ class Message:
     """
 
     __slots__ = (
+        "answered",
         "body",
         "consumer_tag",
         "delivery_tag",
@@ -95,7 +96,7 @@ class Message:
         self.delivery_tag = delivery_tag
         self.consumer_tag = consumer_tag
         self.settle = settle
-        self.settled = False
+        self.settled = self.answered = False
 
     @property
     def headers(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class MessageOptions(TypedDict, total=False):
     Attributes:
         serializer: by name, ``SERIALIZER`` of the configuration if it isn't given.
         compression: ``gzip``, ``zlib`` or ``bzip2``.
-        headers: besides those that carry the context. They add up: init's, then the call's.
+        headers: besides those that carry the context, and above them. They add up: init's, then the call's.
         delivery_mode: 2 for a message that a restart of the broker must not lose, which is the default, or 1.
         priority: from 0 to 255, for queues that have ``x-max-priority``.
         expiration: seconds after which the broker drops the message, if nobody has taken it by then.
@@ -171,7 +171,9 @@ class Sending:
             content_type, content_encoding, body = raw(self.properties, value)
         else:
             content_type, content_encoding, body = serializers.encode(self.serializer, value)
-        headers = {**self.headers, **context_headers} if self.headers else context_headers
+        # Those that were given come last, and win: a reader has both a context's value and a plain header of one name
+        # under that name, and takes the last.
+        headers = {**context_headers, **self.headers} if self.headers else context_headers
         if self.compression is not None:
             header, body = compress(self.compression, body)
             headers = {**headers, "compression": header}
@@ -362,9 +364,9 @@ class Publisher:
     ) -> Deferred[None]:
         """Publish a value; fires when the broker has it, at once with ``use_confirms=False``.
 
-        It fails with ``PublishError``. ``extra_headers`` go over all others. ``worker_ctx`` is the worker that
-        publishes, if it is one: the message that called it is acked after this one is confirmed. ``declare`` has
-        exchanges and queues to declare first. Raises ``EncodeError`` for a value that can't be written.
+        It fails with ``PublishError``. ``extra_headers`` are a context's: ``headers`` go over them. ``worker_ctx`` is
+        the worker that publishes, if it is one: the message that called it is acked after this one is confirmed.
+        ``declare`` has exchanges and queues to declare first. Raises ``EncodeError`` for a value that can't be written.
         """
         if not self.running:
             self.begin()
