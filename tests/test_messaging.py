@@ -67,15 +67,15 @@ class PublisherTests(ServicesCase):
         self.assertEqual(len(headers["nameko.call_id_stack"]), 2)
 
     async def test_given_header_wins(self) -> None:
-        """A header of the provider or of the call goes over the context's value of that name, prefixed or not."""
+        """A call's header goes over the context's value of that name, prefixed or not; a provider's is below it."""
         queue = Queue("kept", Exchange("readings", type="fanout"))
-        publish = await self.publisher(queue=queue, headers={"language": "fr"})
+        publish = await self.publisher(queue=queue, headers={"nameko.language": "fr"})
         await publish(1)
         await publish(1, headers={"language": "de"})
         await publish(1, headers={"nameko.language": "it", "language": "it"})
         recorded = await (await self.consumed(queue)).wait(3)
         contexts = [decode_from_headers(properties_of(message)["headers"]) for message in recorded]
-        self.assertEqual([context["language"] for context in contexts], ["fr", "de", "it"])
+        self.assertEqual([context["language"] for context in contexts], ["en", "de", "it"])
 
     async def test_header_that_counts(self) -> None:
         """A handler that sends a message on with a counter in its header counts."""

@@ -261,7 +261,7 @@ class CallOptions(MessageOptions, total=False):
     timeout: float | None
 
 
-def call_options(base: Sending, options: Mapping[str, Any]) -> Sending:
+def call_options(base: Sending, options: Mapping[str, Any], of_call: bool = False) -> Sending:
     """How a proxy's calls are sent. Where requests go, and where replies come to, is not an option.
 
     The broker drops a request when its caller's time is up: no method runs for a caller who no longer waits.
@@ -269,7 +269,7 @@ def call_options(base: Sending, options: Mapping[str, Any]) -> Sending:
     given = {name: value for name, value in options.items() if name not in RESERVED_OPTIONS}
     if "timeout" in given:
         given.setdefault("expiration", given["timeout"])
-    return base.merged(given)
+    return base.merged(given, of_call)
 
 
 def default_options(config: Mapping[str, Any], options: Mapping[str, Any], timeout: float | None = None) -> Sending:
@@ -363,7 +363,7 @@ class MethodProxy:
 
     def options(self, **options: Unpack[CallOptions]) -> MethodProxy:
         """The same method with other options: ``self.y.method.options(timeout=5, priority=3)(1)``."""
-        return MethodProxy(self.begin, self.service, self.method, call_options(self.sending, options), self.run)
+        return MethodProxy(self.begin, self.service, self.method, call_options(self.sending, options, True), self.run)
 
     def __repr__(self) -> str:
         return f"<proxy method: {self.service}.{self.method}>"

@@ -52,7 +52,8 @@ class MessageOptions(TypedDict, total=False):
     Attributes:
         serializer: by name, ``SERIALIZER`` of the configuration if it isn't given.
         compression: ``gzip``, ``zlib`` or ``bzip2``.
-        headers: besides those that carry the context, and above them. They add up: init's, then the call's.
+        headers: besides those that carry the context. They add up: init's go below the context's of the same name,
+            the call's above.
         delivery_mode: 2 for a message that a restart of the broker must not lose, which is the default, or 1.
         priority: from 0 to 255, for queues that have ``x-max-priority``.
         expiration: seconds after which the broker drops the message, if nobody has taken it by then.
@@ -120,6 +121,7 @@ class Sending:
     Attributes:
         timeout: seconds for the broker's confirm, or for the reply to a call. None for ever.
         declare: exchanges and queues to declare first.
+        headers, call_headers: below the context's of the same name, and above.
         queue_type: of the queues in ``declare``, as ``QUEUE_TYPE`` says: their consumers declare them so.
         properties: of AMQP's basic class. With a ``content_type`` among them the body goes as it is.
     """
@@ -133,6 +135,7 @@ class Sending:
     declare: tuple[Exchange | Queue, ...] = ()
     queue_type: str | None = None
     headers: Mapping[str, Any] = {}
+    call_headers: Mapping[str, Any] = {}
     properties: Mapping[str, Any] = {"delivery_mode": constants.PERSISTENT, "priority": 0}
 
     @classmethod
@@ -141,15 +144,16 @@ class Sending:
         timeout, queue_type = configuration.PUBLISH_TIMEOUT.of(config), configuration.QUEUE_TYPE.of(config)
         return cls(timeout=timeout, queue_type=queue_type).merged(options)
 
-    def merged(self, options: Mapping[str, Any]) -> Sending:
-        """With these options on top. ``TypeError`` for one that means nothing."""
+    def merged(self, options: Mapping[str, Any], of_call: bool = False) -> Sending:
+        """With these options on top, of one call or of all. ``TypeError`` for one that means nothing."""
         changes: dict[str, Any] = {}
         properties = dict(self.properties)
         for name, value in options.items():
             if name in FIELDS:
                 changes[name] = value
             elif name == "headers":
-                changes["headers"] = {**self.headers, **(value or {})}
+                field = "call_headers" if of_call else "headers"
+                changes[field] = {**getattr(self, field), **(value or {})}
             elif name == "declare":
                 added = [with_queue_type(entity_of(each), self.queue_type) for each in value or ()]
                 changes["declare"] = (*self.declare, *added)
@@ -171,9 +175,12 @@ class Sending:
             content_type, content_encoding, body = raw(self.properties, value)
         else:
             content_type, content_encoding, body = serializers.encode(self.serializer, value)
-        # Those that were given come last, and win: a reader has both a context's value and a plain header of one name
-        # under that name, and takes the last.
-        headers = {**context_headers, **self.headers} if self.headers else context_headers
+        headers = context_headers
+        if self.headers or self.call_headers:
+            # The call's come last: a reader has a context's value and a plain header of one name under that name, and
+            # keeps the last.
+            below = {name: each for name, each in self.headers.items() if name not in self.call_headers}
+            headers = {**below, **context_headers, **self.call_headers}
         if self.compression is not None:
             header, body = compress(self.compression, body)
             headers = {**headers, "compression": header}
@@ -364,14 +371,15 @@ class Publisher:
     ) -> Deferred[None]:
         """Publish a value; fires when the broker has it, at once with ``use_confirms=False``.
 
-        It fails with ``PublishError``. ``extra_headers`` are a context's: ``headers`` go over them. ``worker_ctx`` is
-        the worker that publishes, if it is one: the message that called it is acked after this one is confirmed.
-        ``declare`` has exchanges and queues to declare first. Raises ``EncodeError`` for a value that can't be written.
+        It fails with ``PublishError``. ``extra_headers`` go over init's headers, and ``headers`` over them.
+        ``worker_ctx`` is the worker that publishes, if it is one: the message that called it is acked after this one is
+        confirmed. ``declare`` has exchanges and queues to declare first. Raises ``EncodeError`` for a value that can't
+        be written.
         """
         if not self.running:
             self.begin()
         given: Mapping[str, Any] = options if declare is None else {**options, "declare": declare}
-        sending = self.sending.merged(given) if given else self.sending
+        sending = self.sending.merged(given, of_call=True) if given else self.sending
         properties, body = sending.write(self.serializers, payload, extra_headers or {})
         to = self.exchange if exchange is None else name_of(exchange)
         key = sending.routing_key if routing_key is None else routing_key
