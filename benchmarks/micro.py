@@ -30,6 +30,7 @@ from txservices.broker.assemblers import Publishes
 from txservices.broker.exchanges import Exchange
 from txservices.broker.messages import read_expiration, read_flags
 from txservices.broker.queues import Queue
+from txservices.broker.watermark import Watermark
 from txservices.runners import ServiceRunner
 from txservices.utils.ids import new_id
 from txservices.utils.signatures import acceptance_of
@@ -200,7 +201,7 @@ def rows() -> list[Row]:
     response = Response("text")
     quiet = Logger("benchmarks.micro")
     flags = read_flags(HEADER)
-    ours, plain = Publishes(nothing, {}), Assembler(nothing)
+    ours, plain = Publishes(nothing, {}, Watermark(), lambda: None), Assembler(nothing)
     return [
         Row("id", "new_id", new_id, "str(uuid4())", lambda: str(uuid4())),
         Row(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from txservices.broker.watermark import Watermark
 from txservices.wire.codec import ACK, ACK_FIELDS, ACK_ID, METHOD_ID
 from txservices.wire.frames import Assembler, Content
 from txservices.wire.spec import FRAME_METHOD, METHODS
@@ -27,13 +28,37 @@ class Publishes(Assembler):
 
     All publishes that look the same share one dict of arguments. Its "address" is exchange and routing key in the bytes
     in which they came. ``decoded`` is shared by the channels of a connection.
+
+    A body that comes in several frames counts for the watermark from its first frame on. ``block`` is called if it
+    comes while publishers have to wait.
     """
 
-    __slots__ = ("decoded",)
+    __slots__ = ("block", "decoded", "kept", "watermark")
 
-    def __init__(self, receive: Callable[[Content], None], decoded: Decoded) -> None:
+    def __init__(
+        self,
+        receive: Callable[[Content], None],
+        decoded: Decoded,
+        watermark: Watermark,
+        block: Callable[[], None],
+    ) -> None:
         super().__init__(receive)
         self.decoded = decoded
+        self.watermark = watermark
+        self.block = block
+        self.kept = 0
+
+    def keep(self, payload: bytes) -> None:
+        super().keep(payload)
+        self.kept += len(payload)
+        self.watermark.take(len(payload))
+        if self.watermark.alarmed:
+            self.block()
+
+    def join(self) -> bytes:
+        self.watermark.held -= self.kept
+        self.kept = 0
+        return super().join()
 
     def receive_method(self, kind: int, payload: bytes) -> None:
         args = self.decoded.get(payload)

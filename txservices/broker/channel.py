@@ -50,6 +50,8 @@ class Connection(Protocol):
 
     def send(self, channel: int, method: str, **arguments: Any) -> None: ...
 
+    def block(self) -> None: ...
+
     def forget(self, channel: Channel) -> None: ...
 
 
@@ -60,7 +62,8 @@ class Channel:
         self.number = number
         self.session = session
         self.vhost = session.vhost
-        self.assembler: Assembler = Publishes(self.method_received, session.publishes)
+        self.watermark = session.vhost.watermark
+        self.assembler: Assembler = Publishes(self.method_received, session.publishes, self.watermark, session.block)
         self.is_open = False
         self.active = True  # the client takes deliveries: channel.flow
         self.deliveries = Deliveries()
@@ -130,7 +133,8 @@ class Channel:
             self.answer(content, "channel.close-ok")
 
     def cancel(self) -> None:
-        """Cancel all consumers: no delivery begins any more."""
+        """Cancel all consumers: no delivery begins any more. A body that has not come whole is dropped."""
+        self.assembler.join()
         consumers, self.consumers = self.consumers, {}
         for consumer in consumers.values():
             consumer.queue.remove(consumer)
@@ -383,6 +387,8 @@ class Channel:
                 self.published += 1
             else:
                 self.refuse_publish()
+        if self.watermark.alarmed:
+            self.session.block()
 
     def refuse_publish(self) -> None:
         """Nack a publish that a full queue refused, after the confirms of those before it."""

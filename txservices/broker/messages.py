@@ -13,6 +13,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any
 
+from txservices.broker.watermark import Watermark
 from txservices.exceptions import AmqpError
 from txservices.wire.codec import decode_properties, encode_properties
 from txservices.wire.frames import FRAME_MAX, HEADER
@@ -45,7 +46,7 @@ X_DEATH = "x-death"
 class Message:
     """A message as it came. It may stand in several queues."""
 
-    __slots__ = ("address", "body", "exchange", "expiration", "header", "routing_key")
+    __slots__ = ("address", "body", "exchange", "expiration", "header", "routing_key", "size", "watermark")
 
     def __init__(
         self, exchange: str, routing_key: str, address: bytes, header: bytes, body: bytes, expiration: int | None = None
@@ -56,6 +57,12 @@ class Message:
         self.header = header  # flags and values of the properties
         self.body = body
         self.expiration = expiration  # milliseconds, its own; a queue may have less
+        self.size = 0  # bytes that the watermark counts for it, until it is gone
+        self.watermark: Watermark
+
+    def __del__(self) -> None:
+        if self.size:
+            self.watermark.held -= self.size
 
 
 def read_flags(header: bytes) -> int:

@@ -7,18 +7,24 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress, IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from txservices.broker.queues import Queue
 from txservices.broker.session import Session
 from txservices.broker.vhost import VirtualHost
+from txservices.broker.watermark import MEMORY_MAX, Watermark
 from txservices.exceptions import AmqpError
 from txservices.utils.deadlines import Sweeper
 from txservices.wire.spec import ReplyCode
 
+log = Logger()
+
 DEFAULT_USERS = {"guest": "guest"}
 DEFAULT_VHOSTS = ("/",)
+CONNECTIONS_MAX = 4_096  # connections over TCP
+ALARM_INTERVAL = 0.1  # seconds between two looks whether the messages take less again, while publishers wait
 
 
 class Broker:
@@ -29,6 +35,7 @@ class Broker:
         users: passwords by user name; by default guest with the password guest.
         vhosts: names of the virtual hosts; by default ``/`` alone.
         clock: the reactor, or a test's clock.
+        memory_max: bytes of messages held above which publishers wait.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class Broker:
         users: Mapping[str, str] = DEFAULT_USERS,
         vhosts: Iterable[str] = DEFAULT_VHOSTS,
         clock: Any = None,
+        memory_max: int = MEMORY_MAX,
     ) -> None:
         if clock is None:
             from twisted.internet import reactor as clock
@@ -45,6 +53,9 @@ class Broker:
         self.users = dict(users)
         self.vhosts: dict[str, VirtualHost] = {}
         self.sessions: dict[Session, None] = {}
+        self.watermark = Watermark(memory_max, self.alarm)
+        self.looking: IDelayedCall | None = None
+        self.is_full = False  # said in the log once, until a connection has gone
         self.ports: list[IListeningPort] = []
         self.timed: dict[Queue, Queue] = {}
         self.sweeper = Sweeper(clock, self.timed, lambda key, queue: queue.look())
@@ -52,7 +63,7 @@ class Broker:
             self.add_vhost(vhost)
 
     def add_vhost(self, name: str) -> VirtualHost:
-        vhost = self.vhosts[name] = VirtualHost(name, self.clock.seconds, self.watch)
+        vhost = self.vhosts[name] = VirtualHost(name, self.clock.seconds, self.watch, self.watermark)
         return vhost
 
     def watch(self, queue: Queue) -> None:
@@ -70,11 +81,45 @@ class Broker:
         self.sessions[session] = None
         if self.timed:
             self.sweeper.watch()
+        if self.watermark.alarmed:
+            self.look_again()
 
     def remove(self, session: Session) -> None:
         self.sessions.pop(session, None)
+        self.is_full = False
         if not self.sessions:
             self.sweeper.stop()
+            if self.looking is not None:
+                self.looking.cancel()
+                self.looking = None
+
+    # Memory
+
+    def alarm(self) -> None:
+        """The messages take too much memory: a client that publishes is not read until they take less."""
+        log.warn(
+            "the messages in the embedded broker take over {most} bytes: publishers wait until consumers have taken"
+            " some of them",
+            most=self.watermark.most,
+        )
+        self.look_again()
+
+    def look_again(self) -> None:
+        if self.looking is None and self.sessions:
+            self.looking = self.clock.callLater(ALARM_INTERVAL, self.look)
+
+    def look(self) -> None:
+        """Read publishers again if the messages take less memory now."""
+        self.looking = None
+        if not self.watermark.is_low():
+            self.look_again()
+            return
+        self.watermark.alarmed = False
+        log.info("the messages in the embedded broker take less memory again: publishers go on")
+        for session in list(self.sessions):
+            session.unblock()
+
+    # Users
 
     def accepts(self, user: str, password: str) -> bool:
         return self.users.get(user) == password
@@ -121,5 +166,12 @@ class Sessions(Factory):
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
 
-    def buildProtocol(self, addr: IAddress | None) -> Session:
-        return Session(self.broker)
+    def buildProtocol(self, addr: IAddress | None) -> Session | None:
+        """A session, or None where there are too many connections already: the new one is closed."""
+        broker = self.broker
+        if len(broker.sessions) < CONNECTIONS_MAX:
+            return Session(broker)
+        if not broker.is_full:
+            broker.is_full = True
+            log.warn("the embedded broker has {number} connections: further ones are closed", number=CONNECTIONS_MAX)
+        return None

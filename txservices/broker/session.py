@@ -6,11 +6,13 @@ Each step of the handshake names the next one in ``expects``. An ``AmqpError`` r
 the connection if AMQP says so (``HARD``). A client can do no more harm than that.
 
 If a client does not read, deliveries to it stop while its transport is paused. Once ``BACKLOG_MAX`` bytes of answers
-wait for it, nothing more is read from it either, and its heartbeats are missed if it stays so.
+wait for it, nothing more is read from it either, and its heartbeats are missed if it stays so. Nothing is read either
+from a client that publishes while the broker is short of memory, until the broker has memory again.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from platform import python_version
 from typing import Any, Protocol
 
@@ -59,6 +61,7 @@ SERVER_PROPERTIES = {
         "consumer_cancel_notify": True,
         "per_consumer_qos": True,
         "authentication_failure_close": True,
+        "connection.blocked": True,
     },
 }
 
@@ -126,6 +129,10 @@ class Session(protocol.Protocol):
         self.heartbeat = Heartbeat(broker.clock, self.heartbeat_due, self.silence_found)
         self.paused = False
         self.backlog = 0
+        self.blocked = False  # it has published while the broker was short of memory
+        self.stalled = False  # for either reason nothing is read, and no frame is taken
+        self.untaken: deque[tuple[int, int, bytes]] = deque()  # frames that had come before it was stalled
+        self.heartbeat_interval = 0
         self.unconfirmed: list[Channel] = []  # channels with something to confirm
 
     # Bytes
@@ -174,6 +181,9 @@ class Session(protocol.Protocol):
 
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
         """Hand one frame to its channel. Whatever goes wrong with it is the business of this client alone."""
+        if self.stalled:
+            self.untaken.append((kind, number, payload))
+            return
         if kind == FRAME_HEARTBEAT or self.discarding:
             return  # a heartbeat says only that bytes came
         channel = None
@@ -200,6 +210,9 @@ class Session(protocol.Protocol):
             for channel in channels:
                 channel.flush_confirms()
 
+    def send(self, channel: int, method: str, **arguments: Any) -> None:
+        self.write(frame(FRAME_METHOD, channel, encode_method(method, **arguments)))
+
     def write(self, data: bytes) -> None:
         """Send frames. The transport joins what one turn of the reactor writes into one send."""
         self.heartbeat.wrote = True
@@ -207,10 +220,44 @@ class Session(protocol.Protocol):
         if self.paused:
             self.backlog += len(data)
             if self.backlog > BACKLOG_MAX:
-                self.transport.pauseProducing()
+                self.stall()
 
-    def send(self, channel: int, method: str, **arguments: Any) -> None:
-        self.write(frame(FRAME_METHOD, channel, encode_method(method, **arguments)))
+    # Back-pressure
+
+    def stall(self) -> None:
+        """Read nothing more. Of what has been read already, the rest of the frames wait, too."""
+        if not self.stalled and not self.closing:
+            self.stalled = True
+            self.transport.pauseProducing()
+
+    def go_on(self) -> None:
+        """Take the frames that wait, and read again, unless that is too early."""
+        if not self.stalled or self.blocked or self.backlog > BACKLOG_MAX:
+            return
+        self.stalled = False
+        while self.untaken and not self.stalled:
+            self.frame_received(*self.untaken.popleft())
+        self.flush_confirms()
+        if not self.stalled:
+            self.transport.resumeProducing()
+
+    def block(self) -> None:
+        """The client has published while the broker is short of memory: read nothing more of it until that is over.
+
+        As with RabbitMQ, a client that only consumes is not stopped.
+        """
+        if not self.blocked and not self.closing:
+            self.blocked = True
+            self.stall()
+            if self.capabilities.get("connection.blocked"):
+                self.send(0, "connection.blocked", reason="low on memory")
+
+    def unblock(self) -> None:
+        if self.blocked:
+            self.blocked = False
+            if self.capabilities.get("connection.blocked") and not self.closing:
+                self.send(0, "connection.unblocked")
+            self.go_on()
 
     def pauseProducing(self) -> None:
         """The client reads too slowly: no deliveries for now."""
@@ -220,11 +267,11 @@ class Session(protocol.Protocol):
             channel.update_flow()
 
     def resumeProducing(self) -> None:
-        if self.backlog > BACKLOG_MAX:
-            self.transport.resumeProducing()
         self.paused = False
+        self.backlog = 0
         for channel in list(self.channels.values()):
             channel.update_flow()
+        self.go_on()
 
     def stopProducing(self) -> None:
         self.paused = True
@@ -278,7 +325,8 @@ class Session(protocol.Protocol):
             )
         self.channel_max = channel_max
         self.frame_max = self.reader.frame_max = frame_max
-        self.heartbeat.start(args["heartbeat"])
+        self.heartbeat_interval = args["heartbeat"]
+        self.heartbeat.start(self.heartbeat_interval)
         self.expects = "connection.open"
 
     def open(self, args: dict[str, Any]) -> None:
@@ -313,6 +361,9 @@ class Session(protocol.Protocol):
         self.close_channels()
         self.send(0, "connection.close", **close_arguments(error))
         self.abort_within(CLOSE_TIMEOUT)
+        self.blocked = False  # its answer has to be read
+        self.backlog = 0
+        self.go_on()
 
     def client_closes(self, args: dict[str, Any]) -> None:
         self.flush_confirms()
@@ -378,6 +429,9 @@ class Session(protocol.Protocol):
         self.transport.write(HEARTBEAT_FRAME)
 
     def silence_found(self) -> None:
+        if self.blocked:  # nothing is read from it, so nothing can be heard
+            self.heartbeat.start(self.heartbeat_interval)
+            return
         log.info(
             "a connection of {user!r} was silent for {intervals} heartbeat intervals: dropped",
             user=self.user,

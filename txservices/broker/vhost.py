@@ -21,6 +21,7 @@ from txservices.broker.bindings import X_MATCH, Destination
 from txservices.broker.exchanges import Exchange, route
 from txservices.broker.messages import Message
 from txservices.broker.queues import Entry, Queue
+from txservices.broker.watermark import ENTRY_COST, MESSAGE_COST, Watermark
 from txservices.exceptions import AmqpError, FrameError
 from txservices.utils.ids import new_id
 from txservices.wire.codec import decode_properties
@@ -37,6 +38,7 @@ PREDEFINED = (
     ("amq.match", "headers"),
 )
 RESERVED = "amq."  # names that clients may not make
+QUEUES_MAX = 100_000  # queues of a virtual host
 ROUTES_MAX = 10_000  # routing keys whose queues are remembered
 
 Owner = Any  # the connection of an exclusive queue: only ever compared
@@ -55,12 +57,20 @@ class VirtualHost:
     Args:
         seconds: the clock.
         watch: called with a queue that wants to be looked at by its ``deadline``.
+        watermark: counts the messages of all virtual hosts of a broker.
     """
 
-    def __init__(self, name: str, seconds: Callable[[], float], watch: Callable[[Queue], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        seconds: Callable[[], float],
+        watch: Callable[[Queue], None],
+        watermark: Watermark | None = None,
+    ) -> None:
         self.name = name
         self.seconds = seconds
         self.watch = watch
+        self.watermark = watermark or Watermark()
         self.exchanges = {name: Exchange(name, type) for name, type in PREDEFINED}
         self.queues: dict[str, Queue] = {}
         self.owned: dict[Owner, dict[Queue, None]] = {}
@@ -75,9 +85,19 @@ class VirtualHost:
         if queues is None:
             queues = self.find_route(message)
         taken = True
+        if queues:
+            self.count(message, len(queues))
         for queue in queues:
             taken = queue.put(message) and taken
         return Published(bool(queues), taken)
+
+    def count(self, message: Message, copies: int) -> None:
+        """Have the watermark count a message for as long as it is there."""
+        message.watermark = watermark = self.watermark
+        message.size = size = MESSAGE_COST + len(message.header) + len(message.body) + ENTRY_COST * copies
+        watermark.held += size
+        if watermark.held > watermark.most:
+            watermark.take(0)
 
     def find_route(self, message: Message) -> list[Queue]:
         exchange = self.find_exchange(message.exchange)
@@ -122,7 +142,9 @@ class VirtualHost:
             return
         key = queue.arguments.get("x-dead-letter-routing-key")
         letter = messages.dead_letter(entry.message, reason, queue.name, exchange.name, key, self.seconds())
-        for target in self.route(exchange, letter)[0]:
+        targets = self.route(exchange, letter)[0]
+        self.count(letter, len(targets))
+        for target in targets:
             if not messages.goes_in_circles(letter, target.name):
                 target.put(letter)
 
@@ -249,6 +271,11 @@ class VirtualHost:
         else:
             name = f"amq.gen-{new_id()}"
         check_queue(f"queue '{name}' in vhost '{self.name}'", arguments)
+        if len(self.queues) >= QUEUES_MAX:
+            raise AmqpError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({QUEUES_MAX}) is reached",
+            )
         queue = Queue(name, durable, owner if exclusive else None, auto_delete, arguments, self.seconds)
         queue.dead_letter = self.bury
         queue.watch = self.watch

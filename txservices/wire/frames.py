@@ -202,16 +202,24 @@ class Assembler:
             self.content.body = payload
             self.finish()
             return
+        self.keep(payload)
+        if self.missing == 0:
+            self.content.body = self.join()
+            self.finish()
+
+    def keep(self, payload: bytes) -> None:
+        """Keep a part of a body until the rest has come."""
         if len(payload) >= SMALL_PART:
             self.parts.append(payload)
         elif payload:  # many small frames are legal, empty ones too, and must not take more memory than they bring
             if not self.parts or type(self.parts[-1]) is bytes:
                 self.parts.append(bytearray())
             self.parts[-1] += payload
-        if self.missing == 0:
-            self.content.body = b"".join(self.parts)
-            self.parts = []
-            self.finish()
+
+    def join(self) -> bytes:
+        """The body that was kept, which is kept no longer."""
+        parts, self.parts = self.parts, []
+        return b"".join(parts)
 
     def finish(self) -> None:
         content = self.content
