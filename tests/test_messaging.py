@@ -11,10 +11,11 @@ from twisted.internet.defer import Deferred
 from tests.services import Heard, OnRabbitMQ, Recorded, ServicesCase, properties_of
 from txservices.amqp import publish as amqp_publish
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.returning import PAUSE_FIRST
 from txservices.constants import NON_PERSISTENT
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.contextdata import ContextDataProvider
-from txservices.events import EventDispatcher
+from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import (
     ChannelClosedByBroker,
     DeclarationMismatch,
@@ -143,6 +144,45 @@ class PublisherTests(ServicesCase):
         with self.assertRaises(ValueError):
             publish(1, headers={"x": object()})
         self.assertEqual(publish.args[0].unconfirmed.count, 0)
+
+
+class RequeueTests(ServicesCase):
+    """``requeue_on_error``."""
+
+    async def test_pause(self) -> None:
+        """An event that always fails comes again after growing pauses; others are handled meanwhile, and a stop does
+        not wait for the pause."""
+        failed, heard = Heard(), Heard()
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("teller", "told", requeue_on_error=True)
+            def told(self, value):
+                if value == "bad":
+                    failed(reactor.seconds())
+                    raise ValueError(value)
+                heard(value)
+
+        (container,) = await self.start(Listener)
+        publisher = self.connections().publisher
+        for value in (b'"bad"', b'"good"'):
+            await publisher.publish("teller.events", "told", value, {"content_type": "application/json"})
+        await heard.wait()
+        times = await failed.wait(5)
+        self.assertLess(times[1] - times[0], PAUSE_FIRST)
+        for pause, one, other in zip((0.1, 0.2, 0.4), times[1:], times[2:], strict=False):
+            self.assertGreaterEqual(other - one, pause)
+        await publisher.publish("teller.events", "told", b'"good"', {"content_type": "application/json"})
+        await heard.wait(2)
+        began = reactor.seconds()
+        await container.stop()
+        self.assertLess(reactor.seconds() - began, 0.5)  # the pause is 0.8 s now
+        self.flushLoggedErrors(ValueError)
+
+
+class RequeueTestsOnRabbitMQ(OnRabbitMQ, RequeueTests):
+    """The same on RabbitMQ."""
 
 
 class PublisherTestsOnRabbitMQ(OnRabbitMQ, PublisherTests):

@@ -14,16 +14,17 @@ from twisted.trial.unittest import TestCase
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import Heard, Recorded, ServicesCase
 from txservices.amqp import leaving
+from txservices.amqp import publisher as publisher_module
 from txservices.amqp.entities import Exchange, Queue
 from txservices.broker.memory import brokers
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
     ChannelClosedByBroker,
+    ConnectionLost,
     IncorrectSignature,
     MalformedRequest,
     MethodNotFound,
-    PublishBufferFull,
     RemoteError,
     RpcConnectionError,
     UnknownService,
@@ -214,13 +215,15 @@ class ResponderTests(TestCase):
             ([None], ["ack"]),
             ([refusal, None], ["ack"]),
             ([refusal, refusal], ["reject"]),
-            ([PublishBufferFull(1, 1)], ["requeue"]),
+            ([ConnectionLost("lost")], ["requeue"]),
         ]
         for outcomes, expected in table:
             settled: list[str] = []
             ways: list[tuple[Any, ...]] = []
 
-            def publish_then(exchange, key, body, properties, mandatory, done, timeout, outcomes=outcomes, ways=ways):
+            def publish_then(
+                exchange, key, body, properties, mandatory, done, timeout, always, outcomes=outcomes, ways=ways
+            ):
                 ways.append((exchange, key, mandatory, timeout))
                 done(outcomes[len(ways) - 1])
 
@@ -231,7 +234,8 @@ class ResponderTests(TestCase):
                 reject=lambda requeue=False, settled=settled: settled.append("requeue" if requeue else "reject"),
             )
             connections: Any = SimpleNamespace(publisher=SimpleNamespace(publish_then=publish_then))
-            Responder(connections, "replies", Serializers({})).send_response(message, None, 1, None)
+            responder = Responder(connections, "replies", Serializers({}), lambda message: message.reject(requeue=True))
+            responder.send_response(message, None, 1, None)
             self.assertEqual(settled, expected)
             self.assertEqual(ways, [("replies", "caller", False, None)] * len(outcomes))
 
@@ -336,7 +340,7 @@ class RequestTests(AnsweringCase):
         publisher = container.shared.get("amqp", None).publisher
         publish_then = publisher.publish_then
 
-        def refused_once(exchange, routing_key, body, properties, mandatory, done, timeout):
+        def refused_once(exchange, routing_key, body, properties, mandatory, done, timeout, always):
             publisher.publish_then = publish_then
             done(ChannelClosedByBroker(406, LONE_SURROGATE))
 
@@ -365,11 +369,11 @@ class RequestTests(AnsweringCase):
         publisher = container.shared.get("amqp", None).publisher
         publish_then = publisher.publish_then
 
-        def full_once(exchange, routing_key, body, properties, mandatory, done, timeout):
+        def lost_once(exchange, routing_key, body, properties, mandatory, done, timeout, always):
             publisher.publish_then = publish_then
-            done(PublishBufferFull(1, 1))
+            done(ConnectionLost("lost"))
 
-        publisher.publish_then = full_once
+        publisher.publish_then = lost_once
         call = (await self.cluster()).waiting.method()
         await heard.wait()
         answers[0].callback("not published")
@@ -377,6 +381,19 @@ class RequestTests(AnsweringCase):
         answers[1].callback("published")
         self.assertEqual(await call, "published")
         await container.stop()
+        await self.assert_empty("waiting")
+
+    async def test_reply_without_room(self) -> None:
+        """A reply that finds no room among the unconfirmed messages is published nevertheless: the method runs once."""
+        container, heard, answers = await self.waiting_service()
+        call = (await self.cluster()).waiting.method()
+        await heard.wait()
+        room = self.patch(publisher_module, "UNCONFIRMED_MAX", 0)
+        answers[0].callback("answer")
+        self.assertEqual(await call, "answer")
+        self.assertEqual(len(heard.things), 1)
+        await container.stop()
+        room.restore()
         await self.assert_empty("waiting")
 
     async def test_max_workers(self) -> None:

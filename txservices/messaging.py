@@ -22,6 +22,7 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.consume import hand_over
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
 from txservices.amqp.publish import options_of, when_confirmed
+from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import ContainerBeingKilled
 from txservices.extensions import (
@@ -243,6 +244,9 @@ class QueueConsumer(SharedExtension):
         self.opened: list[Subscription] = []
         self.providers: dict[Any, Subscription | None] = {}
 
+    def setup(self) -> None:
+        self.returning = Returning(self.container.clock)
+
     def register_provider(self, provider: Provider) -> None:
         """Have the provider's queue consumed once the container starts. A provider calls this in its ``setup``."""
         self.providers[provider] = None
@@ -270,14 +274,17 @@ class QueueConsumer(SharedExtension):
 
     def ack_message(self, message: Message) -> None:
         """Ack a message. This does nothing if its connection is gone: the broker has the message again."""
+        if self.returning.failures:
+            self.returning.forget(message)
         message.ack()
 
     def requeue_message(self, message: Message) -> None:
-        """Give a message back to its queue; it comes again at once, to any consumer.
+        """Give a message back to its queue; it comes again, to any consumer.
 
-        This does nothing if its connection is gone: the broker has the message again.
+        The first time that is at once. A message that comes back again and again waits longer each time, up to some
+        seconds: see ``amqp.returning``. This does nothing if its connection is gone: the broker has the message again.
         """
-        message.reject(requeue=True)
+        self.returning.give_back(message)
 
     def consume(
         self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int | None = None
@@ -296,6 +303,7 @@ class QueueConsumer(SharedExtension):
     async def close(self) -> None:
         if not self.opened:
             return
+        self.returning.cancel()
         connections = amqp(self.container)
         if self.container.workers_aborted:  # they ack nothing; those that ended do when they are confirmed
             await connections.leaving.answered(connections.drain())
@@ -310,6 +318,8 @@ class QueueConsumer(SharedExtension):
 
     def kill(self) -> None:
         opened, self.opened = self.opened, []
+        if opened:
+            self.returning.cancel()
         for consumer in opened:
             consumer.close()
 
@@ -326,10 +336,10 @@ class Consumer(HeaderDecoder, Entrypoint):
     """Runs the method with the body of each message of a queue, which is declared with its exchange and binding.
 
     The message is acked when the worker is done, also if it raised; with ``requeue_on_error`` it goes back to the
-    queue then and comes again at once. A body that can't be read is rejected (to the queue's dead letters, if it has
-    them) and logged. ``queue_type`` is ``"quorum"`` or ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't
-    given; a queue that has the argument ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in
-    place of ``ACCEPT``.
+    queue then and comes again, the first time at once and later after a pause that grows to seconds. A body that can't
+    be read is rejected (to the queue's dead letters, if it has them) and logged. ``queue_type`` is ``"quorum"`` or
+    ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't given; a queue that has the argument
+    ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in place of ``ACCEPT``.
     """
 
     queue_consumer = QueueConsumer()

@@ -7,6 +7,7 @@ dies, another instance runs the call. The caller's side is ``calls``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -72,8 +73,11 @@ log = Logger()
 class Responder:
     """Writes replies, and settles each request once the broker has its reply."""
 
-    def __init__(self, connections: Connections, exchange: str, serializers: Serializers) -> None:
+    def __init__(
+        self, connections: Connections, exchange: str, serializers: Serializers, give_back: Callable[[Message], None]
+    ) -> None:
         self.connections = connections
+        self.give_back = give_back
         self.exchange = exchange
         self.encode = serializers.encode
         self.names = {kind: name for kind, name in serializers.names.items() if name != "raw"}
@@ -110,9 +114,10 @@ class Responder:
             "correlation_id": request.get("correlation_id"),
         }
         replied = partial(self.replied, message, worker_ctx, properties)
-        # Without a timeout: giving up would run the method again, for a broker that takes no replies now either.
+        # Without a timeout, and where there is no more room as well: to run the method again does not help. The replies
+        # that wait are no more than the prefetch allows, for their requests are not acked before.
         publish_then = self.connections.publisher.publish_then
-        publish_then(self.exchange, reply_to, body, properties, False, replied, None)
+        publish_then(self.exchange, reply_to, body, properties, False, replied, None, True)
         message.answered = True
         return result, exc_info
 
@@ -136,10 +141,10 @@ class Responder:
             properties.update(content_type=content_type, content_encoding=content_encoding)
             refused = partial(self.refused, message, worker_ctx)
             publish_then = self.connections.publisher.publish_then
-            publish_then(self.exchange, message.properties["reply_to"], body, properties, False, refused, None)
+            publish_then(self.exchange, message.properties["reply_to"], body, properties, False, refused, None, True)
         else:
             log.error("no reply to {call}, it goes back: {error}", call=message.routing_key, error=error)
-            message.reject(requeue=True)
+            self.give_back(message)
 
     def refused(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
         """The broker has the error that went in place of a refused reply, or does not take that either."""
@@ -178,7 +183,8 @@ class RpcConsumer(SharedExtension):
             constants.RPC_ROUTING_KEY_TEMPLATE.format(self.container.service_name),
         )
         self.queue = with_queue_type(queue, configuration.QUEUE_TYPE.of(config))
-        self.responder = Responder(amqp(self.container), exchange.name, serializers)
+        give_back = self.queue_consumer.requeue_message
+        self.responder = Responder(amqp(self.container), exchange.name, serializers, give_back)
 
     def start(self) -> Deferred[None] | None:
         if not self.methods:

@@ -4,10 +4,10 @@
 ``topology`` declares them. ``channel`` and ``protocol`` are txamqp's ``AMQChannel`` and ``AMQClient`` with framing and
 delivery replaced by ``wire``; ``outbox`` joins what they send into one write. ``connection`` keeps a broker connected.
 On it, ``publisher`` keeps each message until it is confirmed, and ``subscription`` keeps a queue consumed; ``unacked``
-warns of messages that nobody acks. ``connections`` is the pair of connections that a process has, and ``leaving``
-limits what its stop waits for. ``publish`` and ``consume`` are where nameko has them: for programs, and for services to
-publish and read messages with.
+warns of messages that nobody acks, ``returning`` gives messages back after a pause. ``connections`` is the pair of
+connections that a process has, and ``leaving`` limits what its stop waits for. ``publish`` and ``consume`` are where
+nameko has them: for programs, and for services to publish and read messages with.
 
 A module imports only from those before it: endpoints, entities, outbox <- channel <- protocol <- topology, connection
-<- publisher, subscription <- unacked, leaving <- connections <- publish, consume.
+<- publisher, subscription <- unacked, leaving, returning <- connections <- publish, consume.
 """

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, queue_of
+from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import DecodeError
 from txservices.serialization import Serializers
@@ -86,6 +87,7 @@ class Consumer:
         self.callbacks = list(callbacks)
         self.prefetch_count = prefetch_count
         self.connections = Connections.from_config(config)
+        self.returning = Returning(self.connections.clock)
         self.decode = Serializers(config).decode
         self.opened: list[Subscription] = []
         self.ended: Deferred[None] = Deferred()
@@ -105,25 +107,28 @@ class Consumer:
 
     def on_message(self, body: Any, message: Message) -> None:
         if self.should_stop:
-            self.requeue_message(message)
+            message.reject(requeue=True)
             return
         for callback in self.callbacks:
             callback(body, message)
 
     def ack_message(self, message: Message) -> None:
         """Ack a message. This does nothing if its connection is gone: the broker has the message again."""
+        self.returning.forget(message)
         message.ack()
 
     def requeue_message(self, message: Message) -> None:
-        """Give a message back to its queue; it comes again at once, to any consumer.
+        """Give a message back to its queue; it comes again, to any consumer.
 
-        This does nothing if its connection is gone: the broker has the message again.
+        The first time that is at once. A message that comes back again and again waits longer each time, up to some
+        seconds. This does nothing if its connection is gone: the broker has the message again.
         """
-        message.reject(requeue=True)
+        self.returning.give_back(message)
 
     def stop(self) -> Deferred[None]:
         """Take no more messages, and close. Those that are not acked go back. Fires when it has closed."""
         self.should_stop = True
+        self.returning.cancel()
         return Deferred.fromCoroutine(self.close())
 
     async def close(self) -> None:

@@ -118,8 +118,12 @@ class Publisher:
         mandatory: bool,
         done: Callable[[Exception | None], None],
         timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
+        always: bool = False,
     ) -> None:
-        """``publish`` without a Deferred, for the hot path: ``done`` is called once, with None or the error."""
+        """``publish`` without a Deferred, for the hot path: ``done`` is called once, with None or the error.
+
+        With ``always`` the message is taken where there is no room as well: the caller sees to a bound.
+        """
         message_id = properties.get("message_id")
         if message_id is None:
             message_id = properties["message_id"] = new_id()
@@ -137,7 +141,8 @@ class Publisher:
             done(ConnectionLost("nothing can be published any more: the service has stopped"))
             return
         unconfirmed = self.unconfirmed
-        if len(unconfirmed) >= UNCONFIRMED_MAX or self.unconfirmed_bytes + len(body) > UNCONFIRMED_BYTES_MAX:
+        full = len(unconfirmed) >= UNCONFIRMED_MAX or self.unconfirmed_bytes + len(body) > UNCONFIRMED_BYTES_MAX
+        if full and not always:
             done(PublishBufferFull(len(unconfirmed), self.unconfirmed_bytes))
             return
         self.sequence = key = self.sequence + 1
