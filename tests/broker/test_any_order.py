@@ -53,6 +53,7 @@ class Chance(random.Random):
             "long": lambda: self.choice((0, 0, 0, 1)),
             "longlong": lambda: self.choice((0, 1, 2, 3, 1 << 40)),
             "shortstr": lambda: self.choice(NAMES),
+            "octets": lambda: self.choice(NAMES),
             "table": lambda: {self.choice(ARGUMENTS): self.choice(VALUES) for _ in range(self.randrange(3))},
         }[kind]()
 

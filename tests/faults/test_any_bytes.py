@@ -68,6 +68,8 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "long": st.integers(0, (1 << 32) - 1),
     "longlong": st.one_of(st.integers(0, 5), st.integers(0, (1 << 64) - 1)),
     "shortstr": names,
+    "octets": names,
+    "text": names,
     "longstr": st.binary(max_size=60),
     "table": arguments,
     "timestamp": st.integers(0, (1 << 64) - 1),

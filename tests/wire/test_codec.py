@@ -24,8 +24,9 @@ class MethodTests(SynchronousTestCase):
     def test_every_method_goes_both_ways(self) -> None:
         """Each method of the table, with arguments of its types, is read as it was written."""
         samples = {
-            "bit": True, "octet": 7, "short": 700, "long": 70_000, "longlong": 2**40, "shortstr": "ø",
-            "longstr": b"\xff", "table": {"a": [1, None]}, "timestamp": datetime(2026, 1, 1, tzinfo=timezone.utc),
+            "bit": True, "octet": 7, "short": 700, "long": 70_000, "longlong": 2**40, "shortstr": "ø", "octets": "ø",
+            "text": "ø", "longstr": b"\xff", "table": {"a": [1, None]},
+            "timestamp": datetime(2026, 1, 1, tzinfo=timezone.utc),
         }  # fmt: skip
         for method in METHODS.values():
             arguments = {name: samples[kind] for name, kind in method.fields}

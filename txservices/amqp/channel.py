@@ -32,6 +32,7 @@ from txservices.exceptions import (
 from txservices.wire.codec import encode_ack, encode_method
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
+from txservices.wire.tables import octets
 
 log = Logger()
 
@@ -100,6 +101,7 @@ class Channel(AMQChannel):
     Attributes:
         closing: whether our close has been sent or the channel has ended. Then nothing more is sent on it: RabbitMQ
             ends the whole connection (504) for anything that comes on a channel after its close.
+        rejects: False if a reject is to be an ack, as for a stream: there RabbitMQ closes the connection for one.
         on_closed: called with the error when the channel ends, from either side.
         on_cancelled: called with the consumer tag when the broker cancels a consumer because its queue is gone.
         on_drained: called when every delivery is settled (acked or rejected).
@@ -113,7 +115,7 @@ class Channel(AMQChannel):
         self.on_cancelled: Callable[[str], None] | None = None
         self.on_drained: Callable[[], None] | None = None
         self.on_confirmed: Callable[[Publishing, Exception | None], None] | None = None
-        self.assembler = Assembler(self.method_received)
+        self.assembler = Assembler(self.method_received, skips=True)
         # What was asked and is not answered: the names of possible answers, and the Deferred that waits for one.
         self.replies: deque[tuple[tuple[str, ...], Deferred[TxMessage]]] = deque()
         self.reactions: dict[str, Callable[[Content], None]] = {
@@ -126,6 +128,7 @@ class Channel(AMQChannel):
         if id == 0:
             self.reactions = dict.fromkeys(UNASKED_ON_CONNECTION, self.to_delegate)
         self.consumers: dict[str, Callable[[Message], None]] = {}
+        self.rejects = True
         # Deliveries. All tags up to settled_to are settled, and so are those in settled_above.
         self.unsettled = 0
         self.settled_to = 0
@@ -162,7 +165,12 @@ class Channel(AMQChannel):
         if react is not None:
             react(content)
         elif self.replies and name in self.replies[0][0]:
-            self.replies.popleft()[1].callback(self.as_message(content))
+            reply = self.replies.popleft()[1]
+            if content.error is None:
+                reply.callback(self.as_message(content))
+            else:  # a basic.get-ok
+                self.basic_reject(delivery_tag=content.args["delivery_tag"])
+                reply.errback(content.error)
         else:
             raise FrameError(ReplyCode.COMMAND_INVALID, f"{name} on channel {self.id} answers nothing that was asked")
 
@@ -205,31 +213,38 @@ class Channel(AMQChannel):
         if receive is None:
             return  # the consumer was cancelled: the message goes back to its queue when the channel closes
         self.unsettled += 1
+        exchange, routing_key = args["exchange"], args["routing_key"]
         try:
+            if not (routing_key.isascii() and exchange.isascii()):
+                check_text(exchange, routing_key)
             message = Message(
                 content.body,
                 content.properties,
-                args["exchange"],
-                args["routing_key"],
+                exchange,
+                routing_key,
                 args["redelivered"],
                 args["delivery_tag"],
                 args["consumer_tag"],
                 self.settle,
             )
-        except FrameError as error:  # RabbitMQ passes headers on without reading them
-            log.error(
-                "{queue}: properties that can't be read, rejected: {error}",
-                queue=args["routing_key"],
-                error=error,
-            )
-            message = Message(b"", {}, "", "", False, args["delivery_tag"], "", self.settle)
-            message.reject()
+        except FrameError as error:
+            self.unreadable(args, error)
             return
         try:
             receive(message)
         except Exception:
             log.failure("{delivery} was not taken, rejected", delivery=message)
             message.reject()
+
+    def unreadable(self, args: dict[str, Any], error: FrameError) -> None:
+        """Reject a message that can't be read, and tell why: it costs itself alone."""
+        log.error(
+            "a message to {exchange!r} as {routing_key!r} can't be read, rejected: {error}",
+            exchange=args["exchange"],
+            routing_key=args["routing_key"],
+            error=error,
+        )
+        Message(b"", {}, "", "", False, args["delivery_tag"], "", self.settle).reject()
 
     def settle(self, message: Message, ack: bool, requeue: bool) -> None:
         """Ack or reject a delivery: its message calls this, once. The acks of one reactor turn go out together."""
@@ -241,7 +256,7 @@ class Channel(AMQChannel):
         self.unsettled -= 1
         tag = message.delivery_tag
         self.settled_above.add(tag)
-        if ack:
+        if ack or not self.rejects:
             if not self.acks:
                 self.client.flush_soon(self)
             self.acks.append(tag)
@@ -317,6 +332,15 @@ class Channel(AMQChannel):
             publishing.returned = UndeliverableMessage(
                 args["exchange"], args["routing_key"], args["reply_code"], args["reply_text"]
             )
+
+
+def check_text(*names: str) -> None:
+    """``FrameError`` for a name that is not UTF-8: AMQP allows any bytes, and a service's author expects a text."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise FrameError(ReplyCode.SYNTAX_ERROR, f"{octets(name)!r} is not UTF-8") from None
 
 
 def closed_here() -> AmqpError:

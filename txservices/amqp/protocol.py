@@ -39,6 +39,7 @@ from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, fram
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
 from txservices.wire.login import encode_login
 from txservices.wire.spec import (
+    FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_MIN_SIZE,
@@ -176,7 +177,7 @@ class Protocol(AMQClient):
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.blocked: str | None = None
-        self.reader = FrameReader(self.frame_received)
+        self.reader = FrameReader(self.frame_received, oversized=self.frame_oversized)
         self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())
         self.error: AmqpError | None = None
         self.tuned = False
@@ -228,6 +229,14 @@ class Protocol(AMQClient):
                 return
             raise FrameError(ReplyCode.CHANNEL_ERROR, f"a frame for channel {number}, which is not open")
         channel.assembler.frame(kind, payload)
+
+    def frame_oversized(self, kind: int, number: int, beginning: bytes, error: FrameError) -> None:
+        """Have the message skipped whose header is over ``frame_max``."""
+        # RabbitMQ sends such headers: those of a dead letter have grown by x-death since they were published.
+        channel = self.channels.get(number)
+        if kind != FRAME_HEADER or channel is None:
+            raise error
+        channel.assembler.large_header(beginning, error)
 
     def write(self, data: bytes) -> None:
         """Send frames soon, together with others: see ``outbox``."""

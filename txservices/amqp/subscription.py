@@ -18,6 +18,7 @@ from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.topology import declare_on, queue_exists
+from txservices.constants import QUEUE_TYPE_ARGUMENT
 from txservices.exceptions import (
     AmqpError,
     BrokerRefused,
@@ -27,6 +28,7 @@ from txservices.exceptions import (
 )
 from txservices.utils.ids import new_id
 from txservices.utils.waiting import Waiters
+from txservices.wire.spec import ReplyCode
 
 log = Logger()
 
@@ -68,6 +70,8 @@ class Subscription:
         self.on_missing: Callable[[], None] | None = None
         self.tag = f"txservices-{new_id()}"
         self.channel: Channel | None = None
+        # RabbitMQ closes the connection (540) for a reject of a stream's message.
+        self.rejects = queue.arguments.get(QUEUE_TYPE_ARGUMENT) != "stream"
         self.consuming = True  # until cancel() or close()
         self.attaching: Deferred[None] | None = None
         self.retry: Any = None
@@ -99,6 +103,7 @@ class Subscription:
             protocol.close_channel(channel).addErrback(gone)
             return
         self.channel = channel
+        channel.rejects = self.rejects
         channel.on_closed = self.channel_closed
         channel.on_cancelled = self.cancel_received
         await self.consume(channel)
@@ -159,6 +164,8 @@ class Subscription:
     def channel_closed(self, error: AmqpError) -> None:
         self.channel = None
         self.draining.fire(None)
+        if error.code == ReplyCode.NOT_IMPLEMENTED and "stream" in error.text and f"'{self.queue_name}'" in error.text:
+            self.rejects = False  # a queue that somebody else has declared as a stream
         # if the broker closes the channel for what attach() asked of it, attached() is called first and deals with it
         if (
             self.consuming

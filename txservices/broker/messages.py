@@ -18,7 +18,7 @@ from txservices.exceptions import AmqpError
 from txservices.wire.codec import decode_properties, encode_properties
 from txservices.wire.frames import FRAME_MAX, HEADER
 from txservices.wire.spec import FRAME_OVERHEAD, PROPERTIES, ReplyCode
-from txservices.wire.tables import encode_shortstr
+from txservices.wire.tables import encode_shortstr, octets
 
 SHORT = Struct(">H")
 LONG = Struct(">I")
@@ -141,7 +141,7 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
         "queue": queue,
         "time": datetime.fromtimestamp(now, timezone.utc),
         "exchange": message.exchange,
-        "routing-keys": [message.routing_key],
+        "routing-keys": [field_of(message.routing_key)],
     }
     if "expiration" in properties:
         death["original-expiration"] = properties.pop("expiration")
@@ -154,7 +154,13 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
     if len(header) > HEADER_MAX:
         raise ValueError(f"with x-death its properties are {len(header)} bytes, over the {HEADER_MAX} of a frame")
     key = message.routing_key if key is None else key
-    return Message(exchange, key, encode_shortstr(exchange) + encode_shortstr(key), header, message.body)
+    return Message(exchange, key, encode_shortstr(exchange) + encode_shortstr(octets(key)), header, message.body)
+
+
+def field_of(name: str) -> str | bytes:
+    """A name as a field of a table: bytes if it is not UTF-8, as the codec reads one."""
+    data = octets(name)
+    return name if data.decode(errors="ignore") == name else data
 
 
 def read_deaths(headers: dict[str, Any]) -> Sequence[dict[str, Any]]:

@@ -26,9 +26,11 @@ from txservices.wire.tables import (
     fixed,
     guarded,
     read_longstr,
+    read_octets,
     read_shortstr,
     read_table,
     read_timestamp,
+    read_words,
 )
 
 METHOD_ID = Struct(">HH")
@@ -41,6 +43,8 @@ ARGUMENT_READERS: dict[str, Reader] = {
     "long": fixed("I"),
     "longlong": fixed("Q"),
     "shortstr": read_shortstr,
+    "octets": read_octets,
+    "text": read_words,
     "longstr": read_longstr,
     "table": read_table,
     "timestamp": read_timestamp,
@@ -51,13 +55,15 @@ ARGUMENT_WRITERS: dict[str, Callable[[Any], bytes]] = {
     "long": LONG.pack,
     "longlong": LONGLONG.pack,
     "shortstr": encode_shortstr,
+    "octets": encode_shortstr,
+    "text": encode_shortstr,
     "longstr": encode_longstr,
     "table": encode_table,
     "timestamp": encode_timestamp,
 }
 ZEROS: dict[str, Any] = {
-    "octet": 0, "short": 0, "long": 0, "longlong": 0, "shortstr": b"", "longstr": b"", "table": None, "timestamp": 0,
-    "bit": False,
+    "octet": 0, "short": 0, "long": 0, "longlong": 0, "shortstr": b"", "octets": b"", "text": b"", "longstr": b"",
+    "table": None, "timestamp": 0, "bit": False,
 }  # fmt: skip
 
 

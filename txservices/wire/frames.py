@@ -36,18 +36,38 @@ FRAME = Struct(">BHI")  # type, channel, size of the payload
 HEADER = Struct(">HHQ")  # class, weight, size of the body; flags and values follow
 KINDS = frozenset((FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT))
 END = b"\xce"
+BEGINNING = HEADER.size + 2  # bytes of a header up to its properties
 
 HEARTBEAT_FRAME = FRAME.pack(FRAME_HEARTBEAT, 0, 0) + END
 
 
+# Called with type, channel, beginning of the payload, and the error of a frame over frame_max; it may raise the error.
+Oversized = Callable[[int, int, bytes, FrameError], None]
+
+
+def too_large(kind: int, channel: int, beginning: bytes, error: FrameError) -> None:
+    raise error
+
+
 class FrameReader:
-    """Cuts a stream of bytes into frames. After a ``FrameError`` it must not be fed again."""
+    """Cuts a stream of bytes into frames. After a ``FrameError`` it must not be fed again.
 
-    __slots__ = ("chunks", "frame_max", "missing", "receive", "rest")
+    ``oversized`` is called with the beginning of a frame over ``frame_max``. If it does not raise the error, the
+    rest of the frame is dropped as it comes.
+    """
 
-    def __init__(self, receive: Callable[[int, int, bytes], None], frame_max: int = FRAME_MAX) -> None:
+    __slots__ = ("chunks", "dropping", "frame_max", "missing", "oversized", "receive", "rest")
+
+    def __init__(
+        self,
+        receive: Callable[[int, int, bytes], None],
+        frame_max: int = FRAME_MAX,
+        oversized: Oversized = too_large,
+    ) -> None:
         self.receive = receive
         self.frame_max = frame_max
+        self.oversized = oversized
+        self.dropping = 0  # bytes still to come of a frame that is too large, with its end
         self.rest = b""  # the beginning of a frame whose header is not complete
         self.chunks: list[bytes] = []  # the beginning of a frame whose size is known
         self.missing = 0  # bytes still to come before `chunks` are worth joining
@@ -69,15 +89,24 @@ class FrameReader:
         receive = self.receive
         position = 0
         length = len(data)
+        if self.dropping:
+            position = self.drop(data, 0)
         while length - position >= 7:
             kind, channel, size = unpack(data, position)
             if kind not in KINDS:
                 raise FrameError(ReplyCode.FRAME_ERROR, f"no frame is of type {kind}")
             if size > self.frame_max - FRAME_OVERHEAD:
-                raise FrameError(
+                error = FrameError(
                     ReplyCode.FRAME_ERROR,
                     f"a frame of {size} bytes is over the {self.frame_max} agreed on",
                 )
+                beginning = data[position + 7 : position + 7 + BEGINNING]
+                if len(beginning) < BEGINNING and self.oversized is not too_large:
+                    break
+                self.oversized(kind, channel, beginning, error)
+                self.dropping = size + 1
+                position = self.drop(data, position + 7)
+                continue
             end = position + 7 + size
             if end >= length:
                 self.missing = end + 1 - length
@@ -89,6 +118,14 @@ class FrameReader:
             position = end + 1
         if position < length:
             self.rest = data[position:]
+
+    def drop(self, data: bytes, position: int) -> int:
+        """Drop what is there of a frame that is too large. Gives where the next frame begins, if it does."""
+        end = min(position + self.dropping, len(data))
+        self.dropping -= end - position
+        if not self.dropping and data[end - 1] != FRAME_END:
+            raise FrameError(ReplyCode.FRAME_ERROR, f"a frame ends in {data[end - 1]:#04x} and not in 0xce")
+        return end
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -127,20 +164,24 @@ def content_frames(channel: int, method: bytes, properties: bytes, body: bytes, 
 class Content:
     """A method that came in whole: with its header and body, if it is one that has them.
 
-    ``header`` is the header's flags and values as they came; ``properties`` reads them when asked.
+    ``header`` is the header's flags and values as they came; ``properties`` reads them when asked. ``error`` says why a
+    message was too large to be taken; then header and body are empty.
     """
 
-    __slots__ = ("args", "body", "header", "method")
+    __slots__ = ("args", "body", "error", "header", "method")
 
     def __init__(self, method: Method, args: dict[str, Any], header: bytes = b"", body: bytes = b"") -> None:
         self.method = method
         self.args = args
         self.header = header
         self.body = body
+        self.error: FrameError | None = None
 
     @property
     def properties(self) -> dict[str, Any]:
         """The message's properties; raises ``FrameError`` where its bytes can't be read."""
+        if self.error is not None:
+            raise self.error
         return decode_properties(self.header)
 
 
@@ -149,14 +190,16 @@ class Assembler:
 
     ``frame(kind, payload)`` takes the channel's next frame. It is the step that is due itself, which saves a call for
     each frame. ``receive`` is called with each ``Content`` that is complete. A frame out of turn is a ``FrameError``
-    (505).
+    (505). So is a body over ``body_max`` (406), unless ``skips`` is true: then it is dropped as it comes, and the
+    ``Content`` has the error.
     """
 
-    __slots__ = ("body_max", "content", "frame", "missing", "parts", "receive")
+    __slots__ = ("body_max", "content", "frame", "missing", "parts", "receive", "skips")
 
-    def __init__(self, receive: Callable[[Content], None], body_max: int = BODY_MAX) -> None:
+    def __init__(self, receive: Callable[[Content], None], body_max: int = BODY_MAX, skips: bool = False) -> None:
         self.receive = receive
         self.body_max = body_max
+        self.skips = skips
         self.frame: Callable[[int, bytes], None] = self.receive_method
         self.parts: list[bytes | bytearray] = []
         self.missing = 0  # bytes of the body still to come
@@ -181,15 +224,34 @@ class Assembler:
         if class_id != self.content.method.class_id or weight != 0:
             raise FrameError(ReplyCode.UNEXPECTED_FRAME, f"a header of class {class_id}, weight {weight}")
         if size > self.body_max:
-            raise FrameError(
+            self.content.error = FrameError(
                 ReplyCode.PRECONDITION_FAILED,
                 f"a body of {size} bytes is over the {self.body_max} taken here",
             )
-        self.content.header = payload[HEADER.size :]
+            if not self.skips:
+                raise self.content.error
         self.missing = size
-        if size:
+        if self.content.error is None:
+            self.content.header = payload[HEADER.size :]
             self.frame = self.receive_body
         else:
+            self.frame = self.skip_body
+        if not size:
+            self.finish()
+
+    def large_header(self, beginning: bytes, error: FrameError) -> None:
+        """Take the beginning of a header that is too large to be taken whole: its message is skipped."""
+        if self.frame == self.receive_header:
+            self.content.error = error
+        self.frame(FRAME_HEADER, beginning)
+
+    def skip_body(self, kind: int, payload: bytes) -> None:
+        if kind != FRAME_BODY:
+            raise FrameError(ReplyCode.UNEXPECTED_FRAME, f"a frame of type {kind} where a body was due")
+        self.missing -= len(payload)
+        if self.missing < 0:
+            raise FrameError(ReplyCode.FRAME_ERROR, f"{-self.missing} bytes more of body than the header said")
+        if self.missing == 0:
             self.finish()
 
     def receive_body(self, kind: int, payload: bytes) -> None:

@@ -68,6 +68,8 @@ class Method:
         return self.class_id << 16 | self.method_id
 
 
+# A name that another client may have chosen is "octets": AMQP does not say that it is UTF-8. "text" is for people; a
+# broker may have cut it in the middle of a character.
 # class and number | method and number | arguments as name:type | "+" if content follows | "> who answers"
 TABLE = """
 connection 10
@@ -79,9 +81,9 @@ connection 10
   tune-ok 31        channel_max:short frame_max:long heartbeat:short
   open 40           virtual_host:shortstr reserved_1:shortstr reserved_2:bit > open-ok
   open-ok 41        reserved_1:shortstr
-  close 50          reply_code:short reply_text:shortstr class_id:short method_id:short > close-ok
+  close 50          reply_code:short reply_text:text class_id:short method_id:short > close-ok
   close-ok 51
-  blocked 60        reason:shortstr
+  blocked 60        reason:text
   unblocked 61
   update-secret 70  new_secret:longstr reason:shortstr > update-secret-ok
   update-secret-ok 71
@@ -90,27 +92,27 @@ channel 20
   open-ok 11        reserved_1:longstr
   flow 20           active:bit > flow-ok
   flow-ok 21        active:bit
-  close 40          reply_code:short reply_text:shortstr class_id:short method_id:short > close-ok
+  close 40          reply_code:short reply_text:text class_id:short method_id:short > close-ok
   close-ok 41
 exchange 40
   declare 10        reserved_1:short exchange:shortstr type:shortstr passive:bit durable:bit auto_delete:bit internal:bit nowait:bit arguments:table > declare-ok
   declare-ok 11
   delete 20         reserved_1:short exchange:shortstr if_unused:bit nowait:bit > delete-ok
   delete-ok 21
-  bind 30           reserved_1:short destination:shortstr source:shortstr routing_key:shortstr nowait:bit arguments:table > bind-ok
+  bind 30           reserved_1:short destination:shortstr source:shortstr routing_key:octets nowait:bit arguments:table > bind-ok
   bind-ok 31
-  unbind 40         reserved_1:short destination:shortstr source:shortstr routing_key:shortstr nowait:bit arguments:table > unbind-ok
+  unbind 40         reserved_1:short destination:shortstr source:shortstr routing_key:octets nowait:bit arguments:table > unbind-ok
   unbind-ok 51
 queue 50
   declare 10        reserved_1:short queue:shortstr passive:bit durable:bit exclusive:bit auto_delete:bit nowait:bit arguments:table > declare-ok
   declare-ok 11     queue:shortstr message_count:long consumer_count:long
-  bind 20           reserved_1:short queue:shortstr exchange:shortstr routing_key:shortstr nowait:bit arguments:table > bind-ok
+  bind 20           reserved_1:short queue:shortstr exchange:shortstr routing_key:octets nowait:bit arguments:table > bind-ok
   bind-ok 21
   purge 30          reserved_1:short queue:shortstr nowait:bit > purge-ok
   purge-ok 31       message_count:long
   delete 40         reserved_1:short queue:shortstr if_unused:bit if_empty:bit nowait:bit > delete-ok
   delete-ok 41      message_count:long
-  unbind 50         reserved_1:short queue:shortstr exchange:shortstr routing_key:shortstr arguments:table > unbind-ok
+  unbind 50         reserved_1:short queue:shortstr exchange:shortstr routing_key:octets arguments:table > unbind-ok
   unbind-ok 51
 basic 60
   qos 10            prefetch_size:long prefetch_count:short global:bit > qos-ok
@@ -119,11 +121,11 @@ basic 60
   consume-ok 21     consumer_tag:shortstr
   cancel 30         consumer_tag:shortstr nowait:bit > cancel-ok
   cancel-ok 31      consumer_tag:shortstr
-  publish 40        reserved_1:short exchange:shortstr routing_key:shortstr mandatory:bit immediate:bit +
-  return 50         reply_code:short reply_text:shortstr exchange:shortstr routing_key:shortstr +
-  deliver 60        consumer_tag:shortstr delivery_tag:longlong redelivered:bit exchange:shortstr routing_key:shortstr +
+  publish 40        reserved_1:short exchange:shortstr routing_key:octets mandatory:bit immediate:bit +
+  return 50         reply_code:short reply_text:text exchange:octets routing_key:octets +
+  deliver 60        consumer_tag:shortstr delivery_tag:longlong redelivered:bit exchange:octets routing_key:octets +
   get 70            reserved_1:short queue:shortstr no_ack:bit > get-ok get-empty
-  get-ok 71         delivery_tag:longlong redelivered:bit exchange:shortstr routing_key:shortstr message_count:long +
+  get-ok 71         delivery_tag:longlong redelivered:bit exchange:octets routing_key:octets message_count:long +
   get-empty 72      reserved_1:shortstr
   ack 80            delivery_tag:longlong multiple:bit
   reject 90         delivery_tag:longlong requeue:bit
@@ -203,7 +205,9 @@ def txamqp_spec() -> txspec.Spec:
         short = method.name.partition(".")[2]
         entry = txspec.Method(klass, short, method.method_id, method.content, [], bool(method.responses), "", [])
         for index, (field, kind) in enumerate(method.fields):
-            entry.fields.add(txspec.Field(field, index, kind, []))
+            # txamqp looks up a default by the type, and knows only AMQP's
+            known = "shortstr" if kind in ("octets", "text") else kind
+            entry.fields.add(txspec.Field(field, index, known, []))
         klass.methods.add(entry)
     for method in METHODS.values():
         entry = spec.parse_method(method.name)

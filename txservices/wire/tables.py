@@ -57,6 +57,27 @@ def read_shortstr(buffer: bytes, offset: int, depth: int = 0) -> tuple[str, int]
     return data.decode(), end
 
 
+def read_octets(buffer: bytes, offset: int, depth: int = 0) -> tuple[str, int]:
+    """A name that may not be UTF-8: a byte that is not becomes a lone surrogate, as in ``os.fsdecode``."""
+    start = offset + 1
+    end = start + buffer[offset]
+    data = buffer[start:end]
+    if len(data) != end - start:
+        raise IndexError
+    return data.decode(errors="surrogateescape"), end
+
+
+def read_words(buffer: bytes, offset: int, depth: int = 0) -> tuple[str, int]:
+    """A text for people: a byte that is not UTF-8 is shown as ``\\xff``."""
+    text, end = read_octets(buffer, offset)
+    return octets(text).decode(errors="backslashreplace"), end
+
+
+def octets(name: str) -> bytes:
+    """The bytes that ``read_octets`` has read."""
+    return name.encode(errors="surrogateescape")
+
+
 def encode_longstr(value: str | bytes) -> bytes:
     """Any number of bytes behind four bytes of length."""
     data = value if isinstance(value, bytes) else value.encode()
