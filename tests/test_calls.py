@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar, copy_context
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import TestCase
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import Heard, ServicesCase, client_of
+from txservices.amqp.publish import Sending
+from txservices.calls import Client
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
+    ConnectionLost,
     DecodeError,
     EncodeError,
+    PublishBufferFull,
+    PublishTimeout,
     RemoteError,
     ReplyQueueExpiredWithPendingReplies,
     RpcConnectionError,
     RpcTimeout,
+    UndeliverableMessage,
     UnknownService,
 )
 from txservices.rpc import RpcProxy, rpc
 
 
-class CallTests(ServicesCase):
+class CallTests(AnsweringCase):
     """What a proxy gives, before and after there is an answer."""
 
     async def test_call_async(self) -> None:
@@ -44,6 +56,53 @@ class CallTests(ServicesCase):
         dropped = cluster.nobody.method.call_async()
         with self.assertRaises(UnknownService):
             await dropped.waiting.wait()
+
+    async def test_failure_that_nobody_asked_for(self) -> None:
+        """The error of a ``call_async`` is logged if nobody asks for it, in its caller's context; and only then."""
+        await self.start(Service)
+        cluster = await self.cluster()
+        caller: ContextVar[str] = ContextVar("caller", default="nobody")
+        lines = Heard()
+
+        def observe(event: Any) -> None:
+            if event["log_level"] is LogLevel.error:
+                lines((caller.get(), event["log_format"].format(**event)))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+        def in_context(method: Any) -> Any:
+            caller.set("me")
+            return method.call_async(1)
+
+        async def drop(method: Any, ask: bool) -> None:
+            """Make a call, and forget its reply when it has come."""
+            reply = copy_context().run(in_context, method)
+            answer = reply.result() if ask else reply.waiting.wait()
+            await answer.addErrback(lambda failure: failure.trap(UnknownService))
+
+        await drop(cluster.service.plain, ask=False)
+        await drop(cluster.nobody.method, ask=True)
+        await drop(cluster.nobody.other, ask=False)
+        ((told, line),) = await lines.wait()
+        self.assertEqual(told, "me")
+        self.assertTrue(line.startswith("<proxy method: nobody.other> failed, and nobody asked: "), line)
+
+    async def test_forked(self) -> None:
+        """After a fork a reply that has come can be asked for; one that has not is its parent's."""
+        _, heard, answers = await self.waiting_service()
+        cluster = await self.cluster()
+        first, second = cluster.waiting.method.call_async(), cluster.waiting.method.call_async()
+        await heard.wait(2)
+        answers[0].callback(1)
+        self.assertEqual(await first.result(), 1)
+        with mock.patch("os.getpid", lambda: 0):
+            self.assertEqual(self.successResultOf(first.result()), 1)
+            with self.assertRaises(RpcConnectionError) as raised:
+                second.result()
+        self.assertIn("waiting.method", str(raised.exception))
+        answers[1].callback(2)
+        self.assertEqual(await second.result(), 2)
 
     async def test_unserializable_arguments(self) -> None:
         """Arguments that can't be written raise before anything is sent, and the proxy goes on."""
@@ -70,6 +129,8 @@ class CallTests(ServicesCase):
         self.assertEqual(repr(cluster["a-b"].method), "<proxy method: a-b.method>")
         self.assertEqual(repr(cluster.a), "<proxy service: a>")
         self.assertFalse(hasattr(cluster.a, "__wrapped__"))
+        self.assertFalse(hasattr(cluster, "__wrapped__"))
+        self.assertIs(cluster.a.method, cluster.a.method)  # made once
 
     async def test_blocking_worker(self) -> None:
         """In a blocking service, calls, replies and dispatches wait in the thread and give values."""
@@ -247,3 +308,80 @@ class EndTests(AnsweringCase):
                 await call
         for answer in answers:
             answer.callback(None)
+
+
+class ClientTests(TestCase):
+    """A client by itself: what its calls end in when their requests, their reply queue or the broker are gone."""
+
+    def setUp(self) -> None:
+        self.aborted: list[Any] = []
+        self.sent: list[tuple[Any, ...]] = []
+        connections: Any = SimpleNamespace(
+            publisher=SimpleNamespace(publish_then=lambda *args: self.sent.append(args)),
+            leaving=SimpleNamespace(on_aborted=self.aborted),
+        )
+        self.client = Client(connections, "me", {}, Clock())
+        self.owner: Any = SimpleNamespace(context_data={}, unconfirmed=None)
+
+    def call(self) -> Deferred[Any]:
+        return self.client.call(self.owner, "service", "method", (), {}, Sending(timeout=3))
+
+    def test_requests_that_did_not_get_out(self) -> None:
+        """A request that the broker does not take is an error that speaks of the call, with its cause behind it."""
+        full, lost = PublishBufferFull(1, 1), ConnectionLost("cut")
+        unroutable, late = UndeliverableMessage("x", "k", 312, "NO_ROUTE"), PublishTimeout("x", "k")
+        table: list[tuple[Exception, type[Exception], tuple[Any, ...]]] = [
+            (unroutable, UnknownService, ("service",)),
+            (late, RpcTimeout, (3,)),
+            (lost, RpcConnectionError, (str(lost),)),
+        ]
+        for error, expected, arguments in table:
+            call = self.call()
+            self.sent[-1][5](error)
+            told = self.failureResultOf(call, expected).value
+            self.assertEqual((told.args, told.__cause__), (arguments, error))
+            self.assertEqual(self.owner.unconfirmed.count, 0)
+        call = self.call()
+        self.sent[-1][5](full)
+        self.assertIs(self.failureResultOf(call).value, full)
+
+    def test_reply_queue_lost(self) -> None:
+        """Calls fail when there is another reply queue in place of the lost one, and not before; later ones do not."""
+        subscription: Any = SimpleNamespace(on_ready=[], ready=Deferred())
+        opened: list[Any] = []
+
+        def consume(*args: Any) -> Any:
+            opened.append(args)
+            return subscription
+
+        self.client.listen(consume)
+        (ready,) = subscription.on_ready
+        first_queue = opened[0][0]
+        self.assertEqual(first_queue.name, f"rpc.reply-me-{self.client.reply_to}")
+        call = self.call()
+        ready()
+        self.assertNoResult(call)
+        subscription.on_missing()
+        self.assertNotEqual(subscription.queue.name, first_queue.name)
+        self.assertEqual(subscription.queue.name, f"rpc.reply-me-{self.client.reply_to}")
+        self.assertNoResult(call)
+        ready()
+        self.failureResultOf(call, ReplyQueueExpiredWithPendingReplies)
+        later = self.call()
+        ready()
+        self.assertNoResult(later)
+
+    def test_no_broker(self) -> None:
+        """Calls fail when a stop waits for the broker no longer."""
+        call = self.call()
+        for abort in self.aborted:
+            abort()
+        self.assertIn("no broker", str(self.failureResultOf(call, RpcConnectionError).value))
+
+    def test_stopped(self) -> None:
+        """A client that was stopped, also twice, leaves nothing behind with the connections."""
+        call = self.call()
+        self.client.stop()
+        self.client.stop()
+        self.assertIn("stopped", str(self.failureResultOf(call, RpcConnectionError).value))
+        self.assertEqual(self.aborted, [])
