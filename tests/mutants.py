@@ -42,9 +42,11 @@ MODULES = {
     "rpc": "test_rpc test_rpc_wire conformance.test_rpc conformance.test_replies conformance.test_poison",
     "calls": "test_calls test_rpc test_rpc_wire conformance.test_rpc conformance.test_replies",
     "workers": "test_workers test_threads test_containers test_rpc conformance.test_workers",
-    "containers": "test_containers test_extensions test_runners conformance.test_containers",
+    "containers": "test_containers test_shared_services test_threads test_extensions test_runners"
+    " conformance.test_containers",
     "events": "test_events conformance.test_events",
-    "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_leaving amqp.test_connection",
+    "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
+    " amqp.test_connection",
     "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving",
     "broker.queues": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
 }

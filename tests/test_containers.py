@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.noting import ALL, Case, NotingContainer, Service
 from txservices.containers import (
     ServiceContainer,
+    SharedServices,
     get_container_cls,
     get_service_name,
 )
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
+from txservices.extensions import DependencyProvider
 from txservices.utils.life import State
 
 
@@ -270,6 +273,36 @@ class Managed(Case):
         self.successResultOf(working)
         self.successResultOf(self.container.wait())
 
+    def test_done(self) -> None:
+        """Work that is done is forgotten."""
+        self.successResultOf(self.container.start())
+        self.successResultOf(self.container.spawn_managed(lambda: None))
+        self.assertEqual(self.container.managed, set())
+
+    def test_error_at_the_end(self) -> None:
+        """Work that fails while it is cancelled is logged, and why the container died."""
+
+        async def work() -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                raise ValueError("why") from None
+
+        self.successResultOf(self.container.start())
+        self.container.spawn_managed(work)
+        self.successResultOf(self.container.stop())
+        self.failureResultOf(self.container.wait(), ValueError)
+        self.flushLoggedErrors(ValueError)
+
+    def test_cancelled_by_somebody_else(self) -> None:
+        """Work that is cancelled while the container runs has failed."""
+        self.successResultOf(self.container.start())
+        work: Deferred[None] = Deferred()
+        self.container.spawn_managed(lambda: work)
+        waiting = self.container.wait()
+        work.cancel()
+        self.failureResultOf(waiting, CancelledError)
+
 
 class Names(Case):
     """What nameko's extensions find on a container."""
@@ -294,6 +327,31 @@ class Names(Case):
 
         container = Wrapped(Service, {})
         self.assertEqual(set(map(id, seen)), {id(container)})
+
+    def test_workers(self) -> None:
+        """``spawn_worker`` gives the worker, which knows its container; its end is told, and an abort is seen."""
+        container, ended = self.container, []
+        container.on_worker_ended.append(lambda worker, result, exc_info: ended.append((worker, result)))
+        self.successResultOf(container.start())
+        worker = container.spawn_worker(container.entrypoints[0], (lambda: 7,), {})
+        self.assertIs(worker.container, container)
+        self.assertEqual(ended, [(worker, 7)])
+        self.assertFalse(container.workers_aborted)
+        self.successResultOf(container.kill())
+        self.assertTrue(container.workers_aborted)
+
+    def test_replaced_dependencies(self) -> None:
+        """Dependencies that were replaced before the start are the ones that workers get."""
+        seen: list[Any] = []
+
+        class Other(DependencyProvider):
+            def worker_setup(self, worker_ctx: Any) -> None:
+                seen.append(worker_ctx)
+
+        self.container.dependencies[:] = [Other().bind(self.container, "dependency")]
+        self.successResultOf(self.container.start())
+        self.spawn(lambda: None)
+        self.assertEqual(len(seen), 1)
 
     def test_spawn_managed_thread(self) -> None:
         """nameko's name for background work: what is given is ``async`` or gives a Deferred, in no thread."""
@@ -321,6 +379,21 @@ class Configured(TestCase):
         self.assertEqual(get_service_name(Service), "service")
         for cls, text in ((Nameless, "must define a `name` attribute (tests."), (Numbered, "must be a string (tests.")):
             self.assertIn(text, str(self.assertRaises(ConfigurationError, get_service_name, cls)))
+
+    def test_wrong_configuration(self) -> None:
+        """A mistake in the configuration is refused at once; a key nobody knows is a warning, once for a process."""
+        self.assertRaises(ConfigurationError, ServiceContainer, Service, {"max_workers": "many"})
+        lines: list[str] = []
+
+        def observe(event: Any) -> None:
+            lines.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        ServiceContainer(Service, {"MAX_WORKER": 5}, SharedServices())
+        self.assertEqual(lines, [])
+        ServiceContainer(Service, {"MAX_WORKER": 5})
+        self.assertIn("MAX_WORKER", "".join(lines))
 
     def test_max_workers(self) -> None:
         """Ten, unless something else than nothing is configured."""

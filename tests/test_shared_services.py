@@ -71,6 +71,31 @@ class SharedThings(TestCase):
         self.successResultOf(second)
         self.assertEqual((stops, cancelled), (["a"], []))
 
+    def test_stopped_again(self) -> None:
+        """What is made after a stop is stopped by the next one."""
+        shared = SharedServices()
+        stops: list[Any] = []
+        shared.get("a", lambda: self.Thing(stops))
+        for _ in range(2):
+            shared.startService()
+            self.successResultOf(shared.stopService())
+        self.assertEqual(stops, ["a", "a"])
+
+    def test_told_before(self) -> None:
+        """Whoever asked is told before anything stops, and not any more once the stop is under way."""
+        shared = SharedServices()
+        told: list[Any] = []
+        waiting: Deferred[None] = Deferred()
+        shared.on_stopping.append(lambda: told.append("stopping"))
+        shared.get("a", lambda: self.Thing(told, waiting))
+        shared.startService()
+        shared.stopping()
+        stopping = shared.stopService()
+        shared.stopping()
+        waiting.callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(told, ["stopping", "a"])
+
     def test_killed_while_it_stops(self) -> None:
         """A kill does not interrupt what is shared while it stops, and does not stop it again."""
         steps: list[Any] = []
@@ -84,6 +109,22 @@ class SharedThings(TestCase):
         waiting.callback(None)
         self.successResultOf(stopping)
         self.successResultOf(killing)
+        self.assertEqual(steps, ["stopping", "a"])
+
+    def test_container_waits_for_it(self) -> None:
+        """A container has stopped when its own shared services have; it tells others' nothing."""
+        steps: list[Any] = []
+        waiting: Deferred[None] = Deferred()
+        for given in (None, SharedServices()):
+            container = NotingContainer(Service, {}, given, Clock())
+            container.shared.get("a", lambda: self.Thing(steps, waiting))
+            container.shared.on_stopping.append(lambda: steps.append("stopping"))
+            self.successResultOf(container.start())
+            stopping = container.stop()
+            if given is None:
+                self.assertNoResult(stopping)
+                waiting.callback(None)
+            self.successResultOf(stopping)
         self.assertEqual(steps, ["stopping", "a"])
 
     def test_owner_stops_it(self) -> None:

@@ -132,6 +132,47 @@ class TurnTests(QueueTestCase):
         self.ack(consumer, 1)
         self.assertEqual((self.got, self.ready()), ([("a", b"1")], [b"2"]))
 
+    def test_gone_without_room(self) -> None:
+        """A full consumer that was cancelled is forgotten by its channel, and gets nothing when it has room."""
+        deliveries = Deliveries()
+        consumer = self.consumer("a", prefetch=1, deliveries=deliveries)
+        self.put(b"1", b"2")
+        self.assertEqual(list(deliveries.without_room), [consumer])
+        self.queue.remove(consumer)
+        self.assertEqual(list(deliveries.without_room), [])
+        self.ack(consumer, 1)
+        self.assertEqual((self.got, len(self.queue)), ([("a", b"1")], 1))
+
+    def test_gone_in_turn(self) -> None:
+        """A consumer that was cancelled in its turn, and joins again late, gets nothing."""
+        consumer = self.consumer("a")
+        self.queue.remove(consumer)
+        self.assertFalse(consumer.in_turn)
+        self.queue.join(consumer)
+        self.put(b"1")
+        self.assertEqual((self.got, len(self.queue.turn)), ([], 0))
+
+    def test_joins_once(self) -> None:
+        """A consumer has one place in the turn, however often it joins."""
+        consumer = self.consumer("a")
+        self.queue.join(consumer)
+        self.assertEqual(list(self.queue.turn), [consumer])
+
+    def test_woken_once(self) -> None:
+        """A consumer that is back in the turn waits for room no longer."""
+        consumer = self.consumer("a", prefetch=1)
+        self.put(b"1", b"2")
+        self.queue.purge()
+        self.ack(consumer, 1)
+        self.assertEqual((list(consumer.deliveries.without_room), list(self.queue.turn)), ([], [consumer]))
+        self.assertEqual((consumer.deliveries.freed, consumer.deliveries.was_full), ({}, False))
+
+    def test_skipped_tags(self) -> None:
+        """Delivery tags count each delivery by one, also those that need no ack."""
+        deliveries = Deliveries()
+        entry = Entry(Message("", "q", b"", b"\0\0", b"", None), self.queue, 0)
+        self.assertEqual([deliveries.skip(), deliveries.add(entry, None), deliveries.skip()], [1, 2, 3])
+
 
 class SettleTests(QueueTestCase):
     """Acks, and what comes back."""
@@ -280,6 +321,51 @@ class TimeTests(QueueTestCase):
         queue.look()
         self.assertEqual(self.ended, [queue])
 
+    def test_requeued_is_watched(self) -> None:
+        """What comes back with a deadline is looked at in time, also in a queue that had nothing timed since."""
+        consumer = self.consumer("a")
+        self.put(b"1", expiration=1000)
+        self.put(b"2")
+        self.queue.remove(consumer)
+        watched: list[Queue] = []
+        self.queue.watch = watched.append
+        entries = consumer.deliveries.settle(2, multiple=True)
+        self.queue.requeue(entries[1:])
+        self.assertEqual((watched, self.queue.has_timed), ([], False))
+        self.queue.requeue(entries[:1])
+        self.assertEqual((watched, self.queue.deadline), ([self.queue], 1))
+
+    def test_get_of_what_expired(self) -> None:
+        """A get gives no expired message, also if nobody has looked at the queue in time."""
+        self.put(b"1", expiration=1000)
+        self.put(b"2")
+        self.clock.advance(1)
+        entry = self.queue.get()
+        assert entry is not None
+        self.assertEqual((entry.message.body, self.dead), (b"2", [(b"1", "expired")]))
+
+    def test_uses_are_watched(self) -> None:
+        """Each use of a queue with x-expires moves its end to that many milliseconds later, and has it watched."""
+        queue, watched = self.make(**{"x-expires": 100_000}), []
+        queue.watch = watched.append
+        self.clock.advance(1)
+        queue.get()
+        self.assertEqual((queue.deadline, watched), (101, [queue]))
+        queue.look()  # too early
+        self.assertEqual((self.ended, watched), ([], [queue, queue]))
+        self.clock.advance(100)
+        queue.look()
+        self.assertEqual((self.ended, watched), ([queue], [queue, queue]))
+
+    def test_nothing_to_watch(self) -> None:
+        """A queue that waits for nothing any more is not looked at again."""
+        self.put(b"1", expiration=1000)
+        watched: list[Queue] = []
+        self.queue.watch = watched.append
+        self.clock.advance(1)
+        self.queue.look()
+        self.assertEqual((watched, self.queue.has_timed), ([], False))
+
     def test_deadline(self) -> None:
         """A queue asks to be looked at when its head or itself expires, and lets go when there is nothing."""
         watched: list[Queue] = []
@@ -321,6 +407,28 @@ class LimitTests(QueueTestCase):
         self.put(b"12", b"34", b"56", queue=queue)
         self.assertEqual(self.ready(queue), [b"34", b"56"])
         self.assertEqual(queue.ready_bytes, 0)
+
+    def test_bytes_that_came_back(self) -> None:
+        """What comes back counts again, and what is purged or taken no more."""
+        queue = self.make(**{"x-max-length-bytes": 5})
+        consumer = self.consumer("a", prefetch=1, queue=queue)
+        self.put(b"123", b"45", queue=queue)
+        queue.remove(consumer)
+        queue.requeue(consumer.deliveries.settle(1))
+        self.assertEqual((queue.ready_bytes, self.dead), (5, []))
+        self.assertEqual((queue.purge(), len(queue), queue.ready_bytes), (2, 0, 0))
+        self.put(b"12345", queue=queue)
+        self.assertEqual((self.ready(queue), self.dead), ([b"12345"], []))
+
+    def test_refuses_to_the_byte(self) -> None:
+        """A queue that refuses takes as many messages and bytes as it may have, and no more."""
+        refusing = {"x-overflow": "reject-publish"}
+        by_bytes, by_count = (
+            self.make(**{"x-max-length-bytes": 4}, **refusing),
+            self.make(**{"x-max-length": 2}, **refusing),
+        )
+        self.assertEqual(self.put(b"12", b"345", b"34", b"5", queue=by_bytes), [True, False, True, False])
+        self.assertEqual(self.put(b"1", b"2", b"3", queue=by_count), [True, True, False])
 
     def test_reject_publish(self) -> None:
         """A queue that refuses says so, and keeps what it has."""
