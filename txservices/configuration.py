@@ -260,6 +260,15 @@ SHUTDOWN_TIMEOUT: Key[float | None] = Key(
     unit="s",
     null="no end",
 )
+WORKER_TIMEOUT: Key[float | None] = Key(
+    "WORKER_TIMEOUT",
+    None,
+    seconds("300"),
+    "how long a worker may take. Then it is cancelled, and its caller gets `WorkerTimeout`; one in a thread can't be"
+    " cancelled, and the log names it. `worker_timeout=` of an entrypoint goes over it; 0 is for no limit",
+    unit="s",
+    without="no limit",
+)
 BLOCKED_REACTOR_TIMEOUT: Key[float | None] = Key(
     "BLOCKED_REACTOR_TIMEOUT",
     1.0,

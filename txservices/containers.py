@@ -156,7 +156,7 @@ class ServiceContainer(Service):
         self.entrypoints: list[Entrypoint] = []
         self.subextensions: list[Extension] = []
         self.bind()
-        self.workers = Workers(service_cls, self.max_workers)
+        self.workers = Workers(service_cls, self.max_workers, self.clock)
         self.workers.learn(self.dependencies)
 
         self.managed: set[Deferred[Any]] = set()
@@ -192,7 +192,10 @@ class ServiceContainer(Service):
                 self.dependencies.append(value.bind(self.interface, name))
             elif isinstance(value, FunctionType):
                 for entrypoint in getattr(value, constants.ENTRYPOINTS_ATTRIBUTE, ()):
-                    self.entrypoints.append(entrypoint.bind(self.interface, name))
+                    bound = entrypoint.bind(self.interface, name)
+                    if bound.worker_timeout is None:
+                        bound.worker_timeout = configuration.WORKER_TIMEOUT.of(self.config)
+                    self.entrypoints.append(bound)
         inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
         self.subextensions = list(dict.fromkeys(inner))
 

@@ -64,6 +64,7 @@ __all__ = [
     "UndeliverableMessage",
     "UnknownService",
     "UnserializableValueError",
+    "WorkerTimeout",
     "deserialize",
     "deserialize_to_instance",
     "get_module_path",
@@ -302,6 +303,10 @@ class ConnectionNotFound(BadRequest):
     """The WebSocket is not connected, or no longer."""
 
 
+class WorkerTimeout(Exception):
+    """A worker took longer than ``WORKER_TIMEOUT``, or the ``worker_timeout`` of its entrypoint, and was cancelled."""
+
+
 class ContainerBeingKilled(Exception):
     """The container takes no more work. The message or request goes back to where it came from."""
 
@@ -351,6 +356,9 @@ def deserialize_to_instance(exc_type: E) -> E:
     """Class decorator: if a called service raises this error, the caller gets it, and not a ``RemoteError``."""
     registry[get_module_path(exc_type)] = exc_type
     return exc_type
+
+
+deserialize_to_instance(WorkerTimeout)
 
 
 class Safe:

@@ -343,6 +343,7 @@ class EntrypointOptions(TypedDict, total=False):
     sensitive_arguments: str | Iterable[str]
     sensitive_variables: str | Iterable[str]
     blocking: bool | None
+    worker_timeout: float | None
 
 
 class Entrypoint(Extension):
@@ -355,6 +356,7 @@ class Entrypoint(Extension):
         expected_exceptions: those that the method may raise on a bad request; they are no fault of the service.
         sensitive_arguments: what not to show of the arguments, see ``utils.get_redacted_args``.
         blocking: whether the method runs in a thread; if it isn't given, as the service class says.
+        worker_timeout: seconds that a worker may take, ``WORKER_TIMEOUT`` if it isn't given; 0 for no limit.
     """
 
     method_name: str
@@ -362,6 +364,7 @@ class Entrypoint(Extension):
     expected_exceptions: tuple[type[BaseException], ...] = ()
     sensitive_arguments: str | Iterable[str] = ()
     blocking: bool | None = None
+    worker_timeout: float | None = None
 
     def __init__(
         self,
@@ -369,10 +372,12 @@ class Entrypoint(Extension):
         sensitive_arguments: str | Iterable[str] = (),
         blocking: bool | None = None,
         sensitive_variables: str | Iterable[str] = (),
+        worker_timeout: float | None = None,
     ) -> None:
         self.expected_exceptions = as_tuple(expected_exceptions)
         self.sensitive_arguments = sensitive_arguments or sensitive_variables  # its name of old
         self.blocking = blocking
+        self.worker_timeout = worker_timeout
 
     def bind(self, container: Container, name: str | None = None) -> Any:
         bound = super().bind(container, name)

@@ -14,20 +14,33 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar, copy_context
 from types import CoroutineType
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from txservices.exceptions import WorkerTimeout
 from txservices.extensions import DependencyProvider, ExcInfo, WorkerContext
 from txservices.threads import Threads
 from txservices.utils.waiting import Waiters
 
 WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any other is a value
 
+STARVED_AFTER = 5.0  # seconds that a worker waits for its turn before the log tells who keeps it waiting
+HOLDERS_MAX = 5  # workers named in that line, those that have run for longest
+
 log = Logger()
 this_worker: ContextVar[WorkerContext | None] = ContextVar("this_worker", default=None)  # for the log
+
+
+class Running(NamedTuple):
+    """A worker that waits for something, since when it runs, and what ends it when its time is up."""
+
+    worker: WorkerContext
+    began: float
+    timeout: IDelayedCall | None
 
 
 class Workers:
@@ -41,13 +54,16 @@ class Workers:
         on_ended: each is called with a worker, its result and its exc_info when its dependencies are torn down.
     """
 
-    def __init__(self, service_cls: type[Any], max_workers: int) -> None:
+    def __init__(self, service_cls: type[Any], max_workers: int, clock: Any) -> None:
         self.service_cls = service_cls
         self.max_workers = max_workers
         self.running = 0
-        self.queued: deque[WorkerContext] = deque()
+        self.clock = clock
+        self.queued: deque[tuple[WorkerContext, float]] = deque()  # and since when each waits
+        self.starving: IDelayedCall | None = None  # the next look at the queue
+        self.overdue: set[WorkerContext] = set()  # cancelled since their time was up
         self.beginning_queued = False
-        self.pending: set[Deferred[None]] = set()  # the lives that wait for something
+        self.pending: dict[Deferred[None], Running] = {}  # the lives that wait for something
         self.threads = Threads()
         self.cancelled = self.aborted = False
         self.idle: Waiters[None] = Waiters()
@@ -69,7 +85,13 @@ class Workers:
         if self.running < self.max_workers:
             self.begin(worker)
         else:
-            self.queued.append(worker)
+            self.wait(worker)
+
+    def wait(self, worker: WorkerContext) -> None:
+        """Have a worker wait for its turn."""
+        self.queued.append((worker, self.clock.seconds()))
+        if self.starving is None:
+            self.starving = self.clock.callLater(STARVED_AFTER, self.look, STARVED_AFTER)
 
     def begin(self, worker: WorkerContext) -> None:
         self.running += 1
@@ -81,13 +103,19 @@ class Workers:
             self.ended()
             return
         pending: Deferred[None] = context.run(Deferred.fromCoroutine, go_on(life, waits_for))
-        self.pending.add(pending)
+        seconds = worker.entrypoint.worker_timeout
+        timeout = self.clock.callLater(seconds, self.time_is_up, pending, worker, seconds) if seconds else None
+        self.pending[pending] = Running(worker, self.clock.seconds(), timeout)
         pending.addBoth(self.pending_ended, pending)
         if self.cancelled:  # by what the method did before it waited
             pending.cancel()
 
     def pending_ended(self, result: Any, pending: Deferred[None]) -> None:
-        self.pending.discard(pending)
+        running = self.pending.pop(pending, None)
+        if running is not None and running.timeout is not None:
+            self.overdue.discard(running.worker)
+            if running.timeout.active():
+                running.timeout.cancel()
         if isinstance(result, Failure):
             log.failure("in the life of a worker", result)
         self.ended()
@@ -104,9 +132,11 @@ class Workers:
         self.beginning_queued = True
         try:
             while self.queued and self.running < self.max_workers:
-                self.begin(self.queued.popleft())
+                self.begin(self.queued.popleft()[0])
         finally:
             self.beginning_queued = False
+        if not self.queued:
+            self.look_no_more()
 
     async def live(self, worker: WorkerContext) -> None:
         """A worker from its beginning to its end. Raises nothing."""
@@ -179,7 +209,9 @@ class Workers:
     def failed(self, worker: WorkerContext, error: BaseException) -> ExcInfo:
         """Log the error of a worker, unless we cancelled it."""
         reraise_if_discarded(error)
-        if self.cancelled and isinstance(error, CancelledError):
+        if worker in self.overdue and isinstance(error, CancelledError):
+            error = WorkerTimeout(f"the method took longer than {worker.entrypoint.worker_timeout:g} s")
+        elif self.cancelled and isinstance(error, CancelledError):
             pass
         elif isinstance(error, worker.entrypoint.expected_exceptions):
             log.warn("(expected) error handling worker {worker}: {error!r}", worker=worker, error=error)
@@ -207,11 +239,57 @@ class Workers:
             )
         return type(error), error, error.__traceback__
 
+    # Workers that take long
+
+    def look(self, interval: float) -> None:
+        """Tell who keeps the queued workers waiting, if the oldest has waited for too long."""
+        waited = self.clock.seconds() - self.queued[0][1]
+        if waited < STARVED_AFTER:
+            self.starving = self.clock.callLater(STARVED_AFTER - waited, self.look, STARVED_AFTER)
+            return
+        self.starving = self.clock.callLater(interval, self.look, 2 * interval)
+        log.warn(
+            "all {count} workers of {service} are taken, {waiting} calls wait, the first for {waited:.1f} s. Taken by"
+            " {holders}",
+            count=self.running,
+            service=self.service_cls.name,
+            waiting=len(self.queued),
+            waited=waited,
+            holders=self.holders(),
+        )
+
+    def holders(self) -> str:
+        """The workers that have run for longest, in words for a log line."""
+        now = self.clock.seconds()
+        name = self.service_cls.name
+        longest = list(self.pending.values())
+        named = [f"{name}.{each.worker.entrypoint.method_name} for {now - each.began:.1f} s" for each in longest]
+        return ", ".join(named[:HOLDERS_MAX]) + (", …" if len(named) > HOLDERS_MAX else "")
+
+    def look_no_more(self) -> None:
+        if self.starving is not None:
+            self.starving.cancel()
+            self.starving = None
+
+    def time_is_up(self, pending: Deferred[None], worker: WorkerContext, seconds: float) -> None:
+        """Cancel a worker that has taken too long. A thread can't be ended: the log names it."""
+        text = "{worker} has taken {seconds:g} s, its limit: it runs in a thread, which can't be ended"
+        if not worker.blocking:
+            text = "{worker} has taken {seconds:g} s, its limit: it is cancelled"
+            self.overdue.add(worker)
+        log.error(text, worker=worker, seconds=seconds)
+        if not worker.blocking:
+            pending.cancel()
+
     # The end
 
     def cancel(self) -> None:
         """Take no more workers, and handle no more results."""
         self.cancelled = self.threads.cancelled = True
+        self.look_no_more()
+        for running in self.pending.values():
+            if running.timeout is not None and running.timeout.active():
+                running.timeout.cancel()
 
     def drain(self) -> Deferred[None]:
         """Fires when no worker runs or is queued."""
