@@ -395,6 +395,13 @@ class Entrypoint(Extension):
         except TypeError as error:
             raise IncorrectSignature(str(error)) from None
 
+    def patience(self, worker_ctx: WorkerContext) -> float:
+        """Asked of a worker that has to wait for its turn: for how many seconds from now its answer is waited for."""
+        return float("inf")
+
+    def not_begun(self, worker_ctx: WorkerContext) -> None:
+        """Called in place of the worker, if it could not end within ``patience``."""
+
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
         """Called if the worker's ``handle_result`` has raised, with its error.
 

@@ -274,6 +274,20 @@ class Rpc(HeaderDecoder, Entrypoint):
         """Reply to the request. A subclass overrides this to change results or errors before they are sent."""
         return self.rpc_consumer.responder.send_response(message, worker_ctx, result, exc_info)
 
+    def patience(self, worker_ctx: WorkerContext) -> float:
+        message = message_of(worker_ctx)
+        expiration = None if message is None else message.properties.get("expiration")
+        try:
+            return int(expiration) / 1000 if expiration else float("inf")
+        except ValueError:  # a stranger's text
+            return float("inf")
+
+    def not_begun(self, worker_ctx: WorkerContext) -> None:
+        message = message_of(worker_ctx)
+        if message is not None:
+            log.debug("{call} is not begun: its caller will have gone", call=message.routing_key)
+            message.ack()
+
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
         message = message_of(worker_ctx)
         if message is not None and not message.answered:

@@ -22,7 +22,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txservices.exceptions import WorkerTimeout
-from txservices.extensions import DependencyProvider, ExcInfo, WorkerContext
+from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, WorkerContext
 from txservices.threads import Threads
 from txservices.utils.waiting import Waiters
 
@@ -59,7 +59,9 @@ class Workers:
         self.max_workers = max_workers
         self.running = 0
         self.clock = clock
-        self.queued: deque[tuple[WorkerContext, float]] = deque()  # and since when each waits
+        # since when each waits, and when nobody waits for it any more
+        self.queued: deque[tuple[WorkerContext, float, float]] = deque()
+        self.took: dict[Entrypoint, tuple[float, float]] = {}  # seconds of those that waited: their mean and deviation
         self.starving: IDelayedCall | None = None  # the next look at the queue
         self.overdue: set[WorkerContext] = set()  # cancelled since their time was up
         self.beginning_queued = False
@@ -89,7 +91,8 @@ class Workers:
 
     def wait(self, worker: WorkerContext) -> None:
         """Have a worker wait for its turn."""
-        self.queued.append((worker, self.clock.seconds()))
+        now = self.clock.seconds()
+        self.queued.append((worker, now, now + worker.entrypoint.patience(worker)))
         if self.starving is None:
             self.starving = self.clock.callLater(STARVED_AFTER, self.look, STARVED_AFTER)
 
@@ -112,6 +115,8 @@ class Workers:
 
     def pending_ended(self, result: Any, pending: Deferred[None]) -> None:
         running = self.pending.pop(pending, None)
+        if running is not None:
+            self.note_time(running)
         if running is not None and running.timeout is not None:
             self.overdue.discard(running.worker)
             if running.timeout.active():
@@ -132,7 +137,13 @@ class Workers:
         self.beginning_queued = True
         try:
             while self.queued and self.running < self.max_workers:
-                self.begin(self.queued.popleft()[0])
+                worker, _, deadline = self.queued.popleft()
+                mean, deviation = self.took.get(worker.entrypoint, (0.0, 0.0))
+                if deadline < self.clock.seconds() + mean + 2 * deviation:
+                    # Whoever waited for it gives up before it can end: to run it makes the next one late, too.
+                    worker.entrypoint.not_begun(worker)
+                else:
+                    self.begin(worker)
         finally:
             self.beginning_queued = False
         if not self.queued:
@@ -240,6 +251,13 @@ class Workers:
         return type(error), error, error.__traceback__
 
     # Workers that take long
+
+    def note_time(self, running: Running) -> None:
+        """Learn how long a method takes, as TCP learns of its round trips (RFC 6298)."""
+        entrypoint, seconds = running.worker.entrypoint, self.clock.seconds() - running.began
+        mean, deviation = self.took.get(entrypoint, (seconds, 0.0))
+        deviation += (abs(seconds - mean) - deviation) / 4
+        self.took[entrypoint] = mean + (seconds - mean) / 8, deviation
 
     def look(self, interval: float) -> None:
         """Tell who keeps the queued workers waiting, if the oldest has waited for too long."""
