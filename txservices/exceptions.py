@@ -9,6 +9,7 @@
       ChannelClosedByBroker
       ConnectionClosedByBroker
       ConnectionLost
+      NotAnswered                       the broker leaves a request unanswered
       FrameError                        bytes that are not AMQP
     PublishError                        a message could not be published
       UndeliverableMessage              it is mandatory, and no queue takes it
@@ -53,6 +54,7 @@ __all__ = [
     "IncorrectSignature",
     "MalformedRequest",
     "MethodNotFound",
+    "NotAnswered",
     "PublishBufferFull",
     "PublishError",
     "PublishNacked",
@@ -141,6 +143,13 @@ class ConnectionLost(AmqpError):
 
     def __init__(self, text: str) -> None:
         super().__init__(0, text)
+
+
+class NotAnswered(AmqpError):
+    """The broker has not answered a request in time. The connection is still open.
+
+    Most often the request names a classic queue whose node is down: RabbitMQ 4 answers that after a minute.
+    """
 
 
 class FrameError(AmqpError):

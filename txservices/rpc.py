@@ -2,12 +2,13 @@
 
 ``RpcConsumer.handle_message`` reads a request, one dict look-up finds its method -> a worker -> ``Responder`` writes
 the reply -> the broker has it -> the request is acked. A request is not acked before its reply is safe: if the service
-dies, another instance runs the call. The caller's side is ``calls``.
+dies, another instance runs the call. But a reply that the broker nacks holds no request: see ``Responder.replied``. The
+caller's side is ``calls``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,8 @@ from txservices.exceptions import (
     EncodeError,
     MalformedRequest,
     MethodNotFound,
+    PublishNacked,
+    PublishTimeout,
     UnserializableValueError,
     serialize,
 )
@@ -69,9 +72,11 @@ __all__ = [
 
 log = Logger()
 
+REPLY_TIMEOUT = 300.0  # seconds that the caller of a request without an expiration is taken to wait
+
 
 class Responder:
-    """Writes replies, and settles each request once the broker has its reply."""
+    """Writes replies, and settles each request once the broker has its reply, or the caller waits no longer."""
 
     def __init__(
         self, connections: Connections, exchange: str, serializers: Serializers, give_back: Callable[[Message], None]
@@ -113,11 +118,11 @@ class Responder:
             "priority": 0,
             "correlation_id": request.get("correlation_id"),
         }
-        replied = partial(self.replied, message, worker_ctx, properties)
-        # Without a timeout, and where there is no more room as well: to run the method again does not help. The replies
-        # that wait are no more than the prefetch allows, for their requests are not acked before.
+        replied = partial(self.replied, message, worker_ctx, properties, body)
+        # Where there is no more room as well: to run the method again does not help. The replies that wait are no more
+        # than the prefetch allows, for their requests are not acked before.
         publish_then = self.connections.publisher.publish_then
-        publish_then(self.exchange, reply_to, body, properties, False, replied, None, True)
+        publish_then(self.exchange, reply_to, body, properties, False, replied, time_to_reply(request), True, False)
         message.answered = True
         return result, exc_info
 
@@ -129,10 +134,27 @@ class Responder:
             return self.encode("json", reply)
 
     def replied(
-        self, message: Message, worker_ctx: WorkerContext | None, properties: dict[str, Any], error: Exception | None
+        self,
+        message: Message,
+        worker_ctx: WorkerContext | None,
+        properties: dict[str, Any],
+        body: bytes,
+        error: Exception | None,
     ) -> None:
         """The broker has the reply, or does not take it."""
         if error is None:
+            when_confirmed(worker_ctx, message.ack)
+        elif isinstance(error, PublishNacked):
+            # Most often the node with the reply queue is down. The reply is tried until its caller waits no longer, but
+            # the request is done: held until then, requests with such replies would keep all others away, and on a stop
+            # they would go back and run again.
+            when_confirmed(worker_ctx, message.ack)
+            given_up = partial(self.given_up, message)
+            reply_to, timeout = message.properties["reply_to"], time_to_reply(message.properties)
+            publish_then = self.connections.publisher.publish_then
+            publish_then(self.exchange, reply_to, body, properties, False, given_up, timeout)
+        elif isinstance(error, PublishTimeout):
+            self.given_up(message, error)
             when_confirmed(worker_ctx, message.ack)
         elif isinstance(error, ChannelClosedByBroker):
             # The broker refuses this very reply, most often because it is too big. To run the method again won't help.
@@ -141,10 +163,16 @@ class Responder:
             properties.update(content_type=content_type, content_encoding=content_encoding)
             refused = partial(self.refused, message, worker_ctx)
             publish_then = self.connections.publisher.publish_then
-            publish_then(self.exchange, message.properties["reply_to"], body, properties, False, refused, None, True)
+            reply_to, timeout = message.properties["reply_to"], time_to_reply(message.properties)
+            publish_then(self.exchange, reply_to, body, properties, False, refused, timeout, True)
         else:
             log.error("no reply to {call}, it goes back: {error}", call=message.routing_key, error=error)
             self.give_back(message)
+
+    def given_up(self, message: Message, error: Exception | None) -> None:
+        """A reply that was late has arrived after all, or its caller waits for it no longer."""
+        if error is not None:
+            log.warn("no reply to {call}, its caller's time is up: {error}", call=message.routing_key, error=error)
 
     def refused(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
         """The broker has the error that went in place of a refused reply, or does not take that either."""
@@ -153,6 +181,14 @@ class Responder:
         else:  # the request must not be tried for ever
             log.error("no reply to {call}, it is rejected: {error}", call=message.routing_key, error=error)
             message.reject()
+
+
+def time_to_reply(request: Mapping[str, Any]) -> float:
+    """Seconds that a caller waits at most, by the properties of its request."""
+    try:
+        return int(request["expiration"]) / 1000
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return REPLY_TIMEOUT
 
 
 class RpcConsumer(SharedExtension):

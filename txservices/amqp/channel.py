@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -26,6 +26,7 @@ from txservices.exceptions import (
     ConnectionClosedByBroker,
     ConnectionLost,
     FrameError,
+    NotAnswered,
     PublishNacked,
     UndeliverableMessage,
 )
@@ -40,6 +41,7 @@ log = Logger()
 # ``Delegate.connection_start``.
 UNASKED_ON_CONNECTION = ("connection.start", "connection.close", "connection.blocked", "connection.unblocked")
 UNASKED_ON_CHANNEL = ("channel.close", "channel.flow", "basic.cancel")
+CLOSE = METHODS["channel.close"]
 CLOSE_OK = METHODS["channel.close-ok"]
 PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept, one for each exchange and routing key in use
 
@@ -67,6 +69,7 @@ class Publishing:
         "mandatory",
         "message_id",
         "payload",
+        "retry_nacked",
         "returned",
         "routing_key",
     )
@@ -81,6 +84,7 @@ class Publishing:
         message_id: str,
         done: Callable[[Exception | None], None],
         deadline: float,
+        retry_nacked: bool = True,
     ) -> None:
         self.payload = publish_payload(exchange, routing_key, mandatory)  # of the method's frame
         self.key = 0  # place in the order of publishing, given by the publisher
@@ -92,6 +96,7 @@ class Publishing:
         self.message_id = message_id
         self.done = done
         self.deadline = deadline  # seconds of the connection's clock
+        self.retry_nacked = retry_nacked
         self.returned: UndeliverableMessage | None = None
 
 
@@ -102,6 +107,8 @@ class Channel(AMQChannel):
         closing: whether our close has been sent or the channel has ended. Then nothing more is sent on it: RabbitMQ
             ends the whole connection (504) for anything that comes on a channel after its close.
         rejects: False if a reject is to be an ack, as for a stream: there RabbitMQ closes the connection for one.
+        patience: seconds that the broker may take for each answer, None for no limit. A request that takes longer fails
+            with ``NotAnswered``, and the channel is of no more use: the broker does nothing else there meanwhile.
         on_closed: called with the error when the channel ends, from either side.
         on_cancelled: called with the consumer tag when the broker cancels a consumer because its queue is gone.
         on_drained: called when every delivery is settled (acked or rejected).
@@ -111,6 +118,7 @@ class Channel(AMQChannel):
     def __init__(self, id: int, outgoing: Any, client: Any) -> None:
         super().__init__(id, outgoing, client)
         self.closing = False
+        self.patience: float | None = None
         self.on_closed: Callable[[AmqpError], None] | None = None
         self.on_cancelled: Callable[[str], None] | None = None
         self.on_drained: Callable[[], None] | None = None
@@ -145,7 +153,7 @@ class Channel(AMQChannel):
         """Send a method (txamqp's generated methods call this).
 
         Fires with the broker's answer, or at once with None for a method that isn't answered; fails with
-        ``ChannelClosedByBroker``, ``ConnectionClosedByBroker`` or ``ConnectionLost``.
+        ``ChannelClosedByBroker``, ``ConnectionClosedByBroker``, ``ConnectionLost`` or ``NotAnswered``.
         """
         ours = METHODS_BY_ID[method.klass.id << 16 | method.id]
         if self.closed or (self.closing and ours is not CLOSE_OK):
@@ -156,6 +164,11 @@ class Channel(AMQChannel):
             return succeed(None)
         reply: Deferred[TxMessage | None] = Deferred()
         self.replies.append((ours.responses, reply))
+        # The number of a channel is free when its close is answered, and not before, however long that takes.
+        if self.patience is not None and ours is not CLOSE:
+            # an answer that comes later takes its place in replies, and Twisted drops it
+            about = arguments.get("queue") or arguments.get("exchange") or ""
+            reply.addTimeout(self.patience, self.client.clock, partial(not_answered, ours.name, about))
         return reply
 
     def method_received(self, content: Content) -> None:
@@ -341,6 +354,12 @@ def check_text(*names: str) -> None:
             name.encode()
         except UnicodeEncodeError:
             raise FrameError(ReplyCode.SYNTAX_ERROR, f"{octets(name)!r} is not UTF-8") from None
+
+
+def not_answered(method: str, about: str, _: Any, seconds: float) -> Failure:
+    """The failure of a request whose channel has no more patience."""
+    text = f"the broker has not answered {method} of {about!r} for {seconds:.1f} s: is a node of its cluster down?"
+    return Failure(NotAnswered(0, text, method))
 
 
 def closed_here() -> AmqpError:

@@ -274,17 +274,28 @@ class Protocol(AMQClient):
 
     # Channels
 
-    def open_channel(self) -> Deferred[Channel]:
-        """Fires with a new open channel; fails as ``Channel.invoke`` does."""
+    def open_channel(self, patience: float | None = None) -> Deferred[Channel]:
+        """Fires with a new open channel; fails as ``Channel.invoke`` does.
+
+        ``patience`` is how many seconds longer than the opening took each later answer may take; None for no limit.
+        """
         if self.closed:  # nothing would ever answer
             return fail(self.error or ConnectionLost("the connection to the broker is closed"))
         number = next((n for n in range(1, self.channel_max + 1) if n not in self.channels), None)
         if number is None:
             text = f"all {self.channel_max} channels are in use"
             return fail(AmqpError(ReplyCode.RESOURCE_ERROR, text, "channel.open"))
-        channel = self.channels[number] = self.channelFactory(number, self.outgoing, self)
-        opening: Deferred[Channel] = channel.channel_open()
-        return opening.addCallback(lambda _: channel)
+        channel: Channel = self.channelFactory(number, self.outgoing, self)
+        self.channels[number] = channel
+        asked = self.clock.seconds()
+
+        def opened(_: Any) -> Channel:
+            if patience is not None:  # no queue is asked for this one answer: its time is the link's and the broker's
+                channel.patience = patience + self.clock.seconds() - asked
+            return channel
+
+        opening: Deferred[Any] = channel.channel_open()
+        return opening.addCallback(opened)
 
     def close_channel(self, channel: Channel) -> Deferred[None]:
         """Close a channel: its unsettled deliveries go back to their queues. Fires when the broker agrees."""

@@ -22,7 +22,7 @@ from typing_extensions import Unpack
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue, entity_of, exchange_of, with_queue_type
-from txservices.exceptions import UndeliverableMessage
+from txservices.exceptions import PublishTimeout, UndeliverableMessage
 from txservices.serialization import Serializers, compress
 from txservices.utils.waiting import Unconfirmed
 from txservices.wire import spec
@@ -286,8 +286,10 @@ def send(
         publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done, timeout
     )
     if declare_first:
-        declaring = publisher.declare(*sending.declare).addCallback(lambda _: publish())
-        declaring.addErrback(confirmation.not_sent)
+        declaring = publisher.declare(*sending.declare)
+        if timeout is not None:
+            declaring.addTimeout(timeout, publisher.clock, lambda *_: Failure(PublishTimeout(exchange, routing_key)))
+        declaring.addCallback(lambda _: publish()).addErrback(confirmation.not_sent)
     else:
         try:
             publish()

@@ -27,20 +27,21 @@ from txservices.amqp.channel import Channel, Publishing
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.protocol import Protocol
-from txservices.amqp.topology import declare
+from txservices.amqp.topology import ANSWER_TIMEOUT, DECLARE_TIMEOUT, declare
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
     ConnectionLost,
     DeclarationMismatch,
+    NotAnswered,
     PublishBufferFull,
     PublishNacked,
     PublishTimeout,
 )
 from txservices.utils.deadlines import Sweeper
 from txservices.utils.ids import new_id
-from txservices.utils.waiting import Waiters
+from txservices.utils.waiting import Waiters, call_all
 from txservices.wire.codec import encode_properties
 
 log = Logger()
@@ -51,6 +52,7 @@ NACKED_RETRY = 0.2  # seconds until nacked messages are published again
 NACKED_RETRY_GROWTH = 1.6  # factor by which that grows each time, for as long as some of them are not confirmed
 NACKED_RETRY_MAX = 2.0  # seconds
 RETIRING_MAX = 8  # channels that wait for their last confirms; of more, the oldest is closed and its messages resent
+DECLARING_MAX = 100  # exchanges and queues declared again at once, each on a channel of its own
 REPORTED_MAX = 10  # destinations named in the report of what a stop could not publish
 FOREVER = float("inf")
 
@@ -119,10 +121,12 @@ class Publisher:
         done: Callable[[Exception | None], None],
         timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
         always: bool = False,
+        retry_nacked: bool = True,
     ) -> None:
         """``publish`` without a Deferred, for the hot path: ``done`` is called once, with None or the error.
 
-        With ``always`` the message is taken where there is no room as well: the caller sees to a bound.
+        With ``always`` the message is taken where there is no room as well: the caller sees to a bound. Without
+        ``retry_nacked`` the first ``PublishNacked`` is the error, and the message is not published again.
         """
         message_id = properties.get("message_id")
         if message_id is None:
@@ -136,6 +140,7 @@ class Publisher:
             message_id,
             done,
             FOREVER if timeout is None else self.clock.seconds() + timeout,
+            retry_nacked,
         )
         if self.cancelled:
             done(ConnectionLost("nothing can be published any more: the service has stopped"))
@@ -159,7 +164,7 @@ class Publisher:
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         """The broker has answered for a message; ``error`` is None if it has it."""
         key = publishing.key
-        if type(error) is PublishNacked:
+        if type(error) is PublishNacked and publishing.retry_nacked:
             self.nack(key, error)
         elif self.unconfirmed.pop(key, None) is not None:  # else it had expired
             if self.nacked:
@@ -251,12 +256,18 @@ class Publisher:
         """Declare on a new connection what was declared, and send what is unconfirmed."""
         self.suspects = 0
         self.unsent = OrderedDict.fromkeys(self.unconfirmed)
-        for entity in self.topology:
-            try:
-                await declare(protocol, entity)
-            except (DeclarationMismatch, ChannelClosedByBroker) as error:
-                log.error("{entity} could not be declared again: {error}", entity=entity, error=error)
+        topology = list(self.topology)
+        for first in range(0, len(topology), DECLARING_MAX):
+            # at once: however many are on a dead node, the rest and the messages wait for them no longer than for one
+            entities = topology[first : first + DECLARING_MAX]
+            await call_all([partial(self.declare_again, protocol, entity) for entity in entities])
         await self.open(protocol)
+
+    async def declare_again(self, protocol: Protocol, entity: Exchange | Queue) -> None:
+        try:
+            await declare(protocol, entity, patience=ANSWER_TIMEOUT)
+        except (DeclarationMismatch, ChannelClosedByBroker, NotAnswered) as error:
+            log.error("{entity} could not be declared again: {error}", entity=entity, error=error)
 
     async def open(self, protocol: Protocol) -> None:
         """Open a channel that takes over: what waits is sent there. The one before retires."""
@@ -321,8 +332,8 @@ class Publisher:
         """Declare exchanges and queues in order, now and on every new connection. Fires with None when they exist.
 
         Fails with ``DeclarationMismatch`` (one exists with other properties), ``ChannelClosedByBroker`` (any other
-        refusal), ``BrokerRefused``, ``BrokerUnreachable``, ``ValueError`` (a name or an argument that AMQP can't
-        carry), and ``ConnectionLost`` when the publisher is stopped.
+        refusal), ``NotAnswered``, ``BrokerRefused``, ``BrokerUnreachable``, ``ValueError`` (a name or an argument that
+        AMQP can't carry), and ``ConnectionLost`` when the publisher is stopped.
         """
         return Deferred.fromCoroutine(self.declare_all(entities))
 
@@ -331,7 +342,7 @@ class Publisher:
         while new:
             protocol = await self.connection.when_connected()
             try:
-                await declare(protocol, *new)
+                await declare(protocol, *new, patience=DECLARE_TIMEOUT)
             except (ConnectionLost, ConnectionClosedByBroker):
                 if self.cancelled:
                     raise

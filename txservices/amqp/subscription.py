@@ -11,13 +11,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txservices.amqp.channel import Channel
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.protocol import Protocol
-from txservices.amqp.topology import declare_on, queue_exists
+from txservices.amqp.topology import ANSWER_TIMEOUT, declare_on, gone, queue_exists
 from txservices.constants import QUEUE_TYPE_ARGUMENT
 from txservices.exceptions import (
     AmqpError,
@@ -25,6 +24,7 @@ from txservices.exceptions import (
     BrokerUnreachable,
     ChannelClosedByBroker,
     DeclarationMismatch,
+    NotAnswered,
 )
 from txservices.utils.ids import new_id
 from txservices.utils.waiting import Waiters
@@ -34,11 +34,7 @@ log = Logger()
 
 CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection that is still open
 MISMATCH_RETRY = 10.0  # seconds, if the queue exists with other properties by now
-
-
-def gone(failure: Failure) -> None:
-    """Errback of a cancel or a close: if the channel or the connection is gone, there is nothing left to do."""
-    failure.trap(AmqpError)
+PATIENCE_MAX = 60.0  # seconds for each answer, after several attempts that were not answered in time
 
 
 class Subscription:
@@ -76,6 +72,7 @@ class Subscription:
         self.attaching: Deferred[None] | None = None
         self.retry: Any = None
         self.draining: Waiters[None] = Waiters()
+        self.patience = ANSWER_TIMEOUT  # seconds for each answer of the next attempt
         connection.on_connected.append(self.attach)
         if connection.protocol is not None:
             self.attach(connection.protocol)
@@ -96,9 +93,10 @@ class Subscription:
             self.attaching.addBoth(self.attached, protocol)
 
     async def open_channel(self, protocol: Protocol) -> None:
-        if self.ready.called and self.on_missing is not None and not await queue_exists(protocol, self.queue_name):
-            self.on_missing()
-        channel = await protocol.open_channel()
+        missing = self.on_missing if self.ready.called else None
+        if missing is not None and not await queue_exists(protocol, self.queue_name, self.patience):
+            missing()
+        channel = await protocol.open_channel(self.patience)
         if not self.consuming:  # cancelled meanwhile: nobody would take what is delivered
             protocol.close_channel(channel).addErrback(gone)
             return
@@ -113,6 +111,8 @@ class Subscription:
         await channel.basic_qos(prefetch_count=self.prefetch_count)
         if self.consuming:  # not cancelled meanwhile
             await channel.consume(self.queue_name, self.tag, self.receive)
+        channel.patience = None
+        self.patience = ANSWER_TIMEOUT
 
     def attached(self, result: Any, protocol: Protocol) -> None:
         self.attaching = None
@@ -127,6 +127,8 @@ class Subscription:
             log.failure("while beginning to consume {queue}", failure=result, queue=self.queue_name)
             self.again(CONSUME_RETRY)
         elif self.consuming and not protocol.closed:
+            if isinstance(error, NotAnswered):
+                self.not_answered(protocol)
             delay = MISMATCH_RETRY if isinstance(error, DeclarationMismatch) else CONSUME_RETRY
             log.warn(
                 "queue {queue} can't be consumed: {error}. Trying again in {delay} s",
@@ -135,6 +137,18 @@ class Subscription:
                 delay=delay,
             )
             self.again(delay)
+
+    def not_answered(self, protocol: Protocol) -> None:
+        """Leave the channel to the broker. Each attempt waits twice as long as the one before.
+
+        So few channels hang at once, a slow broker has the time that it needs, and a queue whose node comes back is
+        consumed at once: an attempt is under way then, and RabbitMQ answers it.
+        """
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            channel.on_closed = None
+            protocol.close_channel(channel).addErrback(gone)
+        self.patience = min(self.patience * 2, PATIENCE_MAX)
 
     def consumed(self) -> None:
         for call in self.on_ready:
@@ -214,8 +228,9 @@ class Subscription:
             return succeed(None)
         channel.on_closed = None
         self.draining.fire(None)
-        closing: Deferred[Any] = channel.client.close_channel(channel)
-        return closing.addErrback(gone)
+        closing: Deferred[Any] = channel.client.close_channel(channel).addErrback(gone)
+        # a broker that does not answer what was asked before does not answer the close; there is nothing to go back
+        return closing if self.attaching is None else succeed(None)
 
     def detach(self) -> None:
         """Consume no more, on this connection or another."""

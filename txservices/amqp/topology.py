@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from twisted.python.failure import Failure
+
 from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.protocol import Protocol
-from txservices.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker, DeclarationMismatch
+from txservices.exceptions import (
+    AmqpError,
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    DeclarationMismatch,
+    NotAnswered,
+)
 from txservices.wire.spec import ReplyCode
+
+# RabbitMQ 4 answers for a classic queue whose node is down after 64 seconds, or when that node is back. Until then its
+# channel does nothing else. RabbitMQ 3.10 answers at once.
+ANSWER_TIMEOUT = 1.5  # seconds for each answer about exchanges and queues, when others wait for the outcome
+DECLARE_TIMEOUT = 30.0  # seconds for each answer when somebody declares, who is told of the failure
 
 # What the user can do about a refusal, by the broker's reply code.
 CURES: dict[int, str] = {
@@ -20,21 +33,29 @@ CURES: dict[int, str] = {
 }
 
 
-async def declare(protocol: Protocol, *entities: Exchange | Queue) -> None:
-    """Declare entities in that order, on a channel of their own. Errors are those of ``declare_on``."""
-    channel = await protocol.open_channel()
+def gone(failure: Failure) -> None:
+    """Errback of a cancel or a close: if the channel or the connection is gone, there is nothing left to do."""
+    failure.trap(AmqpError)
+
+
+async def declare(protocol: Protocol, *entities: Exchange | Queue, patience: float) -> None:
+    """Declare entities in that order, on a channel of their own, with ``patience`` seconds for each answer.
+
+    Errors are those of ``declare_on``.
+    """
+    channel = await protocol.open_channel(patience)
     try:
         for entity in entities:
             await declare_on(channel, entity)
-    finally:
-        await protocol.close_channel(channel)
+    finally:  # not waited for: where a declaration is not answered, the close is not either
+        protocol.close_channel(channel).addErrback(gone)
 
 
 async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
     """Declare an exchange, or a queue with its exchange and binding. Gives the name; the broker may have chosen it.
 
-    Raises ``DeclarationMismatch`` if it exists with other properties or this broker has no such kind, and
-    ``ChannelClosedByBroker`` for any other refusal.
+    Raises ``DeclarationMismatch`` if it exists with other properties or this broker has no such kind,
+    ``ChannelClosedByBroker`` for any other refusal, and ``NotAnswered``.
     """
     try:
         if isinstance(entity, Exchange):
@@ -82,15 +103,17 @@ async def declare_queue(channel: Channel, queue: Queue) -> str:
     return name
 
 
-async def queue_exists(protocol: Protocol, name: str) -> bool:
-    """Whether the broker has a queue of that name now."""
-    channel = await protocol.open_channel()
+async def queue_exists(protocol: Protocol, name: str, patience: float) -> bool:
+    """Whether the broker has a queue of that name now. It has not if it can't tell within ``patience`` seconds."""
+    channel = await protocol.open_channel(patience)
     try:
         await channel.queue_declare(queue=name, passive=True)
     except ChannelClosedByBroker as error:
         if error.code == ReplyCode.NOT_FOUND:
             return False
         raise
+    except NotAnswered:
+        return False
     finally:
-        await protocol.close_channel(channel)
+        protocol.close_channel(channel).addErrback(gone)
     return True
