@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -17,11 +18,12 @@ from txservices.wire.spec import PROTOCOL_HEADER
 class Client(FramePeer):
     """A connection to a broker on a clock. ``sent`` gives what has come since the last look."""
 
-    def __init__(self, broker: Broker | None = None, trusted: bool = False) -> None:
+    def __init__(self, broker: Broker | None = None, trusted: bool = False, host: str = "127.0.0.1") -> None:
         self.broker = broker or Broker(clock=Clock())
         self.clock = self.broker.clock
         self.session = Session(self.broker, trusted)
         super().__init__(self.session)
+        self.transport.peerAddr = IPv4Address("TCP", host, 1)
         self.session.makeConnection(self.transport)
 
     def names(self) -> list[str]:

@@ -20,8 +20,8 @@ class UserTests(SynchronousTestCase):
     def test_users_and_vhosts(self) -> None:
         """Given users and virtual hosts take the place of guest and /."""
         broker = Broker(users={"me": "secret"}, vhosts=["a"], clock=Clock())
-        self.assertTrue(broker.accepts("me", "secret"))
-        self.assertFalse(broker.accepts("guest", "guest"))
+        self.assertTrue(broker.accepts("me", "secret", "127.0.0.1"))
+        self.assertFalse(broker.accepts("guest", "guest", "127.0.0.1"))
         client = Client(broker)
         client.login("me", "secret")
         client.method(0, "connection.tune-ok")

@@ -18,6 +18,8 @@ from twisted.trial.unittest import TestCase
 from tests import rabbitmq
 from tests.broker.wire import Heard, Wire
 from txservices.broker.server import Broker
+from txservices.wire import codec, frames
+from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD
 
 Connect = Callable[..., Wire]  # a new connection, its handshake done; arguments are those of Wire.open
 Case = Callable[[Connect], Any]
@@ -28,7 +30,64 @@ def told(heard: list[Heard]) -> list[Any]:
     return [(name, args.get("reply_code"), args.get("reason"), body) for _, name, args, body in heard]
 
 
-CASES: dict[str, Case] = {}  # name -> the conversation
+def crossing(connect: Connect) -> Any:
+    """A channel.close that crosses the broker's: the channel is closed once, the connection goes on."""
+    wire = connect()
+    wire.method(1, "queue.declare", queue="none", passive=True).method(1, "channel.close")
+    wire.method(1, "channel.close-ok").method(1, "channel.open").method(1, "basic.qos")
+    return told(wire.rest())
+
+
+def body_of(size: int) -> Case:
+    """A body in one frame, at a frame_max of 4,096."""
+
+    def talk(connect: Connect) -> Any:
+        wire = connect(frame_max=4096)
+        wire.say(frames.frame(FRAME_METHOD, 1, codec.encode_method("basic.publish", routing_key="none")))
+        wire.say(frames.frame(FRAME_HEADER, 1, frames.HEADER.pack(60, 0, size) + b"\0\0"))
+        wire.say(frames.frame(FRAME_BODY, 1, b"x" * size))
+        return told([wire.call(1, "basic.qos")])
+
+    return talk
+
+
+def say(name: str, channel: int = 1, channel_max: int = 2047, **arguments: Any) -> Case:
+    return lambda connect: told(connect(channel_max=channel_max).method(channel, name, **arguments).rest())
+
+
+def too_many(connect: Connect) -> Any:
+    wire = connect(channel_max=3)
+    return told(wire.method(65_000, "channel.open").method(2, "channel.open").method(3, "channel.open").rest())
+
+
+def close_while_publishing(connect: Connect) -> Any:
+    """The answer to a close is seen by a client that has much more to say."""
+    wire = connect().method(0, "connection.close")
+    try:
+        for _ in range(100):
+            wire.publish("none", b"x" * 100_000)
+    except ConnectionError:
+        pass
+    return told([wire.wait("connection.close-ok")])
+
+
+CASES: dict[str, Case] = {  # name -> the conversation
+    "a close that crosses": crossing,
+    "open while closing": lambda connect: told(
+        connect().method(1, "queue.declare", queue="none", passive=True).method(1, "channel.open").rest()
+    ),
+    "close-ok unasked": say("channel.close-ok"),
+    "high number": say("channel.open", channel=65_000),
+    "number over channel_max": say("channel.open", channel=4, channel_max=3),
+    "too many channels": too_many,
+    "unbind a missing destination": say("exchange.unbind", destination="none", source="amq.topic", routing_key="k"),
+    "unbind a missing source": say("exchange.unbind", destination="amq.topic", source="none", routing_key="k"),
+    "unbind the default": say("exchange.unbind", destination="", source="amq.topic", routing_key="k"),
+    "flow off": say("channel.flow", active=False),
+    "flow on": say("channel.flow", active=True),
+    **{f"a body of {size} bytes in a frame": body_of(size) for size in (4088, 4089, 4096, 4097)},
+    "close while publishing": close_while_publishing,
+}
 
 
 class ConversationsTests(TestCase):

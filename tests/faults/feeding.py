@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
@@ -159,7 +160,7 @@ def closed_with(methods: list[tuple[int, str, dict[str, Any]]], close: str) -> s
 def feed_session(chunks: Iterable[bytes]) -> str:
     """The embedded broker's side of a connection."""
     broker = Broker(clock=Clock())
-    session, transport = Session(broker), Transport()
+    session, transport = Session(broker), Transport(peerAddress=IPv4Address("TCP", "127.0.0.1", 1))
     session.makeConnection(transport)
     for chunk in chunks:
         if transport.disconnecting:

@@ -16,7 +16,7 @@ from txservices.wire.spec import FRAME_METHOD, METHODS
 
 PUBLISH = METHODS["basic.publish"]
 PUBLISH_ID = METHOD_ID.pack(60, 40)
-CHANNEL_CLOSES = (METHOD_ID.pack(20, 40), METHOD_ID.pack(20, 41))  # close, close-ok
+OF_A_CHANNEL = (METHOD_ID.pack(20, 10), METHOD_ID.pack(20, 40), METHOD_ID.pack(20, 41))  # open, close, close-ok
 
 PUBLISHES_MAX = 4096  # publish methods kept decoded, one for each exchange and routing key that a connection uses
 
@@ -85,5 +85,5 @@ class ClosedChannel(Assembler):
     __slots__ = ()
 
     def receive_method(self, kind: int, payload: bytes) -> None:
-        if kind == FRAME_METHOD and payload[:4] in CHANNEL_CLOSES:
+        if kind == FRAME_METHOD and payload[:4] in OF_A_CHANNEL:
             super().receive_method(kind, payload)

@@ -65,7 +65,6 @@ class Channel:
         self.watermark = session.vhost.watermark
         self.assembler: Assembler = Publishes(self.method_received, session.publishes, self.watermark, session.block)
         self.is_open = False
-        self.active = True  # the client takes deliveries: channel.flow
         self.deliveries = Deliveries()
         self.deliveries.flowing = not session.paused
         self.consumers: dict[str, Consumer] = {}
@@ -102,13 +101,13 @@ class Channel:
         self.answer(content, "channel.open-ok")
 
     def channel_flow(self, content: Content) -> None:
-        self.active = content.args["active"]
-        self.answer(content, "channel.flow-ok", active=self.active)
-        self.update_flow()
+        if not content.args["active"]:
+            raise AmqpError(ReplyCode.NOT_IMPLEMENTED, "active=false: use a prefetch")
+        self.answer(content, "channel.flow-ok", active=True)
 
     def update_flow(self) -> None:
-        """Deliver only while the client wants deliveries and reads them."""
-        self.deliveries.flowing = self.active and not self.session.paused
+        """Deliver only while the client reads."""
+        self.deliveries.flowing = not self.session.paused
         if self.deliveries.flowing:
             self.deliveries.wake()
 
@@ -127,10 +126,14 @@ class Channel:
         self.session.send(self.number, "channel.close", **close_arguments(error))
 
     def client_closed(self, content: Content) -> None:
-        """The client answers our close, or has closed the channel itself meanwhile."""
-        self.session.forget(self)
-        if content.method.name == "channel.close":  # each side answers the other
+        """The client answers our close. If it has closed the channel itself meanwhile, its answer is still to come."""
+        name = content.method.name
+        if name == "channel.close":  # each side answers the other
             self.answer(content, "channel.close-ok")
+        elif name == "channel.close-ok":
+            self.session.forget(self)
+        else:
+            raise AmqpError(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen", name)
 
     def cancel(self) -> None:
         """Cancel all consumers: no delivery begins any more. A body that has not come whole is dropped."""
@@ -172,8 +175,9 @@ class Channel:
     def exchange_unbind(self, content: Content) -> None:
         args = content.args
         self.vhost.refuse_default(args["destination"])
-        destination = self.vhost.find_exchange(args["destination"])
-        self.vhost.unbind(args["source"], destination, args["routing_key"], args["arguments"])
+        destination = self.vhost.exchanges.get(args["destination"])
+        if destination is not None:  # else there is nothing to undo
+            self.vhost.unbind(args["source"], destination, args["routing_key"], args["arguments"])
         self.answer(content, "exchange.unbind-ok")
 
     # Queues

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from txservices.broker.queues import Queue
 from txservices.broker.session import Session
+from txservices.broker.users import GUEST, Users, is_loopback
 from txservices.broker.vhost import VirtualHost
 from txservices.broker.watermark import MEMORY_MAX, Watermark
 from txservices.exceptions import AmqpError
@@ -32,7 +33,8 @@ class Broker:
 
     Args:
         name: its name in ``memory://NAME``.
-        users: passwords by user name; by default guest with the password guest.
+        users: passwords by user name; by default guest with the password guest. A user of the name guest may only
+            come in from this machine.
         vhosts: names of the virtual hosts; by default ``/`` alone.
         clock: the reactor, or a test's clock.
         memory_max: bytes of messages held above which publishers wait.
@@ -50,7 +52,7 @@ class Broker:
             from twisted.internet import reactor as clock
         self.name = name
         self.clock = clock
-        self.users = dict(users)
+        self.users = Users(users, clock.seconds)
         self.vhosts: dict[str, VirtualHost] = {}
         self.sessions: dict[Session, None] = {}
         self.watermark = Watermark(memory_max, self.alarm)
@@ -121,8 +123,8 @@ class Broker:
 
     # Users
 
-    def accepts(self, user: str, password: str) -> bool:
-        return self.users.get(user) == password
+    def accepts(self, user: str, password: str, host: str) -> bool:
+        return self.users.accepts(user, password, host)
 
     def find_vhost(self, name: str, trusted: bool = False) -> VirtualHost:
         """The virtual host of that name. For a trusted client it is made; for others that is ``NOT_ALLOWED``."""
@@ -139,6 +141,14 @@ class Broker:
         listening: Deferred[IListeningPort] = kind(self.clock, port, interface=host).listen(Sessions(self))
 
         def listens(listener: IListeningPort) -> IListeningPort:
+            if not is_loopback(host):
+                log.warn(
+                    "THE EMBEDDED BROKER LISTENS ON {host}:{port}, WHICH OTHER MACHINES CAN REACH, without TLS: users"
+                    " who may come in from there: {users}",
+                    host=host,
+                    port=port,
+                    users=", ".join(user for user in self.users.passwords if user != GUEST) or "no one",
+                )
             self.ports.append(listener)
             return listener
 

@@ -38,6 +38,7 @@ from txservices.wire.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_MIN_SIZE,
+    FRAME_OVERHEAD,
     PROTOCOL_HEADER,
     ReplyCode,
 )
@@ -48,6 +49,8 @@ CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 HEARTBEAT = 60  # seconds wished for; RabbitMQ's own default
 LOGIN_TIMEOUT = 10.0  # seconds from the first byte to connection.open; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for a close-ok before the socket is closed anyway
+LOGIN_FRAME_MAX = 8_192  # bytes of a frame before the limits are agreed on; as much as RabbitMQ 4 takes
+SHOWN_MAX = 64  # characters of a client's name that the log shows
 BACKLOG_MAX = 1_048_576  # bytes that wait for a client which doesn't read, before nothing is read from it either
 
 SERVER_PROPERTIES = {
@@ -88,7 +91,7 @@ class Host(Protocol):
 
     clock: Any
 
-    def accepts(self, user: str, password: str) -> bool: ...
+    def accepts(self, user: str, password: str, host: str) -> bool: ...
 
     def find_vhost(self, name: str, trusted: bool) -> VirtualHost: ...
 
@@ -120,7 +123,7 @@ class Session(protocol.Protocol):
         self.capabilities: dict[str, Any] = {}
         self.opening = b""  # the part of the protocol header that has come
         self.expects = "connection.start-ok"
-        self.reader = FrameReader(self.frame_received)
+        self.reader = FrameReader(self.frame_received, LOGIN_FRAME_MAX)
         self.assembler = Assembler(self.method_received)
         self.closing = False  # a connection.close was sent: only its answer counts
         self.discarding = False  # not even the answer can be read any more
@@ -295,10 +298,12 @@ class Session(protocol.Protocol):
         self.capabilities = capabilities if isinstance(capabilities, dict) else {}
         decode = READABLE.get(args["mechanism"])
         if decode is None:
-            self.refuse_login(f"no authentication mechanism {args['mechanism']}: {' or '.join(READABLE)}")
+            mechanism = repr(args["mechanism"][:SHOWN_MAX])
+            self.refuse_login(f"no authentication mechanism {mechanism}: {' or '.join(READABLE)}")
             return
         self.user, password = decode(args["response"])
-        if not self.trusted and not self.broker.accepts(self.user, password):
+        host = getattr(self.transport.getPeer(), "host", "")
+        if not self.trusted and not self.broker.accepts(self.user, password, host):
             self.refuse_login(f"Login was refused using authentication mechanism {args['mechanism']}")
             return
         self.send(0, "connection.tune", channel_max=CHANNEL_MAX, frame_max=FRAME_MAX, heartbeat=HEARTBEAT)
@@ -306,7 +311,7 @@ class Session(protocol.Protocol):
 
     def refuse_login(self, text: str) -> None:
         """Tell the client, if it has said that it understands this. Otherwise just close, as AMQP has it."""
-        log.warn("{text}: user {user!r}", text=text, user=self.user)
+        log.warn("{text}: user {user!r}", text=text, user=self.user[:SHOWN_MAX])  # repr: it may have line ends in it
         if self.capabilities.get("authentication_failure_close"):
             self.close(AmqpError(ReplyCode.ACCESS_REFUSED, text, "connection.start-ok"))
         else:
@@ -324,7 +329,8 @@ class Session(protocol.Protocol):
                 "connection.tune-ok",
             )
         self.channel_max = channel_max
-        self.frame_max = self.reader.frame_max = frame_max
+        self.frame_max = frame_max
+        self.reader.frame_max = frame_max + FRAME_OVERHEAD  # RabbitMQ, too, takes a payload of frame_max bytes
         self.heartbeat_interval = args["heartbeat"]
         self.heartbeat.start(self.heartbeat_interval)
         self.expects = "connection.open"
@@ -341,8 +347,12 @@ class Session(protocol.Protocol):
         """Make a channel, which waits for its ``channel.open``."""
         if self.expects:
             raise AmqpError(ReplyCode.COMMAND_INVALID, f"a frame on channel {number} where {self.expects} was due")
-        if number > self.channel_max:
-            raise AmqpError(ReplyCode.CHANNEL_ERROR, f"channel {number} is over the {self.channel_max} agreed on")
+        if len(self.channels) >= self.channel_max:  # the number itself may be higher
+            raise AmqpError(
+                ReplyCode.NOT_ALLOWED,
+                f"number of channels opened ({len(self.channels)}) has reached the negotiated channel_max"
+                f" ({self.channel_max})",
+            )
         channel = self.channels[number] = Channel(number, self)
         return channel
 
@@ -356,7 +366,7 @@ class Session(protocol.Protocol):
         if self.closing:
             return
         self.closing = True
-        log.debug("closing a connection of {user!r}: {error}", user=self.user, error=error)
+        log.debug("closing a connection of {user!r}: {error!r}", user=self.user[:SHOWN_MAX], error=str(error))
         self.flush_confirms()
         self.close_channels()
         self.send(0, "connection.close", **close_arguments(error))
@@ -369,7 +379,15 @@ class Session(protocol.Protocol):
         self.flush_confirms()
         self.close_channels()
         self.send(0, "connection.close-ok")
-        self.close_transport()
+        if not hasattr(self.transport, "loseWriteConnection"):
+            self.close_transport()
+            return
+        # A socket that is closed with bytes unread is reset, and a client that is still publishing never sees the
+        # answer: its bytes are read and dropped until it closes the connection itself.
+        self.closing = self.discarding = True
+        self.transport.unregisterProducer()
+        self.transport.loseWriteConnection()
+        self.abort_within(CLOSE_TIMEOUT)
 
     def close_ok(self, args: dict[str, Any]) -> None:
         if not self.closing:
@@ -434,7 +452,7 @@ class Session(protocol.Protocol):
             return
         log.info(
             "a connection of {user!r} was silent for {intervals} heartbeat intervals: dropped",
-            user=self.user,
+            user=self.user[:SHOWN_MAX],
             intervals=SILENT_INTERVALS,
         )
         self.transport.abortConnection()
