@@ -6,11 +6,13 @@ import gc
 from typing import Any
 from unittest import mock
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import globalLogPublisher
 
 from tests.recording import Case, Service, variable
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.utils.life import State
+from txservices.workers import this_worker
 
 
 class Order(Case):
@@ -235,6 +237,47 @@ class Failing(Case):
         self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info: 1 // 0)
         self.assertIn(("result", "one", None, ZeroDivisionError), self.calls)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_log_says_where(self) -> None:
+        """The line of an error in a hook has the hook and the worker in it."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+
+        def ended(worker: Any, result: Any, exc_info: Any) -> None:
+            raise KeyError("ended")
+
+        self.container.on_worker_ended.insert(0, ended)
+        worker = self.spawn(
+            "run",
+            lambda service: 7,
+            handle_result=lambda ctx, result, exc_info: 1 // 0,
+            result_one=lambda: 1 // 0,
+            teardown_one=lambda: 1 // 0,
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError, KeyError)), 4)
+        lines = [event for event in events if "hook" in event]
+        self.assertEqual([event["worker"] for event in lines], [worker] * 4)
+        names = ["<lambda>", "worker_result", "worker_teardown", "ended"]
+        self.assertEqual([event["hook"].rpartition(".")[2] for event in lines], names)
+        self.assertEqual(len(self.over), 1)  # the others are told nevertheless
+
+    def test_cancelled_by_somebody_else(self) -> None:
+        """A worker whose Deferred is cancelled has failed, and so has one that fails while it is cancelled by us."""
+        waiting: Deferred[None] = Deferred()
+        self.spawn("wait", waiting)
+        waiting.cancel()
+        self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
+        self.assertEqual(self.container.workers.pending, set())
+        self.spawn("wait", Deferred(lambda waiting: waiting.errback(ValueError("cancelled"))))
+        self.container.kill()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_known_to_the_log(self) -> None:
+        """While a worker runs, the log can ask which one it is."""
+        found: list[Any] = []
+        worker = self.spawn("run", lambda service: found.append(this_worker.get()))
+        self.assertEqual((found, this_worker.get()), ([worker], None))
 
     def test_discarded(self) -> None:
         """A worker that Python throws away, its Deferred being lost, does not go on."""
