@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -24,6 +25,7 @@ from txservices.amqp.connection import (
     RETRY_MAX,
     Connection,
 )
+from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT
 from txservices.exceptions import BrokerRefused, BrokerUnreachable, ConnectionClosedByBroker, ConnectionLost
 from txservices.utils.address import parse_address
@@ -220,6 +222,19 @@ class RetryTests(KeepingCase):
         self.clock.advance(RETRY_MAX)
         self.assertEqual(len(self.tried), 2)
 
+    def test_outbox(self) -> None:
+        """What it sends goes by the outbox that it was given, or by one of its own."""
+        self.answer = opens
+        given = Outbox(self.clock)
+        self.start(outbox=given)
+        self.assertIs(Opened.latest.protocol.outbox, given)
+        own = []
+        for _ in range(2):
+            connection = self.start()
+            self.assertIs(Opened.latest.protocol.outbox, connection.outbox)
+            own.append(connection.outbox)
+        self.assertEqual(len({given, *own}), 3)
+
     def test_heartbeat(self) -> None:
         """The heartbeat asked for is what the broker is told; None asks for none, as 0 does."""
         self.answer = opens
@@ -344,9 +359,13 @@ class EndTests(KeepingCase):
         self.answer = silent
         self.clock.advance(RETRY_MAX)
         waiting = self.connection.when_connected()
-        ended = self.connection.stopService()
-        self.assertTrue(Opened.latest.was_aborted)
+        latest = Opened.latest
+        with mock.patch.object(latest, "lose"):  # its socket closes later
+            ended = self.connection.stopService()
+        self.assertTrue(latest.was_aborted)
         self.failureResultOf(waiting, ConnectionLost)
+        self.assertNoResult(ended)
+        latest.lose()
         self.successResultOf(ended)
         self.assert_ended()
 
