@@ -268,7 +268,7 @@ class Failing(Case):
         self.spawn("wait", waiting)
         waiting.cancel()
         self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
-        self.assertEqual(self.container.workers.pending, set())
+        self.assertEqual(len(self.container.workers.pending), 0)
         self.spawn("wait", Deferred(lambda waiting: waiting.errback(ValueError("cancelled"))))
         self.container.kill()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
