@@ -6,10 +6,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from tests.services import Heard, Recorded, ServicesCase
+from tests.services import Recorded, ServicesCase
 from txservices.amqp.entities import Exchange, Queue
 from txservices.dependency_providers import Config
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 
 MESSAGE = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2, "priority": 0}
 

@@ -13,7 +13,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
-from tests.services import Heard, ServicesCase, client_of
+from tests.services import ServicesCase, client_of
 from txservices.amqp.publish import Sending
 from txservices.calls import Client
 from txservices.events import EventDispatcher
@@ -31,6 +31,7 @@ from txservices.exceptions import (
     UnknownService,
 )
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 
 
 class CallTests(AnsweringCase):
@@ -240,7 +241,7 @@ class EndTests(AnsweringCase):
         cluster = await self.cluster()
         call = cluster.waiting.method()
         await heard.wait()
-        await self.stops[-1]()
+        await self.stage.stops[-1]()
         with self.assertRaises(RpcConnectionError):
             await call
         with self.assertRaises(RuntimeError):

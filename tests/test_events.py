@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 
-from tests.services import Heard, Recorded, ServicesCase, properties_of
+from tests.services import Recorded, ServicesCase, properties_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.command.tap import needs_amqp
 from txservices.containers import ServiceContainer
@@ -26,6 +26,7 @@ from txservices.exceptions import ChannelClosedByBroker, EncodeError
 from txservices.extensions import DependencyProvider
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 
 
 class Source:
@@ -81,7 +82,7 @@ class DeliveryTests(ServicesCase):
     async def told(self, heard: Heard, expected: int, numbers: int = 6) -> list[tuple[ServiceContainer, Any]]:
         """What was heard of so many events, when a last one has come through as well."""
         dispatch = event_dispatcher(self.config)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         for number in range(numbers):
             await dispatch("source", "type", number)
         return await heard.wait(expected)
@@ -144,7 +145,7 @@ class DeliveryTests(ServicesCase):
         (container,) = await self.start(listener(heard))
         await container.stop()
         dispatch = event_dispatcher(self.config)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         await dispatch("source", "type", "while away")
         await self.start(listener(heard))
         self.assertEqual([data for _, data in await heard.wait()], ["while away"])
@@ -155,7 +156,7 @@ class DeliveryTests(ServicesCase):
         (container,) = await self.start(listener(heard, reliable_delivery=False))
         await container.stop()
         dispatch = event_dispatcher(self.config)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         await dispatch("source", "type", "while away")
         await self.start(listener(heard, reliable_delivery=False))
         await dispatch("source", "type", "back")
@@ -206,7 +207,7 @@ class DeliveryTests(ServicesCase):
 
         (container,) = await self.start(Slow)
         dispatch = event_dispatcher(self.config)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         await dispatch("source", "type", 1)
         await begun.wait()
         await container.kill()
@@ -425,7 +426,7 @@ class DispatchTests(ServicesCase):
 
         dispatcher.publisher.connections = SimpleNamespace(publisher=Holding())
         dispatch = event_dispatcher(self.config)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         await dispatch("source", "type", 1)
         await told.wait()
         self.assertEqual(handler.consumer.unsettled, 1)

@@ -11,12 +11,13 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 
-from tests.services import Heard, OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase
 from txservices.events import EventHandler, event_handler
 from txservices.exceptions import RpcTimeout
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.rpc import Rpc, rpc
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 
 TIMES = 50
 PREFETCH = 5
@@ -233,7 +234,7 @@ class EveryPath(ServicesCase):
     async def test_events(self) -> None:
         """Events whose handler's hooks fail are settled, and the next ones handled."""
         dispatch = event_dispatcher(self.config)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         for number, (hook, way) in enumerate((hook, way) for hook, ways in CONSUMER_HOOKS for way in ways.values()):
             own, heard = overriding(EventHandler, hook, way), Heard()
 

@@ -13,12 +13,12 @@ from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests import processes, rabbitmq
-from tests.services import Heard
 from txservices.containers import ServiceContainer
 from txservices.events import BROADCAST, SINGLETON
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.testing.waiting import Heard
 
 WORKER = """
 import os

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from tests.services import Heard, OnRabbitMQ, Recorded, ServicesCase, properties_of
+from tests.services import OnRabbitMQ, Recorded, ServicesCase, properties_of
 from txservices.amqp import publish as amqp_publish
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.returning import PAUSE_FIRST
@@ -25,6 +25,7 @@ from txservices.exceptions import (
 from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.messaging import Consumer, Publisher, QueueConsumer, consume, decode_from_headers
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 
 
 class PublisherTests(ServicesCase):
@@ -194,7 +195,7 @@ class PublisherCoreTests(ServicesCase):
 
     def publisher(self, *args: Any, **options: Any) -> amqp_publish.Publisher:
         publisher = amqp_publish.Publisher(self.config["AMQP_URI"], *args, **options)
-        self.stops.append(publisher.stop)
+        self.addCleanup(publisher.stop)
         return publisher
 
     async def test_by_itself(self) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
-from tests.services import Heard, Recorded, ServicesCase
+from tests.services import Recorded, ServicesCase
 from txservices.amqp import leaving
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.entities import Exchange, Queue
@@ -37,6 +37,7 @@ from txservices.exceptions import (
 from txservices.extensions import DependencyProvider
 from txservices.rpc import REPLY_TIMEOUT, ClusterRpc, Responder, Rpc, RpcProxy, rpc
 from txservices.serialization import Serializers
+from txservices.testing.waiting import Heard
 
 ANY_FORMAT = {"ACCEPT": ["json", "msgpack"]}
 LONE_SURROGATE = "\ud800"  # JSON can write it, msgpack can't
@@ -177,7 +178,7 @@ class AnswerTests(ServicesCase):
                 raise Custom(LONE_SURROGATE)
 
         await self.start(Odd, **ANY_FORMAT)
-        cluster = await self.cluster(config={**ANY_FORMAT, "serializer": "msgpack"})
+        cluster = await self.process(**{**ANY_FORMAT, "serializer": "msgpack"}).cluster()
         error = await self.assertFailure(cluster.odd.method(), RemoteError)
         self.assertEqual((error.exc_type, error.value), ("Custom", LONE_SURROGATE))
 
@@ -376,7 +377,7 @@ class RequestTests(AnsweringCase):
             done(ChannelClosedByBroker(406, LONE_SURROGATE))
 
         publisher.publish_then = refused_once
-        call = (await self.cluster(config={**ANY_FORMAT, "serializer": "msgpack"})).waiting.method()
+        call = (await self.process(**{**ANY_FORMAT, "serializer": "msgpack"}).cluster()).waiting.method()
         await heard.wait()
         answers[0].callback("x")
         error = await self.assertFailure(call, RemoteError)
@@ -446,7 +447,7 @@ class RequestTests(AnsweringCase):
     async def test_unknown_content(self) -> None:
         """MalformedRequest arrives as itself at a caller whose format the service does not accept."""
         await self.start(Service)
-        cluster = await self.cluster(config={"serializer": "pickle", "ACCEPT": ["pickle", "json"]})
+        cluster = await self.process(serializer="pickle", ACCEPT=["pickle", "json"]).cluster()
         with self.assertRaises(MalformedRequest):
             await cluster.service.plain(1)
 

@@ -7,11 +7,12 @@ import uuid
 from typing import Any
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
-from tests.services import Heard, Recorded, properties_of
+from tests.services import Recorded, properties_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.contextdata import Language
 from txservices.extensions import DependencyProvider
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 
 
 class WireTests(AnsweringCase):
@@ -145,7 +146,7 @@ class WireTests(AnsweringCase):
     async def test_reply_speaks_as_its_request(self) -> None:
         """A service that accepts several formats answers each request in its own."""
         await self.start(Service, ACCEPT=["json", "pickle"])
-        pickling = await self.cluster(config={"serializer": "pickle"})
+        pickling = await self.process(serializer="pickle").cluster()
         jsoning = await self.cluster()
         tap = await self.tap("nameko-rpc")
         self.assertEqual(await pickling.service.plain((1, {2})), (1, {2}))

@@ -10,11 +10,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from tests.services import Heard, OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase
 from txservices.containers import ServiceContainer
 from txservices.exceptions import WorkerTimeout
 from txservices.extensions import Entrypoint
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 hook = Entrypoint.decorator
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.services import Heard, Recorded, ServicesCase
+from tests.services import Recorded, ServicesCase
 from txservices.amqp import consume as amqp_consume
 from txservices.amqp.entities import Exchange, Queue
 from txservices.exceptions import DeclarationMismatch
 from txservices.serialization import Serializers
+from txservices.testing.waiting import Heard
 
 QUEUE = Queue("q", Exchange("x"), "key")
 
@@ -19,7 +20,7 @@ class ConsumerTests(ServicesCase):
     def consumer(self, *callbacks: Any, **options: Any) -> Any:
         options.setdefault("queues", [QUEUE])
         consumer = amqp_consume.Consumer(self.config["AMQP_URI"], callbacks=callbacks, **options)
-        self.stops.append(consumer.stop)
+        self.addCleanup(consumer.stop)
         return consumer
 
     async def send(self, *values: Any, serializer: str = "json", key: str = "key") -> None:

@@ -10,13 +10,14 @@ import kombu
 from attrs import asdict
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.services import Heard, OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Exchange, Queue, exchange_of, queue_of, with_queue_type
 from txservices.containers import ServiceContainer
 from txservices.events import BROADCAST, EventDispatcher, event_handler
 from txservices.exceptions import ConfigurationError, DeclarationMismatch
 from txservices.messaging import Publisher, consume
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 
 
 class KombuTests(SynchronousTestCase):
@@ -195,7 +196,7 @@ class Embedded(ServicesCase):
 
     async def refused(self, service: type, **config: Any) -> str:
         container = ServiceContainer(service, {**self.config, **config})
-        self.stops.append(container.stop)
+        self.addCleanup(container.stop)
         with self.assertRaises(DeclarationMismatch) as raised:
             await container.start()
         return str(raised.exception)

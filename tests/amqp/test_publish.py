@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.services import Heard
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.publish import (
     FIELDS,
@@ -21,6 +20,7 @@ from txservices.amqp.publish import (
 )
 from txservices.exceptions import ConfigurationError
 from txservices.serialization import Serializers
+from txservices.testing.waiting import Heard
 from txservices.utils.waiting import Unconfirmed
 
 JSON = Serializers({})

@@ -11,11 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
 from tests.peer import method
-from tests.services import Heard, OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.events import event_handler
 from txservices.messaging import amqp
+from txservices.testing.waiting import Heard
 from txservices.wire import codec, frames
 from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD
 from txservices.wire.tables import LONG

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
-from tests.services import Heard, Recorded, ServicesCase
+from tests.services import Recorded, ServicesCase
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker.memory import brokers
@@ -19,6 +19,7 @@ from txservices.containers import ServiceContainer
 from txservices.events import event_handler
 from txservices.messaging import consume
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2, "priority": 0}
 RPC = Exchange("nameko-rpc", type="topic")

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import LogLevel
 
 from tests.conformance.cases import QUEUE, Case, Waiting
-from tests.services import Heard, OnRabbitMQ, client_of
+from tests.services import OnRabbitMQ, client_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher, event_handler
@@ -17,6 +17,7 @@ from txservices.messaging import consume
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.testing.waiting import Heard
 
 
 class Echo:
@@ -62,7 +63,8 @@ class Lost(Case):
             def relay(self):
                 return self.waiting.method()
 
-        _, caller = await self.start(waiting.service, Caller)
+        await self.start(waiting.service)
+        (caller,) = await self.process().start(Caller)
         cluster = await self.cluster()
         direct, relayed = cluster.waiting.method(), cluster.caller.relay()
         await waiting.called(2)
@@ -121,7 +123,7 @@ class Lost(Case):
         """
         holes = [(which, way) for which in ("consuming", "publishing") for way in ("in", "out")]
         services = [type(f"Echo{n}", (Echo,), {"name": f"echo-{n}"}) for n in range(len(holes))]
-        containers = await self.start(*services, HEARTBEAT=1)
+        containers = [(await self.process(HEARTBEAT=1).start(each))[0] for each in services]
         cluster = await self.cluster()
         names = [each.name for each in services]
         self.assertEqual(await gatherResults([cluster[name].echo(name) for name in names]), names)
@@ -147,7 +149,7 @@ class Lost(Case):
         hole.resumeProducing()
         self.assertEqual(await cluster.echo.echo(3), 3)
         dispatch = event_dispatcher(self.config, timeout=0.1)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         await self.bare.publisher.declare(Exchange("source.events", type="topic"))
         await dispatch("source", "type", 1)
         hole = dispatch.connections.publisher.connection.protocol.transport.peer
@@ -226,7 +228,7 @@ class Flow(Case):
         """
         for config, wished, agreed in (({}, 60, 60), ({"HEARTBEAT": 5}, 5, 5), ({"HEARTBEAT": 0}, 0, 0),
                                        ({"HEARTBEAT": None}, 0, 0)):  # fmt: skip
-            (container,) = await self.start(Echo, **config)
+            (container,) = await self.process(**config).start(Echo)
             connections = self.amqp(container)
             await connections.publisher.publish("", "nobody", b"", {})
             for connection in (connections.consuming, connections.publisher.connection):
@@ -253,7 +255,9 @@ class Ends(Case):
     async def test_line_48_kill_closes_connections(self) -> None:
         """A killed container's connections are closed, and what it had taken goes back."""
         waiting = Waiting()
-        (container,) = await self.start(waiting.service)
+        container = ServiceContainer(waiting.service, self.config)  # alone: it owns its connections
+        self.addCleanup(container.stop)
+        await container.start()
         await self.publish("nameko-rpc", "waiting.method", {"args": [], "kwargs": {}})
         await waiting.called()
         self.assertEqual(self.open_connections(), 2)  # the test's publishing one, and the container's

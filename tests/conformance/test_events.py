@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.conformance.cases import JSON, Case
-from tests.services import Heard, OnRabbitMQ, properties_of
+from tests.services import OnRabbitMQ, properties_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import (
     BROADCAST,
@@ -20,6 +20,7 @@ from txservices.exceptions import ChannelClosedByBroker, ConfigurationError
 from txservices.extensions import DependencyProvider
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 
 UNRELIABLE = {"reliable_delivery": False}
 
@@ -73,8 +74,8 @@ class EventCase(Case):
     async def ended(self, heard: Heard, count: int) -> list[Any]:
         """What was heard, with nothing left in any queue that could still be heard."""
         await heard.wait(count)
-        for container_stop in list(self.stops):
-            await container_stop()
+        for container in self.stage.containers:
+            await container.stop()
         self.assertEqual([name for name, queue in self.vhost.queues.items() if len(queue)], [])
         self.assertEqual(len(heard.things), count)
         return heard.things

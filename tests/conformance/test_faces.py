@@ -10,12 +10,11 @@ from twisted.trial.unittest import TestCase
 
 from tests import processes
 from tests.conformance.cases import Case
-from tests.services import Heard
-from txservices.broker.server import Broker
 from txservices.command import settings
 from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 ENVIRON = {"INT": "5", "BOOL": "true", "LIST": "[1, 2]", "DICT": "{a: 1}", "SEVEN": "007", "TEXT": '"1"', "EMPTY": ""}
 
@@ -155,10 +154,7 @@ class Shell(Case):
     async def setUp(self) -> None:
         super().setUp()
         heard = self.heard = Heard()
-        server = Broker()
-        port: Any = await server.listen(port=0)
-        self.config["AMQP_URI"] = f"amqp://guest:guest@127.0.0.1:{port.getHost().port}/"
-        self.stops.append(server.stop)
+        self.config["AMQP_URI"] = await self.stage.listen()
 
         class Service:
             name = "service-x"

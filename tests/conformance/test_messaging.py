@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.conformance.cases import JSON, QUEUE, Case
-from tests.services import Heard, properties_of
+from tests.services import properties_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import EventDispatcher
 from txservices.exceptions import ChannelClosedByBroker, UndeliverableMessage
@@ -18,6 +18,7 @@ from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.messaging import Consumer, Publisher, consume
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 from txservices.utils.waiting import Unconfirmed
 
 
@@ -248,7 +249,7 @@ def worker() -> Any:
 
 def publisher_of(case: Case) -> list[Any]:
     """The publishers of the first container that the case has started."""
-    container = case.stops[0].__self__
+    container = case.stage.containers[0]
     return [each for each in container.dependencies if isinstance(each, Publisher)]
 
 

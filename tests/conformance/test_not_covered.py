@@ -15,7 +15,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.conformance.cases import QUEUE, RPC, UNKNOWN, Case, service
-from tests.services import Heard, OnRabbitMQ
+from tests.services import OnRabbitMQ
 from tests.web.peer import WebTestCase, text
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
@@ -24,6 +24,7 @@ from txservices.exceptions import DeclarationMismatch, MalformedRequest
 from txservices.messaging import Publisher, consume
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 from txservices.timer import timer
 from txservices.web.handlers import http
 
@@ -153,7 +154,7 @@ class Mismatches(Case):
                 await self.start(refused)
             for word in words:
                 self.assertIn(word, str(raised.exception))
-            await self.stops[-1]()
+            await self.stage.containers[-1].stop()
 
 
 class MismatchesOnRabbitMQ(OnRabbitMQ, Mismatches):

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from tests.conformance.cases import JSON, UNKNOWN, Case, Waiting, service
-from tests.services import Heard, client_of
+from tests.services import client_of
 from txservices.exceptions import DecodeError
+from txservices.testing.waiting import Heard
 from txservices.utils.life import State
 
 GOOD = {"args": [1], "kwargs": {}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.conformance.cases import JSON, Case
 from tests.conformance.maths import Broken, Maths
-from tests.services import Heard, OnRabbitMQ, client_of, properties_of
+from tests.services import OnRabbitMQ, client_of, properties_of
 from txservices import constants
 from txservices.amqp.entities import Queue
 from txservices.exceptions import (
@@ -24,6 +24,7 @@ from txservices.exceptions import (
 )
 from txservices.extensions import DependencyProvider
 from txservices.rpc import Rpc, rpc
+from txservices.testing.waiting import Heard
 
 EMPTY = {"args": [], "kwargs": {}}
 
@@ -60,7 +61,7 @@ class ReplyQueues(Case):
         clock, began = client.clock, client.clock.seconds()
         while clock.seconds() < began + 0.5:
             self.assertEqual(await cluster.maths.give(1), 1)
-        await self.stops[-1]()
+        await self.stage.stops[-1]()
         published = 0
         with self.assertRaises(UndeliverableMessage):
             while clock.seconds() < began + 10:  # publishing to a queue is no use of it

@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.conformance.cases import RPC, Case, Waiting
 from tests.conformance.maths import Maths
-from tests.services import Heard
 from txservices.amqp.entities import Queue
 from txservices.exceptions import (
     IncorrectSignature,
@@ -20,6 +19,7 @@ from txservices.exceptions import (
 from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.rpc import Rpc, RpcConsumer, RpcProxy, rpc
 from txservices.standalone.rpc import ServiceRpcProxy
+from txservices.testing.waiting import Heard
 
 EMPTY = {"args": [], "kwargs": {}}
 # method, args, kwargs, whether the method takes them

@@ -5,10 +5,10 @@ from __future__ import annotations
 from twisted.internet.defer import gatherResults
 
 from tests.conformance.cases import Case
-from tests.services import Heard
 from txservices.extensions import DependencyProvider
 from txservices.rpc import rpc
 from txservices.runners import ServiceRunner
+from txservices.testing.waiting import Heard
 
 
 class Runners(Case):
@@ -36,7 +36,7 @@ class Runners(Case):
             runner.add_service(Service)
             runner.add_service(Service)
             self.assertEqual((runner.service_names, len(runner.containers)), (["service"], 1))
-            self.stops.append(runner.stop)
+            self.addCleanup(runner.stop)
             await runner.start()
         service = (await self.cluster()).service
         await gatherResults([service.method() for _ in range(4)])
@@ -55,7 +55,7 @@ class Runners(Case):
         runners = [ServiceRunner(self.config) for _ in range(2)]
         for runner in runners:
             runner.add_service(Service)
-            self.stops.append(runner.stop)
+            self.addCleanup(runner.stop)
             await runner.start()
         await runners[0].kill()
         service = (await self.cluster()).service

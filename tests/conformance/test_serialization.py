@@ -7,13 +7,14 @@ import pickle
 from typing import Any
 
 from tests.conformance.cases import QUEUE, Case
-from tests.services import Heard, client_of
+from tests.services import client_of
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import ConfigurationError, EncodeError, MalformedRequest, RemoteError
 from txservices.messaging import consume
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.testing.waiting import Heard
 
 PICKLE = "application/x-python-serialize"
 
@@ -80,7 +81,7 @@ class Formats(Case):
             heard = Heard()
             await self.start(hearing(heard), **config)
             calls, events = await self.tap("nameko-rpc"), await self.tap("hearing.events")
-            cluster = await self.cluster(config=config)
+            cluster = await self.process(**config).cluster()
             self.assertEqual(await cluster.hearing.call(["v"]), ["v"])
             await cluster.hearing.tell(["v"])
             self.assertEqual(await heard.wait(2), [["v"]] * 2)
@@ -106,7 +107,7 @@ class Formats(Case):
         replies = await self.tap("nameko-rpc", "#")
         for serializer in ("json", "pickle"):
             config = {**both, "serializer": serializer}
-            cluster = await self.cluster(config=config)
+            cluster = await self.process(**config).cluster()
             await cluster.hearing.call("called")
             async with event_dispatcher({**self.config, **config}) as dispatch:
                 await dispatch("hearing", "type", "told")
@@ -124,7 +125,7 @@ class Formats(Case):
         """
         heard = Heard()
         await self.start(hearing(heard))
-        cluster = await self.cluster(config={"serializer": "pickle", "ACCEPT": ["pickle", "json"]})
+        cluster = await self.process(serializer="pickle", ACCEPT=["pickle", "json"]).cluster()
         with self.assertRaises(MalformedRequest):
             await cluster.hearing.call(1)
         lines = self.lines()

@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from tests import processes
 from tests.conformance.cases import JSON, Case, Waiting
 from tests.services import client_of
-from txservices.broker.server import Broker
 from txservices.contextdata import Language
 from txservices.exceptions import RpcConnectionError, RpcTimeout
 from txservices.rpc import rpc
@@ -93,7 +92,7 @@ class Proxies(Case):
         await late.wait(2)
         self.assertEqual(await cluster["far-away"].echo(1), 1)
         queue = client_of(cluster).queue.name
-        await self.stops[-2]()  # the proxy's, which acks what it has taken
+        await self.stage.stops[-2]()  # the proxy's, which acks what it has taken
         self.assertEqual((self.left_in(queue), client_of(cluster).pending), (0, {}))
 
     async def test_line_63_calls_under_way(self) -> None:
@@ -103,7 +102,7 @@ class Proxies(Case):
         cluster = await self.cluster()
         call = cluster.waiting.method()
         await waiting.called()
-        await self.stops[-1]()
+        await self.stage.stops[-1]()
         with self.assertRaises(RpcConnectionError):
             await call
         waiting.answers[0].callback("nobody takes it")
@@ -118,7 +117,7 @@ class Proxies(Case):
             )
         self.assertEqual(await cluster["far-away"].echo(1), 1)
         queue = client_of(cluster).queue.name
-        await self.stops[-1]()
+        await self.stage.stops[-1]()
         self.assertEqual(self.left_in(queue), 0)
 
     async def test_line_63_connection_lost(self) -> None:
@@ -141,11 +140,8 @@ class Blocking(Case):
 
     async def test_line_63_keyboard_interrupt(self) -> None:
         """Ctrl-C in a call ends the wait and not the proxy."""
-        broker = Broker()
-        port: Any = await broker.listen(port=0)
-        self.config["AMQP_URI"] = f"amqp://guest:guest@127.0.0.1:{port.getHost().port}/"
+        self.config["AMQP_URI"] = await self.stage.listen()
         waiting = Waiting()
-        self.stops.append(broker.stop)
         await self.start(waiting.service, FarAway)
         program = processes.start(self, [sys.executable, "-c", INTERRUPTED, self.config["AMQP_URI"]])
         await waiting.called()

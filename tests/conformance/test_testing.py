@@ -13,8 +13,6 @@ from twisted.trial.unittest import TestCase
 
 from tests import processes
 from tests.conformance.cases import Case
-from tests.services import Heard
-from txservices.broker.server import Broker
 from txservices.containers import ServiceContainer
 from txservices.contextdata import Language
 from txservices.events import event_handler
@@ -40,6 +38,7 @@ from txservices.testing.utils import (
     unpack_mock_call,
     wait_for_call,
 )
+from txservices.testing.waiting import Heard
 from txservices.utils import get_redacted_args, import_from_path, sanitize_url
 from txservices.utils.retry import retry
 
@@ -169,7 +168,7 @@ class Helpers(Case):
     async def running(self, service: type = Service) -> ServiceContainer:
         container = ServiceContainer(service, self.config)
         replace_dependencies(container, "other")
-        self.stops.append(container.stop)
+        self.addCleanup(container.stop)
         await container.start()
         return container
 
@@ -292,7 +291,7 @@ class Helpers(Case):
             replace_dependencies(container, "other", other=1)
         other, steps = replace_dependencies(container, "other", "steps")
         replace_dependencies(container, language="replaced")
-        self.stops.append(container.stop)
+        self.addCleanup(container.stop)
         await container.start()
         self.assertFalse([name for name in self.vhost.queues if name.startswith("rpc.reply-service-")])
         other.method.return_value = "double"
@@ -308,7 +307,7 @@ class Helpers(Case):
         with self.assertRaises(ExtensionNotFound):
             restrict_entrypoints(container, "nothing")
         restrict_entrypoints(container, "hear")
-        self.stops.append(container.stop)
+        self.addCleanup(container.stop)
         await container.start()
         self.assertNotIn("rpc-service", self.vhost.queues)  # nameko's consumer still declares it
         async with entrypoint_waiter(container, "hear") as waited:
@@ -329,7 +328,7 @@ class Helpers(Case):
         runner = ServiceRunner(self.config)
         container = runner.add_service(Starting)
         replace_dependencies(container, "other")
-        self.stops.append(runner.stop)
+        self.addCleanup(runner.stop)
         await runner.start()
         self.assertEqual(unpack_mock_call((await wait_for_call(1, mock)).call_args), (("argument",), {"key": 1}))
         self.assertIs(get_container(runner, Starting), container)
@@ -404,10 +403,7 @@ class Plugin(Case):
 
     async def test_line_72_options(self) -> None:
         """``--amqp-uri``, or ``--rabbit-amqp-uri``, names another broker for them."""
-        server = Broker()
-        port: Any = await server.listen(port=0)
-        self.stops.append(server.stop)
-        uri = f"amqp://guest:guest@127.0.0.1:{port.getHost().port}/"
+        uri = await self.stage.listen()
         printed = await processes.succeed(self.suite(f"--rabbit-amqp-uri={uri}"))
         self.assertIn("brokers 1", printed)
 

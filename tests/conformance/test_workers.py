@@ -9,13 +9,13 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from tests.conformance.cases import Case
-from tests.services import Heard
 from txservices.containers import ServiceContainer
 from txservices.contextdata import AuthToken, ContextDataProvider, Language, UserAgent, UserId
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import RemoteError
 from txservices.extensions import DependencyProvider
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 from txservices.timer import timer
 
 
@@ -82,8 +82,8 @@ class Contexts(Case):
                     parents = whole[:1]
                 ends = [worker_ctx.origin_call_id, worker_ctx.immediate_parent_call_id]
                 self.assertEqual(named(ends), [parents[0], parents[-1]])
-            for stop in self.stops:
-                await stop()
+            for container in self.stage.containers:
+                await container.stop()
 
     async def test_line_50_context_data(self) -> None:
         """Each provider injects its value of the context data, or None."""
@@ -131,7 +131,7 @@ class Logs(Case):
 
         container = ServiceContainer(Failing, self.config, clock=clock)
         warnings, errors = self.lines(LogLevel.warn), self.lines(LogLevel.error)
-        self.stops.append(container.kill)
+        self.addCleanup(container.kill)
         entrypoints = {each.method_name: each for each in container.entrypoints}
         entrypoints["tick"].start()  # it alone: the broker's replies would need the other clock
         clock.pump([1, 1])

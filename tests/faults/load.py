@@ -117,14 +117,14 @@ class LoadCase(FaultsCase):
     async def load(self, rate: int = RATE) -> Load:
         cluster = await self.cluster()
         dispatch = event_dispatcher(self.config)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         load = Load(self.checker, cluster, dispatch, rate).start()
 
         async def stop() -> None:
             if load.beat.running:
                 load.beat.stop()
 
-        self.stops.append(stop)
+        self.addCleanup(stop)
         return load
 
 

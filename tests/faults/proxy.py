@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from tests.services import Heard
+from txservices.testing.waiting import Heard
 
 TICK = 0.05  # seconds between the pieces of a throttled way
 

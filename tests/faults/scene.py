@@ -13,9 +13,10 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from tests import rabbitmq
 from tests.faults.proxy import Proxy
-from tests.services import Heard, ServicesCase
+from tests.services import ServicesCase
 from txservices.amqp.connections import Connections
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 FULL = bool(os.environ.get("FAULTS_FULL"))  # the long form of what is scaled down
 BACK = 2.0  # seconds within which all is back once the broker can be reached
@@ -52,17 +53,16 @@ class FaultsCase(ServicesCase):
         return rabbitmq.node()
 
     async def setUp(self) -> None:
-        super().setUp()
         self.broker = self.node()
         self.vhost = self.broker.new_vhost()
         self.direct = {"AMQP_URI": self.broker.uri(self.vhost)}
         self.proxy = await Proxy(self.broker.port).listen()
-        self.stops.append(self.proxy.shut)
-        self.config = {"AMQP_URI": self.proxy.uri(self.direct["AMQP_URI"]), "RPC_TIMEOUT": 30}
+        self.addCleanup(self.proxy.shut)
+        super().setUp()  # now, so that the services stop before the proxy
+        self.config.update({"AMQP_URI": self.proxy.uri(self.direct["AMQP_URI"]), "RPC_TIMEOUT": 30})
 
-    async def tearDown(self) -> None:
+    def tearDown(self) -> None:
         self.proxy.heal()
-        await super().tearDown()
 
     def bare(self, **config: Any) -> Connections:
         """Connections over the proxy."""
@@ -75,7 +75,7 @@ class FaultsCase(ServicesCase):
     def connected(self, config: dict[str, Any]) -> Connections:
         made = Connections.from_config(config)
         made.startService()
-        self.stops.append(made.stopService)
+        self.addCleanup(made.stopService)
         return made
 
     def in_time(self, began: float, allowed: float) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from tests import rabbitmq
 from tests.faults.scene import BACK, Echo, FaultsCase, until
-from tests.services import Heard, Recorded
+from tests.services import Recorded
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import event_handler
@@ -26,6 +26,7 @@ from txservices.exceptions import (
 )
 from txservices.messaging import Publisher, consume
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2}
 TELLS = Exchange("tells", type="topic")

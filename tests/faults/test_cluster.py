@@ -57,7 +57,7 @@ class Cluster(LoadCase):
     async def setUp(self) -> None:
         await super().setUp()
         self.nodes = cluster()
-        self.config = self.knowing(*self.nodes)
+        self.config.update(self.knowing(*self.nodes))
 
     def knowing(self, *nodes: rabbitmq.Node) -> dict[str, Any]:
         """The configuration of who connects to the first of these, as long as it can."""

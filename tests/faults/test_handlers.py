@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred
 from tests import processes, rabbitmq
 from tests.faults.load import LoadCase
 from tests.faults.scene import FaultsCase, until
-from tests.services import Heard
 from txservices.amqp.unacked import LOOKS
 from txservices.events import event_handler
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 
 HEARTBEAT = 1  # seconds
 HELD = 4 * HEARTBEAT  # seconds; RabbitMQ gives up after two intervals without a byte, and looks each half of one
@@ -50,7 +50,7 @@ class Blocking(LoadCase):
         )
         await worker.line("^running: ")
         dispatch = event_dispatcher(self.direct)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         self.dispatch = dispatch
         return worker
 
@@ -96,7 +96,7 @@ class Slow(FaultsCase):
         """It is warned of before; the channel that the broker closes is made again, others' events are handled, and the
         event comes again, once, flagged."""
         await self.limit(CONSUMER_TIMEOUT * 1000, 500)
-        self.stops.append(lambda: Deferred.fromCoroutine(self.limit(1_800_000, 60_000)))
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.limit(1_800_000, 60_000)))
         begun, finish = Heard(), Deferred()
 
         class Listener:
@@ -113,7 +113,7 @@ class Slow(FaultsCase):
         closed = self.logged("the channel that consumes .* is closed")
         lost = self.logged("no connection to the broker")
         dispatch = event_dispatcher(self.direct)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         began = reactor.seconds()
         await dispatch("teller", "told", "slow")
         await warned.wait()

@@ -9,13 +9,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from tests.faults.scene import BACK, Echo, FaultsCase, until
-from tests.services import Heard, Recorded, client_of
+from tests.services import Recorded, client_of
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.subscription import Subscription
 from txservices.events import BROADCAST, event_handler
 from txservices.exceptions import ReplyQueueExpiredWithPendingReplies
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 TELLS = Exchange("tells", type="topic")
 HEARS = Queue("hears", TELLS, "#")
@@ -347,7 +348,7 @@ class Calling(LinkCase):
 
         begun, over = Heard(), Deferred()
         await self.start(Never, Echo, **self.direct)
-        self.stops.append(lambda: over.callback(None) or succeed(None))
+        self.addCleanup(lambda: over.callback(None) or succeed(None))
         cluster = await self.cluster()
         pending = [cluster.never.work() for _ in range(3)]
         await begun.wait(3)
@@ -373,7 +374,7 @@ class Calling(LinkCase):
 
         begun, over = Heard(), Deferred()
         await self.start(Never, Echo, **self.direct)
-        self.stops.append(lambda: over.callback(None) or succeed(None))
+        self.addCleanup(lambda: over.callback(None) or succeed(None))
         cluster = await self.cluster()
         pending = cluster.never.work()
         await begun.wait()

@@ -13,10 +13,11 @@ from tests import processes
 from tests.faults.load import LoadCase
 from tests.faults.scene import BACK, Echo, until
 from tests.rabbitmq import free_port
-from tests.services import Heard
 from txservices.amqp.leaving import STOP_TIMEOUT
+from txservices.containers import ServiceContainer
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 from txservices.web.handlers import http
 
 CALLER = """
@@ -161,11 +162,11 @@ class Goodbyes(LoadCase):
                 await over
 
         await self.start(Slow, **self.direct)
-        self.stops.append(lambda: over.callback(None) or succeed(None))
+        self.addCleanup(lambda: over.callback(None) or succeed(None))
         self.write(WAITS_FOR_BROKER)
         process = await self.instance()
         dispatch = event_dispatcher(self.direct)
-        self.stops.append(dispatch.stop)
+        self.addCleanup(dispatch.stop)
         await dispatch("source", "asked", 3)
         await called.wait()
         for number in range(3):
@@ -219,7 +220,10 @@ class Web(LoadCase):
                 return "done"
 
         port = free_port()
-        await self.start(Site, Echo, WEB_SERVER_ADDRESS=f"127.0.0.1:{port}")
+        for service in (Site, Echo):  # not on the stage, whose HTTP has no port
+            container = ServiceContainer(service, {**self.config, "WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"})
+            self.addCleanup(container.stop)
+            await container.start()
         complaints = self.logged("(?i)error|traceback|exception")
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
         head = b"POST /work HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\n"

@@ -57,7 +57,7 @@ class Returning(FaultsCase):
         await self.proxy.shut()
         for timeout, at_most in ((0, 0.5), (0.5, 0.5 + BACK)):
             began = reactor.seconds()
-            starting = Deferred.fromCoroutine(self.start(Echo, BROKER_START_TIMEOUT=timeout))
+            starting = Deferred.fromCoroutine(self.process(BROKER_START_TIMEOUT=timeout).start(Echo))
             error = await self.assertFailure(starting, BrokerUnreachable)
             self.assertRegex(str(error), rf"no broker at amqp://guest:\*+@127\.0\.0\.1:\d+/.*refused.*{timeout}")
             self.assertLess(reactor.seconds() - began, at_most)

@@ -17,9 +17,10 @@ from twisted.internet.defer import Deferred
 from tests import processes, rabbitmq
 from tests.interop import nameko_env
 from tests.interop.fleet import services
-from tests.services import Heard, ServicesCase
+from tests.services import ServicesCase
 from txservices.containers import ServiceContainer
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 START_TIMEOUT = 60  # seconds; two on a free machine
 ALL = ("Answers", "Caller", "Teller", "Hops", "Listener", "Reader", "Twin", "Standalone")
@@ -87,7 +88,7 @@ class InteropCase(ServicesCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.config = {**peer(self.version).config, "RPC_TIMEOUT": 20}
+        self.config.update({**peer(self.version).config, "RPC_TIMEOUT": 20})
 
     async def start_ours(self, *names: str, **config: Any) -> list[ServiceContainer]:
         return await self.start(*(OURS[name] for name in names), **config)
@@ -115,7 +116,7 @@ class OwnProcessesCase(InteropCase):
     def setUp(self) -> None:
         ServicesCase.setUp(self)
         node = rabbitmq.node()
-        self.config = {**CONFIG, "AMQP_URI": node.uri(node.new_vhost()), "RPC_TIMEOUT": 60}
+        self.config.update({**CONFIG, "AMQP_URI": node.uri(node.new_vhost()), "RPC_TIMEOUT": 60})
 
     async def nameko(self, *names: str) -> processes.Process:
         """A process of nameko's with these services, running."""

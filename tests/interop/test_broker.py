@@ -39,7 +39,7 @@ class Restarts(InteropCase):
     async def setUp(self) -> None:
         ServicesCase.setUp(self)
         self.node = rabbitmq.mortal()
-        self.config = {**CONFIG, "AMQP_URI": self.node.uri(self.node.new_vhost()), "RPC_TIMEOUT": DEADLINE}
+        self.config.update({**CONFIG, "AMQP_URI": self.node.uri(self.node.new_vhost()), "RPC_TIMEOUT": DEADLINE})
         self.over = False
         self.namekos: list[processes.Process] = []
         self.kept = [Deferred.fromCoroutine(self.keep(version)) for version in (NAMEKO_2, NAMEKO_3)]
@@ -59,9 +59,8 @@ class Restarts(InteropCase):
         self.seen: dict[str, list[tuple[int, Any]]] = {kind: [] for kind in self.acts}
         self.numbers = itertools.count()
 
-    async def tearDown(self) -> None:
+    def tearDown(self) -> None:
         self.over = True
-        await super().tearDown()
 
     async def keep(self, version: str) -> None:
         """Run nameko, again when it ends."""

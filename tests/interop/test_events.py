@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from tests.interop.fixtures import InteropCase, OwnProcessesCase
 from tests.interop.fleet import SIDES, SPECIAL, services
 from tests.interop.nameko_env import NAMEKO_3
-from tests.services import Heard
 from txservices.amqp.entities import Exchange
 from txservices.exceptions import ConfigurationError
 from txservices.standalone.events import event_dispatcher
+from txservices.testing.waiting import Heard
 
 CONTEXT = {"language": "en"}
 

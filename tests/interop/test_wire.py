@@ -18,13 +18,14 @@ from tests import rabbitmq
 from tests.interop.fixtures import InteropCase
 from tests.interop.fleet import FAILURES, RESULTS, SIDES
 from tests.interop.nameko_env import NAMEKO_3
-from tests.services import Heard, Recorded
+from tests.services import Recorded
 from txservices.amqp.entities import Message, Queue
 from txservices.calls import rpc_exchange
 from txservices.events import get_event_exchange
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.testing.waiting import Heard
 from txservices.wire import frames
 from txservices.wire.codec import encode_properties
 

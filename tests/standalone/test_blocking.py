@@ -11,11 +11,12 @@ import treq
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests import processes, rabbitmq
-from tests.services import Heard, ServicesCase
-from txservices.broker.server import Broker
+from tests.services import ServicesCase
+from txservices.broker.memory import brokers
 from txservices.contextdata import Language
 from txservices.events import EventDispatcher, event_handler
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 
 class BlockingCase(ServicesCase):
@@ -74,13 +75,12 @@ class BlockingCase(ServicesCase):
                 waiter.callback(None)
 
         await self.start(Far, FarToo)
-        self.stops.append(end_waiting)
+        self.addCleanup(end_waiting)
 
     async def uri(self) -> str:
-        self.broker = Broker()
-        port = await self.broker.listen(port=0)
-        self.stops.append(self.broker.stop)
-        return f"amqp://guest:guest@127.0.0.1:{port.getHost().port}/"
+        uri = await self.stage.listen()
+        self.broker = brokers[self.stage.broker]
+        return uri
 
     def program(self, name: str) -> processes.Process:
         return processes.python(self, "-m", "tests.standalone.programs", name, self.config["AMQP_URI"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.services import Heard, ServicesCase, properties_of
+from tests.services import ServicesCase, properties_of
 from txservices.events import event_handler
 from txservices.exceptions import ChannelClosedByBroker, EncodeError, PublishTimeout, UndeliverableMessage
 from txservices.standalone.events import event_dispatcher, get_event_exchange
+from txservices.testing.waiting import Heard
 
 
 class DispatcherTests(ServicesCase):

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.services import Heard, ServicesCase, client_of
+from tests.services import ServicesCase, client_of
 from txservices import exceptions
 from txservices import rpc as services_rpc
 from txservices.amqp import publish
@@ -18,6 +18,7 @@ from txservices.rpc import rpc
 from txservices.standalone import blocking
 from txservices.standalone import rpc as standalone
 from txservices.standalone.rpc import Caller, ClusterRpcProxy, ServiceRpcProxy
+from txservices.testing.waiting import Heard
 
 
 class Echo:

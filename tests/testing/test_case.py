@@ -7,15 +7,20 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase as TrialTestCase
 
+from txservices.amqp.entities import Exchange
 from txservices.broker import memory
 from txservices.events import event_handler
-from txservices.exceptions import ConfigurationError
+from txservices.exceptions import ConfigurationError, RpcConnectionError
+from txservices.extensions import DependencyProvider
 from txservices.rpc import RpcProxy, rpc
+from txservices.standalone.rpc import ClusterRpcProxy
 from txservices.testing import TestCase
 from txservices.testing.services import dummy, entrypoint_hook, entrypoint_waiter
 from txservices.testing.stage import Stage
+from txservices.testing.waiting import Heard
 from txservices.utils.life import State
 from txservices.web.handlers import http
 
@@ -33,6 +38,17 @@ class Greeting:
 
     @dummy
     def nothing(self) -> None: ...
+
+
+def listener(heard: Heard) -> type:
+    class Listener:
+        name = "listener"
+
+        @event_handler("source", "type")
+        def handle(self, data: Any) -> None:
+            heard(data)
+
+    return Listener
 
 
 class Web:
@@ -85,6 +101,13 @@ class CaseTests(TestCase):
         """Where no service serves, the connection is refused."""
         await self.start(Greeting)
         await self.assertFailure(self.web_session().get("/"), ConnectionRefusedError)
+
+    async def test_tap(self) -> None:
+        """A tap hears messages that are published by hand, on connections of the test's own."""
+        await self.start(Greeting)
+        tapped = await self.tap("source.events", "other")
+        await self.connections().publisher.publish("source.events", "other", b"1", {})
+        self.assertEqual([message.body for message in await tapped.wait()], [b"1"])
 
     async def test_configuration(self) -> None:
         """Keywords are keys of the configuration."""
@@ -153,3 +176,91 @@ class StageTests(TrialTestCase):
             self.assertIsNone(await nothing())
         await stage.kill()
         self.assertIs(container.life.state, State.ENDED)
+
+    async def test_connections(self) -> None:
+        """A test publishes by itself, on connections that end with the stage."""
+        stage = Stage()
+        heard = Heard()
+        await stage.start(listener(heard))
+        connections = stage.connections()
+        properties = {"content_type": "application/json", "content_encoding": "utf-8", "headers": {}}
+        await connections.publisher.publish("source.events", "type", b"7", properties, mandatory=True)
+        self.assertEqual(await heard.wait(), [7])
+        await stage.stop()
+        self.assertEqual([each.protocol for each in connections.in_use], [None])
+
+    async def test_tap(self) -> None:
+        """A tap hears copies of what passes through an exchange, for all routing keys or for some."""
+        stage = Stage()
+        self.addCleanup(stage.stop)
+        await stage.start(Greeting)
+        every, one = await stage.tap("source.events"), await stage.tap(Exchange("source.events", type="topic"), "two")
+        for event_type in ("one", "two"):
+            await stage.dispatch("source", event_type, {"is": event_type})
+        messages = await every.wait(2)
+        self.assertEqual([message.routing_key for message in messages], ["one", "two"])
+        self.assertEqual([message.body for message in await one.wait()], [b'{"is": "two"}'])
+
+    async def test_another_process(self) -> None:
+        """A second stage with the first's address is on the same broker, with connections of its own."""
+        stage = Stage()
+        self.addCleanup(stage.stop)
+        other = Stage(AMQP_URI=stage.config["AMQP_URI"])
+        self.addCleanup(other.stop)
+        (here,), (there,) = await stage.start(Greeting), await other.start(Web)
+        self.assertEqual(await (await other.web_session().get("/hello/you")).text(), "Hello, you!")
+        self.assertIsNot(here.shared, there.shared)
+        await other.stop()
+        self.assertEqual(await (await stage.cluster()).greeting.hello("still"), "Hello, still!")
+
+    async def test_listen(self) -> None:
+        """Programs of other processes reach the broker in memory by TCP, until the stage stops."""
+        stage = Stage()
+        await stage.start(Greeting)
+        uri = await stage.listen()
+        async with ClusterRpcProxy({"AMQP_URI": uri}) as cluster:
+            self.assertEqual(await cluster.greeting.hello("there"), "Hello, there!")
+        await stage.stop()
+        with self.assertRaises(RpcConnectionError):
+            await ClusterRpcProxy({"AMQP_URI": uri}, timeout=0.2).start()
+
+    async def test_start_fails(self) -> None:
+        """The error of a start is the service's own."""
+        stage = Stage()
+        self.addCleanup(stage.stop)
+
+        class Fails(DependencyProvider):
+            def start(self) -> None:
+                raise ZeroDivisionError("on purpose")
+
+        class Broken:
+            name = "broken"
+            fails = Fails()
+
+        with self.assertRaisesRegex(ZeroDivisionError, "on purpose"):
+            await stage.start(Greeting, Broken)
+
+
+class HeardTests(TrialTestCase):
+    """``Heard``."""
+
+    def test_wait(self) -> None:
+        """A wait fires once there are enough things, at once if there are already, with everything heard by then."""
+        heard = Heard()
+        one, two = heard.wait(), heard.wait(2)
+        heard("a")
+        self.assertEqual(self.successResultOf(one), ["a"])
+        self.assertNoResult(two)
+        heard("b")
+        self.assertEqual(self.successResultOf(two), ["a", "b"])
+        self.assertEqual(self.successResultOf(heard.wait()), ["a", "b"])
+        self.assertEqual(heard.things, ["a", "b"])
+
+    def test_time_is_up(self) -> None:
+        """A wait whose time is up does not keep the others from theirs."""
+        heard, clock = Heard(), Clock()
+        short, long = heard.wait().addTimeout(1, clock), heard.wait()
+        clock.advance(1)
+        self.failureResultOf(short, DeferredTimeout)
+        heard("late")
+        self.assertEqual(self.successResultOf(long), ["late"])

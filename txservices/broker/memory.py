@@ -35,6 +35,14 @@ BUFFER_MAX = 65_536  # bytes that may wait before the producer is paused; as muc
 brokers: dict[str, Broker] = {}
 
 
+def broker_named(name: str) -> Broker:
+    """The broker of ``memory://NAME``, made when it is first asked for."""
+    broker = brokers.get(name)
+    if broker is None:
+        broker = brokers[name] = Broker(name)
+    return broker
+
+
 def endpoint(name: str) -> Endpoint:
     """The endpoint of ``memory://NAME``. The broker of that name is made with the first connection."""
     return Endpoint(name)
@@ -63,9 +71,7 @@ class Endpoint:
         return execute(self.connect_now, protocolFactory)
 
     def connect_now(self, factory: IProtocolFactory) -> IProtocol:
-        broker = brokers.get(self.name)
-        if broker is None:
-            broker = brokers[self.name] = Broker(self.name)
+        broker = broker_named(self.name)
         address = MemoryAddress(self.name)
         client = factory.buildProtocol(address)
         if client is None:

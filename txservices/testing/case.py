@@ -7,9 +7,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
 
+from txservices.amqp.connections import Connections
+from txservices.amqp.entities import Exchange
 from txservices.containers import ServiceContainer
 from txservices.standalone.rpc import ClusterProxy
 from txservices.testing.stage import Stage, WebSession
+from txservices.testing.waiting import Heard
 
 __all__ = ["TestCase"]
 
@@ -52,6 +55,14 @@ class TestCase(unittest.TestCase):
     async def cluster(self, *args: Any, **options: Any) -> ClusterProxy:
         """A proxy of all services, as of ``standalone.rpc.ClusterRpcProxy``, whose arguments it takes."""
         return await self.stage.cluster(*args, **options)
+
+    def connections(self, **config: Any) -> Connections:
+        """Connections of the test's own to the broker, for what no service does."""
+        return self.stage.connections(**config)
+
+    async def tap(self, exchange: str | Exchange, routing_key: str = "#") -> Heard:
+        """Hear a copy of each message that an exchange gets from now on: ``(message,) = await tapped.wait()``."""
+        return await self.stage.tap(exchange, routing_key)
 
     def dispatch(self, service_name: str, event_type: str, event_data: Any = None) -> Deferred[None]:
         """Dispatch an event in a service's name. Fires when the broker has it; it may not be handled yet."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, execute, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, FirstError, execute, gatherResults, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -23,14 +23,16 @@ from zope.interface import implementer
 
 from txservices import configuration
 from txservices.amqp.connections import Connections
-from txservices.amqp.entities import Message, Queue
+from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker import memory
 from txservices.containers import ServiceContainer, SharedServices, get_container_cls
 from txservices.runners import ServiceRunner
 from txservices.serialization import Serializers
 from txservices.standalone.events import Dispatcher
 from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
+from txservices.testing.waiting import Heard
 from txservices.utils import default_reactor
+from txservices.utils.ids import new_id
 from txservices.web.server import Listener, parse_address
 from txservices.web.site import WebSite
 
@@ -64,6 +66,9 @@ class QueuedMessage:
 class Stage:
     """Starts services for a test, talks to them, and stops them.
 
+    Keywords are keys of the configuration. With ``AMQP_URI`` the services use that broker, and not one in memory.
+    A second stage with the ``AMQP_URI`` of the first is another process on the same broker.
+
     Attributes:
         config: the configuration of services whose test gives no other.
     """
@@ -93,9 +98,15 @@ class Stage:
         return container
 
     async def start(self, *service_classes: type[Any], **config: Any) -> list[ServiceContainer]:
-        """Start services and return their containers. Keywords are keys of the configuration."""
+        """Start services and return their containers. Keywords are keys of the configuration.
+
+        Raises the error of the first service that can't start.
+        """
         containers = [self.container(each, {**self.config, **config}) for each in service_classes]
-        await gatherResults([container.start() for container in containers], consumeErrors=True)
+        try:
+            await gatherResults([container.start() for container in containers], consumeErrors=True)
+        except FirstError as first:
+            first.subFailure.raiseException()  # the service's own error
         return containers
 
     def runner(self, config: Mapping[str, Any], *service_classes: type[Any]) -> ServiceRunner:
@@ -107,6 +118,11 @@ class Stage:
         self.runners.append(runner)
         return runner
 
+    async def listen(self) -> str:
+        """Open a port of the broker in memory, for programs in processes of their own, and return its ``AMQP_URI``."""
+        port: Any = await memory.broker_named(self.broker).listen(port=0)
+        return f"amqp://guest:guest@127.0.0.1:{port.getHost().port}/"
+
     # Talking to them
 
     async def cluster(self, context_data: Mapping[str, Any] | None = None, **options: Any) -> ClusterProxy:
@@ -114,6 +130,31 @@ class Stage:
         proxy = ClusterRpcProxy(self.config, context_data, **options)
         self.stops.append(proxy.stop)
         return await proxy.start()
+
+    def connections(self, **config: Any) -> Connections:
+        """Connections of the test's own to the broker, for what no service does. Keywords are as those of ``start``."""
+        made = Connections.from_config({**self.config, **config})
+        made.startService()
+        self.stops.append(made.stopService)
+        return made
+
+    async def tap(self, exchange: str | Exchange, routing_key: str = "#") -> Heard:
+        """Hear a copy of each message that an exchange gets from now on: ``(message,) = await tapped.wait()``.
+
+        The messages are ``amqp.entities.Message``, acked already. An exchange given by its name is a durable one of
+        type topic, as those of calls and events.
+        """
+        tapped = Heard()
+
+        def receive(message: Message) -> None:
+            message.ack()
+            tapped(message)
+
+        if isinstance(exchange, str):
+            exchange = Exchange(exchange, type="topic")
+        queue = Queue(f"tap-{new_id()}", exchange, routing_key, auto_delete=True)
+        await self.connections().consume(queue, receive, 0).ready
+        return tapped
 
     def dispatch(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
         """Dispatch an event in a service's name. Fires when the broker has it; it may not be handled yet."""

@@ -1,4 +1,4 @@
-"""Waits for a call that the code under test makes, and gives its outcome."""
+"""Waits for what the code under test does: for a call, whose outcome it gives, and for what a test is told."""
 
 from __future__ import annotations
 
@@ -14,11 +14,52 @@ from twisted.python.failure import Failure
 from txservices.extensions import ExcInfo
 from txservices.utils import default_reactor
 
-__all__ = ["WaitResult", "wait_for_call"]
+__all__ = ["Heard", "WaitResult", "wait_for_call"]
 
 TIMEOUT = 30.0  # seconds
 
 Callback = Callable[[Any, Any, Any, "ExcInfo | None"], Any]
+
+
+class Heard:
+    """Keeps each thing that it is called with, and lets a test wait until there are enough.
+
+        heard = Heard()
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("source", "type")
+            def handle(self, data):
+                heard(data)
+
+        await self.start(Listener)
+        await self.dispatch("source", "type", 1)
+        self.assertEqual(await heard.wait(), [1])
+
+    Attributes:
+        things: what it was called with, in order.
+    """
+
+    def __init__(self) -> None:
+        self.things: list[Any] = []
+        self.waiting: list[tuple[int, Deferred[list[Any]]]] = []
+
+    def __call__(self, thing: Any = None) -> None:
+        self.things.append(thing)
+        due = [each for each in self.waiting if each[0] <= len(self.things)]
+        self.waiting = [each for each in self.waiting if each[0] > len(self.things)]
+        for _, waiter in due:
+            waiter.callback(list(self.things))
+
+    def wait(self, count: int = 1) -> Deferred[list[Any]]:
+        """Fires with everything heard until now, as soon as that is ``count`` things or more."""
+        waiter: Deferred[list[Any]] = Deferred()
+        if len(self.things) >= count:
+            waiter.callback(list(self.things))
+        else:
+            self.waiting.append((count, waiter))
+        return waiter
 
 
 class WaitResult:
