@@ -18,6 +18,7 @@ from tests.amqp.peer import Peer
 from txservices.amqp import connection as connection_module
 from txservices.amqp.connection import (
     HANDSHAKE_TIMEOUT,
+    LIVED,
     REFUSED_RETRY,
     RETRY_FIRST,
     RETRY_GROWTH,
@@ -185,6 +186,26 @@ class RetryTests(KeepingCase):
         self.clock.advance(RETRY_FIRST - 0.01)
         self.assertEqual(len(self.tried), tried)
         self.clock.advance(0.02)
+        self.assertEqual(len(self.tried), tried + 1)
+
+    def test_connections_that_die_young(self) -> None:
+        """A connection that is lost soon is a failed attempt, so the wait grows; after one that lived it is short."""
+        self.patch(connection_module, "uniform", lambda least, most: most)
+        self.answer = opens
+        self.start()
+        waits = []
+        for _ in range(20):
+            Opened.latest.lose()
+            lost, tried = self.clock.seconds(), len(self.tried)
+            while len(self.tried) == tried:
+                self.clock.advance(0.01)
+            waits.append(self.clock.seconds() - lost)
+        for number, wait in enumerate(waits, 1):
+            self.assertApproximates(wait, min(RETRY_FIRST * RETRY_GROWTH**number, RETRY_MAX), 0.011)
+        self.clock.advance(LIVED)
+        Opened.latest.lose()
+        tried = len(self.tried)
+        self.clock.advance(RETRY_FIRST + 0.01)
         self.assertEqual(len(self.tried), tried + 1)
 
     def test_addresses_in_turn(self) -> None:

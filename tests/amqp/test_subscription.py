@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -85,3 +86,57 @@ class GivenUpTests(SynchronousTestCase):
             asked = self.given_up(steps, Subscription.cancel)
             self.assertNotIn("basic.consume", asked, STEPS[steps])
         self.assertEqual(asked, ["basic.cancel"])
+
+
+class AgainTests(SynchronousTestCase):
+    """A queue that can't be consumed, or is lost again and again, on a connection that lives."""
+
+    def setUp(self) -> None:
+        self.peer = Peer()
+        self.peer.connect()
+        self.peer.sent()
+        connection = Connection((self.peer.protocol.address,), "tests", self.peer.clock)
+        connection.protocol = self.peer.protocol
+        self.subscription = Subscription(connection, Queue("q"), lambda message: None, 10)
+        self.addCleanup(self.peer.clock.advance, 0)
+        self.addCleanup(self.subscription.close)
+        self.lines: list[str] = []
+        observe = lambda event: self.lines.append(event.get("log_format") or "")  # noqa: E731
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.asked: list[float] = []
+
+    def play(self, seconds: int, refuse: bool) -> None:
+        """Answer for so long, and refuse each declaration; or take each, and say at once that the queue is deleted."""
+        for _ in range(seconds * 20):
+            for number, name, args in self.peer.sent():
+                if name == "channel.close-ok":
+                    continue
+                if name == "queue.declare":
+                    self.asked.append(self.peer.clock.seconds())
+                    if refuse:
+                        self.peer.method(number, "channel.close", reply_code=404, class_id=50, method_id=10)
+                        continue
+                self.peer.method(number, f"{name}-ok", **ANSWERS.get(name, {}))
+                if name == "basic.consume" and not refuse:
+                    self.peer.method(number, "basic.cancel", consumer_tag=args["consumer_tag"], nowait=True)
+            self.peer.clock.advance(0.05)
+
+    def paced(self) -> None:
+        """Few attempts in any ten seconds but the first, and fewer lines."""
+        later = [each for each in self.asked if each > 10]
+        self.assertLess(len(self.asked) - len(later), 14)
+        self.assertTrue(20 <= len(later) <= 50, later)
+        told = [line for line in self.lines if "consumed" in line or "deleted" in line]
+        self.assertLess(len(told), 8)
+
+    def test_refused_again_and_again(self) -> None:
+        """The wait grows to its limit, and the log tells at doubling numbers."""
+        self.play(60, refuse=True)
+        self.paced()
+
+    def test_deleted_again_and_again(self) -> None:
+        """A queue that is deleted once is declared again at once; one that is deleted each time is waited for."""
+        self.play(60, refuse=False)
+        self.assertLess(self.asked[1], 1)
+        self.paced()

@@ -84,6 +84,7 @@ class Returning(FaultsCase):
         """After many losses there are as many files, delayed calls and objects of ours as before, and as much memory;
         and on the broker as many connections, channels, queues and consumers."""
         self.patch(connection_module, "RETRY_FIRST", 0.01)
+        self.patch(connection_module, "LIVED", 0)  # they die young on purpose
         await self.start(Echo)
         cluster = await self.cluster()
 

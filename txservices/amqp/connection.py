@@ -41,6 +41,7 @@ HANDSHAKE_TIMEOUT = 20.0  # seconds from the socket to the open connection; a li
 RETRY_FIRST = 0.2  # seconds before the first attempt after a loss, on average
 RETRY_GROWTH = 1.6  # by which the wait grows with each attempt
 RETRY_MAX = 1.4  # seconds; consumers are to be back within 2 s of a reachable broker
+LIVED = 5.0  # seconds after which a connection that is lost was a good one; one that died younger is a failed attempt
 RETRY_JITTER = 0.5  # the wait is spread by half, so that 200 services don't come back in one moment
 REFUSED_RETRY = 30.0  # seconds between attempts while the broker refuses our credentials or virtual host
 
@@ -173,8 +174,10 @@ class Connection(Service):
                     log.debug("an attempt to connect failed", failure=Failure())
                     cause: Exception | None = error
                 else:
-                    failed = 0
+                    opened_at = self.clock.seconds()
                     await protocol.disconnected.wait()
+                    if self.clock.seconds() - opened_at >= LIVED:
+                        failed = 0
                     cause = protocol.error
                 delay = self.retry_after(failed, cause) if self.running else 0.0
                 if not self.running:  # stopped by somebody who was told of the failure: no cancel reaches running code
@@ -217,7 +220,7 @@ class Connection(Service):
             self.use(None)
 
     def retry_after(self, failed: int, error: Exception | None) -> float:
-        """Seconds until the next attempt, after that many failures in a row. Logs the cause."""
+        """Seconds until the next attempt, after that many failures and young deaths in a row. Logs the cause."""
         refused = isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS
         if not self.was_connected:
             if refused:

@@ -33,6 +33,9 @@ from txservices.wire.spec import ReplyCode
 log = Logger()
 
 CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection that is still open
+CONSUME_RETRY_GROWTH = 1.6  # factor by which that grows each time, until the queue is consumed for CONSUMED_LONG
+CONSUME_RETRY_MAX = 2.0  # seconds
+CONSUMED_LONG = 5.0  # seconds
 MISMATCH_RETRY = 10.0  # seconds, if the queue exists with other properties by now
 PATIENCE_MAX = 60.0  # seconds for each answer, after several attempts that were not answered in time
 
@@ -70,6 +73,8 @@ class Subscription:
         self.rejects = queue.arguments.get(QUEUE_TYPE_ARGUMENT) != "stream"
         self.consuming = True  # until cancel() or close()
         self.attaching: Deferred[None] | None = None
+        self.failed = 0  # attempts in a row that failed, or whose queue was lost soon
+        self.consumed_at: float | None = None  # when the latest that did not fail ended
         self.retry: Any = None
         self.draining: Waiters[None] = Waiters()
         self.patience = ANSWER_TIMEOUT  # seconds for each answer of the next attempt
@@ -125,17 +130,22 @@ class Subscription:
             self.ready.errback(error)
         elif not isinstance(error, (AmqpError, DeclarationMismatch)):
             log.failure("while beginning to consume {queue}", failure=result, queue=self.queue_name)
-            self.again(CONSUME_RETRY)
+            self.again(self.delay())
         elif self.consuming and not protocol.closed:
+            delay = self.delay()
             if isinstance(error, NotAnswered):
                 self.not_answered(protocol)
-            delay = MISMATCH_RETRY if isinstance(error, DeclarationMismatch) else CONSUME_RETRY
-            log.warn(
-                "queue {queue} can't be consumed: {error}. Trying again in {delay} s",
-                queue=self.queue_name,
-                error=error,
-                delay=delay,
-            )
+                delay = CONSUME_RETRY  # what grows is the time that an answer may take
+            elif isinstance(error, DeclarationMismatch):
+                delay = MISMATCH_RETRY
+            if self.tells:
+                log.warn(
+                    "queue {queue} can't be consumed, {failed} times in a row: {error}. Trying again in {delay:.1f} s",
+                    queue=self.queue_name,
+                    failed=self.failed,
+                    error=error,
+                    delay=delay,
+                )
             self.again(delay)
 
     def not_answered(self, protocol: Protocol) -> None:
@@ -150,7 +160,22 @@ class Subscription:
             protocol.close_channel(channel).addErrback(gone)
         self.patience = min(self.patience * 2, PATIENCE_MAX)
 
+    def delay(self) -> float:
+        """Seconds until the next attempt. One more has failed, or its queue was lost."""
+        now = self.connection.clock.seconds()
+        if self.consumed_at is not None and now - self.consumed_at >= CONSUMED_LONG:
+            self.failed = 0
+        self.consumed_at = None
+        self.failed += 1
+        return min(CONSUME_RETRY * CONSUME_RETRY_GROWTH ** min(self.failed - 1, 20), CONSUME_RETRY_MAX)
+
+    @property
+    def tells(self) -> bool:
+        """Whether the log is to tell of this failure: of the first, and then at doubling numbers."""
+        return self.failed & (self.failed - 1) == 0
+
     def consumed(self) -> None:
+        self.consumed_at = self.connection.clock.seconds()
         for call in self.on_ready:
             call()
         if not self.ready.called:
@@ -187,20 +212,27 @@ class Subscription:
             and self.retry is None
             and isinstance(error, ChannelClosedByBroker)
         ):
-            log.warn("the channel that consumes {queue} is closed: {error}", queue=self.queue_name, error=error)
-            self.again(CONSUME_RETRY)
+            delay = self.delay()
+            if self.tells:
+                log.warn("the channel that consumes {queue} is closed: {error}", queue=self.queue_name, error=error)
+            self.again(delay)
 
     def cancel_received(self, tag: str) -> None:
         """The queue was deleted, or its node is gone: declare it again and consume on a new channel."""
         channel, protocol = self.channel, self.connection.protocol
         if channel is None or protocol is None or not self.consuming:
             return
-        log.warn("queue {queue} was deleted on the broker: declaring it again", queue=self.queue_name)
+        delay = self.delay()
+        if self.tells:
+            log.warn("queue {queue} was deleted on the broker: declaring it again", queue=self.queue_name)
         self.channel = None
         self.draining.fire(None)
         channel.on_closed = None
         protocol.close_channel(channel).addErrback(gone)
-        self.attach(protocol)
+        if self.failed == 1:
+            self.attach(protocol)
+        else:
+            self.again(delay)
 
     # The end
 
