@@ -59,6 +59,10 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ["127.0.0.1:5672", "localhost:0", ":5672", "::1:5672"],
         ["", "5672", 5672, "h", "h:", "h:x", "h:65536", "amqp://u:secret@h:1/", True, ["h:1"]],
     ),
+    "EMBEDDED_BROKER_USERS": (
+        [{"guest": "guest"}, {"ada": "s3cret", "bob": "hidden"}],
+        [{}, [], "ada:s3cret", {"ada": None}, {"ada": ""}, {"": "x"}, {"ada": 1}, {1: "x"}, True],
+    ),
     "WEB_SERVER_ADDRESS": (
         ["0.0.0.0:8000", "localhost:0", "8000", 8000, 0],
         ["", ":80", "h", "[::1]:80", "http://h:80", 65536, -1, True, 80.0, ["h:80"]],
@@ -187,7 +191,8 @@ class Values(SynchronousTestCase):
             {"AMQP_URI": {"uri": "amqp://u:s3cret@h"}},
             {"EMBEDDED_BROKER_ADDRESS": "amqp://u:s3cret@h:1"},
             {"WEB_SERVER_ADDRESS": "http://u:s3cret@h:1"},
-            *({name: secret} for name in KEYS if name not in ("LOGGING", "AMQP_URI")),
+            {"EMBEDDED_BROKER_USERS": {"ada": ["s3cret"]}},
+            *({name: secret} for name in KEYS if name not in ("LOGGING", "AMQP_URI", "EMBEDDED_BROKER_USERS")),
             *({name: [secret, "s3cret"]} for name in KEYS),
         ]
         for config in configs:

@@ -128,6 +128,10 @@ def are_serializers(value: Any) -> bool:
     return True
 
 
+def are_users(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(is_text(each) for pair in value.items() for each in pair)
+
+
 def shown(value: Any) -> str:
     """A wrong value as a line repeats it: a scalar as YAML has it; of a list or a mapping nothing, for its secrets."""
     if value is None or isinstance(value, bool):
@@ -212,6 +216,12 @@ EMBEDDED_BROKER_ADDRESS = Key(
         "host:port, 127.0.0.1:5672",
     ),
     "where the embedded broker listens",
+)
+EMBEDDED_BROKER_USERS: Key[Mapping[str, str]] = Key(
+    "EMBEDDED_BROKER_USERS",
+    {"guest": "guest"},
+    Kind(are_users, "mapping of user names to passwords", "name: password, both as text"),
+    "who may come in to the embedded broker, `name: password`. The user guest may come in from this machine only",
 )
 WEB_SERVER_ADDRESS: Key[str | int] = Key(
     "WEB_SERVER_ADDRESS",

@@ -111,6 +111,21 @@ class Commands(TestCase):
         self.assertEqual(await self.call("odd.add", "[1, 2]"), (0, "3\n", ""))
         await processes.stopped(running, broker)
 
+    async def test_broker_with_users(self) -> None:
+        """A broker with users of its own takes those alone, and prints no password."""
+        port = str(free_port())
+        users = ("-d", "EMBEDDED_BROKER_USERS={ada: s3cret/}", "-d", f"EMBEDDED_BROKER_ADDRESS=127.0.0.1:{port}")
+        broker = processes.txservices(self, "broker", *users)
+        await broker.line(rf"broker: amqp://ada:\*+@127.0.0.1:{port}/")
+        self.assertNotIn("s3cret", broker.stdout)
+        status, _, stderr = await self.ends("call", "maths.add", "[1, 2]", *users)
+        self.assertIn("UnknownService", stderr)
+        guest = ("--broker", f"amqp://guest:guest@127.0.0.1:{port}/")
+        status, _, stderr = await self.ends("call", "maths.add", "[1, 2]", *guest)
+        self.assertEqual(status, 2)
+        self.assertIn("refuses", stderr)
+        await processes.stopped(broker)
+
     async def test_broker_port_taken(self) -> None:
         """A second broker on one port says so, and ends with 2."""
         port = str(free_port())

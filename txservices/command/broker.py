@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from txservices import configuration
 from txservices.broker.memory import brokers
@@ -25,9 +26,12 @@ def embedded_address(config: Mapping[str, Any]) -> tuple[str, int]:
     return address
 
 
-async def listen(host: str, port: int, reactor: Any) -> Broker:
-    """Start the embedded broker on a port, and as memory://embedded in this process. May raise CannotListenError."""
-    broker = Broker(EMBEDDED, clock=reactor)
+async def listen(host: str, port: int, reactor: Any, users: Mapping[str, str]) -> Broker:
+    """Start the embedded broker on a port, and as memory://embedded in this process. May raise CannotListenError.
+
+    ``users`` are passwords by name.
+    """
+    broker = Broker(EMBEDDED, clock=reactor, users=users)
     await broker.listen(host, port)
     brokers[EMBEDDED] = broker
     return broker
@@ -47,7 +51,7 @@ async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
     if configuration.AMQP_URI.of(config):
         return dict(config)
     host, port = embedded_address(config)
-    uri = await neighbour(host, port, reactor)
+    uri = await neighbour(host, port, reactor, configuration.EMBEDDED_BROKER_USERS.of(config))
     if uri is None:
         raise ConfigurationError(
             f"no broker on {host}:{port}: start one (`txservices run MODULE`, `txservices broker`),"
@@ -56,9 +60,10 @@ async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
     return {**config, configuration.AMQP_URI.name: uri}
 
 
-async def neighbour(host: str, port: int, reactor: Any) -> str | None:
+async def neighbour(host: str, port: int, reactor: Any, users: Mapping[str, str]) -> str | None:
     """The URI of the broker that listens on `host:port`, or None if nothing does. It may be RabbitMQ, too.
 
+    The first of its users is in the URI, with the password.
     ``ConfigurationError`` if something listens there that is not a broker.
     """
     answer = await probe.ask(host, port, reactor)
@@ -68,4 +73,10 @@ async def neighbour(host: str, port: int, reactor: Any) -> str | None:
             f" --broker or {configuration.AMQP_URI.name}, or set {configuration.EMBEDDED_BROKER_ADDRESS.name} to a"
             " free port"
         )
-    return f"amqp://guest:guest@{host}:{port}/" if answer is probe.Answer.BROKER else None
+    return uri_of(host, port, users) if answer is probe.Answer.BROKER else None
+
+
+def uri_of(host: str, port: int, users: Mapping[str, str]) -> str:
+    """The URI of an embedded broker, for the first of its users."""
+    user, password = next(iter(users.items()))
+    return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}/"

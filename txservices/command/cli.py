@@ -20,10 +20,10 @@ from twisted.logger import LogLevel
 
 from txservices import configuration
 from txservices.command import exits, logs, reloading, tap
-from txservices.command.broker import for_client
+from txservices.command.broker import embedded_address, for_client
 from txservices.command.options import Given
 from txservices.exceptions import CommandError, ConfigurationError
-from txservices.utils import sanitize_url
+from txservices.utils import REDACTED, sanitize_url
 
 config_option = click.option(
     "-c",
@@ -100,15 +100,24 @@ def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: boo
 
 
 @commands.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=5672, show_default=True, help="The port to listen on.")
-def broker(host: str, port: int) -> None:
-    """Run the embedded broker alone. It keeps nothing when it ends."""
+@click.option("--host", help="The address to listen on; that of EMBEDDED_BROKER_ADDRESS if it isn't given.")
+@click.option("--port", type=int, help="The port to listen on, likewise.")
+@config_option
+@define_option
+def broker(host: str | None, port: int | None, path: str | None, defines: tuple[str, ...]) -> None:
+    """Run the embedded broker alone. It keeps nothing when it ends.
+
+    From other machines only the users of EMBEDDED_BROKER_USERS may come in.
+    """
     from twisted.internet import reactor
 
+    config = Given(path, None, defines).config()
+    configured_host, configured_port = embedded_address(config)
+    address = host or configured_host, configured_port if port is None else port
     ending = exits.Ending(reactor)
     logs.begin({})
-    tap.run(tap.BrokerAlone(host, port, ending, say=click.echo), ending)
+    users = configuration.EMBEDDED_BROKER_USERS.of(config)
+    tap.run(tap.BrokerAlone(*address, users, ending, say=click.echo), ending)
 
 
 @commands.command()
@@ -187,6 +196,9 @@ def show_config(given: Given) -> None:
     if uri:
         shown = [sanitize_url(one or "") for one in uri] if isinstance(uri, list) else sanitize_url(uri)
         config[configuration.AMQP_URI.name] = shown
+    users = config.get(configuration.EMBEDDED_BROKER_USERS.name)
+    if users:
+        config[configuration.EMBEDDED_BROKER_USERS.name] = dict.fromkeys(users, REDACTED)
     click.echo(yaml.safe_dump(config, default_flow_style=False, allow_unicode=True), nl=False)
 
 

@@ -19,11 +19,13 @@ from twisted.python import usage
 
 from txservices import configuration
 from txservices.broker.server import Broker
+from txservices.broker.users import GUEST
 from txservices.command import announce, exits, loading, logs
-from txservices.command.broker import EMBEDDED, close, embedded_address, listen, neighbour
+from txservices.command.broker import EMBEDDED, close, embedded_address, listen, neighbour, uri_of
 from txservices.command.options import Given, command_to_type
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
+from txservices.utils import sanitize_url
 from txservices.utils.address import parse_addresses
 from txservices.watchdog import watchdog
 
@@ -212,10 +214,11 @@ class ServiceTree(Running):
         if uris := configuration.AMQP_URI.of(self.config):
             return ", ".join(str(address) for address in parse_addresses(uris))
         host, port = embedded_address(self.config)
+        users = configuration.EMBEDDED_BROKER_USERS.of(self.config)
         try:
-            self.broker = await listen(host, port, self.ending.reactor)
+            self.broker = await listen(host, port, self.ending.reactor, users)
         except CannotListenError:
-            uri = await neighbour(host, port, self.ending.reactor)
+            uri = await neighbour(host, port, self.ending.reactor, users)
             if uri is None:
                 raise  # nothing listens on the port, yet it can't be opened: no permission, or not our address
             self.config[configuration.AMQP_URI.name] = uri
@@ -235,16 +238,21 @@ class ServiceTree(Running):
 class BrokerAlone(Running):
     """The embedded broker and nothing else."""
 
-    def __init__(self, host: str, port: int, ending: exits.Ending, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, host: str, port: int, users: Mapping[str, str], ending: exits.Ending, say: Callable[[str], object]
+    ) -> None:
         super().__init__(ending)
         self.address = host, port
+        self.users = users
         self.broker: Broker | None = None
         self.say = say
 
     async def come_up(self) -> None:
         host, port = self.address
-        self.broker = await listen(host, port, self.ending.reactor)
-        self.say(f"broker: amqp://guest:guest@{host}:{port}/ (it keeps nothing when this process ends)")
+        self.broker = await listen(host, port, self.ending.reactor, self.users)
+        uri = uri_of(host, port, self.users)
+        shown = uri if GUEST in self.users else sanitize_url(uri)
+        self.say(f"broker: {shown} (it keeps nothing when this process ends)")
 
     async def go_down(self) -> None:
         await close(self.broker)
