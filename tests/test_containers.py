@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from tests.noting import ALL, Case, NotingContainer, Service
+from tests.noting import ALL, ContainerCase, Service
 from txservices.containers import (
     ServiceContainer,
     SharedServices,
@@ -20,13 +20,17 @@ from txservices.extensions import DependencyProvider
 from txservices.utils.life import State
 
 
-class Starting(Case):
+class OtherContainer(ServiceContainer):
+    """A container class of a user's own."""
+
+
+class Starting(ContainerCase):
     """``start``."""
 
     def test_setup_before_start(self) -> None:
         """Every extension is set up before any starts; then it fires."""
         waiting: Deferred[None] = Deferred()
-        self.does["dependency.setup"] = lambda: waiting
+        self.config["Dependency.setup"] = lambda: waiting
         starting = self.container.start()
         self.assertTrue(self.container.started)
         self.assertEqual(set(self.steps), {f"{each}.setup" for each in ALL})
@@ -42,7 +46,7 @@ class Starting(Case):
             await waiting
 
         waiting: Deferred[None] = Deferred()
-        self.does["inner.setup"] = setup
+        self.config["Inner.setup"] = setup
         starting = self.container.start()
         self.assertNoResult(starting)
         waiting.callback(None)
@@ -51,16 +55,16 @@ class Starting(Case):
     def test_error(self) -> None:
         """The first error of an extension is that of the start; what else was waiting is cancelled."""
         cancelled: list[Any] = []
-        self.does["inner.setup"] = lambda: Deferred(cancelled.append)
-        self.does["entrypoint.setup"] = lambda: fail(ConfigurationError("no"))
+        self.config["Inner.setup"] = lambda: Deferred(cancelled.append)
+        self.config["Fires.setup"] = lambda: fail(ConfigurationError("no"))
         self.failureResultOf(self.container.start(), ConfigurationError)
         self.assertEqual(len(cancelled), 1)
-        self.assertNotIn("shared.start", self.steps)
+        self.assertNotIn("Shared.start", self.steps)
         self.successResultOf(self.container.stop())
 
     def test_stopped_meanwhile(self) -> None:
         """Stopped while it starts, it gives the start up and stops."""
-        self.does["dependency.start"] = lambda: Deferred()
+        self.config["Dependency.start"] = lambda: Deferred()
         starting = self.container.start()
         self.successResultOf(self.container.stop())
         self.failureResultOf(starting, CancelledError)
@@ -74,13 +78,13 @@ class Starting(Case):
 
     def test_as_a_service_that_fails(self) -> None:
         """As a Twisted service that can't start it ends, and says why."""
-        self.does["inner.start"] = lambda: 1 // 0
+        self.config["Inner.start"] = lambda: 1 // 0
         self.container.startService()
         self.failureResultOf(self.container.wait(), ZeroDivisionError)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
-class Stopping(Case):
+class Stopping(ContainerCase):
     """``stop``."""
 
     def setUp(self) -> None:
@@ -92,12 +96,14 @@ class Stopping(Case):
         """Entrypoints, workers, dependencies, what is inside them."""
         waiting: Deferred[Any] = Deferred()
         self.spawn(lambda: waiting)
+        self.steps.clear()
         stopping = self.container.stop()
-        self.assertEqual(self.steps, ["entrypoint.stop"])
+        self.assertEqual(self.steps, ["Fires.stop"])
         waiting.callback("result")
         self.successResultOf(stopping)
-        self.assertEqual(self.steps[1:3], ["dependency.teardown", "dependency.stop"])
-        self.assertEqual(sorted(self.steps[3:]), ["inner.stop", "shared.stop"])
+        over = ["handle_result", "Dependency.worker_result", "Dependency.worker_teardown", "Dependency.stop"]
+        self.assertEqual(self.steps[1:5], over)
+        self.assertEqual(sorted(self.steps[5:]), ["Inner.stop", "Shared.stop"])
         self.assertEqual(self.handled, ["result"])
         self.successResultOf(self.container.wait())
 
@@ -124,11 +130,11 @@ class Stopping(Case):
         self.clock.advance(0.2)
         self.successResultOf(stopping)
         self.assertEqual((len(cancelled), self.handled), (2, []))
-        self.assertEqual(self.steps.count("dependency.teardown"), 2)
+        self.assertEqual(self.steps.count("Dependency.worker_teardown"), 2)
 
     def test_no_timeout(self) -> None:
         """With null for SHUTDOWN_TIMEOUT they take as long as they take."""
-        container = NotingContainer(Service, {"SHUTDOWN_TIMEOUT": None}, clock=self.clock)
+        container = ServiceContainer(Service, {"SHUTDOWN_TIMEOUT": None}, clock=self.clock)
         self.successResultOf(container.start())
         waiting: Deferred[None] = Deferred()
         container.spawn_worker(container.entrypoints[0], (lambda: waiting,), {})
@@ -140,21 +146,21 @@ class Stopping(Case):
     def test_twice(self) -> None:
         """A second stop does nothing and fires with the first; so does a kill afterwards."""
         waiting: Deferred[None] = Deferred()
-        self.does["inner.stop"] = lambda: waiting
+        self.config["Inner.stop"] = lambda: waiting
         first, second = self.container.stop(), self.container.stop()
         self.assertNoResult(second)
         waiting.callback(None)
         self.successResultOf(first)
         self.successResultOf(second)
         self.successResultOf(self.container.kill())
-        self.assertEqual(self.steps.count("entrypoint.stop"), 1)
-        self.assertNotIn("entrypoint.kill", self.steps)
+        self.assertEqual(self.steps.count("Fires.stop"), 1)
+        self.assertNotIn("Fires.kill", self.steps)
 
     def test_errors(self) -> None:
         """An extension that fails to stop is logged and keeps no other from stopping."""
-        self.does["entrypoint.stop"] = self.does["inner.stop"] = lambda: 1 // 0
+        self.config["Fires.stop"] = self.config["Inner.stop"] = lambda: 1 // 0
         self.successResultOf(self.container.stop())
-        self.assertIn("shared.stop", self.steps)
+        self.assertIn("Shared.stop", self.steps)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_no_worker_afterwards(self) -> None:
@@ -164,7 +170,7 @@ class Stopping(Case):
         def stop() -> None:
             refused.append(self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None))
 
-        self.does["dependency.stop"] = stop
+        self.config["Dependency.stop"] = stop
         self.successResultOf(self.container.stop())
         self.assertEqual(len(refused), 1)
         self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None)
@@ -178,13 +184,13 @@ class Stopping(Case):
             return await waiting
 
         self.spawn(method)
-        self.assertNotIn("dependency.stop", self.steps)
+        self.assertNotIn("Dependency.stop", self.steps)
         waiting.callback("result")
         self.assertEqual(self.handled, ["result"])
         self.assertIs(self.container.life.state, State.ENDED)
 
 
-class Killing(Case):
+class Killing(ContainerCase):
     """``kill``."""
 
     def setUp(self) -> None:
@@ -196,10 +202,13 @@ class Killing(Case):
         """Workers are cancelled, those that wait for their turn forgotten, and extensions killed, once each."""
         for _ in range(3):
             self.spawn(lambda: Deferred())
+        self.steps.clear()
         self.successResultOf(self.container.kill())
-        self.assertEqual(self.steps[0], "entrypoint.kill")
-        self.assertEqual(sorted(set(self.steps)), sorted([*(f"{each}.kill" for each in ALL), "dependency.teardown"]))
-        self.assertEqual(self.steps.count("entrypoint.kill"), 1)
+        self.assertEqual(self.steps[0], "Fires.kill")
+        self.assertEqual(
+            sorted(set(self.steps)), sorted([*(f"{each}.kill" for each in ALL), "Dependency.worker_teardown"])
+        )
+        self.assertEqual(self.steps.count("Fires.kill"), 1)
         self.assertEqual(self.handled, [])
         self.assertRaises(ContainerBeingKilled, self.spawn, lambda: None)
 
@@ -219,17 +228,17 @@ class Killing(Case):
 
     def test_while_stopping(self) -> None:
         """A kill hurries a stop that hangs."""
-        self.does["entrypoint.stop"] = lambda: Deferred()
+        self.config["Fires.stop"] = lambda: Deferred()
         stopping = self.container.stop()
         self.assertNoResult(stopping)
         self.successResultOf(self.container.kill())
         self.successResultOf(stopping)
-        self.assertNotIn("dependency.stop", self.steps)
-        self.assertIn("dependency.kill", self.steps)
+        self.assertNotIn("Dependency.stop", self.steps)
+        self.assertIn("Dependency.kill", self.steps)
 
     def test_errors(self) -> None:
         """An extension that fails to be killed keeps nothing from ending."""
-        self.does["dependency.kill"] = lambda: 1 // 0
+        self.config["Dependency.kill"] = lambda: 1 // 0
         self.successResultOf(self.container.kill())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -246,7 +255,7 @@ class Killing(Case):
         self.assertEqual(self.handled, [])
 
 
-class Managed(Case):
+class Managed(ContainerCase):
     """``spawn_managed``."""
 
     def test_error(self) -> None:
@@ -257,7 +266,7 @@ class Managed(Case):
         waiting = self.container.wait()
         work.errback(ValueError("why"))
         self.failureResultOf(waiting, ValueError)
-        self.assertIn("entrypoint.kill", self.steps)
+        self.assertIn("Fires.kill", self.steps)
 
     def test_cancelled_at_the_end(self) -> None:
         """What still runs at the end is cancelled, and that is no error."""
@@ -304,7 +313,7 @@ class Managed(Case):
         self.failureResultOf(waiting, CancelledError)
 
 
-class Names(Case):
+class Names(ContainerCase):
     """What nameko's extensions find on a container."""
 
     def test_serializers(self) -> None:
@@ -403,7 +412,7 @@ class Configured(TestCase):
     def test_container_cls(self) -> None:
         """Another class of container can be named."""
         self.assertIs(get_container_cls({}), ServiceContainer)
-        path = f"{__name__}.NotingContainer"
-        self.assertEqual(get_container_cls({"SERVICE_CONTAINER_CLS": path}).__name__, "NotingContainer")
+        path = f"{__name__}.OtherContainer"
+        self.assertEqual(get_container_cls({"SERVICE_CONTAINER_CLS": path}).__name__, "OtherContainer")
         error = self.assertRaises(ConfigurationError, get_container_cls, {"SERVICE_CONTAINER_CLS": "os.nothing"})
         self.assertIn("SERVICE_CONTAINER_CLS", str(error))

@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.noting import NotingContainer, Service
-from txservices.containers import SharedServices
+from tests.noting import Service
+from txservices.containers import ServiceContainer, SharedServices
 
 
 class SharedThings(TestCase):
@@ -100,7 +100,7 @@ class SharedThings(TestCase):
         """A kill does not interrupt what is shared while it stops, and does not stop it again."""
         steps: list[Any] = []
         waiting: Deferred[None] = Deferred()
-        container = NotingContainer(Service, {}, None, Clock())
+        container = ServiceContainer(Service, {}, None, Clock())
         container.shared.get("a", lambda: self.Thing(steps, waiting))
         container.shared.on_stopping.append(lambda: steps.append("stopping"))
         self.successResultOf(container.start())
@@ -116,7 +116,7 @@ class SharedThings(TestCase):
         steps: list[Any] = []
         waiting: Deferred[None] = Deferred()
         for given in (None, SharedServices()):
-            container = NotingContainer(Service, {}, given, Clock())
+            container = ServiceContainer(Service, {}, given, Clock())
             container.shared.get("a", lambda: self.Thing(steps, waiting))
             container.shared.on_stopping.append(lambda: steps.append("stopping"))
             self.successResultOf(container.start())
@@ -131,9 +131,9 @@ class SharedThings(TestCase):
         """A container's own is stopped with it, after its extensions; one that was given is not."""
         steps: list[Any] = []
         for given in (None, SharedServices()):
-            container = NotingContainer(Service, {}, given, Clock())
+            config = {"Inner.stop": lambda: steps.append("inner")}
+            container = ServiceContainer(Service, config, given, Clock())
             thing = container.shared.get("a", lambda: self.Thing(steps))
-            container.does["inner.stop"] = lambda: steps.append("inner")
             self.successResultOf(container.start())
             self.assertEqual(thing.running, given is None)
             self.successResultOf(container.stop())

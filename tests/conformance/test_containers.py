@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.conformance.noting import ContainerCase, Service
+from tests.noting import ContainerCase, Service
 from txservices.exceptions import ContainerBeingKilled
 from txservices.runners import ServiceRunner
 from txservices.utils.life import State
@@ -15,16 +15,18 @@ from txservices.utils.life import State
 class Life(ContainerCase):
     """Lines 51 to 54."""
 
+    max_workers = 1
+
     def test_line_51_order(self) -> None:
         """All are set up before any starts; entrypoints stop, then workers, dependencies, shared ones; and a worker's
         life is in nameko's order."""
         waiting: Deferred[None] = Deferred()
         self.config["Dependency.setup"] = lambda: waiting
         starting = self.container.start()
-        self.assertEqual(sorted(self.steps), ["Dependency.setup", "Fires.setup", "Shared.setup"])
+        self.assertEqual(sorted(self.steps), ["Dependency.setup", "Fires.setup", "Inner.setup", "Shared.setup"])
         waiting.callback(None)
         self.successResultOf(starting)
-        self.assertEqual(sorted(self.steps[3:]), ["Dependency.start", "Fires.start", "Shared.start"])
+        self.assertEqual(sorted(self.steps[4:]), ["Dependency.start", "Fires.start", "Inner.start", "Shared.start"])
         self.steps.clear()
         answer: Deferred[Any] = Deferred()
         self.spawn(lambda: answer)
@@ -34,9 +36,10 @@ class Life(ContainerCase):
         before = ["Dependency.get_dependency", "Dependency.worker_setup"]
         after = ["Dependency.worker_result", "Dependency.worker_teardown"]
         self.assertEqual(
-            self.steps,
-            [*before, "Fires.stop", "handle_result", *after, "Dependency.stop", "Shared.stop"],
+            self.steps[:-2],
+            [*before, "Fires.stop", "handle_result", *after, "Dependency.stop"],
         )
+        self.assertEqual(sorted(self.steps[-2:]), ["Inner.stop", "Shared.stop"])
 
     def test_line_52_max_workers(self) -> None:
         """Over max_workers a worker waits; a stop waits for both, and a kill cancels what runs and drops what waits.
@@ -84,7 +87,7 @@ class Life(ContainerCase):
         works[0].errback(ValueError("why"))
         self.failureResultOf(ended, ValueError)
         self.failureResultOf(self.container.wait(), ValueError)
-        self.assertEqual(sorted(self.steps), ["Dependency.kill", "Fires.kill", "Shared.kill"])
+        self.assertEqual(sorted(self.steps), ["Dependency.kill", "Fires.kill", "Inner.kill", "Shared.kill"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         works[1].addErrback(lambda failure: failure.trap(CancelledError))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from tests.conformance.noting import Dependency, Fires
+from tests.noting import Dependency, Fires
 from txservices.containers import ServiceContainer
 from txservices.extensions import Entrypoint, SharedExtension
 

@@ -254,7 +254,7 @@ class PytestTests(PytestCase):
             self, "-m", "twisted.trial", "test_one", "test_running", cwd=folder, PYTHONPATH=f"{folder}:{processes.ROOT}"
         )
         self.assertEqual(await trial.exit(), 0, str(trial))
-        self.assertIn("successes=5", trial.stdout)
+        self.assertIn("successes=6", trial.stdout)
 
 
 class ManagedTests(PytestCase):
