@@ -177,10 +177,15 @@ class Sending:
             content_type, content_encoding, body = serializers.encode(self.serializer, value)
         headers = context_headers
         if self.headers or self.call_headers:
-            # The call's come last: a reader has a context's value and a plain header of one name under that name, and
-            # keeps the last.
-            below = {name: each for name, each in self.headers.items() if name not in self.call_headers}
-            headers = {**below, **context_headers, **self.call_headers}
+            # In nameko's order. To a reader, a value of the context and a plain header of its name are the same: where
+            # the call gives either, the context's stays here.
+            given = {**self.headers, **self.call_headers}
+            call = self.call_headers
+            headers = given | {
+                name: each
+                for name, each in context_headers.items()
+                if name not in call and name.partition(".")[2] not in call
+            }
         if self.compression is not None:
             header, body = compress(self.compression, body)
             headers = {**headers, "compression": header}
