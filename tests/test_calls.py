@@ -167,7 +167,7 @@ class OptionTests(ServicesCase):
 
         class Optional:
             name = "optional"
-            service = RpcProxy(  # type: ignore[call-arg]
+            service = RpcProxy(  # type: ignore[call-arg]  # the mistake
                 "service", priority=3, headers={"h": 1}, exchange="x", routing_key="x", mandatory=False, reply_to="x",
                 correlation_id="x", timeout=5,
             )  # fmt: skip
@@ -193,7 +193,7 @@ class OptionTests(ServicesCase):
 
         class Wrong:
             name = "wrong"
-            service = RpcProxy("service", prioritty=3)  # type: ignore[call-arg]
+            service = RpcProxy("service", prioritty=3)  # type: ignore[call-arg]  # the mistake
 
             @rpc
             def method(self):

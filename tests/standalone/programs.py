@@ -133,7 +133,7 @@ def no_broker() -> None:
     wrong = {"AMQP_URI": URI.replace("guest@", "wrong@")}
     fails(exceptions.BrokerRefused, ClusterRpcProxy(wrong).start)
     fails(exceptions.ConfigurationError, ClusterRpcProxy({}).start)
-    fails(TypeError, lambda: ClusterRpcProxy(CONFIG, unknown_option=1))  # type: ignore[call-arg]
+    fails(TypeError, lambda: ClusterRpcProxy(CONFIG, unknown_option=1))  # type: ignore[call-arg]  # the mistake
     equal(echo(1), 1)
 
 
