@@ -26,6 +26,7 @@ from werkzeug.wrappers import Request, Response
 
 from tests.web.peer import Peer
 from txservices import serialization
+from txservices.amqp.spec import txamqp_spec
 from txservices.broker.assemblers import Publishes
 from txservices.broker.exchanges import Exchange
 from txservices.broker.messages import read_expiration, read_flags
@@ -39,7 +40,7 @@ from txservices.web.messages import HttpRequest, final_headers
 from txservices.web.site import access_log
 from txservices.wire import codec, frames
 from txservices.wire.frames import Assembler, content_frames, frame
-from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS_BY_ID, txamqp_spec
+from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS_BY_ID
 from txservices.wire.tables import guarded
 
 TURNS = 5

@@ -20,8 +20,8 @@ from txamqp.protocol import AMQClient
 from txamqp.spec import Constant
 
 from benchmarks.peers import contract
+from txservices.amqp.spec import txamqp_spec
 from txservices.utils.address import parse_addresses
-from txservices.wire.spec import txamqp_spec
 
 
 def spec() -> Any:

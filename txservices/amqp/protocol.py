@@ -17,7 +17,6 @@ broker sends without being asked), its events and ``close``. It replaces these p
 
 from __future__ import annotations
 
-from functools import cache
 from platform import python_version
 from typing import Any
 
@@ -27,11 +26,11 @@ from twisted.logger import Logger
 from txamqp.client import TwistedDelegate
 from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQClient
-from txamqp.spec import Spec
 
 from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.outbox import Outbox, send
+from txservices.amqp.spec import shared_spec
 from txservices.exceptions import AmqpError, ConnectionLost, FrameError
 from txservices.utils.address import Address
 from txservices.wire.codec import encode_method
@@ -45,7 +44,6 @@ from txservices.wire.spec import (
     FRAME_MIN_SIZE,
     PROTOCOL_HEADER,
     ReplyCode,
-    txamqp_spec,
 )
 
 log = Logger()
@@ -61,12 +59,6 @@ CAPABILITIES = {
     "exchange_exchange_bindings": True,
     "authentication_failure_close": True,
 }
-
-
-@cache
-def shared_spec() -> Spec:
-    """txamqp's form of our table of methods, made once per process: that takes milliseconds."""
-    return txamqp_spec()
 
 
 class Delegate(TwistedDelegate):

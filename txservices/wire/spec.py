@@ -1,7 +1,7 @@
 """The one table of AMQP 0-9-1: every method, property and code, RabbitMQ's extensions included.
 
-Three readers use it and nothing else: the codec (both directions), txamqp's ``Spec`` (made here, in memory, since
-txamqp's wheel ships none), and the embedded broker's dispatch. A method is added by adding a line.
+The codec reads it in both directions, the client makes txamqp's ``Spec`` from it (``amqp/spec.py``), and the embedded
+broker dispatches by it. A method is added by adding a line.
 
 Source: AMQP 0-9-1's XML and RabbitMQ's protocol extensions (``basic.nack``, ``confirm``, ``exchange.bind``,
 ``connection.blocked``, ``connection.update-secret``).
@@ -12,7 +12,6 @@ from __future__ import annotations
 from enum import IntEnum
 
 from attrs import frozen
-from txamqp import spec as txspec
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 
@@ -190,31 +189,3 @@ def read_table(table: str) -> tuple[dict[str, int], dict[str, Method]]:
 
 CLASSES, METHODS = read_table(TABLE)
 METHODS_BY_ID: dict[int, Method] = {method.id: method for method in METHODS.values()}
-
-
-def txamqp_spec() -> txspec.Spec:
-    """The table as txamqp wants it: classes, methods and fields that its ``AMQClient`` builds its channels from."""
-    spec = txspec.Spec(9, 1, "txservices.wire.spec")
-    spec.constants.add(txspec.Constant(spec, "frame-end", FRAME_END, None, []))
-    klasses: dict[int, txspec.Class] = {}
-    for name, number in CLASSES.items():
-        klasses[number] = txspec.Class(spec, name, number, "channel", [])
-        spec.classes.add(klasses[number])
-    for method in METHODS.values():
-        klass = klasses[method.class_id]
-        short = method.name.partition(".")[2]
-        entry = txspec.Method(klass, short, method.method_id, method.content, [], bool(method.responses), "", [])
-        for index, (field, kind) in enumerate(method.fields):
-            # txamqp looks up a default by the type, and knows only AMQP's
-            known = "shortstr" if kind in ("octets", "text") else kind
-            entry.fields.add(txspec.Field(field, index, known, []))
-        klass.methods.add(entry)
-    for method in METHODS.values():
-        entry = spec.parse_method(method.name)
-        entry.responses = [spec.parse_method(answer) for answer in method.responses]
-        for answer in entry.responses:
-            answer.response = True
-    for index, (field, kind) in enumerate(PROPERTIES):
-        klasses[BASIC_CLASS].fields.add(txspec.Field(field, index, kind, []))
-    spec.post_load()
-    return spec
