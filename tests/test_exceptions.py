@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from twisted.trial.unittest import TestCase
 
+from tests.test_safe import Thing, Unspeakable
 from txservices import exceptions
 from txservices.exceptions import (
     AmqpError,
@@ -28,79 +26,8 @@ from txservices.exceptions import (
     deserialize,
     deserialize_to_instance,
     get_module_path,
-    safe_for_serialization,
     serialize,
 )
-
-
-class Unspeakable:
-    """Has no text."""
-
-    def __str__(self) -> str:
-        raise ValueError("no text")
-
-    __repr__ = __str__
-
-
-class Thing:
-    """Has a text."""
-
-    def __str__(self) -> str:
-        return "<Thing>"
-
-    __repr__ = __str__
-
-
-ITSELF: list[Any] = []
-ITSELF.append(ITSELF)
-
-
-# A value, and what goes onto the wire for it.
-SAFE: list[tuple[Any, Any]] = [
-    ("text", "text"),
-    ("hellø", "hellø"),
-    (404, "404"),
-    (1.5, "1.5"),
-    (None, "None"),
-    (True, "True"),
-    (b"by", ["98", "121"]),
-    ((1, 2), ["1", "2"]),
-    ([], []),
-    ({1}, ["1"]),
-    ({"k": Thing(), 2: [None]}, {"k": "<Thing>", "2": ["None"]}),
-    ({(1, 2): 3}, {"['1', '2']": "3"}),
-    (Thing(), "<Thing>"),
-    (Unspeakable(), "[__unicode__ failed]"),
-    ([Unspeakable()], ["[__unicode__ failed]"]),
-    (ValueError("reason"), "reason"),
-    (KeyError("missing"), "'missing'"),
-]
-
-
-class Safe(TestCase):
-    """``safe_for_serialization``."""
-
-    def test_values(self) -> None:
-        """Everything becomes text, or lists and dicts of text, as nameko has it."""
-        for value, expected in SAFE:
-            self.assertEqual(safe_for_serialization(value), expected)
-
-    def test_depth(self) -> None:
-        """What holds itself comes to an end."""
-        json.dumps(safe_for_serialization(ITSELF))
-
-    def test_deeper_than_the_limit(self) -> None:
-        """Containers are kept to the limit, as error's arguments go on the wire; what lies deeper is left out."""
-        for wrap in (lambda value: [value], lambda value: {"k": value}):
-            value: Any = "bottom"
-            for _ in range(exceptions.SAFE_DEPTH_MAX + 1):
-                value = wrap(value)
-            deepest = safe_for_serialization(value)
-            for _ in range(exceptions.SAFE_DEPTH_MAX):
-                self.assertIs(type(deepest), type(value))
-                (deepest,) = deepest.values() if isinstance(deepest, dict) else deepest
-            self.assertEqual(deepest, exceptions.SAFE_CUT)
-        self.assertEqual(serialize(ValueError(ITSELF))["exc_args"], [safe_for_serialization(ITSELF)])
 
 
 class OnTheWire(TestCase):

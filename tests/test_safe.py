@@ -1,4 +1,4 @@
-"""Errors that are hard to write down: making them safe for the wire never raises, and has an end."""
+"""Values made safe for the wire, and errors that are hard to write: it never raises, and it comes to an end."""
 
 from __future__ import annotations
 
@@ -9,15 +9,37 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
-from txservices.exceptions import (
+from txservices.exceptions import UnserializableValueError, serialize
+from txservices.safe import (
     SAFE_CUT,
     SAFE_DEPTH_MAX,
     SAFE_FAILED,
     SAFE_NODES_MAX,
     SAFE_TEXT_MAX,
-    UnserializableValueError,
-    serialize,
+    safe_for_serialization,
 )
+
+
+class Unspeakable:
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class Thing:
+    """Has a text."""
+
+    def __str__(self) -> str:
+        return "<Thing>"
+
+    __repr__ = __str__
+
+
+ITSELF: list[Any] = []
+ITSELF.append(ITSELF)
 
 
 class Odd(Exception):
@@ -76,6 +98,27 @@ def forever() -> Any:
         yield 1
 
 
+# A value, and what goes onto the wire for it.
+SAFE: list[tuple[Any, Any]] = [
+    ("text", "text"),
+    ("hellø", "hellø"),
+    (404, "404"),
+    (1.5, "1.5"),
+    (None, "None"),
+    (True, "True"),
+    (b"by", ["98", "121"]),
+    ((1, 2), ["1", "2"]),
+    ([], []),
+    ({1}, ["1"]),
+    ({"k": Thing(), 2: [None]}, {"k": "<Thing>", "2": ["None"]}),
+    ({(1, 2): 3}, {"['1', '2']": "3"}),
+    (Thing(), "<Thing>"),
+    (Unspeakable(), "[__unicode__ failed]"),
+    ([Unspeakable()], ["[__unicode__ failed]"]),
+    (ValueError("reason"), "reason"),
+    (KeyError("missing"), "'missing'"),
+]
+
 # Errors that are hard to write down, and what their text begins with.
 HARD: list[tuple[BaseException, str]] = [
     (Odd("a"), "a"),
@@ -96,6 +139,32 @@ HARD: list[tuple[BaseException, str]] = [
     (ValueError("\ud800"), "\ud800"),
     (KeyError({1: {2: {3}}}), "{1: {2: {3}}}"),
 ]
+
+
+class Safe(TestCase):
+    """``safe_for_serialization``."""
+
+    def test_values(self) -> None:
+        """Everything becomes text, or lists and dicts of text, as nameko has it."""
+        for value, expected in SAFE:
+            self.assertEqual(safe_for_serialization(value), expected)
+
+    def test_depth(self) -> None:
+        """What holds itself comes to an end."""
+        json.dumps(safe_for_serialization(ITSELF))
+
+    def test_deeper_than_the_limit(self) -> None:
+        """Containers are kept to the limit, as error's arguments go on the wire; what lies deeper is left out."""
+        for wrap in (lambda value: [value], lambda value: {"k": value}):
+            value: Any = "bottom"
+            for _ in range(SAFE_DEPTH_MAX + 1):
+                value = wrap(value)
+            deepest = safe_for_serialization(value)
+            for _ in range(SAFE_DEPTH_MAX):
+                self.assertIs(type(deepest), type(value))
+                (deepest,) = deepest.values() if isinstance(deepest, dict) else deepest
+            self.assertEqual(deepest, SAFE_CUT)
+        self.assertEqual(serialize(ValueError(ITSELF))["exc_args"], [safe_for_serialization(ITSELF)])
 
 
 class Hard(TestCase):
