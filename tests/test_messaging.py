@@ -182,6 +182,43 @@ class RequeueTests(ServicesCase):
         self.flushLoggedErrors(ValueError)
 
 
+class CharsetTests(ServicesCase):
+    """Texts in other charsets, on a broker."""
+
+    async def test_texts(self) -> None:
+        """Texts arrive as they were written; one that can't be decoded is rejected alone, and the others arrive."""
+        dead, heard = Recorded(), Heard()
+        connections = self.connections()
+        await connections.consume(Queue("dead", Exchange("dlx", type="fanout")), dead, 10).ready
+
+        class Texts:
+            name = "texts"
+            publish = Publisher()
+
+            @rpc
+            def send(self, text, **options):
+                return self.publish(text, routing_key="q", **options)
+
+            @consume(Queue("q", arguments={"x-dead-letter-exchange": "dlx"}))
+            def method(self, body):
+                heard(body)
+
+        await self.start(Texts)
+        send = (await self.cluster()).texts.send
+        await send("é", content_type="application/data", content_encoding="latin-1")
+        for body, encoding in ((b"\xe9", None), (b"\xe9", "utf-8"), (b"\xe9", "hex"), (b"\xe9", "binary")):
+            properties = {"content_encoding": encoding, "headers": {}}
+            await connections.publisher.publish("", "q", body, properties, mandatory=True)
+        await send("日本", content_type="application/text", content_encoding="shift_jis")
+        self.assertEqual(await heard.wait(3), ["é", b"\xe9", "日本"])
+        encodings = [message.properties.get("content_encoding") for message in await dead.wait(3)]
+        self.assertEqual(encodings, [None, "utf-8", "hex"])
+
+
+class CharsetTestsOnRabbitMQ(OnRabbitMQ, CharsetTests):
+    """On RabbitMQ."""
+
+
 class RequeueTestsOnRabbitMQ(OnRabbitMQ, RequeueTests):
     """The same on RabbitMQ."""
 

@@ -10,10 +10,14 @@ from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kombu import serialization as kombu_serialization
 from kombu.utils import json as kombu_json
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices import serialization
+from txservices.amqp.publish import Sending
 from txservices.exceptions import ConfigurationError, DecodeError, EncodeError
 from txservices.serialization import Serializers
 
@@ -147,6 +151,125 @@ class SerializersTests(SynchronousTestCase):
         for content_type in (None, "", "application/data", "application/text"):
             self.assertEqual(serializers.decode(content_type, "utf-8", "hellø".encode(), {}), "hellø")
         self.assertRaises(DecodeError, serializers.decode, "text/plain", "utf-8", b"x", {})
+
+
+def kombu_reads(content_type: str | None, encoding: str | None, body: bytes) -> Any:
+    """What kombu makes of a body, or ``DecodeError``."""
+    try:
+        return kombu_serialization.loads(body, content_type, encoding, accept={JSON})
+    except (kombu_serialization.DecodeError, kombu_serialization.ContentDisallowed):
+        return DecodeError
+
+
+def we_read(content_type: str | None, encoding: str | None, body: bytes) -> Any:
+    try:
+        return Serializers({}).decode(content_type, encoding, body, {})
+    except DecodeError:
+        return DecodeError
+
+
+class CharsetTests(SynchronousTestCase):
+    """Bodies that are text, compared with kombu's own code."""
+
+    types = (
+        *(None, "", "application/data", "application/text", JSON, "text/plain", "application/octet-stream"),
+        *("application/x-yaml", "application/x-python-serialize"),
+    )
+    encodings = (
+        *(None, "", "utf-8", "UTF-8", "utf8", "utf_8_sig", "latin-1", "latin 1", "ISO-8859-1", "cp1252", "utf-16"),
+        *("utf-32-be", "us-ascii", "koi8-r", "shift_jis", "gb18030", "utf-7", "cp037"),
+        *("binary", "BINARY", "ascii-8bit", "8bit", "nonsense", "../os", " utf-8", "x" * 255),
+    )
+    bodies = (
+        *(b"plain", "é".encode(), b"\xe9", b"caf\xe9 ", b"\xff\xfe\x00", b"\x80", b'{"a": 1}', '{"a": "é"}'.encode()),
+        *('{"a": "é"}'.encode("latin-1"), "é".encode("utf-16"), "日本".encode("shift_jis"), b"\x00\xff" * 8, b"["),
+        b"+AOk-",
+    )
+
+    def test_as_kombu(self) -> None:
+        """For every content type, content encoding and body the outcome is kombu's."""
+        for content_type in self.types:
+            for encoding in self.encodings:
+                for body in self.bodies:
+                    ours, theirs = (reads(content_type, encoding, body) for reads in (we_read, kombu_reads))
+                    self.assertEqual((type(ours), ours), (type(theirs), theirs), (content_type, encoding, body))
+
+    def test_empty(self) -> None:
+        """An empty text is a text, where kombu gives empty bytes; an empty JSON can't be read."""
+        self.assertEqual([we_read(None, each, b"") for each in (None, "latin-1", "binary")], ["", "", b""])
+        self.assertIs(we_read(JSON, "utf-8", b""), DecodeError)
+
+    def test_codecs_that_are_no_charsets(self) -> None:
+        """Codecs of bytes, which kombu would run, and those whose time grows with the square are refused."""
+        for encoding in (
+            "base64",
+            "hex",
+            "rot13",
+            "zlib",
+            "zip",
+            "bz2",
+            "quopri",
+            "uu",
+            "punycode",
+            "idna",
+            "PunyCode",
+        ):
+            self.assertIs(we_read(None, encoding, b"a-" + b"9" * 100_000), DecodeError, encoding)
+
+    def test_short_reason(self) -> None:
+        """The reason is short, whatever the body is, and names the charset."""
+        for encoding, body in (("utf-8", b"\xff" * 10_000), ("no such", b"x"), ("x" * 255, b"x")):
+            error = self.assertRaises(DecodeError, Serializers({}).decode, None, encoding, body, {})
+            self.assertIn(encoding[:100], str(error))
+            self.assertLess(len(str(error)), 400)
+
+    def test_raw_is_text_too(self) -> None:
+        """A consumer that accepts ``raw`` gets text or bytes as the content encoding says."""
+        decode = Serializers({"ACCEPT": ["raw"]}).decode
+        self.assertEqual(decode("application/data", "latin-1", b"\xe9", {}), "é")
+        self.assertEqual(decode("application/data", "binary", b"\xe9", {}), b"\xe9")
+
+    def test_our_publisher(self) -> None:
+        """What our Publisher writes as it is, our consumer and kombu's read as it was."""
+        for content_type in ("application/data", "application/text"):
+            for encoding, value, told in (
+                *((each, "é", each) for each in ("utf-8", "latin-1", "utf-16", "cp1252", "UTF-8")),
+                *((each, "é", "utf-8") for each in (None, "")),
+                *((each, b"\xe9\x00", "binary") for each in ("binary", None)),
+                (None, bytearray(b"\xff"), "binary"),
+                ("latin-1", b"\xe9", "latin-1"),  # encoded by its author
+            ):
+                options = {"content_type": content_type, "content_encoding": encoding}
+                properties, body = Sending().merged(options).write(Serializers({}), value, {})
+                self.assertEqual(properties["content_encoding"], told)
+                expected = "é" if told == "latin-1" else value
+                for reads in (we_read, kombu_reads):
+                    self.assertEqual(reads(content_type, told, body), expected, (encoding, value))
+
+    def test_what_our_publisher_refuses(self) -> None:
+        """A text that its charset lacks, or a charset that is none, is an ``EncodeError``; nothing is sent."""
+        texts = (("latin-1", "€"), ("ascii", "é"), ("utf-8", "\ud800"))
+        for encoding, text in (*texts, *((each, "x") for each in ("binary", "no such", "hex", "rot13", "punycode"))):
+            sending = Sending().merged({"content_type": "application/data", "content_encoding": encoding})
+            self.assertRaises(EncodeError, sending.write, Serializers({}), text, {})
+
+    def test_a_serializers_encoding_is_its_own(self) -> None:
+        """``content_encoding`` without a ``content_type`` changes nothing, as with kombu: JSON is UTF-8."""
+        properties, body = Sending().merged({"content_encoding": "latin-1"}).write(Serializers({}), "é", {})
+        self.assertEqual((properties["content_encoding"], body), ("utf-8", b'"\\u00e9"'))
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.sampled_from(types), st.sampled_from(encodings), st.binary(max_size=60) | st.sampled_from(bodies))
+    def test_any_body_as_kombu(self, content_type: str | None, encoding: str | None, body: bytes) -> None:
+        """Whatever the bytes are, the outcome is kombu's; but an empty text is a text."""
+        if body:
+            self.assertEqual(we_read(content_type, encoding, body), kombu_reads(content_type, encoding, body))
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.text(max_size=40), st.binary(max_size=60))
+    def test_any_encoding(self, encoding: str, body: bytes) -> None:
+        """Whatever the content encoding is, the body is read or is a ``DecodeError``."""
+        self.assertIn(type(we_read(None, encoding, body)), (str, bytes, type))
 
 
 class CompressionTests(SynchronousTestCase):

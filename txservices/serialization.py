@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import bz2
+import encodings
 import json
 import pickle
+import pkgutil
 import uuid
 import zlib
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ from txservices.utils import import_from_path
 __all__ = ["Format", "Serializers"]
 
 DECOMPRESSED_MAX = 134_217_728  # bytes that a compressed body may grow to: 128 MiB, the limit of every body
+ERROR_TEXT_MAX = 300  # characters of what a decoder says: some repeat the whole body
 
 TYPE, VALUE = "__type__", "__value__"
 ENVELOPE = {TYPE, VALUE}
@@ -127,8 +130,36 @@ FORMATS: dict[str, Format] = {
     "raw": Format("application/data", "binary", lambda value: value, lambda body: body),
 }
 
-# Content types that are always accepted: their bodies are text, which is not decoded further.
+
+# Text ----------------------------------------------------------------------------------------------------------------
+
+# Content types that are always accepted: their bodies are text or bytes, as their content encoding says.
 TEXT_TYPES = ("application/data", "application/text")
+BINARY = ("binary", "ascii-8bit")
+# Codecs of Python's that are no charsets, and two whose time grows with the square of the length: 100 kB of punycode
+# take 4 s.
+NO_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec"}
+NO_CHARSETS |= {"undefined", "idna", "punycode", "aliases"}
+# Python would note every name that it is asked for, for ever, and look for a module of that name.
+CHARSETS = frozenset(module.name for module in pkgutil.iter_modules(encodings.__path__)) - NO_CHARSETS
+
+
+def charset_of(content_encoding: str) -> str:
+    """The name that Python has for a charset. ``LookupError`` if it has no such charset."""
+    name = encodings.normalize_encoding(content_encoding.lower())
+    name = encodings.aliases.aliases.get(name, name)
+    if name not in CHARSETS:
+        raise LookupError(f"no charset {content_encoding[:ERROR_TEXT_MAX]!r}")
+    return name
+
+
+def decode_text(body: bytes, content_encoding: str | None) -> str | bytes:
+    """Text in the charset that its content encoding names; bytes if that says ``binary``.
+
+    ``ValueError`` or ``LookupError`` if it can't be decoded.
+    """
+    encoding = content_encoding or "utf-8"
+    return body if encoding.lower() in BINARY else body.decode(charset_of(encoding))
 
 
 # Compression ---------------------------------------------------------------------------------------------------------
@@ -181,9 +212,10 @@ class Serializers:
         names: the names of the serializers, by content type.
         default: the name of the one that writes.
         accepted: the ones that are read, by content type.
+        readers: those of them whose bodies are more than text.
     """
 
-    __slots__ = ("accepted", "default", "formats", "names")
+    __slots__ = ("accepted", "default", "formats", "names", "readers")
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.formats = dict(FORMATS)
@@ -194,6 +226,7 @@ class Serializers:
         self.format(self.default)
         accept = configuration.ACCEPT.of(config) or [self.default]
         self.accepted = {form.content_type: form for form in map(self.format, accept)}
+        self.readers = {kind: form for kind, form in self.accepted.items() if form is not FORMATS["raw"]}
 
     def format(self, name: str) -> Format:
         try:
@@ -220,16 +253,17 @@ class Serializers:
     ) -> Any:
         """Read a body. ``DecodeError`` if its content type is not accepted, or if it can't be read."""
         compression = headers.get("compression") if headers else None
-        form = self.accepted.get(content_type or "")
+        form = self.readers.get(content_type or "")
         try:
             if compression:
                 body = DECOMPRESSIONS[compression](body)
             if form is not None:
                 return form.decode(body)
+            if not content_type or content_type in TEXT_TYPES:
+                return decode_text(body, content_encoding)
         except BaseException as error:
-            raise DecodeError(f"a body of {content_type} can't be read: {type(error).__name__}: {error}") from error
-        if not content_type or content_type in TEXT_TYPES:
-            return body if content_encoding == "binary" else body.decode("utf-8", "replace")
+            text = f"{type(error).__name__}: {error}"[:ERROR_TEXT_MAX]
+            raise DecodeError(f"a body of {content_type} can't be read: {text}") from error
         raise DecodeError(f"content type {content_type!r} is not accepted here, {', '.join(self.accepted)} is")
 
 

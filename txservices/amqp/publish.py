@@ -22,8 +22,8 @@ from typing_extensions import Unpack
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Queue, entity_of, exchange_of, with_queue_type
-from txservices.exceptions import PublishTimeout, UndeliverableMessage
-from txservices.serialization import Serializers, compress
+from txservices.exceptions import EncodeError, PublishTimeout, UndeliverableMessage
+from txservices.serialization import Serializers, charset_of, compress
 from txservices.utils.waiting import Unconfirmed
 from txservices.wire import spec
 
@@ -190,21 +190,24 @@ class Sending:
             header, body = compress(self.compression, body)
             headers = {**headers, "compression": header}
         return {
+            **self.properties,
             "content_type": content_type,
             "content_encoding": content_encoding,
             "headers": headers,
-            **self.properties,
         }, body
 
 
 def raw(properties: Mapping[str, Any], value: Any) -> tuple[str, str, bytes]:
     """Content type, content encoding and body of a value that its publisher has encoded."""
-    content_type = properties["content_type"]
+    content_type, encoding = properties["content_type"], properties.get("content_encoding")
     if isinstance(value, str):
-        encoding = properties.get("content_encoding") or "utf-8"
-        return content_type, encoding, value.encode(encoding)
+        encoding = encoding or "utf-8"
+        try:
+            return content_type, encoding, value.encode(charset_of(encoding))
+        except (LookupError, ValueError) as error:
+            raise EncodeError(f"a text can't be written as {encoding}: {error}") from error
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return content_type, "binary", bytes(value)
+        return content_type, encoding or "binary", bytes(value)
     raise TypeError(f"with content_type={content_type!r} the body goes as it is: give text or bytes, not {value!r}")
 
 
