@@ -387,7 +387,7 @@ class Plugin(Case):
         os.makedirs(folder)
         with open(os.path.join(folder, "test_suite.py"), "w", encoding="utf-8") as file:
             file.write(SUITE)
-        plugin = ("-p", "no:cacheprovider", "-p", "txservices.testing.pytest")  # by hand: it may not be installed anew
+        plugin = ("-p", "no:cacheprovider", "-p", "txservices.testing.plugin")  # by hand: it may not be installed anew
         alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": processes.ROOT}
         return processes.python(self, "-m", "pytest", "-q", "-s", *plugin, *options, cwd=folder, **alone)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
+from unittest.mock import Mock, patch
 
 from twisted.trial.unittest import TestCase
 
 from tests import processes, rabbitmq
 from tests.testing import managed
+from txservices.testing import plugin
 from txservices.testing.rabbit import Client
 
 FIXTURES = """
@@ -192,6 +195,22 @@ def test_manager(rabbit_manager): pass
 """
 
 
+BESIDE_NAMEKO = {
+    "nameko-2.14.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: nameko\nVersion: 2.14.1\n",
+    "nameko-2.14.1.dist-info/entry_points.txt": "[pytest11]\npytest_nameko = double_of_nameko\n",
+    "double_of_nameko.py": """
+import pytest
+
+def pytest_addoption(parser):
+    parser.addoption("--amqp-uri", "--rabbit-amqp-uri", dest="RABBIT_AMQP_URI")
+    parser.addoption("--blocking-detection", action="store_true")
+
+@pytest.fixture
+def rabbit_uri(request):
+    return "nameko's, " + request.config.getoption("RABBIT_AMQP_URI")
+""",
+    "test_it.py": "def test_it(rabbit_uri):\n    raise AssertionError(rabbit_uri)\n",
+}
 TLS_FILES = {"ca_certs": "ca.pem", "certfile": "client.pem", "keyfile": "client.pem"}
 
 
@@ -205,7 +224,7 @@ class PytestCase(TestCase):
             file.write(text)
         process = processes.python(
             self,
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "txservices.testing.pytest", *options),
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "txservices.testing.plugin", *options),
             cwd=folder,
             PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
             PYTHONPATH=processes.ROOT,
@@ -255,6 +274,53 @@ class PytestTests(PytestCase):
         )
         self.assertEqual(await trial.exit(), 0, str(trial))
         self.assertIn("successes=6", trial.stdout)
+
+
+class BesideNamekoTests(TestCase):
+    """Both plugins are installed, as on the first day of a migration."""
+
+    timeout = 60
+
+    async def run_pytest(self, place: str, *options: str) -> processes.Process:
+        """Run a suite beside a double of nameko's plugin, which comes first or last on Python's path."""
+        folder = os.path.abspath(self.mktemp())
+        os.makedirs(os.path.join(folder, "nameko-2.14.1.dist-info"))
+        for name, text in BESIDE_NAMEKO.items():
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                file.write(text)
+        program = f"import sys; sys.path.{place}; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+        process = processes.python(self, "-c", program, "-p", "no:cacheprovider", *options, cwd=folder)
+        await process.exit()
+        return process
+
+    async def test_both_are_installed(self) -> None:
+        """A suite keeps nameko's fixtures and options, and the header says how to have ours; then it has ours."""
+        for place in ("insert(0, '.')", "append('.')"):
+            kept = await self.run_pytest(place, "--amqp-uri", "theirs")
+            self.assertIn("AssertionError: nameko's, theirs", kept.stdout, str(kept))
+            self.assertIn("for ours: pytest -p no:pytest_nameko\n", kept.stdout)
+            ours = await self.run_pytest(place, "-p", "no:pytest_nameko", "--amqp-uri", "memory://ours")
+            self.assertIn("AssertionError: memory://ours", ours.stdout, str(ours))
+            self.assertNotIn("pytest_nameko", ours.stdout)
+
+    def test_whose_plugin_it_is(self) -> None:
+        """nameko's plugin counts where it is loaded or will be, and not where it is blocked or nothing is loaded."""
+        for loaded, blocked, disabled, installed, expected in (
+            (None, False, "", True, True),
+            (None, False, "", False, False),
+            (None, True, "", True, False),
+            (None, False, "1", True, False),
+            ("pytest_nameko", False, "1", True, True),
+            ("nameko.testing.pytest", False, "1", True, True),
+        ):
+            plugins: Any = Mock(
+                has_plugin=lambda name, loaded=loaded: name == loaded, is_blocked=lambda name, blocked=blocked: blocked
+            )
+            with (
+                patch.dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD=disabled),
+                patch.object(plugin, "entry_points", lambda installed=installed, **_: [1] if installed else []),
+            ):
+                self.assertEqual(plugin.nameko_is_loaded(plugins), expected, (loaded, blocked, disabled, installed))
 
 
 class ManagedTests(PytestCase):

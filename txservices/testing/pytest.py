@@ -8,14 +8,14 @@
         container = container_factory(ServiceX, rabbit_config)
         run(container.start)
 
-pytest loads this module in every suite where txservices is installed. So the fixtures import what they need, and the
-module imports almost nothing.
+``txservices.testing.plugin`` has pytest load this module, in every suite where txservices is installed. So the fixtures
+import what they need, and the module imports almost nothing.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -59,105 +59,9 @@ VHOST = "nameko_test_{}"  # and ten letters; a script can find and delete those 
 Run = Callable[..., Any]
 
 
-def key_and_value(text: str) -> tuple[str, Any]:
-    """Key and value of ``KEY=VALUE``, whose value is YAML. The value of a key alone is True."""
-    import yaml
-
-    key, equals, value = text.strip().partition("=")
-    return key, yaml.safe_load(value) if equals else True
-
-
-# names of an option, which are nameko's -> arguments for argparse
-OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
-    ("--amqp-uri", "--rabbit-amqp-uri"): {
-        "dest": "txservices_amqp_uri",
-        "help": "a broker for the tests; by default each test has a broker in memory. Its vhost is used as it is,"
-        " unless --rabbit-api-uri is given",
-    },
-    ("--rabbit-api-uri", "--rabbit-ctl-uri"): {
-        "dest": "txservices_api_uri",
-        "help": "that broker's management, as http://guest:guest@localhost:15672: each test gets its own vhost",
-    },
-    ("--amqp-ssl-port",): {
-        "dest": "txservices_ssl_port",
-        "type": int,
-        "default": 5671,
-        "help": "that broker's port for TLS, for rabbit_ssl_config (default: 5671)",
-    },
-    ("--amqp-ssl-option",): {
-        "dest": "txservices_ssl_options",
-        "type": key_and_value,
-        "action": "append",
-        "metavar": "KEY=VALUE",
-        "default": [
-            ("ca_certs", "certs/cacert.pem"),
-            ("certfile", "certs/clientcert.pem"),
-            ("keyfile", "certs/clientkey.pem"),
-        ],
-        "help": "a key of AMQP_SSL in rabbit_ssl_config: ca_certs, certfile or keyfile (default: certs/cacert.pem,"
-        " clientcert.pem, clientkey.pem). Can be given several times",
-    },
-    ("--blocking-detection",): {
-        "dest": "txservices_blocking_detection",
-        "action": "store_true",
-        "help": "fail a test that blocks the reactor for more than a second, with the stack of the code that did",
-    },
-}
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("txservices")
-    for names, details in OPTIONS.items():
-        try:
-            group.addoption(*names, **details)
-        except ValueError:
-            pass  # nameko is installed too, and has added the option
-
-
 def option(config: pytest.Config, name: str) -> Any:
+    """The value of one of ``txservices.testing.plugin``'s options, None where that plugin is not loaded."""
     return config.getoption(f"txservices_{name}", None)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if option(config, "blocking_detection"):
-        config.pluginmanager.register(BlockingDetection())
-
-
-class BlockingDetection:
-    """Fails a test during which the watchdog logged that the reactor is blocked. nameko has eventlet's detection."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def observe(self, event: Any) -> None:
-        """Keep the watchdog's messages. Called with every logged event, in any thread."""
-        if event.get("log_namespace") == "txservices.watchdog" and "stack" in event:
-            from twisted.logger import formatEvent
-
-            self.told.append(formatEvent(event))
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
-        """Watch the reactor from the moment that it runs."""
-        run = yield
-        if fixturedef.argname == "run":
-            from twisted.internet import reactor
-            from twisted.logger import globalLogPublisher
-
-            from txservices.watchdog import watchdog
-
-            observer: Any = self.observe
-            globalLogPublisher.addObserver(observer)
-            run(watchdog({}, reactor).startService)
-        return run
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
-        self.told.clear()
-        outcome = yield
-        if self.told:
-            pytest.fail("\n".join(self.told), pytrace=False)
-        return outcome
 
 
 @pytest.hookimpl(tryfirst=True)
