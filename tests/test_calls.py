@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import ServicesCase, client_of
-from txservices.amqp.publish import Sending
+from txservices.amqp.options import Sending
 from txservices.calls import Client
 from txservices.events import EventDispatcher
 from txservices.exceptions import (

@@ -17,7 +17,7 @@ from kombu.utils import json as kombu_json
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices import serialization
-from txservices.amqp.publish import Sending
+from txservices.amqp.options import Sending
 from txservices.exceptions import ConfigurationError, DecodeError, EncodeError
 from txservices.serialization import Serializers
 

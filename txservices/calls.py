@@ -22,7 +22,8 @@ from typing_extensions import Unpack
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.amqp.publish import MessageOptions, Owner, Sending, unconfirmed_of
+from txservices.amqp.options import MessageOptions, Sending
+from txservices.amqp.publish import Owner, unconfirmed_of
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import (
     ConnectionLost,

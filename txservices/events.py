@@ -18,7 +18,8 @@ from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.entities import Exchange, Queue
-from txservices.amqp.publish import Publisher, PublishOptions
+from txservices.amqp.options import PublishOptions
+from txservices.amqp.publish import Publisher
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import Container, DependencyProvider, WorkerContext
 from txservices.messaging import Consumer, ConsumerOptions, HeaderEncoder, publisher_for
@@ -91,7 +92,7 @@ class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
     Nobody need wait for it: the message that called the worker is not acked before, and a failure goes to the log. The
-    broker drops an event that nobody listens to. Options are ``amqp.publish.PublishOptions``; ``declare`` has more
+    broker drops an event that nobody listens to. Options are ``amqp.options.PublishOptions``; ``declare`` has more
     exchanges and queues to declare.
     """
 

@@ -21,7 +21,8 @@ from txservices.amqp import publish
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import hand_over
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
-from txservices.amqp.publish import options_of, when_confirmed
+from txservices.amqp.options import options_of
+from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import ContainerBeingKilled
@@ -142,7 +143,7 @@ class Publisher(HeaderEncoder, DependencyProvider[Publish]):
     """Injects ``publish(value, **options)``, which gives a Deferred that fires when the broker has the message.
 
     Declares ``exchange`` and all in ``declare``; without an exchange it publishes to the default one, where a routing
-    key is a queue's name. Options are ``amqp.publish.PublisherOptions``, merged: init's, then the call's. The context
+    key is a queue's name. Options are ``amqp.options.PublisherOptions``, merged: init's, then the call's. The context
     goes along in headers. A value that can't be written raises ``EncodeError`` from ``publish`` itself.
 
     A subclass may give options as attributes, below init's, and a ``publisher_cls`` that publishes.

@@ -19,7 +19,8 @@ from typing_extensions import Unpack
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue, with_queue_type
-from txservices.amqp.publish import Publisher, options_of, when_confirmed
+from txservices.amqp.options import options_of
+from txservices.amqp.publish import Publisher, when_confirmed
 from txservices.amqp.subscription import Subscription
 from txservices.calls import (
     Begin,

@@ -19,7 +19,8 @@ from tests.amqp.test_publisher import PublisherCase
 from tests.amqp.test_subscription import ANSWERS, STEPS
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Queue
-from txservices.amqp.publish import Sending, send
+from txservices.amqp.options import Sending
+from txservices.amqp.publish import send
 from txservices.amqp.publisher import NACKED_RETRY_MAX
 from txservices.amqp.subscription import CONSUME_RETRY, PATIENCE_MAX, Subscription
 from txservices.amqp.topology import ANSWER_TIMEOUT, DECLARE_TIMEOUT

@@ -32,7 +32,8 @@ from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import MessageOptions, PublishOptions, Sending, send, unconfirmed_of
+from txservices.amqp.options import MessageOptions, PublishOptions, Sending
+from txservices.amqp.publish import send, unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
@@ -159,7 +160,7 @@ class BlockingProxy(Generic[P]):
         config: as a service has it. It must have an ``AMQP_URI``.
         context_data: goes along with each call, to the service and to all that it calls.
         timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
-        options: ``amqp.publish.MessageOptions``.
+        options: ``amqp.options.MessageOptions``.
     """
 
     def __init__(
@@ -284,7 +285,7 @@ class Dispatcher:
 
     It returns when the broker has the event. The service declares the exchange: while there is none, a dispatch raises
     ``ChannelClosedByBroker``. With ``mandatory=True`` an event that nobody listens to raises ``UndeliverableMessage``.
-    A dispatcher need not be stopped. Options are ``amqp.publish.PublishOptions``.
+    A dispatcher need not be stopped. Options are ``amqp.options.PublishOptions``.
     """
 
     def __init__(self, config: Mapping[str, Any], **options: Unpack[PublishOptions]) -> None:

@@ -17,7 +17,8 @@ from typing_extensions import Unpack
 
 from txservices import constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import PublishOptions, Sending, send, unconfirmed_of
+from txservices.amqp.options import PublishOptions, Sending
+from txservices.amqp.publish import send, unconfirmed_of
 from txservices.events import get_event_exchange
 from txservices.serialization import Serializers
 from txservices.utils.waiting import Unconfirmed
@@ -30,7 +31,7 @@ class Dispatcher:
 
     The service declares the exchange: while there is none, a dispatch fails with ``ChannelClosedByBroker``. With
     ``mandatory=True`` an event that nobody listens to fails with ``UndeliverableMessage``. Options are
-    ``amqp.publish.PublishOptions``.
+    ``amqp.options.PublishOptions``.
     """
 
     def __init__(self, config: Mapping[str, Any], clock: Any = None, **options: Unpack[PublishOptions]) -> None:

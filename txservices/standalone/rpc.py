@@ -21,7 +21,8 @@ from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.publish import MessageOptions, unconfirmed_of
+from txservices.amqp.options import MessageOptions
+from txservices.amqp.publish import unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.exceptions import RpcConnectionError
 from txservices.utils import sanitize_url
@@ -57,7 +58,7 @@ class StandaloneProxy(Generic[P]):
         context_data: goes along with each call, to the service and to all that it calls.
         timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
         clock: the reactor, unless told otherwise.
-        options: ``amqp.publish.MessageOptions``.
+        options: ``amqp.options.MessageOptions``.
     """
 
     def __init__(

@@ -1,0 +1,192 @@
+"""How messages are written and sent: options, merged once, and what they make of a value.
+
+Options come from a configuration, a class's attributes, a provider's or publisher's init, and one call, each on top of
+the ones before. ``Sending`` is what they come to. It writes properties and body, and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypedDict
+
+from attrs import evolve, frozen
+
+from txservices import configuration, constants
+from txservices.amqp.entities import Exchange, Queue, entity_of, with_queue_type
+from txservices.exceptions import EncodeError
+from txservices.serialization import Serializers, charset_of, compress
+from txservices.wire import spec
+
+
+class MessageOptions(TypedDict, total=False):
+    """How a message is written; a call's request is one too. Unknown options are a ``TypeError``.
+
+    Attributes:
+        serializer: by name, ``SERIALIZER`` of the configuration if it isn't given.
+        compression: ``gzip``, ``zlib`` or ``bzip2``.
+        headers: besides those that carry the context. They add up: init's go below the context's of the same name,
+            the call's above.
+        delivery_mode: 2 for a message that a restart of the broker must not lose, which is the default, or 1.
+        priority: from 0 to 255, for queues that have ``x-max-priority``.
+        expiration: seconds after which the broker drops the message, if nobody has taken it by then.
+        content_type: given, the body goes as it is: text or bytes.
+        content_encoding: of a text with a ``content_type``.
+        message_id: by which a message that was sent twice is known; a new one for each if it isn't given.
+        timestamp: seconds since 1970, or a ``datetime``.
+        type, user_id, app_id: for whoever reads them. RabbitMQ refuses a ``user_id`` that is not the connection's.
+        retry, retry_policy: nameko's, ignored. A message is sent again until it is confirmed or its time is up.
+    """
+
+    serializer: str | None
+    compression: str | None
+    headers: Mapping[str, Any] | None
+    delivery_mode: int
+    priority: int
+    expiration: float | None
+    content_type: str
+    content_encoding: str
+    message_id: str
+    timestamp: int | datetime
+    type: str
+    user_id: str
+    app_id: str
+    retry: bool
+    retry_policy: Mapping[str, Any] | None
+
+
+class PublishOptions(MessageOptions, total=False):
+    """How a message is published.
+
+    Attributes:
+        timeout: seconds for the broker's confirm, ``PUBLISH_TIMEOUT`` if it isn't given; None for ever.
+        mandatory: whether a message that no queue takes is an ``UndeliverableMessage``.
+        use_confirms: False to be told nothing. The broker is asked for its confirm in any case.
+        correlation_id, reply_to: for whoever answers.
+    """
+
+    timeout: float | None
+    mandatory: bool
+    use_confirms: bool
+    correlation_id: str
+    reply_to: str
+
+
+class PublisherOptions(PublishOptions, total=False):
+    """How a publisher publishes all its messages.
+
+    Attributes:
+        routing_key: of messages that are published without one.
+    """
+
+    routing_key: str
+
+
+FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))
+PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
+IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
+
+
+@frozen
+class Sending:
+    """How messages are sent: options merged once, when a provider is made; a publish reads attributes.
+
+    Attributes:
+        timeout: seconds for the broker's confirm, or for the reply to a call. None for ever.
+        declare: exchanges and queues to declare first.
+        headers, call_headers: below the context's of the same name, and above.
+        queue_type: of the queues in ``declare``, as ``QUEUE_TYPE`` says: their consumers declare them so.
+        properties: of AMQP's basic class. With a ``content_type`` among them the body goes as it is.
+    """
+
+    serializer: str | None = None
+    compression: str | None = None
+    mandatory: bool = False
+    use_confirms: bool = True
+    timeout: float | None = configuration.PUBLISH_TIMEOUT.default
+    routing_key: str = ""
+    declare: tuple[Exchange | Queue, ...] = ()
+    queue_type: str | None = None
+    headers: Mapping[str, Any] = {}
+    call_headers: Mapping[str, Any] = {}
+    properties: Mapping[str, Any] = {"delivery_mode": constants.PERSISTENT, "priority": 0}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:
+        """As the configuration says, with these options on top."""
+        timeout, queue_type = configuration.PUBLISH_TIMEOUT.of(config), configuration.QUEUE_TYPE.of(config)
+        return cls(timeout=timeout, queue_type=queue_type).merged(options)
+
+    def merged(self, options: Mapping[str, Any], of_call: bool = False) -> Sending:
+        """With these options on top, of one call or of all. ``TypeError`` for one that means nothing."""
+        changes: dict[str, Any] = {}
+        properties = dict(self.properties)
+        for name, value in options.items():
+            if name in FIELDS:
+                changes[name] = value
+            elif name == "headers":
+                field = "call_headers" if of_call else "headers"
+                changes[field] = {**getattr(self, field), **(value or {})}
+            elif name == "declare":
+                added = [with_queue_type(entity_of(each), self.queue_type) for each in value or ()]
+                changes["declare"] = (*self.declare, *added)
+            elif name == "expiration":
+                # as kombu has it: seconds in Python, milliseconds as text on the wire
+                properties[name] = None if value is None else str(int(value * 1000))
+            elif name in PROPERTIES:
+                properties[name] = value
+            elif name not in IGNORED:
+                known = ", ".join(sorted(FIELDS | PROPERTIES | {"headers", "declare"}))
+                raise TypeError(f"there is no option {name!r} for sending messages; there are {known}")
+        return evolve(self, properties=properties, **changes)
+
+    def write(
+        self, serializers: Serializers, value: Any, context_headers: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes]:
+        """Properties and body of a message. ``EncodeError`` for a value that can't be written."""
+        if "content_type" in self.properties:
+            content_type, content_encoding, body = raw(self.properties, value)
+        else:
+            content_type, content_encoding, body = serializers.encode(self.serializer, value)
+        headers = context_headers
+        if self.headers or self.call_headers:
+            # In nameko's order. To a reader, a value of the context and a plain header of its name are the same: where
+            # the call gives either, the context's stays here.
+            given = {**self.headers, **self.call_headers}
+            call = self.call_headers
+            headers = given | {
+                name: each
+                for name, each in context_headers.items()
+                if name not in call and name.partition(".")[2] not in call
+            }
+        if self.compression is not None:
+            header, body = compress(self.compression, body)
+            headers = {**headers, "compression": header}
+        return {
+            **self.properties,
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "headers": headers,
+        }, body
+
+
+def raw(properties: Mapping[str, Any], value: Any) -> tuple[str, str, bytes]:
+    """Content type, content encoding and body of a value that its publisher has encoded."""
+    content_type, encoding = properties["content_type"], properties.get("content_encoding")
+    if isinstance(value, str):
+        encoding = encoding or "utf-8"
+        try:
+            return content_type, encoding, value.encode(charset_of(encoding))
+        except (LookupError, ValueError) as error:
+            raise EncodeError(f"a text can't be written as {encoding}: {error}") from error
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return content_type, encoding or "binary", bytes(value)
+    raise TypeError(f"with content_type={content_type!r} the body goes as it is: give text or bytes, not {value!r}")
+
+
+CLASS_OPTIONS = (*FIELDS, *PROPERTIES, "headers", "declare")
+
+
+def options_of(thing: Any) -> dict[str, Any]:
+    """The options that a publisher or a provider has for attributes."""
+    return {name: value for name in CLASS_OPTIONS if (value := getattr(thing, name, None)) is not None}
