@@ -62,7 +62,7 @@ class ConnectionsTestCase(TestCase):
         self.name = self.id()
         self.broker = brokers[self.name] = Broker(self.name)
         self.addCleanup(brokers.pop, self.name)
-        self.addCleanup(self.broker.stop)
+        self.addCleanup(self.broker.close)
         self.connections = self.connect(f"memory://{self.name}")
 
     def connect(self, uri: Any, **config: Any) -> Connections:

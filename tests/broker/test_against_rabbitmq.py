@@ -209,7 +209,7 @@ class SameAsRabbitMQTests(TestCase):
         """Each case ends the same way on both."""
         broker = Broker()
         listening = await broker.listen("127.0.0.1", 0)
-        self.addCleanup(broker.stop)
+        self.addCleanup(broker.close)
         threads = ThreadPool(1, 2)
         threads.start()
         self.addCleanup(threads.stop)

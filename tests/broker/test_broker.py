@@ -49,7 +49,7 @@ class ListenTests(TestCase):
         side.transport.write(b"AMQP\0\0\x09\x01")
         while not broker.sessions:
             await deferred_turn()
-        await broker.stop()
+        await broker.close()
         self.assertEqual((list(broker.sessions), broker.ports), ([], []))
         while not side.lost:
             await deferred_turn()

@@ -100,7 +100,7 @@ class ConversationsTests(TestCase):
         self.broker = Broker()
         listening = await self.broker.listen("127.0.0.1", 0)
         self.port = listening.getHost().port
-        self.addCleanup(self.broker.stop)
+        self.addCleanup(self.broker.close)
         self.threads = ThreadPool(1, 1)
         self.threads.start()
         self.addCleanup(self.threads.stop)

@@ -153,7 +153,7 @@ class EndpointTests(TestCase):
         broker = memory.brokers["tests-broker"]
         self.assertEqual(len(broker.sessions), 1)
         side.transport.loseConnection()
-        await broker.stop()
+        await broker.close()
         self.assertEqual(len(broker.sessions), 0)
 
     async def test_messages(self) -> None:

@@ -393,7 +393,7 @@ class EndTests(SynchronousTestCase):
         """The broker's end is told as 320 to those that are in; those that aren't are dropped."""
         broker = Broker(clock=Clock())
         inside, outside = Client(broker).open(), Client(broker)
-        stopping = broker.stop()
+        stopping = broker.close()
         ((_, name, args),) = inside.sent()
         self.assertEqual((name, args["reply_code"]), ("connection.close", 320))
         self.assertTrue(outside.transport.aborted)

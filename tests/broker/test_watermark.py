@@ -181,7 +181,7 @@ class AlarmTests(SynchronousTestCase):
     def test_stop(self) -> None:
         """A broker that stops reads a stopped client's answer, and leaves no delayed call."""
         self.fill()
-        stopping = self.broker.stop()
+        stopping = self.broker.close()
         self.assertEqual(self.publisher.transport.producerState, "producing")
         for client in (self.publisher, self.consumer):
             client.method(0, "connection.close-ok")

@@ -192,5 +192,5 @@ class Returning(FaultsCase):
         ended = [each.stopService() for each in fleet]
         clock.pump([0.01] * 300)
         self.assertTrue(all(each.called for each in ended))
-        self.successResultOf(broker.stop())
+        self.successResultOf(broker.close())
         self.assertEqual(clock.getDelayedCalls(), [])

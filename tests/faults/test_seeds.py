@@ -242,7 +242,7 @@ class World:
 
     def end(self, ended: list[Deferred[Any]]) -> None:
         self.run_until(lambda: all(each.called for each in (*ended, *self.stopping)), "the stop")
-        stopped = self.broker.stop()
+        stopped = self.broker.close()
         self.run_until(lambda: stopped.called, "the broker's stop")
         self.run_to(self.clock.seconds() + LATE)  # what has no delay is still to be run
         self.test.assertEqual(self.clock.getDelayedCalls(), [])
@@ -263,7 +263,7 @@ class World:
             for each in sessions:
                 each.transport.abortConnection()
         elif fault == 3:
-            session.stop()
+            session.broker_closes()
         elif fault == 4:
             session.transport.loseConnection()
         else:

@@ -132,7 +132,7 @@ class Stairs(TestCase):
         finally:
             stopped = connections.stopService()
             self.run_until(clock, lambda: stopped.called)
-            ended = broker.stop()
+            ended = broker.close()
             self.run_until(clock, lambda: ended.called)
             brokers.pop(name)
         self.assertEqual(broker.sessions, {})

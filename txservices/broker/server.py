@@ -154,11 +154,11 @@ class Broker:
 
         return listening.addCallback(listens)
 
-    def stop(self) -> Deferred[None]:
+    def close(self) -> Deferred[None]:
         """Take no more connections, and close those that there are. The Deferred fires with None after the last one."""
         ports, self.ports = self.ports, []
         ended: list[Deferred[Any]] = [Deferred.fromCoroutine(stop_listening(port)) for port in ports]
-        ended += [session.stop() for session in list(self.sessions)]
+        ended += [session.broker_closes() for session in list(self.sessions)]
         return DeferredList(ended).addCallback(lambda _: None)
 
 

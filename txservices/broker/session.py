@@ -405,8 +405,8 @@ class Session(protocol.Protocol):
         self.cancel_timeout()
         self.timeout = self.broker.clock.callLater(seconds, self.transport.abortConnection)
 
-    def stop(self) -> Deferred[None]:
-        """End the connection, as the broker stops. The Deferred fires with None when the connection is lost."""
+    def broker_closes(self) -> Deferred[None]:
+        """Close the connection, as the broker does. The Deferred fires with None when the connection is lost."""
         lost = self.lost.wait()
         if self.expects:
             self.transport.abortConnection()

@@ -40,7 +40,7 @@ async def listen(host: str, port: int, reactor: Any, users: Mapping[str, str]) -
 async def close(broker: Broker | None) -> None:
     if broker is not None:
         brokers.pop(EMBEDDED, None)
-        await broker.stop()
+        await broker.close()
 
 
 async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:

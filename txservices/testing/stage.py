@@ -241,7 +241,7 @@ class Stage:
             await maybeDeferred(shared.stopService)
         broker = memory.brokers.pop(self.broker, None)
         if broker is not None:
-            await broker.stop()
+            await broker.close()
         await deferLater(default_reactor(), 0)  # the last connections' bytes arrive in the next turn of the reactor
 
 
