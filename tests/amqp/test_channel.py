@@ -187,11 +187,11 @@ class PublishTests(ChannelTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.answers: list[tuple[str, Any]] = []
-        self.channel.on_confirmed = lambda publishing, error: self.answers.append((publishing.message_id, error))
+        self.channel.on_confirmed = lambda publishing, error: self.answers.append((publishing.body.decode(), error))
 
     def publish(self, name: str, mandatory: bool = False) -> None:
         header = encode_properties({"message_id": name})
-        self.channel.publish(Publishing("x", "k", mandatory, header, b"body", name, lambda error: None, 0.0))
+        self.channel.publish(Publishing("x", "k", mandatory, header, name.encode(), lambda error: None, 0.0))
 
     def test_one_is_three_frames(self) -> None:
         """A publish is its method, header and body."""
@@ -199,13 +199,13 @@ class PublishTests(ChannelTestCase):
         self.peer.sent()
         ((_, content),) = self.peer.found
         self.assertEqual(content.args["mandatory"], True)
-        self.assertEqual((content.body, content.properties), (b"body", {"message_id": "a"}))
+        self.assertEqual((content.body, content.properties), (b"a", {"message_id": "a"}))
 
     def test_keys_without_end(self) -> None:
         """Ever new routing keys take no more places than there are, and each goes out as itself."""
         names = [f"{number}" for number in range(PUBLISH_PAYLOADS_MAX + 50)]
         for name in names:
-            self.channel.publish(Publishing("x", name, False, b"\0\0", b"", "m", lambda error: None, 0.0))
+            self.channel.publish(Publishing("x", name, False, b"\0\0", b"", lambda error: None, 0.0))
         self.assertEqual(publish_payload.cache_info().currsize, PUBLISH_PAYLOADS_MAX)
         self.assertEqual([args["routing_key"] for _, args in self.sent()], names)
 
@@ -231,14 +231,14 @@ class PublishTests(ChannelTestCase):
         self.publish("a", mandatory=True)
         self.publish("b", mandatory=True)
         self.peer.content(
-            1, "basic.return", {"message_id": "b"}, b"", reply_code=312, reply_text="NO_ROUTE", exchange="x",
+            1, "basic.return", {"message_id": "b"}, b"b", reply_code=312, reply_text="NO_ROUTE", exchange="x",
             routing_key="k",
         )  # fmt: skip
         self.assertEqual(self.answers, [])
         self.peer.method(1, "basic.ack", delivery_tag=2, multiple=True)
         self.assertEqual([name for name, error in self.answers if error is None], ["a"])
         self.assertIsInstance(self.answers[1][1], UndeliverableMessage)
-        self.assertEqual(self.channel.mandatory, {})
+        self.assertEqual(self.channel.returns, {})
 
     def test_connection_lost_keeps_them(self) -> None:
         """What isn't confirmed when the channel ends is still there for whoever sends it again."""
@@ -247,4 +247,4 @@ class PublishTests(ChannelTestCase):
         self.channel.on_closed = told.append
         self.peer.method(0, "connection.close", reply_code=320, reply_text="bye")
         self.assertIsInstance(told[0], ConnectionClosedByBroker)
-        self.assertEqual([each.message_id for each in self.channel.unconfirmed.values()], ["a"])
+        self.assertEqual([each.body for each in self.channel.unconfirmed.values()], [b"a"])

@@ -186,7 +186,7 @@ def publish(channel: Any, exchange: str, key: str, body: bytes) -> Deferred[Any]
     closed = channel.on_closed
     channel.on_confirmed = lambda publishing, error: publishing.done(error)
     channel.on_closed = lambda error: (done(), closed and closed(error))
-    channel.publish(Publishing(exchange, key, True, header, body, key, done, 60.0))
+    channel.publish(Publishing(exchange, key, True, header, body, done, 60.0))
     return answered
 
 

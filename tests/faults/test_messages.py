@@ -207,7 +207,7 @@ class MessagesCase(ServicesCase):
         header = spoil(bad, encode_properties(bad.properties(self.reply_to)))
         published: Deferred[Any] = Deferred()
         channel.on_closed = lambda error: published.called or published.errback(error)
-        channel.publish(Publishing(exchange, key, False, header, bad.body(), "", published.callback, 0))
+        channel.publish(Publishing(exchange, key, False, header, bad.body(), published.callback, 0))
         return published
 
     async def good(self, lot: int) -> None:

@@ -30,7 +30,7 @@ from txservices.exceptions import (
     PublishNacked,
     UndeliverableMessage,
 )
-from txservices.wire.codec import encode_ack, encode_method
+from txservices.wire.codec import decode_properties, encode_ack, encode_method
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
 from txservices.wire.tables import octets
@@ -67,10 +67,8 @@ class Publishing:
         "header",
         "key",
         "mandatory",
-        "message_id",
         "payload",
         "retry_nacked",
-        "returned",
         "routing_key",
     )
 
@@ -81,7 +79,6 @@ class Publishing:
         mandatory: bool,
         header: bytes,
         body: bytes,
-        message_id: str,
         done: Callable[[Exception | None], None],
         deadline: float,
         retry_nacked: bool = True,
@@ -93,11 +90,9 @@ class Publishing:
         self.mandatory = mandatory
         self.header = header  # encoded properties
         self.body = body
-        self.message_id = message_id
         self.done = done
         self.deadline = deadline  # seconds of the connection's clock
         self.retry_nacked = retry_nacked
-        self.returned: UndeliverableMessage | None = None
 
 
 class Channel(AMQChannel):
@@ -142,10 +137,10 @@ class Channel(AMQChannel):
         self.settled_to = 0
         self.settled_above: set[int] = set()
         self.acks: list[int] = []
-        # Publishes by tag, and the mandatory ones by message id too, because a return names no tag.
+        # Publishes by tag; and what came back of mandatory ones, by exchange and routing key, until its ack.
         self.published = 0
         self.unconfirmed: dict[int, Publishing] = {}
-        self.mandatory: dict[str, Publishing] = {}
+        self.returns: dict[tuple[str, str], list[Content]] = {}
 
     # Methods and their answers
 
@@ -304,14 +299,15 @@ class Channel(AMQChannel):
         """Send a message on a channel in confirm mode; ``on_confirmed`` is called when the broker has answered."""
         self.published += 1
         self.unconfirmed[self.published] = publishing
-        if publishing.mandatory:
-            self.mandatory[publishing.message_id] = publishing
         client = self.client
         client.write(content_frames(self.id, publishing.payload, publishing.header, publishing.body, client.frame_max))
 
     def ack_received(self, content: Content) -> None:
+        returns = self.returns
         for publishing in self.pop_unconfirmed(content.args):
-            self.confirmed(publishing, publishing.returned)
+            self.confirmed(publishing, self.undeliverable(publishing) if returns and publishing.mandatory else None)
+        if returns and not self.unconfirmed:
+            returns.clear()
 
     def nack_received(self, content: Content) -> None:
         for publishing in self.pop_unconfirmed(content.args):
@@ -332,19 +328,40 @@ class Channel(AMQChannel):
         return [unconfirmed.pop(each) for each in tags]
 
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
-        if publishing.mandatory:
-            self.mandatory.pop(publishing.message_id, None)
         if self.on_confirmed is not None:
             self.on_confirmed(publishing, error)
 
     def return_received(self, content: Content) -> None:
-        """Note that a message was undeliverable; its confirm comes next, and reports it."""
-        args = content.args
-        publishing = self.mandatory.get(content.properties.get("message_id", ""))
-        if publishing is not None:
-            publishing.returned = UndeliverableMessage(
-                args["exchange"], args["routing_key"], args["reply_code"], args["reply_text"]
-            )
+        """Note that a message was undeliverable. Its ack comes next, or one for several messages; that reports it."""
+        self.returns.setdefault((content.args["exchange"], content.args["routing_key"]), []).append(content)
+
+    def undeliverable(self, publishing: Publishing) -> UndeliverableMessage | None:
+        """The error of an acked message that was returned before; None if it was not."""
+        returns = self.returns.get((publishing.exchange, publishing.routing_key), [])
+        for index, content in enumerate(returns):  # in the order of publishing, as acks are read: mostly the first
+            if may_be_return_of(content, publishing):
+                args = returns.pop(index).args
+                return UndeliverableMessage(
+                    args["exchange"], args["routing_key"], args["reply_code"], args["reply_text"]
+                )
+        return None
+
+
+def may_be_return_of(content: Content, publishing: Publishing) -> bool:
+    """Whether a return with a message's exchange and routing key is of that message, as far as it can be read.
+
+    A return names no delivery tag, and a message id may be used for several messages.
+    """
+    if content.error is not None:  # too large to be taken
+        return True
+    if content.body != publishing.body:
+        return False
+    if content.header == publishing.header:
+        return True
+    try:  # RabbitMQ 4 sorts the tables in it
+        return content.properties == decode_properties(publishing.header)
+    except FrameError:
+        return True
 
 
 def check_text(*names: str) -> None:

@@ -128,16 +128,14 @@ class Publisher:
         With ``always`` the message is taken where there is no room as well: the caller sees to a bound. Without
         ``retry_nacked`` the first ``PublishNacked`` is the error, and the message is not published again.
         """
-        message_id = properties.get("message_id")
-        if message_id is None:
-            message_id = properties["message_id"] = new_id()
+        if properties.get("message_id") is None:
+            properties["message_id"] = new_id()
         publishing = Publishing(
             exchange,
             routing_key,
             mandatory,
             encode_properties(properties),
             body,
-            message_id,
             done,
             FOREVER if timeout is None else self.clock.seconds() + timeout,
             retry_nacked,
@@ -202,9 +200,7 @@ class Publisher:
                     return
                 self.suspects -= 1
             key, _ = unsent.popitem(last=False)
-            publishing = self.unconfirmed[key]
-            publishing.returned = None
-            self.channel.publish(publishing)
+            self.channel.publish(self.unconfirmed[key])
 
     # Nacked messages
 
@@ -305,7 +301,7 @@ class Publisher:
             self.channel = None
         sent = list(channel.unconfirmed.values())
         channel.unconfirmed.clear()  # else they live on with it until Python looks for cycles
-        channel.mandatory.clear()
+        channel.returns.clear()
         if not isinstance(error, ChannelClosedByBroker):
             return  # with its connection: restore() is called with the next one
         if self.channel is None:
