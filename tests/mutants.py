@@ -39,9 +39,10 @@ SLACK = 6.0  # seconds that a mutant may take, beside three times what its tests
 
 # Module -> the tests that it is for, as names of modules in tests/. None of them needs RabbitMQ or another process.
 MODULES = {
-    "rpc": "test_rpc test_rpc_wire conformance.test_rpc conformance.test_replies conformance.test_poison",
-    "calls": "test_calls test_rpc test_rpc_wire conformance.test_rpc conformance.test_replies",
-    "workers": "test_workers test_threads test_containers test_rpc conformance.test_workers",
+    "rpc": "test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies"
+    " conformance.test_poison",
+    "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
+    "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests conformance.test_workers",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners"
     " conformance.test_containers",
     "events": "test_events conformance.test_events",
