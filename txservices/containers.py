@@ -146,7 +146,7 @@ class ServiceContainer(Service):
         self.service_cls = service_cls
         self.service_name = get_service_name(service_cls)
         self.config = config
-        self.clock: Any = default_reactor() if clock is None else clock
+        self.clock: Any = default_reactor(clock)
         self.owns_shared = shared is None
         self.shared = SharedServices() if shared is None else shared
         self.max_workers = configuration.MAX_WORKERS.of(config) or configuration.MAX_WORKERS.default

@@ -23,6 +23,7 @@ from txservices.amqp.publisher import Publisher
 from txservices.amqp.subscription import Subscription
 from txservices.amqp.unacked import Unacked
 from txservices.exceptions import ConfigurationError
+from txservices.utils import default_reactor
 from txservices.utils.address import Address, parse_addresses
 
 
@@ -61,8 +62,7 @@ class Connections(MultiService):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], clock: Any = None) -> Connections:
         """The connections that a configuration describes. ``ConfigurationError`` for values that can't be used."""
-        if clock is None:
-            from twisted.internet import reactor as clock
+        clock = default_reactor(clock)
         configuration.check(config)
         uri = configuration.AMQP_URI.of(config)
         if uri is None:

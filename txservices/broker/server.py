@@ -17,6 +17,7 @@ from txservices.broker.users import GUEST, Users, is_loopback
 from txservices.broker.vhost import VirtualHost
 from txservices.broker.watermark import MEMORY_MAX, Watermark
 from txservices.exceptions import AmqpError
+from txservices.utils import default_reactor
 from txservices.utils.deadlines import Sweeper
 from txservices.wire.spec import ReplyCode
 
@@ -48,10 +49,8 @@ class Broker:
         clock: Any = None,
         memory_max: int = MEMORY_MAX,
     ) -> None:
-        if clock is None:
-            from twisted.internet import reactor as clock
         self.name = name
-        self.clock = clock
+        self.clock = clock = default_reactor(clock)
         self.users = Users(users, clock.seconds)
         self.vhosts: dict[str, VirtualHost] = {}
         self.sessions: dict[Session, None] = {}

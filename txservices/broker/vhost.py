@@ -8,6 +8,7 @@ session answers it with ``channel.close`` or ``connection.close``. Pure: the clo
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
@@ -141,7 +142,7 @@ class VirtualHost:
         if exchange is None:
             return
         key = queue.arguments.get("x-dead-letter-routing-key")
-        letter = messages.dead_letter(entry.message, reason, queue.name, exchange.name, key, self.seconds())
+        letter = messages.dead_letter(entry.message, reason, queue.name, exchange.name, key, time.time())
         targets = self.route(exchange, letter)[0]
         self.count(letter, len(targets))
         for target in targets:

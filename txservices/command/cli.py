@@ -23,7 +23,7 @@ from txservices.command import exits, logs, reloading, tap
 from txservices.command.broker import embedded_address, for_client
 from txservices.command.options import Given
 from txservices.exceptions import CommandError, ConfigurationError
-from txservices.utils import REDACTED, sanitize_url
+from txservices.utils import REDACTED, default_reactor, sanitize_url
 
 config_option = click.option(
     "-c",
@@ -85,7 +85,6 @@ def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: boo
 
     If no broker is configured, the embedded one is used, on 127.0.0.1:5672.
     """
-    from twisted.internet import reactor
 
     def serve(ending: exits.Ending) -> NoReturn:
         config = given.config()
@@ -95,8 +94,8 @@ def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: boo
         tap.run(tree, ending)
 
     if again:
-        reloading.keep_serving(serve, [given.path] if given.path else [], reactor)
-    serve(exits.Ending(reactor))
+        reloading.keep_serving(serve, [given.path] if given.path else [], default_reactor())
+    serve(exits.Ending(default_reactor()))
 
 
 @commands.command()
@@ -109,12 +108,10 @@ def broker(host: str | None, port: int | None, path: str | None, defines: tuple[
 
     From other machines only the users of EMBEDDED_BROKER_USERS may come in.
     """
-    from twisted.internet import reactor
-
     config = Given(path, None, defines).config()
     configured_host, configured_port = embedded_address(config)
     address = host or configured_host, configured_port if port is None else port
-    ending = exits.Ending(reactor)
+    ending = exits.Ending(default_reactor())
     logs.begin({})
     users = configuration.EMBEDDED_BROKER_USERS.of(config)
     tap.run(tap.BrokerAlone(*address, users, ending, say=click.echo), ending)
@@ -214,11 +211,11 @@ def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -
     """Run `work` in the reactor, then exit. An error is told in one line: 2 for a mistake of the user, 1 for others."""
     config = given.config()
 
-    async def main(reactor: Any) -> None:
+    async def main(_: Any) -> None:
         logs.begin({}, sys.stderr, LogLevel.warn)
         configuration.warn_of_unknown(config)
         try:
-            await work(await for_client(config, reactor))
+            await work(await for_client(config, default_reactor()))
         except exits.MISTAKES as error:
             exits.tell(error)
             raise SystemExit(exits.MISTAKE) from None

@@ -25,7 +25,7 @@ from txservices.command.broker import EMBEDDED, close, embedded_address, listen,
 from txservices.command.options import Given, command_to_type
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
-from txservices.utils import sanitize_url
+from txservices.utils import default_reactor, sanitize_url
 from txservices.utils.address import parse_addresses
 from txservices.watchdog import watchdog
 
@@ -68,9 +68,7 @@ class Options(usage.Options):
 def makeService(options: Options) -> IService:
     """Make the service that twistd runs. A mistake that is found here is told, and twistd ends."""
     # twistd calls this before it becomes a daemon, so the user still sees what is told
-    from twisted.internet import reactor
-
-    ending = exits.Ending(reactor)
+    ending = exits.Ending(default_reactor())
     ending.leave_at_exit()
     try:
         given = Given(options["config"], options["broker"], tuple(options["defines"]))

@@ -25,7 +25,7 @@ from txservices.amqp.options import MessageOptions
 from txservices.amqp.publish import unconfirmed_of
 from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
 from txservices.exceptions import RpcConnectionError
-from txservices.utils import sanitize_url
+from txservices.utils import default_reactor, sanitize_url
 from txservices.utils.waiting import Unconfirmed
 
 NAME = "standalone_rpc_proxy"  # on the wire, in the place of a service's name
@@ -69,10 +69,8 @@ class StandaloneProxy(Generic[P]):
         clock: Any = None,
         **options: Unpack[MessageOptions],
     ) -> None:
-        if clock is None:
-            from twisted.internet import reactor as clock
         self.config = config
-        self.clock = clock
+        self.clock = clock = default_reactor(clock)
         self.caller = Caller.of(context_data)
         self.connections = Connections.from_config(config, clock)
         self.sending = default_options(config, options, timeout)

@@ -109,14 +109,14 @@ class BlockingDetection:
         """Watch the reactor from the moment that it runs."""
         run = yield
         if fixturedef.argname == "run":
-            from twisted.internet import reactor
             from twisted.logger import globalLogPublisher
 
+            from txservices.utils import default_reactor
             from txservices.watchdog import watchdog
 
             observer: Any = self.observe
             globalLogPublisher.addObserver(observer)
-            run(watchdog({}, reactor).startService)
+            run(watchdog({}, default_reactor()).startService)
         return run
 
     @pytest.hookimpl(wrapper=True)

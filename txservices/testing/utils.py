@@ -76,7 +76,7 @@ def wait_for_call(timeout: float, mock_method: Mock, clock: Any = None) -> Defer
     called: Deferred[Mock] = Deferred()
     called.addBoth(restore)
     mock_method.side_effect = call
-    return called.addTimeout(timeout, default_reactor() if clock is None else clock)
+    return called.addTimeout(timeout, default_reactor(clock))
 
 
 def wait_for_worker_idle(container: ServiceContainer, timeout: float = 10) -> Deferred[None]:
@@ -99,7 +99,7 @@ def assert_stops_raising(
 
     ``fn`` may return a Deferred or be ``async``. After ``timeout`` seconds its error is raised.
     """
-    clock = default_reactor() if clock is None else clock
+    clock = default_reactor(clock)
     deadline = clock.seconds() + timeout
 
     async def call() -> Any:

@@ -132,4 +132,4 @@ async def wait_for_call(
 
     with patch.object(obj, target, call):
         yield waited
-        await called.addTimeout(timeout, default_reactor() if clock is None else clock)
+        await called.addTimeout(timeout, default_reactor(clock))

@@ -1,12 +1,15 @@
-"""Small things that belong to no room: dotted names, and values that must not be shown."""
+"""Small things that belong to no room: the reactor and its clock, dotted names, and values that must not be shown."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import time
 from copy import deepcopy
 from importlib import import_module
 from typing import Any
+
+from twisted.python import runtime
 
 __all__ = ["default_reactor", "get_redacted_args", "import_from_path", "sanitize_url"]
 
@@ -15,11 +18,29 @@ REDACTED = "********"
 # The reactor ------------------------------------------------------------------------------------------------
 
 
-def default_reactor() -> Any:
-    """The process's reactor. Importing it installs it, which is not for a module to do that is only imported."""
-    from twisted.internet import reactor
+def default_reactor(clock: Any = None) -> Any:
+    """The clock that is given, or else the process's reactor.
 
-    return reactor
+    A reactor is made to follow a clock that nobody sets. Twisted's follows the wall clock: if that is set forward by an
+    hour, all that waits ends, and connections look silent; if it is set back, nothing is due for an hour.
+    """
+    if clock is None:
+        from twisted.internet import reactor as clock  # this installs it: not for a module to do that is only imported
+    if clock.seconds is runtime.seconds:
+        leave_wall_clock(clock)
+    return clock
+
+
+def leave_wall_clock(reactor: Any) -> None:
+    """Have the reactor go on from its present time by the monotonic clock, with its delayed calls."""
+    ahead = runtime.seconds() - time.monotonic()
+
+    def seconds() -> float:
+        return time.monotonic() + ahead
+
+    for call in reactor.getDelayedCalls():
+        call.seconds = seconds  # it is asked again by a call that is reset
+    reactor.seconds = seconds
 
 
 # Dotted names -----------------------------------------------------------------------------------------------

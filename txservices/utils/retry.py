@@ -86,7 +86,7 @@ def retry(
             try:
                 return await maybeDeferred(function, *args, **kwargs)
             except for_exceptions:
-                await deferLater(default_reactor() if clock is None else clock, wait)
+                await deferLater(default_reactor(clock), wait)
         return await maybeDeferred(function, *args, **kwargs)
 
     def call_in_thread(args: Any, kwargs: Any) -> Any:
