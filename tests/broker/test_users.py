@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.broker.peer import Client
 from tests.peer import method
 from txservices.broker import users
+from txservices.broker.handshake import LOGIN_FRAME_MAX, SHOWN_MAX
 from txservices.broker.server import Broker
-from txservices.broker.session import LOGIN_FRAME_MAX, SHOWN_MAX
 from txservices.broker.users import Users, is_loopback
 
 FAR = "192.0.2.7"

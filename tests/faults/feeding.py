@@ -176,7 +176,7 @@ def feed_session(chunks: Iterable[bytes]) -> str:
         end = f"closed {code}"
     elif transport.disconnecting:
         end = "hung up"
-    elif session.expects:
+    elif session.handshake is not None:
         broker.clock.advance(session_module.LOGIN_TIMEOUT)
         require(transport.disconnecting, "still there after the time for a login")
         end = "never in"

@@ -7,8 +7,8 @@ messages and of consumers are taken and have no effect.
 
     bindings, messages <- arguments, queues <- exchanges <- vhost    pure: matching; a message's bytes; what is refused;
                             turns and limits; routing; exchanges and queues by name, and a message's way through them
-    assemblers <- channel   frames to methods; one function for each AMQP method
-    session                 a client's connection: bytes, handshake, close
+    assemblers <- topology, channel     frames to methods; one function for each AMQP method
+    handshake <- session    a client's connection: how it begins; bytes, back-pressure, the close
     server <- memory        users, virtual hosts, TCP; client and server joined inside the process, by bytes
 
 A message is never decoded on its way: its header and body go out as the bytes that came in.

@@ -1,6 +1,7 @@
 """One channel of a client: one Python method for each AMQP method, found by the table of ``wire.spec``.
 
-    frame -> Publishes (an Assembler) -> Content -> REACTIONS[method] -> basic_publish(args, content) -> vhost
+    frame -> Publishes (an Assembler) -> Content -> REACTIONS[method] -> basic_publish(content) -> vhost
+                                                    DECLARATIONS[method] -> Topology
 
 AMQP's other methods are refused: ``tx.*`` as not implemented, the rest because only a server may send them. Queues call
 ``deliver`` to send a message to the client.
@@ -8,14 +9,14 @@ AMQP's other methods are refused: ``tx.*`` as not implemented, the rest because 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from struct import Struct
 from typing import Any, Protocol
 
 from txservices.broker import messages
 from txservices.broker.assemblers import ClosedChannel, Decoded, Publishes
 from txservices.broker.messages import Message
-from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
+from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, requeue
+from txservices.broker.topology import DECLARATIONS, Topology, reactions
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError
 from txservices.utils.ids import new_id
@@ -65,11 +66,11 @@ class Channel:
         self.watermark = session.vhost.watermark
         self.assembler: Assembler = Publishes(self.method_received, session.publishes, self.watermark, session.block)
         self.is_open = False
+        self.topology = Topology(self.vhost, session, self.answer)
         self.deliveries = Deliveries()
         self.deliveries.flowing = not session.paused
         self.consumers: dict[str, Consumer] = {}
         self.consumer_prefetch = 0  # of consumers that are still to come
-        self.last_queue = ""  # the queue declared last: an empty name means this one
         self.confirms = False
         self.published = 0
         self.confirmed = 0
@@ -79,11 +80,14 @@ class Channel:
         if not self.is_open and name != "channel.open":
             raise AmqpError(ReplyCode.CHANNEL_ERROR, f"{name} on channel {self.number}, which is not open", name)
         react = REACTIONS.get(name)
-        if react is None:
-            code = ReplyCode.NOT_IMPLEMENTED if name.startswith("tx.") else ReplyCode.COMMAND_INVALID
-            raise AmqpError(code, f"{name} is not for the embedded broker", name)
         try:
-            react(self, content)
+            if react is not None:
+                react(self, content)
+            elif name in DECLARATIONS:
+                DECLARATIONS[name](self.topology, content)
+            else:
+                code = ReplyCode.NOT_IMPLEMENTED if name.startswith("tx.") else ReplyCode.COMMAND_INVALID
+                raise AmqpError(code, f"{name} is not for the embedded broker")
         except AmqpError as error:
             error.method = error.method or name
             raise
@@ -146,103 +150,6 @@ class Channel:
         """Requeue every unsettled delivery at its old place."""
         requeue(self.deliveries.settle(0, multiple=True))
 
-    # Exchanges
-
-    def exchange_declare(self, content: Content) -> None:
-        args = content.args
-        self.vhost.declare_exchange(
-            args["exchange"],
-            args["type"],
-            args["durable"],
-            args["auto_delete"],
-            args["internal"],
-            args["arguments"],
-            args["passive"],
-        )
-        self.answer(content, "exchange.declare-ok")
-
-    def exchange_delete(self, content: Content) -> None:
-        self.vhost.delete_exchange(content.args["exchange"], content.args["if_unused"])
-        self.answer(content, "exchange.delete-ok")
-
-    def exchange_bind(self, content: Content) -> None:
-        args = content.args
-        self.vhost.refuse_default(args["destination"])
-        destination = self.vhost.find_exchange(args["destination"])
-        self.vhost.bind(args["source"], destination, args["routing_key"], args["arguments"])
-        self.answer(content, "exchange.bind-ok")
-
-    def exchange_unbind(self, content: Content) -> None:
-        args = content.args
-        self.vhost.refuse_default(args["destination"])
-        destination = self.vhost.exchanges.get(args["destination"])
-        if destination is not None:  # else there is nothing to undo
-            self.vhost.unbind(args["source"], destination, args["routing_key"], args["arguments"])
-        self.answer(content, "exchange.unbind-ok")
-
-    # Queues
-
-    def queue_declare(self, content: Content) -> None:
-        args = content.args
-        queue = self.vhost.declare_queue(
-            args["queue"],
-            args["durable"],
-            args["exclusive"],
-            args["auto_delete"],
-            args["arguments"],
-            args["passive"],
-            self.session,
-        )
-        self.last_queue = queue.name
-        self.answer(
-            content,
-            "queue.declare-ok",
-            queue=queue.name,
-            message_count=len(queue),
-            consumer_count=len(queue.consumers),
-        )
-
-    def queue(self, content: Content) -> Queue:
-        """The queue that a method is about; with no name, the one declared last on this channel."""
-        name = content.args["queue"] or self.last_queue
-        if not name:
-            raise AmqpError(ReplyCode.NOT_FOUND, "no previously declared queue")
-        return self.vhost.find_queue(name, self.session)
-
-    def routing_key(self, content: Content) -> str:
-        """The routing key; if a method names neither queue nor key, it is the name of the queue declared last."""
-        args = content.args
-        key: str = args["routing_key"]
-        return self.last_queue if not key and not args["queue"] else key
-
-    def queue_bind(self, content: Content) -> None:
-        args = content.args
-        self.vhost.bind(args["exchange"], self.queue(content), self.routing_key(content), args["arguments"])
-        self.answer(content, "queue.bind-ok")
-
-    def queue_unbind(self, content: Content) -> None:
-        args = content.args
-        if (args["queue"] or self.last_queue) in self.vhost.queues:  # else there is nothing to undo
-            self.vhost.unbind(args["exchange"], self.queue(content), self.routing_key(content), args["arguments"])
-        self.answer(content, "queue.unbind-ok")
-
-    def queue_purge(self, content: Content) -> None:
-        self.answer(content, "queue.purge-ok", message_count=self.queue(content).purge())
-
-    def queue_delete(self, content: Content) -> None:
-        args = content.args
-        name = args["queue"] or self.last_queue
-        count = 0
-        if name in self.vhost.queues:  # RabbitMQ takes it for no error to delete a queue that isn't there
-            queue = self.queue(content)
-            count = len(queue)
-            if args["if_unused"] and queue.consumers:
-                raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"{self.vhost.called(queue)} in use")
-            if args["if_empty"] and count:
-                raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"{self.vhost.called(queue)} not empty")
-            self.vhost.delete_queue(queue)
-        self.answer(content, "queue.delete-ok", message_count=count)
-
     # Consumers
 
     def basic_qos(self, content: Content) -> None:
@@ -261,7 +168,7 @@ class Channel:
         args = content.args
         if args["queue"] == DIRECT_REPLY_TO:
             raise AmqpError(ReplyCode.NOT_IMPLEMENTED, f"{DIRECT_REPLY_TO}: declare a reply queue")
-        queue = self.queue(content)
+        queue = self.topology.queue(content)
         tag = args["consumer_tag"] or f"amq.ctag-{new_id()}"
         if tag in self.consumers:
             raise AmqpError(ReplyCode.NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
@@ -308,7 +215,7 @@ class Channel:
         session.write(content_frames(self.number, method, message.header, message.body, session.frame_max))
 
     def basic_get(self, content: Content) -> None:
-        queue = self.queue(content)
+        queue = self.topology.queue(content)
         deliveries = self.deliveries
         if len(deliveries.unacked) >= UNACKED_MAX:
             raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"over {UNACKED_MAX} messages unacked on this channel")
@@ -421,14 +328,4 @@ def close_arguments(error: AmqpError) -> dict[str, Any]:
     }
 
 
-def reactions() -> dict[str, Callable[[Channel, Content], None]]:
-    """The function for each AMQP method that has one here."""
-    found = {}
-    for name in METHODS:
-        function = vars(Channel).get(name.replace(".", "_").replace("-", "_"))
-        if function is not None:
-            found[name] = function
-    return found
-
-
-REACTIONS = reactions()
+REACTIONS = reactions(Channel)

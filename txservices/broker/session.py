@@ -1,9 +1,10 @@
-"""One client's connection: bytes to its channels, the handshake, heartbeats, back-pressure, the close.
+"""One client's connection: bytes to its channels, heartbeats, back-pressure, the close.
 
-    dataReceived(bytes) -> FrameReader -> channel 0: connection.* here; channel n: Channel, a method for each of AMQP's
+    dataReceived(bytes) -> FrameReader -> channel 0: Handshake, then connection.close here
+                                          channel n: Channel, a method for each of AMQP's
 
-Each step of the handshake names the next one in ``expects``. An ``AmqpError`` raised on the way closes the channel, or
-the connection if AMQP says so (``HARD``). A client can do no more harm than that.
+An ``AmqpError`` raised on the way closes the channel, or the connection if AMQP says so (``HARD``). A client can do no
+more harm than that.
 
 If a client does not read, deliveries to it stop while its transport is paused. Once ``BACKLOG_MAX`` bytes of answers
 wait for it, nothing more is read from it either, and its heartbeats are missed if it stays so. Nothing is read either
@@ -13,7 +14,6 @@ from a client that publishes while the broker is short of memory, until the brok
 from __future__ import annotations
 
 from collections import deque
-from platform import python_version
 from typing import Any, Protocol
 
 from twisted.internet import protocol
@@ -23,9 +23,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txservices import __version__
 from txservices.broker.assemblers import Decoded
 from txservices.broker.channel import Channel, close_arguments
+from txservices.broker.handshake import CHANNEL_MAX, LOGIN_FRAME_MAX, SHOWN_MAX, Handshake, Host
 from txservices.broker.queues import requeue
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
@@ -33,40 +33,13 @@ from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
-from txservices.wire.login import READABLE
-from txservices.wire.spec import (
-    FRAME_HEARTBEAT,
-    FRAME_METHOD,
-    FRAME_MIN_SIZE,
-    FRAME_OVERHEAD,
-    PROTOCOL_HEADER,
-    ReplyCode,
-)
+from txservices.wire.spec import FRAME_HEARTBEAT, FRAME_METHOD, ReplyCode
 
 log = Logger()
 
-CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
-HEARTBEAT = 60  # seconds wished for; RabbitMQ's own default
 LOGIN_TIMEOUT = 10.0  # seconds from the first byte to connection.open; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for a close-ok before the socket is closed anyway
-LOGIN_FRAME_MAX = 8_192  # bytes of a frame before the limits are agreed on; as much as RabbitMQ 4 takes
-SHOWN_MAX = 64  # characters of a client's name that the log shows
 BACKLOG_MAX = 1_048_576  # bytes that wait for a client which doesn't read, before nothing is read from it either
-
-SERVER_PROPERTIES = {
-    "product": "txservices",
-    "version": __version__,
-    "platform": f"Python {python_version()}",
-    "capabilities": {
-        "publisher_confirms": True,
-        "exchange_exchange_bindings": True,
-        "basic.nack": True,
-        "consumer_cancel_notify": True,
-        "per_consumer_qos": True,
-        "authentication_failure_close": True,
-        "connection.blocked": True,
-    },
-}
 
 # These errors close the connection; all others close the channel (AMQP 0-9-1, "reply-code").
 HARD = frozenset(
@@ -86,14 +59,10 @@ HARD = frozenset(
 )
 
 
-class Host(Protocol):
+class Server(Host, Protocol):
     """What a session asks of the broker that it is a connection to."""
 
     clock: Any
-
-    def accepts(self, user: str, password: str, host: str) -> bool: ...
-
-    def find_vhost(self, name: str, trusted: bool) -> VirtualHost: ...
 
     def add(self, session: Session) -> None: ...
 
@@ -111,9 +80,8 @@ class Session(protocol.Protocol):
 
     transport: Any  # no single interface has all that TCP and memory share
 
-    def __init__(self, broker: Host, trusted: bool = False) -> None:
+    def __init__(self, broker: Server, trusted: bool = False) -> None:
         self.broker = broker
-        self.trusted = trusted
         self.user = ""
         self.vhost: VirtualHost
         self.channels: dict[int, Channel] = {}
@@ -121,8 +89,7 @@ class Session(protocol.Protocol):
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.capabilities: dict[str, Any] = {}
-        self.opening = b""  # the part of the protocol header that has come
-        self.expects = "connection.start-ok"
+        self.handshake: Handshake | None = Handshake(self, broker, trusted)  # until the client is in
         self.reader = FrameReader(self.frame_received, LOGIN_FRAME_MAX)
         self.assembler = Assembler(self.method_received)
         self.closing = False  # a connection.close was sent: only its answer counts
@@ -151,36 +118,14 @@ class Session(protocol.Protocol):
         self.heartbeat.read_at = self.broker.clock.seconds()
         if self.discarding:
             return
-        if len(self.opening) < len(PROTOCOL_HEADER):
-            data = self.read_opening(data)
+        if self.handshake is not None:
+            data = self.handshake.read_opening(data)
         try:
             self.reader.feed(data)
         except FrameError as error:  # nobody knows where the next frame would begin
             self.discarding = True
             self.close(error)
         self.flush_confirms()
-
-    def read_opening(self, data: bytes) -> bytes:
-        """Take the eight bytes before the first frame, and return what follows them.
-
-        A client of another protocol is told ours, and its connection is closed.
-        """
-        missing = len(PROTOCOL_HEADER) - len(self.opening)
-        self.opening += data[:missing]
-        if not PROTOCOL_HEADER.startswith(self.opening):
-            self.write(PROTOCOL_HEADER)
-            self.close_transport()
-            return b""
-        if self.opening == PROTOCOL_HEADER:
-            self.send(
-                0,
-                "connection.start",
-                version_minor=9,
-                server_properties=SERVER_PROPERTIES,
-                mechanisms=" ".join(READABLE),
-                locales=b"en_US",
-            )
-        return data[missing:]
 
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
         """Hand one frame to its channel. Whatever goes wrong with it is the business of this client alone."""
@@ -279,7 +224,7 @@ class Session(protocol.Protocol):
     def stopProducing(self) -> None:
         self.paused = True
 
-    # The handshake, and what else comes on channel 0
+    # Channel 0
 
     def method_received(self, content: Content) -> None:
         name = content.method.name
@@ -287,66 +232,26 @@ class Session(protocol.Protocol):
             CLOSES[name](self, content.args)
         elif self.closing:
             return
-        elif name != self.expects:
+        elif self.handshake is not None:
+            self.handshake.method_received(content)
+        else:
             code = ReplyCode.NOT_IMPLEMENTED if name == "connection.update-secret" else ReplyCode.COMMAND_INVALID
-            raise AmqpError(code, f"{name} where {self.expects or 'a channel'} was due", name)
-        else:
-            STEPS[name](self, content.args)
+            raise AmqpError(code, f"{name} where a channel was due", name)
 
-    def start_ok(self, args: dict[str, Any]) -> None:
-        capabilities = args["client_properties"].get("capabilities")
-        self.capabilities = capabilities if isinstance(capabilities, dict) else {}
-        decode = READABLE.get(args["mechanism"])
-        if decode is None:
-            mechanism = repr(args["mechanism"][:SHOWN_MAX])
-            self.refuse_login(f"no authentication mechanism {mechanism}: {' or '.join(READABLE)}")
-            return
-        self.user, password = decode(args["response"])
-        host = getattr(self.transport.getPeer(), "host", "")
-        if not self.trusted and not self.broker.accepts(self.user, password, host):
-            self.refuse_login(f"Login was refused using authentication mechanism {args['mechanism']}")
-            return
-        self.send(0, "connection.tune", channel_max=CHANNEL_MAX, frame_max=FRAME_MAX, heartbeat=HEARTBEAT)
-        self.expects = "connection.tune-ok"
-
-    def refuse_login(self, text: str) -> None:
-        """Tell the client, if it has said that it understands this. Otherwise just close, as AMQP has it."""
-        log.warn("{text}: user {user!r}", text=text, user=self.user[:SHOWN_MAX])  # repr: it may have line ends in it
-        if self.capabilities.get("authentication_failure_close"):
-            self.close(AmqpError(ReplyCode.ACCESS_REFUSED, text, "connection.start-ok"))
-        else:
-            self.close_transport()
-
-    def tune_ok(self, args: dict[str, Any]) -> None:
-        """Take the limits agreed on. Zero means no wish for a limit, and no heartbeat."""
-        frame_max = args["frame_max"] or FRAME_MAX
-        channel_max = args["channel_max"] or CHANNEL_MAX
-        if not FRAME_MIN_SIZE <= frame_max <= FRAME_MAX or channel_max > CHANNEL_MAX:
-            raise AmqpError(
-                ReplyCode.NOT_ALLOWED,
-                f"frame_max {frame_max} is not from {FRAME_MIN_SIZE} to {FRAME_MAX}, or channel_max {channel_max} over"
-                f" {CHANNEL_MAX}",
-                "connection.tune-ok",
-            )
-        self.channel_max = channel_max
-        self.frame_max = frame_max
-        self.reader.frame_max = frame_max + FRAME_OVERHEAD  # RabbitMQ, too, takes a payload of frame_max bytes
-        self.heartbeat_interval = args["heartbeat"]
-        self.heartbeat.start(self.heartbeat_interval)
-        self.expects = "connection.open"
-
-    def open(self, args: dict[str, Any]) -> None:
-        self.vhost = self.broker.find_vhost(args["virtual_host"], self.trusted)
+    def enter(self, vhost: VirtualHost) -> None:
+        """The client is in: the handshake is through."""
+        self.vhost = vhost
+        self.handshake = None
         self.cancel_timeout()
         self.send(0, "connection.open-ok")
-        self.expects = ""
 
     # Channels
 
     def new_channel(self, number: int) -> Channel:
         """Make a channel, which waits for its ``channel.open``."""
-        if self.expects:
-            raise AmqpError(ReplyCode.COMMAND_INVALID, f"a frame on channel {number} where {self.expects} was due")
+        if self.handshake is not None:
+            due = self.handshake.expects
+            raise AmqpError(ReplyCode.COMMAND_INVALID, f"a frame on channel {number} where {due} was due")
         if len(self.channels) >= self.channel_max:  # the number itself may be higher
             raise AmqpError(
                 ReplyCode.NOT_ALLOWED,
@@ -408,7 +313,7 @@ class Session(protocol.Protocol):
     def broker_closes(self) -> Deferred[None]:
         """Close the connection, as the broker does. The Deferred fires with None when the connection is lost."""
         lost = self.lost.wait()
-        if self.expects:
+        if self.handshake is not None:
             self.transport.abortConnection()
         else:
             self.close(AmqpError(ReplyCode.CONNECTION_FORCED, "the broker is stopping"))
@@ -421,7 +326,7 @@ class Session(protocol.Protocol):
             channel.cancel()
         # after all consumers are cancelled, so that no message goes to one of them, and at once, to keep the order
         requeue([entry for channel in channels.values() for entry in channel.deliveries.settle(0, multiple=True)])
-        if not self.expects:
+        if self.handshake is None:
             self.vhost.forget_owner(self)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
@@ -458,9 +363,4 @@ class Session(protocol.Protocol):
         self.transport.abortConnection()
 
 
-STEPS = {
-    "connection.start-ok": Session.start_ok,
-    "connection.tune-ok": Session.tune_ok,
-    "connection.open": Session.open,
-}
 CLOSES = {"connection.close": Session.client_closes, "connection.close-ok": Session.close_ok}
