@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import ServicesCase, client_of
 from txservices.amqp.options import Sending
-from txservices.calls import Client
+from txservices.calls import NAMES_MAX, Client, ClusterProxy, ServiceProxy
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
     ConnectionLost,
@@ -32,6 +32,27 @@ from txservices.exceptions import (
 )
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.waiting import Heard
+
+
+class ManyNames(TestCase):
+    """Names of services and methods that a program takes from strangers."""
+
+    def test_many_names(self) -> None:
+        """A proxy remembers a bounded number of them, and calls any of them."""
+        called = []
+
+        def begin(service: str, method: str, *_: Any) -> None:
+            called.append(f"{service}.{method}")
+
+        for proxy, name in [(ServiceProxy(begin, "s", Sending()), "s.m{}"), (ClusterProxy(begin, Sending()), "m{}.x")]:
+            called.clear()
+            for number in range(2 * NAMES_MAX):
+                found = getattr(proxy, f"m{number}")
+                (found if isinstance(proxy, ServiceProxy) else found.x)()
+            self.assertEqual(called, [name.format(number) for number in range(2 * NAMES_MAX)])
+            self.assertLessEqual(len(vars(proxy)), NAMES_MAX)
+            self.assertIs(proxy.m1, proxy.m1)
+            self.assertIsNot(getattr(proxy, f"m{2 * NAMES_MAX - 1}"), getattr(proxy, f"m{2 * NAMES_MAX - 1}"))
 
 
 class CallTests(AnsweringCase):

@@ -68,6 +68,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ["", ":80", "h", "[::1]:80", "http://h:80", 65536, -1, True, 80.0, ["h:80"]],
     ),
     "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),
+    "WEB_CONNECTIONS_MAX": ([0, 1, 10**6], NO_WHOLE),
     "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),
     "max_workers": ([0, 1, 10_000], NO_WHOLE),
     "prefetch_count": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),

@@ -50,6 +50,7 @@ REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no fa
 # nameko's proxies take these, and don't heed them: they are the client's to say
 RESERVED_OPTIONS = frozenset(("exchange", "routing_key", "mandatory", "reply_to", "correlation_id", "declare"))
 FOREVER = float("inf")
+NAMES_MAX = 1_000  # services or methods that a proxy remembers: a program may take their names from a stranger
 
 
 def rpc_exchange(config: Mapping[str, Any]) -> Exchange:
@@ -307,7 +308,7 @@ class ServiceProxy:
         if method.startswith("__"):  # what copy, mock and inspect look for
             raise AttributeError(method)
         proxy = MethodProxy(self._begin, self._service, method, self._sending, self._run)
-        self.__dict__[method] = proxy  # the next time Python finds it there
+        remember(self, method, proxy)
         return proxy
 
     def __repr__(self) -> str:
@@ -328,8 +329,15 @@ class ClusterProxy:
     def __getattr__(self, service: str) -> ServiceProxy:
         if service.startswith("__"):  # what copy, mock and inspect look for
             raise AttributeError(service)
-        proxy = self.__dict__[service] = self[service]  # the next time Python finds it there
+        proxy = self[service]
+        remember(self, service, proxy)
         return proxy
+
+
+def remember(proxy: ServiceProxy | ClusterProxy, name: str, found: Any) -> None:
+    """Make what was found an attribute, so that the next time Python finds it there."""
+    if len(vars(proxy)) < NAMES_MAX:
+        vars(proxy)[name] = found
 
 
 class MethodProxy:

@@ -240,6 +240,12 @@ WEB_BODY_MAX = Key(
     "the longest body of a request, and the longest message of a WebSocket",
     unit="bytes",
 )
+WEB_CONNECTIONS_MAX = Key(
+    "WEB_CONNECTIONS_MAX",
+    10_000,
+    whole("one, as 10000"),
+    "how many clients of HTTP may be connected, WebSockets included. Further ones are answered 503 and disconnected",
+)
 WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
     "WEBSOCKET_ORIGINS",
     None,

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.amqp.peer import Peer
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connection import Connection
+from txservices.amqp.entities import Queue
 from txservices.amqp.publisher import NACKED_RETRY, NACKED_RETRY_GROWTH, NACKED_RETRY_MAX, RETIRING_MAX, Publisher
 from txservices.exceptions import (
     AmqpError,
@@ -111,6 +112,40 @@ class PublisherCase(SynchronousTestCase):
         """That channel was closed, and nothing else was sent."""
         self.assertEqual([(number, name) for number, name, _ in self.peer.sent()], [(channel, "channel.close")])
         self.peer.method(channel, "channel.close-ok")
+
+
+class Declaring(PublisherCase):
+    """Exchanges and queues that are to be declared again."""
+
+    def declare(self, *queues: Queue) -> list[str]:
+        """Declare queues; gives the methods that go out for that."""
+        declaring = self.publisher.declare(*queues)
+        names = []
+        while True:
+            sent = self.peer.sent()
+            if not sent:
+                break
+            names += [name for _, name, _ in sent]
+            number, name, args = sent[-1]
+            if name == "queue.declare":
+                self.peer.method(number, "queue.declare-ok", queue=args["queue"], message_count=0, consumer_count=0)
+            else:
+                self.peer.method(number, f"{name}-ok")
+        self.successResultOf(declaring)
+        return names
+
+    def test_many_names(self) -> None:
+        """However many are declared, few are kept; those of the start are, and a forgotten one is declared anew."""
+        self.patch(publisher_module, "TOPOLOGY_MAX", 10)
+        own = [Queue(f"own-{number}") for number in range(4)]
+        self.declare(*own)
+        strangers = [Queue(f"stranger-{number}") for number in range(50)]
+        for queue in strangers:
+            self.assertIn("queue.declare", self.declare(queue))
+            self.assertLessEqual(len(self.publisher.topology), 10)
+        self.assertEqual(list(self.publisher.topology)[:4], own)
+        self.assertEqual(self.declare(*own, strangers[-1]), [])
+        self.assertIn("queue.declare", self.declare(strangers[20]))
 
 
 class NackedTests(PublisherCase):

@@ -23,9 +23,14 @@ DATE = re.compile(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n")
 class Transport(StringTransportWithDisconnection):
     """One that can be seen to be ending, as a socket's can."""
 
+    half_closed = False
+
     def loseConnection(self) -> None:
         self.disconnecting = True
         super().loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """As TCP has it."""

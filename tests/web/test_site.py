@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from werkzeug.wrappers import Response
 
@@ -17,6 +21,27 @@ from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner, run_services
 from txservices.web import site
 from txservices.web.handlers import http
+
+REFUSAL = (
+    b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 33\r\n"
+    b"Retry-After: 5\r\nConnection: close\r\n\r\nError: all connections are taken\n"
+)
+
+
+@contextmanager
+def capture() -> Iterator[list[Any]]:
+    """Warnings that are logged meanwhile."""
+    warned: list[Any] = []
+
+    def observe(event: Any) -> None:
+        if event["log_level"] is LogLevel.warn:
+            warned.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield warned
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
 class Wire(WebTestCase):
@@ -92,6 +117,48 @@ class Limits(WebTestCase):
         error = await self.assertFailure(starting, ConfigurationError)
         self.assertIn("WEB_BODY_MAX: '16M'", str(error))
 
+    async def test_connections(self) -> None:
+        """A client beyond WEB_CONNECTIONS_MAX is answered 503 and read no more; the others stay, and so do later ones.
+
+        The log tells so once in a while.
+        """
+        await self.serve(Service, WEB_CONNECTIONS_MAX=3)
+        first, *others = [self.peer() for _ in range(3)]
+        with capture() as warned:
+            refused = [self.peer() for _ in range(5)]
+        self.assertEqual([each["count"] for each in warned], [3])
+        for peer in refused:
+            self.assertEqual(peer.received(), REFUSAL)
+            self.assertTrue(peer.transport.half_closed)
+            self.assertEqual(peer.get("/number/1"), b"")
+        for peer in (first, *others, first):
+            self.assertEqual(peer.get("/number/1"), text("200 OK", "1"))
+        refused[0].leave()
+        self.assertEqual(self.peer().received(), REFUSAL)  # it had no place
+        first.leave()
+        later = self.peer()
+        self.assertEqual(later.get("/number/2"), text("200 OK", "2"))
+        self.assertEqual(self.peer().received(), REFUSAL)
+        self.reactor.advance(site.LINGER)
+        self.assertFalse(any(each.transport.connected for each in refused))
+        self.assertEqual(later.get("/number/3"), text("200 OK", "3"))
+        self.assertEqual(self.site.turned_away, {})
+
+    async def test_connections_refused(self) -> None:
+        """Beyond TURNED_AWAY_MAX clients that do not go after their refusal, further ones are cut off."""
+        await self.serve(Service, WEB_CONNECTIONS_MAX=0)
+        refused = [self.peer() for _ in range(site.TURNED_AWAY_MAX + 5)]
+        connected = [each.transport.connected for each in refused]
+        self.assertEqual(connected, [True] * site.TURNED_AWAY_MAX + [False] * 5)
+
+    async def test_stop_with_refused(self) -> None:
+        """A stop does not wait for clients that were turned away."""
+        runner = await self.serve(Service, WEB_CONNECTIONS_MAX=0)
+        refused = self.peer()
+        self.successResultOf(runner.stop())
+        self.assertFalse(refused.transport.connected)
+        self.assertEqual([each for each in self.reactor.getDelayedCalls() if each.active()], [])
+
     async def test_lines(self) -> None:
         """A URL that is too long answers 414, a header 431, too many of them 400; each ends the connection."""
         await self.serve(Service)
@@ -135,6 +202,14 @@ class Bodies(TestCase):
         async with run_services({"WEB_SERVER_ADDRESS": "0"}, Service) as runner:
             answer = await converse(runner.containers[0].entrypoints[0].server.port, data)
         self.assertEqual(answer, text("200 OK", "x" * size) + text("200 OK", "1", after="Connection: close"))
+
+    async def test_turned_away(self) -> None:
+        """A client that is turned away reads its answer, though it has sent a request, or sends one then."""
+        async with run_services({"WEB_SERVER_ADDRESS": "0", "WEB_CONNECTIONS_MAX": 0}, Service) as runner:
+            port = runner.containers[0].entrypoints[0].server.port
+            for size in (10, 1_000_000):
+                data = b"POST /length HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (size, b"x" * size)
+                self.assertEqual(await converse(port, data), REFUSAL)
 
     async def test_streams(self) -> None:
         """A Response whose body is made while it is sent goes out in chunks, and is closed; or breaks off."""

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from tests.web.chat import Chat, SocketsCase, succeeded
+from tests.web.chat import Chat, Client, SocketsCase, succeeded
 from txservices.exceptions import ConnectionNotFound
 from txservices.web import sockets
 from txservices.web.websocket import WebSocketHubProvider
+
+
+def fill(client: Client) -> None:
+    """From now on the client takes nothing: its transport says at each write that its buffer is full, as TCP's."""
+    transport = client.peer.transport
+    write = transport.write
+
+    def write_and_wait(data: bytes) -> None:
+        write(data)
+        client.peer.channel.pauseProducing()
+
+    transport.write = write_and_wait  # type: ignore[method-assign]  # a transport that is memory
 
 
 class Frames(SocketsCase):
@@ -51,6 +63,67 @@ class Frames(SocketsCase):
         self.assertTrue(client.peer.transport.connected)
         client.call("echo", value="x" * 1000)
         self.assertFalse(client.peer.transport.connected)
+
+    async def test_does_not_read_many_messages(self) -> None:
+        """Many short messages count as one long one, though the transport says at each that its buffer is full."""
+        self.patch(sockets, "BACKLOG_MAX", 1000)
+        await self.start()
+        client, _ = self.connected()
+        fill(client)
+        for number in range(20):
+            self.assertTrue(client.peer.transport.connected, number)
+            client.call("echo", value="x" * 10)
+            if not client.peer.transport.connected:
+                break
+        self.assertFalse(client.peer.transport.connected)
+
+    async def test_all_that_do_not_read(self) -> None:
+        """When too much waits for all such clients together, those go for whom most waits, and the others stay."""
+        self.patch(sockets, "BACKLOGS_MAX", 10_000)
+        await self.start()
+        (container,) = self.runner.containers
+        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        reading, ids = self.connected()[0], []
+        for number in range(10):
+            client, socket_id = self.connected()
+            fill(client)
+            ids.append(socket_id)
+            hub.unicast(socket_id, "event", "x" * (500 + 10 * number))
+        self.assertEqual([hub.connection(each).socket_id for each in ids], ids)
+        for socket_id in ids[:5]:
+            hub.unicast(socket_id, "event", "x" * 1500)  # they are the slowest now
+        gone = [each for each in ids if each not in hub.connections]
+        self.assertTrue(gone)
+        self.assertLess(set(gone), set(ids[:5]))
+        backlogs = hub.connection(ids[-1]).socket.backlogs
+        self.assertEqual(backlogs.total, sum(backlogs.waiting.values()))
+        self.assertLessEqual(backlogs.total, 10_000)
+        self.assertEqual(reading.call("echo", value=1), [succeeded(1)])
+
+    async def test_backlogs_end(self) -> None:
+        """Nothing is counted any more for a client that reads again, is cut, or leaves."""
+        self.patch(sockets, "BACKLOG_MAX", 1000)
+        await self.start()
+        (container,) = self.runner.containers
+        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        clients = [self.connected() for _ in range(3)]
+        backlogs = hub.connection(clients[0][1]).socket.backlogs
+        for client, socket_id in clients:
+            fill(client)
+            hub.unicast(socket_id, "event", "x" * 500)
+        self.assertEqual(len(backlogs.waiting), 3)
+        clients[0][0].peer.channel.resumeProducing()
+        hub.unicast(clients[1][1], "event", "x" * 1500)
+        clients[2][0].peer.leave()
+        self.assertEqual((backlogs.waiting, backlogs.total), ({}, 0))
+
+    async def test_one_long_message(self) -> None:
+        """A message longer than all backlogs may be goes to a client for whom alone something waits."""
+        self.patch(sockets, "BACKLOGS_MAX", 1000)
+        await self.start()
+        client, _ = self.connected()
+        fill(client)
+        self.assertEqual(client.call("echo", value="x" * 2000), [succeeded("x" * 2000)])
 
     async def test_close(self) -> None:
         """A client's goodbye is answered."""

@@ -52,6 +52,7 @@ NACKED_RETRY = 0.2  # seconds until nacked messages are published again
 NACKED_RETRY_GROWTH = 1.6  # factor by which that grows each time, for as long as some of them are not confirmed
 NACKED_RETRY_MAX = 2.0  # seconds
 RETIRING_MAX = 8  # channels that wait for their last confirms; of more, the oldest is closed and its messages resent
+TOPOLOGY_MAX = 10_000  # exchanges and queues kept, to be declared again: a program may name them by what strangers send
 DECLARING_MAX = 100  # exchanges and queues declared again at once, each on a channel of its own
 REPORTED_MAX = 10  # destinations named in the report of what a stop could not publish
 FOREVER = float("inf")
@@ -344,6 +345,9 @@ class Publisher:
                     raise
                 continue
             break
+        if len(self.topology) + len(new) > TOPOLOGY_MAX:  # the first half stays: a service declares its own first
+            for entity in list(self.topology)[TOPOLOGY_MAX // 2 :]:
+                del self.topology[entity]
         self.topology.update(dict.fromkeys(new))
 
     # The end

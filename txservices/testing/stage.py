@@ -33,8 +33,7 @@ from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
 from txservices.testing.waiting import Heard
 from txservices.utils import default_reactor
 from txservices.utils.ids import new_id
-from txservices.web.server import Listener, parse_address
-from txservices.web.site import WebSite
+from txservices.web.server import Listener, parse_address, site_of
 
 __all__ = ["QueuedMessage", "Stage", "WebSession"]
 
@@ -281,7 +280,7 @@ def serve_in_memory(shared: SharedServices, config: Mapping[str, Any]) -> None:
     host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
     shared.get(
         f"web:{host}:{port}",
-        lambda: MemoryListener(host, port, WebSite(configuration.WEB_BODY_MAX.of(config), default_reactor())),
+        lambda: MemoryListener(host, port, site_of(config, default_reactor())),
     )
 
 

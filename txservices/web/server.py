@@ -223,6 +223,11 @@ def claims_of(rule: Rule) -> list[tuple[str, ...]]:
     return [(method, *place) for method in methods if not (method == "HEAD" and "GET" in methods)]
 
 
+def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
+    """A site with the limits of a configuration."""
+    return WebSite(configuration.WEB_BODY_MAX.of(config), configuration.WEB_CONNECTIONS_MAX.of(config), clock)
+
+
 class WebServer(ProviderCollector, SharedExtension):
     """The extension by which the HTTP entrypoints of a container use the process's listener.
 
@@ -243,9 +248,8 @@ class WebServer(ProviderCollector, SharedExtension):
         """The listener at the configured address. All services of the process share it."""
         config, container = self.container.config, self.container
         host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
-        body_max = configuration.WEB_BODY_MAX.of(config)
         listener: Listener = container.shared.get(
-            f"web:{host}:{port}", lambda: Listener(host, port, WebSite(body_max, container.clock))
+            f"web:{host}:{port}", lambda: Listener(host, port, site_of(config, container.clock))
         )
         return listener
 

@@ -2,7 +2,6 @@
 
     Channel     twisted.web's HTTPChannel: the connection of a client
     Received    twisted.web's Request: goes to the site's resource, and sends the answer
-    Pieces      sends a long body, as fast as the client takes it
     WebSite     twisted.web's Site: knows the connections, and closes those that take too long
 
 Limits for what one client can make us keep or wait for, and what happens beyond them:
@@ -11,10 +10,10 @@ Limits for what one client can make us keep or wait for, and what happens beyond
     HEAD_MAX            bytes of these lines together                                           400
     HEADERS_MAX         header lines                                                            400
     WEB_BODY_MAX        bytes of a body; this one is a key of the configuration                 413
+    WEB_CONNECTIONS_MAX connections in all, WebSockets too; this one is a key as well           503
     REQUEST_TIMEOUT     seconds for the whole head, and for each further piece of a body        closed
-    LINGER              seconds that a refused body is still read, so that the client can       closed
-                        read the refusal
-    SEND_TIMEOUT        seconds for the client to take the next piece of a response             closed
+    LINGER              seconds that a refused body or client is still read, so that the        closed
+                        client can read the refusal
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IPullProducer
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.server import Request, Site
 from werkzeug.wrappers import Response
-from zope.interface import implementer
 
 from txservices.utils.waiting import Waiters
-from txservices.web.messages import BODYLESS, TEXT, head_of
+from txservices.web.messages import BODYLESS, RETRY_AFTER, TEXT, head_of
+from txservices.web.pieces import Pieces
 
 REQUEST_LINE_MAX = 16 * 1024  # bytes
 HEAD_MAX = 16 * 1024  # bytes
 HEADERS_MAX = 500
 REQUEST_TIMEOUT = 60.0  # seconds
 LINGER = 5.0  # seconds
-SEND_TIMEOUT = 60.0  # seconds
+TURNED_AWAY_MAX = 100  # refused clients that are still read; further ones are cut off without an answer
 CLOSE_TIMEOUT = 5.0  # seconds for clients to take what was written, once the server has stopped
 PIECE = 64 * 1024  # bytes of a response that are written together
 
@@ -78,8 +77,12 @@ class Channel(HTTPChannel):
         super().connectionMade()
         self.peer = self.transport.getPeer()
         self.here = self.transport.getHost()
-        self.wait(REQUEST_TIMEOUT)
-        self.site.opened(self)
+        if len(self.site.channels) < self.site.connections_max:
+            self.wait(REQUEST_TIMEOUT)
+            self.site.opened(self)
+        else:
+            self.dataReceived = ignore  # type: ignore[method-assign]  # from now on
+            self.site.turn_away(self)
 
     def connectionLost(self, reason: Any = None) -> None:
         super().connectionLost(reason)
@@ -95,11 +98,24 @@ class Channel(HTTPChannel):
     def getHost(self) -> Any:
         return self.here
 
+    def refuse(self) -> None:
+        """Answer 503 before there is a request, and end our side: a client that is cut off may not see the answer."""
+        text = b"Error: all connections are taken\n"
+        self.write(
+            b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nContent-Type: %b\r\nContent-Length: %d\r\nRetry-After: %d\r\n"
+            b"Connection: close\r\n\r\n%b" % (TEXT.encode(), len(text), RETRY_AFTER, text)
+        )
+        self.transport.loseWriteConnection()
+
     def lineLengthExceeded(self, line: bytes) -> None:
         """Twisted calls this if a line is too long: a header line if there is a request already, else the first."""
         status = b"431 Request Header Fields Too Large" if self.requests else b"414 URI Too Long"
         self.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
         self.loseConnection()
+
+
+def ignore(data: bytes) -> None:
+    """Take bytes of a client that has its answer."""
 
 
 class Received(Request):
@@ -256,60 +272,14 @@ class Received(Request):
         super().connectionLost(reason)
 
 
-@implementer(IPullProducer)
-class Pieces:
-    """Sends the body of a response piece by piece: each one after the client has taken the one before."""
-
-    def __init__(
-        self, received: Received, pieces: Iterator[bytes], close: Callable[[], None] | None, length: int | None
-    ) -> None:
-        self.received = received
-        self.pieces = pieces
-        self.close_body = close
-        self.left = length
-
-    def resumeProducing(self) -> None:
-        self.received.channel.wait(SEND_TIMEOUT)
-        try:
-            piece = next(self.pieces, None)
-        except Exception:
-            log.failure("the body of the response to {request} ended in the middle", request=self.received)
-            self.abort()
-            return
-        if piece is not None:
-            if self.left is not None:
-                piece = piece[: self.left]
-                self.left -= len(piece)
-            self.received.write(piece)
-        elif self.left:
-            log.error("the body of the response to {request} is shorter than it said", request=self.received)
-            self.abort()
-        else:
-            self.close()
-            self.received.finish()
-
-    def abort(self) -> None:
-        """Cut the connection: nothing else tells the client that the body is not complete."""
-        self.close()
-        self.received.channel.transport.abortConnection()
-
-    def close(self) -> None:
-        self.received.unregisterProducer()
-        self.stopProducing()
-
-    def stopProducing(self) -> None:
-        """Close the body: everything is sent, or the client has left."""
-        close, self.close_body = self.close_body, None
-        if close is not None:
-            close()
-
-
 class WebSite(Site):
     """twisted.web's Site, with our channels.
 
     Attributes:
         resource: renders every request.
+        connections_max: how many connections may be open.
         channels: the open connections.
+        turned_away: connections beyond these, each with the call that ends it: they have their answer, and no request.
         date: the time, as the Date header has it.
         closing: whether each connection is closed after its next response.
     """
@@ -318,10 +288,13 @@ class WebSite(Site):
     noisy = False
     closing = False
 
-    def __init__(self, body_max: int, clock: Any) -> None:
+    def __init__(self, body_max: int, connections_max: int, clock: Any) -> None:
         super().__init__(None, Received, timeout=None, reactor=clock)
         self.body_max = body_max
+        self.connections_max = connections_max
         self.channels: dict[Channel, None] = {}
+        self.turned_away: dict[Channel, IDelayedCall] = {}
+        self.tell_at = 0.0  # when the log tells again of clients that are turned away
         self.ticking: Any = None
         self.gone: Waiters[None] = Waiters()  # for the end of all connections
         self.date = datetimeToString()
@@ -337,8 +310,25 @@ class WebSite(Site):
         if self.ticking is None:
             self.tick()
 
+    def turn_away(self, channel: Channel) -> None:
+        """Refuse a client: all connections are taken."""
+        now = self.reactor.seconds()
+        if now >= self.tell_at:
+            self.tell_at = now + REQUEST_TIMEOUT
+            log.warn("all {count} connections of WEB_CONNECTIONS_MAX are taken: 503", count=self.connections_max)
+        if len(self.turned_away) < TURNED_AWAY_MAX:
+            self.turned_away[channel] = self.reactor.callLater(LINGER, channel.transport.abortConnection)
+            channel.refuse()
+        else:
+            channel.transport.abortConnection()
+
     def closed(self, channel: Channel) -> None:
-        self.channels.pop(channel, None)
+        if channel not in self.channels:
+            ending = self.turned_away.pop(channel, None)
+            if ending is not None and ending.active():
+                ending.cancel()
+            return
+        del self.channels[channel]
         if not self.channels:
             if self.ticking is not None:
                 self.ticking.cancel()
@@ -359,6 +349,8 @@ class WebSite(Site):
 
         Fires when they are closed.
         """
+        for channel in list(self.turned_away):
+            channel.transport.abortConnection()
         if not self.channels:
             return succeed(None)
         waiter = self.gone.wait()

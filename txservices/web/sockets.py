@@ -5,8 +5,9 @@
 The site goes on to know the channel, as one whose request is being answered, until it is closed.
 
 Limits: a message has at most ``WEB_BODY_MAX`` bytes, else the socket is closed with code 1009. At most ``BACKLOG_MAX``
-bytes wait for a client that does not read, else the connection is cut. No extension is used, so that no compressed
-message can grow beyond the limit.
+bytes wait for a client that does not read, else the connection is cut. At most ``BACKLOGS_MAX`` bytes wait for all such
+clients together, else the one for whom most bytes wait is cut. No extension is used, so that no compressed message can
+grow beyond the limit.
 
 A client that is silent for ``PING_INTERVAL`` is sent a ping. If nothing comes from it within ``PING_TIMEOUT``, the
 connection is cut: a pulled cable gives no other sign.
@@ -38,6 +39,7 @@ except ImportError as error:
 __all__ = ["CloseReason", "Socket", "handshake"]
 
 BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client that does not read
+BACKLOGS_MAX = 64 * 1024 * 1024  # bytes that wait for all such clients of an address together
 PING_INTERVAL = 20.0  # seconds of silence before a ping; many proxies close a connection after 60 silent seconds
 PING_TIMEOUT = 20.0  # seconds to wait for the pong, or for anything else from the client
 OPEN = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
@@ -63,12 +65,39 @@ def handshake(received: Received, request: HttpRequest) -> WSConnection | Respon
     return ws
 
 
+class Backlogs:
+    """What waits for the clients of one address that do not read.
+
+    Attributes:
+        waiting: for each such socket the bytes written since its client stopped reading, with the write that filled
+            the transport's buffer.
+        total: the sum of these.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[Socket, int] = {}
+        self.total = 0
+
+    def add(self, socket: Socket, size: int) -> None:
+        """Count bytes more, and cut the sockets with the longest backlogs if all together are too long."""
+        self.waiting[socket] = self.waiting.get(socket, 0) + size
+        self.total += size
+        while self.total > BACKLOGS_MAX and len(self.waiting) > 1:  # one long message goes to a single client
+            slowest = max(self.waiting, key=self.waiting.__getitem__)
+            slowest.cut(f"{self.total} bytes wait for all clients that do not read")
+
+    def forget(self, socket: Socket) -> None:
+        """The socket's client reads again, or is gone."""
+        self.total -= self.waiting.pop(socket, 0)
+
+
 @implementer(IPushProducer)
 class Socket:
     """An open WebSocket.
 
     Args:
         message_max: bytes that a message may have.
+        backlogs: what waits for all clients of this address.
         receive: called with each message, as str or bytes.
         gone: called once, when the connection is lost.
     """
@@ -80,6 +109,7 @@ class Socket:
         message_max: int,
         receive: Callable[[str | bytes], None],
         gone: Callable[[], Any],
+        backlogs: Backlogs,
     ) -> None:
         self.channel: Any = received.channel
         self.ws = ws
@@ -90,6 +120,8 @@ class Socket:
         self.backlog: int | None = None  # bytes written since the client stopped reading; None while it reads
         self.lost = self.pinged = self.paused = False
         self.gone = gone
+        self.backlogs = backlogs
+        self.writing = 0  # bytes of the latest write
         received.notifyFinish().addErrback(self.connection_lost)
         self.channel.dataReceived = self.data_received  # from now on the connection does not speak HTTP
         self.channel.timeoutConnection = self.silent
@@ -104,6 +136,7 @@ class Socket:
 
     def connection_lost(self, _: Any) -> None:
         self.lost = True
+        self.backlogs.forget(self)
         self.gone()
 
     # In
@@ -180,10 +213,21 @@ class Socket:
         if self.backlog is not None:
             self.backlog += len(data)
             if self.backlog > BACKLOG_MAX:
-                log.warn("{peer} does not read from its WebSocket, which is closed", peer=self.channel.getPeer())
-                self.channel.transport.abortConnection()
-                return
-        self.channel.write(data)
+                self.cut(f"{self.backlog} bytes wait for it")
+            else:
+                self.backlogs.add(self, len(data))
+        self.writing = len(data)
+        if not self.lost:
+            self.channel.write(data)
+
+    def cut(self, why: str) -> None:
+        """End the connection to a client that does not read. What waits for it is dropped."""
+        log.warn(
+            "{peer} does not read from its WebSocket, which is closed: {why}", peer=self.channel.getPeer(), why=why
+        )
+        self.lost = True  # the transport tells in a later turn
+        self.backlogs.forget(self)
+        self.channel.transport.abortConnection()
 
     def close(self, code: CloseReason, reason: str) -> None:
         """Tell the client why, and close the connection."""
@@ -192,10 +236,13 @@ class Socket:
             self.channel.loseConnection()
 
     def pauseProducing(self) -> None:
-        self.backlog = 0
+        if self.backlog is None:  # Twisted's transport calls this at each write while its buffer is full
+            self.backlog = 0
+            self.backlogs.add(self, self.writing)
 
     def resumeProducing(self) -> None:
         self.backlog = None
+        self.backlogs.forget(self)
 
     def stopProducing(self) -> None:
         """Does nothing: ``connection_lost`` is called as well."""

@@ -61,7 +61,7 @@ from txservices.threads import in_reactor
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import Listener, WebServer
 from txservices.web.site import Received
-from txservices.web.sockets import CloseReason, Socket, handshake
+from txservices.web.sockets import Backlogs, CloseReason, Socket, handshake
 
 __all__ = ["WebSocketHub", "WebSocketHubProvider", "WebSocketRpc", "rpc"]
 
@@ -183,6 +183,7 @@ class WebSockets(Service):
         self.methods: dict[str, WebSocketRpc] = {}
         self.servers: dict[WebSocketServer, None] = {}
         self.connections: dict[str, Connection] = {}
+        self.backlogs = Backlogs()
 
     @property
     def where(self) -> str:
@@ -240,7 +241,7 @@ class WebSockets(Service):
         connection = Connection(self, contexts)
         self.connections[connection.socket_id] = connection
         gone = partial(self.connections.pop, connection.socket_id, None)
-        connection.socket = Socket(received, opened, self.body_max, connection.receive, gone)
+        connection.socket = Socket(received, opened, self.body_max, connection.receive, gone, self.backlogs)
         connection.send_event("connected", {"socket_id": connection.socket_id})
 
     def refuse(self, request: HttpRequest) -> Response | None:
