@@ -382,7 +382,7 @@ class LimitTests(PublisherCase):
         self.patch(publisher_module, "UNCONFIRMED_MAX", 2)
         outcomes = self.publish(b"1", b"22")
         error = self.failureResultOf(self.publisher.publish("", "q", b"3", {}), PublishBufferFull).value
-        self.assertIn("2 messages (3 bytes)", str(error))
+        self.assertIn(f"2 messages ({self.publisher.unconfirmed_bytes} bytes)", str(error))
         self.peer.method(self.channel, "basic.ack", delivery_tag=1)
         outcomes += self.publish(b"3")
         for outcome in outcomes:
@@ -424,16 +424,18 @@ class WaitingTests(PublisherCase):
         self.assertEqual(self.published(), [])
 
     def test_bytes_are_given_back(self) -> None:
-        """Bodies count until the broker has answered for them, or their time is up; then there is room for others."""
-        self.patch(publisher_module, "UNCONFIRMED_BYTES_MAX", 10)
-        for number in range(1, 6):
+        """Messages count until the broker has answered for them, or their time is up; then there is room for others."""
+        (outcome,) = self.publish(b"12345678")
+        self.patch(publisher_module, "UNCONFIRMED_BYTES_MAX", self.publisher.unconfirmed_bytes)
+        self.peer.method(self.channel, "basic.ack", delivery_tag=1)
+        for number in range(2, 6):
             (outcome,) = self.publish(b"12345678")
-            self.failureResultOf(self.publisher.publish("", "q", b"123", {}), PublishBufferFull)
+            self.failureResultOf(self.publisher.publish("", "q", b"", {}), PublishBufferFull)
             self.peer.method(self.channel, "basic.ack", delivery_tag=number)
             self.successResultOf(outcome)
         for _ in range(3):
-            (outcome,) = self.publish(b"1234567890", timeout=1)
-            self.failureResultOf(self.publisher.publish("", "q", b"1", {}), PublishBufferFull)
+            (outcome,) = self.publish(b"12345678", timeout=1)
+            self.failureResultOf(self.publisher.publish("", "q", b"", {}), PublishBufferFull)
             self.peer.clock.pump([0.5] * 3)
             self.failureResultOf(outcome, PublishTimeout)
 

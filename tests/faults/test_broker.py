@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from tests import rabbitmq
-from tests.faults.scene import BACK, Echo, FaultsCase, until
+from tests.faults.growth import memory
+from tests.faults.scene import BACK, FULL, Echo, FaultsCase, until
+from tests.services import Recorded
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import event_handler
 from txservices.exceptions import PublishTimeout, RemoteError, RpcTimeout
@@ -103,6 +106,35 @@ class Alarm(Mortal):
         await again.wait()
         await waiting
         await connections.publisher.publish("tells", "k", b"free", dict(JSON))
+
+    async def test_row_19_what_expires_takes_no_memory(self) -> None:
+        """However much is published in an alarm, only what can still be sent is kept, and only that arrives later."""
+        connections = self.bare()
+        publisher = connections.publisher
+        recorded = Recorded()
+        await self.past_the_proxy().consume(HEARS, recorded, 10).ready
+        await publisher.declare(HEARS)
+        headers = {"headers": {f"h{n}": "x" * 10_000 for n in range(10)}}
+        self.addCleanup(self.broker.ctl, "set_vm_memory_high_watermark", "0.4")
+        await self.broker.ctl("set_vm_memory_high_watermark", "0.00001")
+        blocked = self.logged("takes no messages .*memory")
+        sent = publisher.publish("tells", "k", b"sent", dict(JSON))
+        await blocked.wait()
+        before = memory(os.getpid())
+        most = before
+        for _ in range(10 if FULL else 4):
+            late = [publisher.publish("tells", "k", bytes(1_000_000), dict(JSON), timeout=0.5) for _ in range(100)]
+            late += [publisher.publish("tells", "k", b"x", {**JSON, **headers}, timeout=0.5) for _ in range(1000)]
+            most = max(most, memory(os.getpid()))
+            outcomes = await DeferredList(late, consumeErrors=True)
+            self.assertEqual([each for succeeded, each in outcomes if succeeded], [])
+            self.assertLess(publisher.unconfirmed_bytes, 1000)
+        self.assertLess(most - before, 400)  # MiB; a round is 200
+        waiting = publisher.publish("tells", "k", b"waited", dict(JSON))
+        await self.broker.ctl("set_vm_memory_high_watermark", "0.4")
+        await gatherResults([sent, waiting])
+        await until(lambda: len(recorded.things) >= 2)
+        self.assertEqual([message.body for message in recorded.things], [b"sent", b"waited"])
 
 
 class Limits(Mortal):

@@ -57,6 +57,9 @@ class Publishing:
 
     Making one encodes its method: what can't be written is a ``ValueError`` before anything knows of the message.
     ``done`` is called once: with None when the broker has the message, otherwise with the error.
+
+    Attributes:
+        size: bytes of the names, the header and the body.
     """
 
     __slots__ = (
@@ -70,6 +73,7 @@ class Publishing:
         "payload",
         "retry_nacked",
         "routing_key",
+        "size",
     )
 
     def __init__(
@@ -90,9 +94,19 @@ class Publishing:
         self.mandatory = mandatory
         self.header = header  # encoded properties
         self.body = body
+        self.size = len(self.payload) + len(header) + len(body)
         self.done = done
         self.deadline = deadline  # seconds of the connection's clock
         self.retry_nacked = retry_nacked
+
+    def forget(self) -> None:
+        """Its outcome is told: keep nothing that takes memory, for as long as the channel keeps its tag."""
+        self.header = self.body = b""
+        self.done = forgotten
+
+
+def forgotten(error: Exception | None) -> None:
+    """``done`` of a message whose outcome is told."""
 
 
 class Channel(AMQChannel):
@@ -354,6 +368,8 @@ def may_be_return_of(content: Content, publishing: Publishing) -> bool:
     """
     if content.error is not None:  # too large to be taken
         return True
+    if publishing.done is forgotten:  # all that is known still of a late message
+        return len(content.header) + len(content.body) == publishing.size - len(publishing.payload)
     if content.body != publishing.body:
         return False
     if content.header == publishing.header:

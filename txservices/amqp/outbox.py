@@ -3,6 +3,8 @@
 Under load one read brings fifty deliveries. Each causes a publish on the other connection, whose confirm causes an ack
 on the first: written one by one they would cost a system call each. So frames are collected, and sent when the
 ``dataReceived`` that caused them returns, or else at the end of the reactor's turn.
+
+``Flow`` says when messages must wait, because the other side reads no more of them for now.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.tcp import Connection as TcpConnection
+from zope.interface import implementer
 
 
 class Outbox:
@@ -51,6 +54,48 @@ class Outbox:
         waiting, self.waiting = self.waiting, []
         for flush in waiting:
             flush()
+
+
+@implementer(IPushProducer)
+class Flow:
+    """Whether messages may be published on a connection now. It is the producer of the connection's transport.
+
+    They may not while the broker has said so, nor while the transport is full. Everything else is sent all the same:
+    acks, heartbeats, declarations.
+
+    Attributes:
+        paused: whether messages must wait.
+        on_resumed: called when they may be published again.
+    """
+
+    __slots__ = ("blocked", "full", "on_resumed", "paused")
+
+    def __init__(self) -> None:
+        self.blocked = self.full = self.paused = False
+        self.on_resumed: Callable[[], None] | None = None
+
+    def block(self, blocked: bool) -> None:
+        """The broker has said whether it takes messages."""
+        self.blocked = blocked
+        self.changed()
+
+    def pauseProducing(self) -> None:
+        """The transport is full."""
+        self.full = True
+        self.changed()
+
+    def resumeProducing(self) -> None:
+        """The transport has sent everything."""
+        self.full = False
+        self.changed()
+
+    def stopProducing(self) -> None:
+        """The connection is lost: nothing is to be done, its channels are told."""
+
+    def changed(self) -> None:
+        was, self.paused = self.paused, self.blocked or self.full
+        if was and not self.paused and self.on_resumed is not None:
+            self.on_resumed()
 
 
 def send(transport: Any, data: bytes) -> None:

@@ -29,7 +29,7 @@ from txamqp.protocol import AMQClient
 
 from txservices import __version__
 from txservices.amqp.channel import Channel, closed_error, closed_here
-from txservices.amqp.outbox import Outbox, send
+from txservices.amqp.outbox import Flow, Outbox, send
 from txservices.amqp.spec import shared_spec
 from txservices.exceptions import AmqpError, ConnectionLost, FrameError
 from txservices.utils.address import Address
@@ -92,6 +92,7 @@ class Delegate(TwistedDelegate):
 
     def connection_blocked(self, channel: Channel, blocked: TxMessage) -> None:
         self.client.blocked = blocked.reason
+        self.client.flow.block(True)
         log.warn(
             "the broker at {address} takes no messages ({reason}): publishes wait, up to their deadlines",
             address=self.client.address,
@@ -101,6 +102,7 @@ class Delegate(TwistedDelegate):
     def connection_unblocked(self, channel: Channel, unblocked: TxMessage) -> None:
         self.client.blocked = None
         log.info("the broker at {address} takes messages again", address=self.client.address)
+        self.client.flow.block(False)
 
     def basic_cancel(self, channel: Channel, cancel: TxMessage) -> None:
         channel.consumers.pop(cancel.consumer_tag, None)
@@ -137,10 +139,12 @@ class Protocol(AMQClient):
         opened: fires with the protocol when channels can be opened; fails with why that never was.
         error: why the connection has ended; None until then.
         blocked: the broker's reason while it takes no messages, else None.
+        flow: whether messages may be published now.
     """
 
     channelClass = Channel
     address: Address
+    closed: bool
 
     def __init__(
         self,
@@ -169,6 +173,7 @@ class Protocol(AMQClient):
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.blocked: str | None = None
+        self.flow = Flow()
         self.reader = FrameReader(self.frame_received, oversized=self.frame_oversized)
         self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())
         self.error: AmqpError | None = None
@@ -185,6 +190,7 @@ class Protocol(AMQClient):
             self.transport.setTcpNoDelay(True)
         if hasattr(self.transport, "setTcpKeepAlive"):
             self.transport.setTcpKeepAlive(True)
+        self.transport.registerProducer(self.flow, True)
         self.channels[0] = self.channelFactory(0, self.outgoing, self)
         self.transport.write(PROTOCOL_HEADER)
         # with the interval wished for, so that a peer which takes the connection and says nothing is found out
@@ -305,6 +311,8 @@ class Protocol(AMQClient):
         return closing.addBoth(closed)
 
     def do_close(self, reason: Any) -> None:
+        if not self.closed:
+            self.transport.unregisterProducer()  # else it would wait for more before it closes
         self.closed = True  # first: whoever is told of a closed channel may ask for another at once
         self.set_error(closed_error(reason))
         channels = self.channels

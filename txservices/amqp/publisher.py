@@ -3,6 +3,8 @@
 - A connection is lost: everything unconfirmed is published again on the next one, in order and with the same message
   ids, so a consumer may see a duplicate and can recognise it.
 - There is no connection: messages wait for one, within limits of number, bytes and time.
+- The broker takes nothing for now (``Flow``): messages wait here, within the same limits, and not with the transport,
+  where an expired one could not be taken back.
 - The broker nacks messages: they are published again on a new channel, which takes over from the old one. The old one
   retires: it stays open until the broker has answered for everything published on it.
 - The broker closes the channel because of one message: those that were under way are published again one at a time,
@@ -26,6 +28,7 @@ from txservices import configuration
 from txservices.amqp.channel import Channel, Publishing
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.outbox import Flow
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.topology import ANSWER_TIMEOUT, DECLARE_TIMEOUT, declare
 from txservices.exceptions import (
@@ -47,7 +50,8 @@ from txservices.wire.codec import encode_properties
 log = Logger()
 
 UNCONFIRMED_MAX = 200_000  # messages published and not yet confirmed
-UNCONFIRMED_BYTES_MAX = 268_435_456  # bytes of their bodies, 256 MiB
+UNCONFIRMED_BYTES_MAX = 268_435_456  # bytes of their bodies, headers and names, 256 MiB
+PIECE = 131_072  # bytes of messages given to the transport at once; then it says whether it takes more
 NACKED_RETRY = 0.2  # seconds until nacked messages are published again
 NACKED_RETRY_GROWTH = 1.6  # factor by which that grows each time, for as long as some of them are not confirmed
 NACKED_RETRY_MAX = 2.0  # seconds
@@ -65,6 +69,7 @@ class Publisher:
         self.connection = connection
         self.clock = clock
         self.channel: Channel | None = None  # the one that takes new messages
+        self.flow = Flow()  # of its connection
         self.retiring: dict[Channel, None] = {}  # open for their last confirms only, the oldest first
         self.sequence = 0
         self.unconfirmed: dict[int, Publishing] = {}  # by key, in the order of publishing
@@ -145,20 +150,23 @@ class Publisher:
             done(ConnectionLost("nothing can be published any more: the service has stopped"))
             return
         unconfirmed = self.unconfirmed
-        full = len(unconfirmed) >= UNCONFIRMED_MAX or self.unconfirmed_bytes + len(body) > UNCONFIRMED_BYTES_MAX
+        size = publishing.size
+        full = len(unconfirmed) >= UNCONFIRMED_MAX or self.unconfirmed_bytes + size > UNCONFIRMED_BYTES_MAX
         if full and not always:
             done(PublishBufferFull(len(unconfirmed), self.unconfirmed_bytes))
             return
         self.sequence = key = self.sequence + 1
         publishing.key = key
         unconfirmed[key] = publishing
-        self.unconfirmed_bytes += len(body)
+        self.unconfirmed_bytes += size
         if timeout is not None:
             self.sweeper.watch()
-        if self.channel is None or self.unsent:
+        if self.channel is None or self.unsent or self.flow.paused:
             self.unsent[key] = None
         else:
             self.channel.publish(publishing)
+            if size > PIECE:
+                self.channel.client.flush()
 
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         """The broker has answered for a message; ``error`` is None if it has it."""
@@ -180,9 +188,11 @@ class Publisher:
         self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
 
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
-        self.unconfirmed_bytes -= len(publishing.body)
+        self.unconfirmed_bytes -= publishing.size
+        done = publishing.done
+        publishing.forget()
         try:
-            publishing.done(error)
+            done(error)
         except Exception:
             log.failure(
                 "after the publish of {key} to {exchange}",
@@ -193,15 +203,21 @@ class Publisher:
             self.tell_drained()
 
     def send(self) -> None:
-        """Send what is unsent: all of it, or while there are suspects one at a time."""
+        """Send what is unsent: as much as the transport takes, or while there are suspects one at a time."""
         unsent = self.unsent
-        while unsent and self.channel is not None:
+        size = 0
+        while unsent and self.channel is not None and not self.flow.paused:
             if self.suspects:
                 if self.channel.unconfirmed:
                     return
                 self.suspects -= 1
             key, _ = unsent.popitem(last=False)
-            self.channel.publish(self.unconfirmed[key])
+            publishing = self.unconfirmed[key]
+            self.channel.publish(publishing)
+            size += publishing.size
+            if size > PIECE:
+                self.channel.client.flush()
+                size = 0
 
     # Nacked messages
 
@@ -252,6 +268,8 @@ class Publisher:
     async def restore(self, protocol: Protocol) -> None:
         """Declare on a new connection what was declared, and send what is unconfirmed."""
         self.suspects = 0
+        self.flow = protocol.flow
+        self.flow.on_resumed = self.send
         self.unsent = OrderedDict.fromkeys(self.unconfirmed)
         topology = list(self.topology)
         for first in range(0, len(topology), DECLARING_MAX):
