@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.logger import globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.noting import ALL, ContainerCase, Service
@@ -118,6 +118,22 @@ class Stopping(ContainerCase):
             each.callback(n)
         self.successResultOf(stopping)
         self.assertEqual(self.handled, [0, 1, 2])
+
+    def test_extension_that_does_not_end(self) -> None:
+        """Each stop and each kill of an extension has ten seconds. Then the others end without it."""
+        for method in ("stop", "kill"):
+            self.setUp()
+            self.config[f"Dependency.{method}"] = Deferred
+            with capturedLogs() as logged:
+                ending = getattr(self.container, method)()
+                self.clock.advance(9.9)
+                self.assertNoResult(ending)
+                self.assertFalse(self.container.gave_up)
+                self.clock.advance(0.2)
+            self.successResultOf(ending)
+            self.assertTrue(self.container.gave_up)
+            self.assertIn(f"Inner.{method}", self.steps)
+            self.assertRegex(formatEvent(logged[0]), f"Dependency.* has not ended 10 s after its {method} was called")
 
     def test_timeout(self) -> None:
         """Workers that take too long are cancelled; no entrypoint is told, dependencies are torn down."""

@@ -6,8 +6,9 @@
     kill    as stop, but workers are cancelled and everything ends at once
 
 A worker that does not finish in time is cancelled. Its result is not handled, so its message stays unacked and goes to
-another instance. An error inside a worker kills nothing. An error in an extension's background work
-(``spawn_managed``) kills the container, and the runner then stops the process.
+another instance. An extension that does not end in time is left as it is: every stop ends. An error inside a worker
+kills nothing. An error in an extension's background work (``spawn_managed``) kills the container, and the runner then
+stops the process.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ __all__ = [
     "in_reactor",
     "new_call_id",
 ]
+
+EXTENSION_TIMEOUT = 10.0  # seconds that an extension may take for its stop or its kill
 
 log = Logger()
 
@@ -131,6 +134,7 @@ class ServiceContainer(Service):
         shared: what the process has once. If it was not given, it is this container's own, and stops with it.
         subextensions: the extensions inside dependencies and entrypoints, each shared one once.
         life: where it is between its start and its end.
+        gave_up: whether a stop or a kill has gone on without a worker or an extension that did not end in time.
     """
 
     def __init__(
@@ -160,6 +164,7 @@ class ServiceContainer(Service):
         self.workers.learn(self.dependencies)
 
         self.managed: set[Deferred[Any]] = set()
+        self.gave_up = False
         self.threads = 0  # that were added to the reactor's
         self.life = Life(
             self,
@@ -330,12 +335,16 @@ class ServiceContainer(Service):
         try:
             await drained
         except DeferredTimeout:
+            self.gave_up = True
             log.warn(
-                "{service}: {running} workers were running and {waiting} waiting after {timeout} s and are given up",
+                "{service}: {running} workers were running and {waiting} waiting after {timeout} s and are given up:"
+                " their messages go back to their queues. Running were {holders}{stacks}",
                 service=self.service_name,
                 running=self.workers.running,
                 waiting=len(self.workers.queued),
                 timeout=timeout,
+                holders=self.workers.holders(),
+                stacks=self.workers.threads.stacks(),
             )
             await self.workers.abort()
         self.workers.cancel()
@@ -345,11 +354,21 @@ class ServiceContainer(Service):
         state = self.life.state
 
         def call(extension: Extension) -> Deferred[Any]:
+            def too_late(result: Any, seconds: float) -> None:
+                self.gave_up = True
+                log.error(
+                    "{extension} has not ended {seconds:g} s after its {method} was called: going on without it",
+                    extension=extension,
+                    seconds=seconds,
+                    method=method,
+                )
+
             def failed(failure: Failure) -> None:
                 if self.life.state is state:  # else it was cancelled by a kill
                     log.failure("error in {method} of {extension}", failure, method=method, extension=extension)
 
-            return maybeDeferred(getattr(extension, method)).addErrback(failed)
+            ending = maybeDeferred(getattr(extension, method))
+            return ending.addTimeout(EXTENSION_TIMEOUT, self.clock, too_late).addErrback(failed)
 
         await gatherResults([call(each) for each in extensions])
 

@@ -5,10 +5,12 @@ Threads.run -> [in a thread: the method -> in_reactor -> Threads.call, in the re
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from traceback import format_stack
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -19,6 +21,8 @@ from txservices.exceptions import ContainerBeingKilled
 from txservices.utils import default_reactor
 
 __all__ = ["in_reactor"]
+
+STACKS_MAX = 5  # threads whose stacks a stop tells
 
 this_thread = threading.local()  # .threads: the Threads of the container whose method runs in this thread
 
@@ -48,6 +52,7 @@ class Threads:
     def __init__(self) -> None:
         self.cancelled = False
         self.calls: set[Deferred[Any]] = set()  # the calls that the reactor has not answered yet
+        self.running: dict[int, str] = {}  # the names of the methods that run, by their threads
 
     def run(self, method: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
         """Call a method in a thread, with our context variables. Fires with its result, or fails with its error."""
@@ -57,10 +62,21 @@ class Threads:
 
     def in_thread(self, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         this_thread.threads = self
+        thread = threading.get_ident()
+        self.running[thread] = getattr(method, "__qualname__", str(method))
         try:
             return method(*args, **kwargs)
         finally:
+            del self.running[thread]
             this_thread.threads = None
+
+    def stacks(self) -> str:
+        """Where the methods are that run now, in lines of text that each begin with a new line; at most STACKS_MAX."""
+        frames = sys._current_frames()
+        running = [(name, frames[thread]) for thread, name in list(self.running.items()) if thread in frames]
+        return "".join(
+            f"\n{name}, in a thread:\n{''.join(format_stack(frame)).rstrip()}" for name, frame in running[:STACKS_MAX]
+        )
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Deferred[Any]:
         """The part of ``in_reactor`` that runs in the reactor's thread."""

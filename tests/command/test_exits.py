@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import threading
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.command import exits
+from txservices.command import overtime as exits_overtime
+from txservices.command.overtime import HURRY_TIMEOUT, REACTOR_TIMEOUT, THREADS_TIMEOUT, Overtime
 from txservices.exceptions import ConfigurationError
 
 
-class NotedReactor:
+class NotedReactor(Clock):
     """Counts its stops."""
 
-    def __init__(self) -> None:
-        self.stops = 0
+    stops = 0
 
     def stop(self) -> None:
         self.stops += 1
@@ -30,6 +33,7 @@ class Endings(SynchronousTestCase):
         self.ending = exits.Ending(self.reactor)
         self.hurried = 0
         self.ending.hurry = self.hurry
+        self.addCleanup(self.ending.overtime.cancel)
         self.stderr = io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)
 
@@ -79,3 +83,71 @@ class Endings(SynchronousTestCase):
             self.ending.fail(error)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual((self.stderr.getvalue(), self.ending.status), ("", exits.CRASH))
+
+
+class Given(Overtime):
+    """Notes how long it has, and starts no thread."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None, lambda: 100.0)
+        self.watching = True
+
+    @property
+    def left(self) -> float:
+        return self.deadline - 100.0
+
+
+class Overtimes(SynchronousTestCase):
+    """How long the end of a process may still take, and what is told when that is over."""
+
+    def test_reactor_that_turns(self) -> None:
+        """The reactor is granted its time again and again, and threads theirs once the services have ended."""
+        clock = Clock()
+        now = [0.0]
+        overtime = Given()
+        overtime.now = lambda: now[0]
+        overtime.begin()
+        overtime.keep_granting(clock)
+        for _ in range(100):
+            now[0] += 1
+            clock.advance(1)
+            self.assertEqual(overtime.deadline, now[0] + REACTOR_TIMEOUT)
+        overtime.threads_only()
+        self.assertEqual((overtime.deadline, clock.getDelayedCalls()), (now[0] + THREADS_TIMEOUT, []))
+
+    def test_hurry(self) -> None:
+        """A second Ctrl-C leaves a time that nothing makes longer."""
+        overtime = Given()
+        overtime.hurry()
+        overtime.begin()
+        overtime.threads_only()
+        self.assertEqual(overtime.left, HURRY_TIMEOUT)
+
+    def test_signal_after_the_services_have_ended(self) -> None:
+        """It gives threads no more time."""
+        overtime = Given()
+        overtime.threads_only()
+        overtime.begin()
+        self.assertEqual(overtime.left, THREADS_TIMEOUT)
+
+    def test_cancelled(self) -> None:
+        """A process that goes on after all is not ended."""
+        left: list[int] = []
+        overtime = Overtime(lambda: left.append(1), lambda: 0.0)
+        overtime.watching = True
+        overtime.begin()
+        overtime.deadline = -1.0
+        overtime.cancel()
+        overtime.watch()
+        self.assertEqual(left, [])
+
+    def test_log_that_hangs(self) -> None:
+        """The process is left also if the line about it can't be written."""
+        left: list[int] = []
+        overtime = Overtime(lambda: left.append(1), lambda: 0.0)
+        hanging = threading.Event()
+        self.addCleanup(hanging.set)
+        self.patch(overtime, "tell", lambda frames: hanging.wait())
+        self.patch(exits_overtime, "TELL_TIMEOUT", 0.01)
+        overtime.give_up()
+        self.assertEqual(left, [1])

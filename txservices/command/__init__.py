@@ -10,6 +10,7 @@
     announce    makes the lines that a user can type to try the services
     logs        decides where the log goes
     exits       ends the process, on a signal or an error
+    overtime    ends a process whose end hangs
     reloading   `run --reload`
     manhole     a Python prompt inside the process
     shell       a Python prompt in a process of its own

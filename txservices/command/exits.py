@@ -1,7 +1,8 @@
 """How this process ends: on which signals, in which order, and with which exit status.
 
 0: a signal asked it to end (SIGTERM, Ctrl-C). 1: a service crashed. 2: the user made a mistake, told in one line.
-The first signal stops the reactor, which stops the services in order. A second Ctrl-C ends without waiting.
+The first signal stops the reactor, which stops the services in order. A second Ctrl-C ends without waiting. An end that
+hangs all the same is ended by ``overtime``, with 1; so is the status if a stop had to give up something.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -20,6 +22,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from txservices.command.loading import BrokenModule
+from txservices.command.overtime import Overtime
 from txservices.exceptions import ConfigurationError
 
 CRASH = 1
@@ -37,6 +40,7 @@ class Ending:
         under_way: whether the reactor is being stopped.
         asked_for: whether a signal has asked for the end.
         hurry: called at a second Ctrl-C.
+        overtime: the time that the end may still take.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -45,12 +49,15 @@ class Ending:
         self.under_way = False
         self.asked_for = False
         self.hurry: Callable[[], object] = lambda: None
+        self.overtime = Overtime(partial(os._exit, CRASH))
 
     def end(self, status: int) -> None:
         """Stop the reactor, unless that is under way. The first status other than 0 is kept."""
         self.status = self.status or status
         if not self.under_way:
             self.under_way = True
+            self.overtime.begin()
+            self.overtime.keep_granting(self.reactor)
             self.reactor.stop()
 
     def fail(self, error: BaseException) -> None:
@@ -69,7 +76,12 @@ class Ending:
         signal.signal(signal.SIGTERM, self.signalled)
 
     def signalled(self, number: int, frame: FrameType | None) -> None:
-        self.asked_for = True  # here and not in asked: a reactor that has just stopped would not call it any more
+        # Here and not in asked: a reactor that has just stopped, or that stands still, does not call it any more.
+        if number == signal.SIGINT and (self.asked_for or self.under_way):
+            self.overtime.hurry()
+        else:
+            self.overtime.begin()
+        self.asked_for = True
         self.reactor.callFromThread(self.asked, number)
 
     def asked(self, number: int) -> None:
@@ -80,9 +92,16 @@ class Ending:
             log.info("SIGINT again: not waiting for workers that still run")
             self.hurry()
 
+    def services_ended(self, in_order: bool) -> None:
+        """Everything has stopped; ``in_order`` is False if something had to be given up."""
+        if not in_order:
+            self.status = self.status or CRASH
+        self.overtime.threads_only()
+
     def leave_at_exit(self) -> None:
         """Make the process end with the status, where another program runs the reactor: twistd always ends with 0."""
         atexit.register(self.leave)
+        self.overtime.log_ends_first = True
 
     def leave(self) -> None:
         if self.status:

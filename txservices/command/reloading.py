@@ -136,6 +136,7 @@ def keep_serving(serve: Callable[[exits.Ending], NoReturn], files: Iterable[str]
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else exits.CRASH
     handle_signals(leave)
+    ending.overtime.cancel()
     if ending.asked_for or not (status or watcher.settled):
         raise SystemExit(status)
     if not watcher.settled:

@@ -139,13 +139,21 @@ class Running(Service):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
-        return Deferred.fromCoroutine(self.go_down())
+        return Deferred.fromCoroutine(self.end())
+
+    async def end(self) -> None:
+        in_order = False
+        try:
+            in_order = await self.go_down()
+        finally:
+            self.ending.services_ended(in_order)
 
     async def come_up(self) -> None:
         """Start, and go on until the end. An error ends the process, at the start and later."""
 
-    async def go_down(self) -> None:
-        """Stop everything, in order."""
+    async def go_down(self) -> bool:
+        """Stop everything. Tells whether all of it ended in order, and nothing had to be given up."""
+        return True
 
 
 class ServiceTree(Running):
@@ -224,13 +232,14 @@ class ServiceTree(Running):
         self.config[configuration.AMQP_URI.name] = f"memory://{EMBEDDED}"
         return f"embedded, on {host}:{port} (it keeps nothing when this process ends)"
 
-    async def go_down(self) -> None:
+    async def go_down(self) -> bool:
         await self.runner.stop()
         if self.life is not None:
             self.life.cancel()
         await close(self.broker)
         if self.manhole is not None:
             await self.manhole.stop()
+        return not any(container.gave_up for container in self.runner.containers)
 
 
 class BrokerAlone(Running):
@@ -252,8 +261,9 @@ class BrokerAlone(Running):
         shown = uri if GUEST in self.users else sanitize_url(uri)
         self.say(f"broker: {shown} (it keeps nothing when this process ends)")
 
-    async def go_down(self) -> None:
+    async def go_down(self) -> bool:
         await close(self.broker)
+        return True
 
 
 def needs_amqp(container: Any) -> bool:
