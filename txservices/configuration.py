@@ -3,7 +3,8 @@
     timeout = configuration.RPC_TIMEOUT.of(config)
 
 A config is checked once at the start, every key of it: ``check`` tells all mistakes in one ``ConfigurationError``, an
-argument for each. README's table has the same rows, and a test compares them.
+argument for each. README's table has the same rows, and a test compares them. The page is long because it is a table:
+a key is added by adding a row.
 """
 
 from __future__ import annotations

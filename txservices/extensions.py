@@ -18,7 +18,7 @@ subclass need not call ``super().__init__``.
     kill    in place of stop, when there is no time
 
 For authors of extensions this page is the contract: ``Container`` and ``WorkerContext`` are what an extension gets,
-``Extension`` and its subclasses are what it can be.
+``Extension`` and its subclasses are what it can be. The page is long because all of the contract is on it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from txservices.amqp import publish
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import hand_over
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
-from txservices.amqp.options import options_of
+from txservices.amqp.options import DestinationOptions, options_of
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
@@ -128,15 +128,7 @@ def amqp(container: Container) -> Connections:
 class Publish(Protocol):
     """What ``Publisher`` injects. In a ``blocking`` method it waits, and returns None."""
 
-    def __call__(
-        self,
-        value: Any,
-        /,
-        *,
-        exchange: Any = None,
-        declare: Iterable[Any] = (),
-        **options: Unpack[publish.PublisherOptions],
-    ) -> Deferred[None]: ...
+    def __call__(self, value: Any, /, **options: Unpack[DestinationOptions]) -> Deferred[None]: ...
 
 
 class Publisher(HeaderEncoder, DependencyProvider[Publish]):
@@ -182,7 +174,9 @@ class Publisher(HeaderEncoder, DependencyProvider[Publish]):
         publish = partial(self.publish, worker_ctx)
         return partial(in_reactor, publish) if worker_ctx.blocking else publish
 
-    def publish(self, worker_ctx: WorkerContext, value: Any, /, **options: Any) -> Deferred[None]:
+    def publish(
+        self, worker_ctx: WorkerContext, value: Any, /, **options: Unpack[DestinationOptions]
+    ) -> Deferred[None]:
         headers = self.get_message_headers(worker_ctx)
         return self.publisher.publish(value, extra_headers=headers, worker_ctx=worker_ctx, **options)
 

@@ -25,10 +25,12 @@ from txservices import (
 )
 from txservices.amqp import publish
 from txservices.calls import ClusterProxy, ServiceProxy
+from txservices.containers import ServiceContainer
 from txservices.events import Dispatch
 from txservices.messaging import Publish
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
+from txservices.testing import TestCase
 from txservices.web.messages import HttpRequest
 
 
@@ -87,7 +89,7 @@ class Service:
         assert_type(self.publish, Publish)
         await self.stock.reserve.options(timeout=1, compression="gzip")(value)
         await self.dispatch("sold", {"item": value})
-        await self.publish(value)
+        await self.publish(value, exchange="readings", declare=[Queue("more")], priority=1)
         return str(self.database.count())
 
     @rpc(expected_exceptions=ValueError, sensitive_arguments="token", blocking=True)
@@ -125,6 +127,18 @@ async def program(config: dict[str, Any]) -> None:
         await dispatch("shop", "sold", {"item": 1})
     publisher = publish.Publisher("amqp://localhost", exchange="readings", use_confirms=False)
     await publisher.publish({"load": 0.1}, routing_key="cpu", declare=[Queue("cpu")], priority=1)
+
+
+class Tests(TestCase):
+    """Tests of that service."""
+
+    async def test_bare(self) -> None:
+        """Keywords may be keys of the service's own."""
+        containers = await self.start(Service, max_workers=2, GREETING="Hello")
+        assert_type(containers, list[ServiceContainer])
+        cluster = await self.cluster({"language": "en"}, timeout=5, priority=1)
+        assert_type(cluster, ClusterProxy)
+        await self.connections(HEARTBEAT=5).publisher.publish("", "lines", b"1", {})
 
 
 async def methods_keep_their_types(service: Service) -> None:

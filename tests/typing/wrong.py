@@ -15,6 +15,7 @@ from txservices import (
 )
 from txservices.amqp.entities import Queue
 from txservices.messaging import consume
+from txservices.testing import TestCase
 
 
 class Number(DependencyProvider[int]):
@@ -48,3 +49,16 @@ class Service:
 
     def sixth(self) -> str:
         return self.number  # wrong
+
+    async def seventh(self) -> None:
+        await self.publish(1, exchanges="readings")  # wrong
+        await self.publish(1, priority="high")  # wrong
+
+
+class Tests(TestCase):
+    """Wrong likewise."""
+
+    async def test_first(self) -> None:
+        await self.cluster(timeouts=1)  # wrong
+        await self.cluster({"language": "en"}, expiration="soon")  # wrong
+        await self.start(Service())  # wrong

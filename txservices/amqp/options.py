@@ -6,7 +6,7 @@ the ones before. ``Sending`` is what they come to. It writes properties and body
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -80,6 +80,18 @@ class PublisherOptions(PublishOptions, total=False):
     """
 
     routing_key: str
+
+
+class DestinationOptions(PublisherOptions, total=False):
+    """How one message is published, and where to.
+
+    Attributes:
+        exchange: by name, or an ``Exchange``; the publisher's if it isn't given. It is not declared.
+        declare: exchanges and queues to declare first.
+    """
+
+    exchange: Any
+    declare: Iterable[Any]
 
 
 FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial import unittest
+from typing_extensions import Unpack
 
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange
+from txservices.calls import CallOptions
 from txservices.containers import ServiceContainer
 from txservices.standalone.rpc import ClusterProxy
 from txservices.testing.stage import Stage, WebSession
@@ -44,19 +47,21 @@ class TestCase(unittest.TestCase):
     def config(self) -> dict[str, Any]:
         return self.stage.config
 
-    def container(self, service_cls: type[Any], **config: Any) -> ServiceContainer:
+    def container(self, service_cls: type[Any], **config: object) -> ServiceContainer:
         """A container that is not started, so that dependencies can be replaced or entrypoints restricted first."""
         return self.stage.container(service_cls, {**self.config, **config})
 
-    async def start(self, *service_classes: type[Any], **config: Any) -> list[ServiceContainer]:
-        """Start services and return their containers. Keywords are keys of the configuration."""
+    async def start(self, *service_classes: type[Any], **config: object) -> list[ServiceContainer]:
+        """Start services and return their containers. Keywords are keys of the configuration, your own too."""
         return await self.stage.start(*service_classes, **config)
 
-    async def cluster(self, *args: Any, **options: Any) -> ClusterProxy:
-        """A proxy of all services, as of ``standalone.rpc.ClusterRpcProxy``, whose arguments it takes."""
-        return await self.stage.cluster(*args, **options)
+    async def cluster(
+        self, context_data: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
+    ) -> ClusterProxy:
+        """A proxy of all services, as of ``standalone.rpc.ClusterRpcProxy``."""
+        return await self.stage.cluster(context_data, **options)
 
-    def connections(self, **config: Any) -> Connections:
+    def connections(self, **config: object) -> Connections:
         """Connections of the test's own to the broker, for what no service does."""
         return self.stage.connections(**config)
 

@@ -19,12 +19,14 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.internet.task import deferLater
 from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
+from typing_extensions import Unpack
 from zope.interface import implementer
 
 from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker import memory
+from txservices.calls import CallOptions
 from txservices.containers import ServiceContainer, SharedServices, get_container_cls
 from txservices.runners import ServiceRunner
 from txservices.serialization import Serializers
@@ -72,7 +74,7 @@ class Stage:
         config: the configuration of services whose test gives no other.
     """
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, **config: object) -> None:
         self.broker = f"testing-{next(numbers)}"
         self.config: dict[str, Any] = {configuration.AMQP_URI.name: f"memory://{self.broker}", **DEFAULTS, **config}
         self.shared: dict[str, SharedServices] = {}  # by broker
@@ -96,7 +98,7 @@ class Stage:
         self.containers.append(container)
         return container
 
-    async def start(self, *service_classes: type[Any], **config: Any) -> list[ServiceContainer]:
+    async def start(self, *service_classes: type[Any], **config: object) -> list[ServiceContainer]:
         """Start services and return their containers. Keywords are keys of the configuration.
 
         Raises the error of the first service that can't start.
@@ -124,13 +126,15 @@ class Stage:
 
     # Talking to them
 
-    async def cluster(self, context_data: Mapping[str, Any] | None = None, **options: Any) -> ClusterProxy:
+    async def cluster(
+        self, context_data: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
+    ) -> ClusterProxy:
         """A proxy of all services, as of ``standalone.rpc.ClusterRpcProxy``."""
         proxy = ClusterRpcProxy(self.config, context_data, **options)
         self.stops.append(proxy.stop)
         return await proxy.start()
 
-    def connections(self, **config: Any) -> Connections:
+    def connections(self, **config: object) -> Connections:
         """Connections of the test's own to the broker, for what no service does. Keywords are as those of ``start``."""
         made = Connections.from_config({**self.config, **config})
         made.startService()
