@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 from twisted.internet import reactor
@@ -71,6 +72,30 @@ def close_while_publishing(connect: Connect) -> Any:
     return told([wire.wait("connection.close-ok")])
 
 
+def dies(properties: dict[str, Any], *keys: bytes) -> Case:
+    """A dead letter: its keys, before and after, and what its properties say, but for when."""
+
+    def talk(connect: Connect) -> Any:
+        wire, found = connect(), []
+        wire.call(1, "queue.declare", queue="dead", exclusive=True)
+        wire.call(1, "queue.bind", queue="dead", exchange="amq.topic", routing_key="#")
+        dying = {"x-dead-letter-exchange": "amq.topic", "x-message-ttl": 0}
+        wire.call(1, "queue.declare", queue="dying", exclusive=True, arguments=dying)
+        wire.call(1, "queue.bind", queue="dying", exchange="amq.fanout")
+        wire.call(1, "basic.consume", queue="dead", no_ack=True)
+        for key in keys:
+            wire.publish(key, b"dead", "amq.fanout", **properties)
+            _, name, args, body = wire.wait("basic.deliver")
+            headers = args["properties"].pop("headers")
+            (death,) = headers.pop("x-death")
+            death.pop("time")
+            kept = {each: value for each, value in headers.items() if not each.startswith("x-last-death")}  # since 3.13
+            found.append((name, args["routing_key"], args["properties"], kept, death, body))
+        return found
+
+    return talk
+
+
 CASES: dict[str, Case] = {  # name -> the conversation
     "a close that crosses": crossing,
     "open while closing": lambda connect: told(
@@ -87,6 +112,18 @@ CASES: dict[str, Case] = {  # name -> the conversation
     "flow on": say("channel.flow", active=True),
     **{f"a body of {size} bytes in a frame": body_of(size) for size in (4088, 4089, 4096, 4097)},
     "close while publishing": close_while_publishing,
+    "keys of dead letters that are no text": dies({}, b"k", b"caf\xe9", b"\xff" * 255, b"\xed\xa0\x80", "é".encode()),
+    "properties of a dead letter": dies(
+        {
+            "headers": {"f": 1.5, "b": b"\xff", "t": {"a": [None, True, 1 << 40]}, "d": Decimal("1.5")},
+            "message_id": "m",
+            "priority": 3,
+            "timestamp": 1 << 40,
+            "delivery_mode": 2,
+            "expiration": "60000",
+        },
+        b"k",
+    ),
 }
 
 

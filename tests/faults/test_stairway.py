@@ -174,7 +174,6 @@ class OnRabbitMQ(FaultsCase):
     async def test_row_05_some_bytes(self) -> None:
         """A service and its caller, whose links are cut after N bytes, find each other; each call has its answer."""
         self.patch(connection_module, "RETRY_FIRST", 0.01)
-        self.patch(connection_module, "LIVED", 0)  # they die young on purpose
         got: list[int] = []
 
         class Both:
