@@ -252,7 +252,7 @@ def run(module: str, number: int | None, tests: list[str]) -> None:
         return None
 
     if number is not None:
-        TestCase.getTimeout = lambda test: TEST_TIMEOUT  # type: ignore[method-assign]  # for every test
+        TestCase.getTimeout = lambda test: TEST_TIMEOUT  # for every test
     with open(os.devnull, "w") as nowhere:
         runner = TrialRunner(Noting, stream=nowhere, workingDirectory="trial")
         suite = TestLoader().loadByNames(tests, recurse=True)

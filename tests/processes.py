@@ -65,7 +65,13 @@ class Process(ProcessProtocol):
     def exit(self, deadline: float = DEADLINE) -> Deferred[int]:
         """Fires with the exit status, negative for the signal that killed it, once it has ended."""
         answer: Deferred[int] = Deferred()
-        self.ended.addCallback(lambda status: (answer.called or answer.callback(status), status)[1])
+
+        def tell(status: int) -> int:
+            if not answer.called:
+                answer.callback(status)
+            return status
+
+        self.ended.addCallback(tell)
         return answer.addTimeout(deadline, reactor, self.too_late("has not ended"))
 
     def signal(self, name: str) -> None:
@@ -189,7 +195,7 @@ def config_file(test: TestCase, **config: Any) -> str:
         "WEB_SERVER_ADDRESS": f"127.0.0.1:{free_port()}",
         "EMBEDDED_BROKER_ADDRESS": f"127.0.0.1:{free_port()}",
     }
-    path = os.path.abspath(test.mktemp()) + ".yaml"
+    path: str = os.path.abspath(test.mktemp()) + ".yaml"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         yaml.safe_dump({**ports, **config}, file)

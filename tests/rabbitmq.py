@@ -352,7 +352,8 @@ def shared(kind: type[N]) -> N:
 
 def node() -> Node:
     """The node that the tests of one run share. Leave it as it was: running."""
-    return shared(Node)
+    node: Node = shared(Node)
+    return node
 
 
 @cache

@@ -20,7 +20,8 @@ class Recorder(DependencyProvider):
 
     def note(self, worker_ctx: WorkerContext, hook: str, *more: Any) -> Any:
         worker_ctx.data["calls"].append((hook, self.attr_name, *more))
-        return worker_ctx.data.get((hook, self.attr_name), lambda: None)()
+        acts: dict[Any, Any] = worker_ctx.data
+        return acts.get((hook, self.attr_name), lambda: None)()
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Any:
         return self.note(worker_ctx, "get")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -100,7 +101,7 @@ class Before(SynchronousTestCase):
 
         compared = before_and_after(row(entries={"txservices": measure, "peer": no_measure}), Path("other"))
         for entry in ("before", "txservices"):
-            compared.entries[entry](Bench(None, 1))  # type: ignore[arg-type]  # no broker is needed
+            compared.entries[entry](Bench(None, 1))  # no broker is needed
         self.assertEqual(list(compared.entries), ["txservices", "before"])
         self.assertEqual(seen[0], ("other", str(Path("other", ".venv", "bin", "python"))))
         self.assertEqual(seen[1], (str(environment.ROOT), sys.executable))
@@ -126,7 +127,8 @@ class RawBytes(SynchronousTestCase):
         """Frames are found in whatever pieces they come."""
         data = rawwire.message("benchmark.echo", b"{}", "reply", rawwire.stack_header(2)) + rawwire.ack(7, 1)
         wire = rawwire.Wire.__new__(rawwire.Wire)
-        wire.rest, found = b"", []
+        wire.rest = b""
+        found: list[Any] = []
         for position in range(len(data)):
             found += wire.parse(wire.rest + data[position : position + 1])
         self.assertEqual([kind for kind, _ in found], [1, 2, 3, 1])

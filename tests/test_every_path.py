@@ -223,7 +223,7 @@ class EveryPath(ServicesCase):
             def spawn_worker(entrypoint: Any, *args: Any, way: Way = way, spawn: Any = spawn, **kwargs: Any) -> Any:
                 return way() if entrypoint.method_name == "broken" else spawn(entrypoint, *args, **kwargs)
 
-            container.spawn_worker = spawn_worker  # type: ignore[method-assign]  # it raises
+            container.spawn_worker = spawn_worker  # it raises
             proxy = (await self.cluster()).service
             outcomes = await DeferredList([proxy.broken() for _ in range(TIMES)], consumeErrors=True)
             self.assertNotIn((True, "broken"), outcomes)

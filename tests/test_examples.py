@@ -6,6 +6,7 @@ All in real processes. The results are those of nameko's documentation.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -75,6 +76,8 @@ async def curl(address: str, method: str, path: str, body: str = "") -> tuple[st
 
 class Examples:
     """The examples that need a broker, for one face and one broker."""
+
+    face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
 
     def setUp(self) -> None:
         self.config = processes.config_file(self, **self.broker())

@@ -164,7 +164,7 @@ class CharsetTests(ServicesCase):
         send = (await self.cluster()).texts.send
         await send("é", content_type="application/data", content_encoding="latin-1")
         for body, encoding in ((b"\xe9", None), (b"\xe9", "utf-8"), (b"\xe9", "hex"), (b"\xe9", "binary")):
-            properties = {"content_encoding": encoding, "headers": {}}
+            properties: dict[str, Any] = {"content_encoding": encoding, "headers": {}}
             await connections.publisher.publish("", "q", body, properties, mandatory=True)
         await send("日本", content_type="application/text", content_encoding="shift_jis")
         self.assertEqual(await heard.wait(3), ["é", b"\xe9", "日本"])

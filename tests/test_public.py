@@ -122,7 +122,7 @@ class PublicNames(SynchronousTestCase):
             def tick(self) -> None: ...
 
         def declared(method: object) -> Entrypoint:
-            (entrypoint,) = method.txservices_entrypoints  # type: ignore[attr-defined]  # noted by the decorator
+            (entrypoint,) = method.txservices_entrypoints  # noted by the decorator
             found: Entrypoint = entrypoint
             return found
 

@@ -45,7 +45,7 @@ ITSELF.append(ITSELF)
 class Odd(Exception):
     """Its ``args`` are something else."""
 
-    args = None  # type: ignore[assignment]  # what it is for
+    args = None  # what it is for
 
 
 class Raising(Exception):

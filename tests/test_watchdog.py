@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -116,6 +117,8 @@ class TheConfig(TestCase):
 
 class Blocks:
     """Services of which a method sleeps."""
+
+    face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
 
     def start(self, method: str, **config: Any) -> processes.Process:
         folder = os.path.abspath(self.mktemp())

@@ -289,7 +289,9 @@ class AddressTests(ConnectionsTestCase):
     """TCP, TLS, several brokers, and brokers that refuse."""
 
     async def listen(self) -> int:
-        return (await self.broker.listen("127.0.0.1", 0)).getHost().port
+        listening: Any = await self.broker.listen("127.0.0.1", 0)
+        port: int = listening.getHost().port
+        return port
 
     async def works(self, connections: Connections) -> None:
         inbox = Inbox()

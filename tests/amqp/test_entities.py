@@ -112,7 +112,7 @@ class Shop:
     own = RpcProxy("shop")
 
     @rpc
-    async def sell(self, item: str) -> str:
+    async def sell(self, item: str) -> Any:
         await self.dispatch("sold", item)
         await self.publish(item, routing_key="r", declare=[readings])
         return await self.own.name_of(item)

@@ -229,7 +229,7 @@ class BoundTests(PublisherCase):
 
     def test_everything_counts(self) -> None:
         """The limit is for bodies, headers and names together."""
-        cases = (
+        cases: tuple[tuple[bytes, dict[str, Any], str, str], ...] = (
             (b"x" * 100, {}, "q", "k"),
             (b"", {"headers": {"h": "x" * 100}}, "q", "k"),
             (b"", {"correlation_id": "x" * 100}, "q", "k"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -61,7 +63,7 @@ class LeavingTests(ConnectionsTestCase):
         await self.connections.consume(Queue("q"), lambda message: None, 1).ready
         consuming = self.connections.consuming.protocol
         ended: list[bool] = []
-        publish = self.connections.publisher.publish("", "full", b"", {})
+        publish: Any = self.connections.publisher.publish("", "full", b"", {})
         publish.addErrback(lambda failure: ended.append(consuming.closed))
         self.connections.leaving.abort()
         self.assertEqual(ended, [True])

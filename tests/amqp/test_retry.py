@@ -70,7 +70,7 @@ class Opened(Peer):
         super().__init__()
         self.protocol = self.other_end = factory.buildProtocol(None)
         self.was_aborted = False
-        self.transport.abortConnection = self.abort  # type: ignore[method-assign]  # the test sees it
+        self.transport.abortConnection = self.abort  # the test sees it
         Opened.latest = self
 
     def abort(self) -> None:
@@ -286,7 +286,7 @@ class StartTests(KeepingCase):
     def test_at_once(self) -> None:
         """A start timeout of 0 ends with the first attempt."""
         answers: list[Deferred[Any]] = []
-        self.answer = lambda factory: answers.append(Deferred()) or answers[-1]  # type: ignore[func-returns-value]
+        self.answer = lambda factory: answers.append(Deferred()) or answers[-1]
         waiting = self.start(start_timeout=0).when_connected()
         self.assertNoResult(waiting)
         answers[0].errback(ConnectionRefusedError())

@@ -65,7 +65,7 @@ class StreamsTests(OnRabbitMQ):
         self.publish(b"rejected")
         await self.heard.wait()
         try:
-            await consumer.channel.basic_qos(prefetch_count=3)  # type: ignore[union-attr]  # it consumes
+            await consumer.channel.basic_qos(prefetch_count=3)  # it consumes
         except ConnectionClosedByBroker as error:  # RabbitMQ 4 takes the reject
             self.assertEqual(error.code, 540)
             await again.wait()

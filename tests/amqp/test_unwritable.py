@@ -128,7 +128,7 @@ class PublishTests(PublisherCase):
         """The worker or program that tried it has nothing unconfirmed: its own message can be acked."""
         publisher = Publisher("amqp://localhost")
         publisher.running = publisher.declared = True
-        publisher.use(FakeConnections(self.publisher), {})  # type: ignore[arg-type]  # a double
+        publisher.use(FakeConnections(self.publisher), {})  # a double
         for key in NAMES:
             if key is not None:  # that is the publisher's own
                 self.assertRaises((ValueError, TypeError), publisher.publish, "", routing_key=key)
@@ -138,7 +138,7 @@ class PublishTests(PublisherCase):
         self.assertIsNotNone(publisher.unconfirmed)
         self.assertEqual(self.kept()[:3], ([], 0, []))
         told: list[int] = []
-        publisher.unconfirmed.then(partial(told.append, 1))  # type: ignore[union-attr]  # it has published
+        publisher.unconfirmed.then(partial(told.append, 1))  # it has published
         self.assertEqual(told, [1])
 
 
@@ -157,7 +157,7 @@ class DeclareTests(PublisherCase):
         entities: list[Exchange | Queue] = [
             *(Queue(name) for name in (LONG, "\ud800")),
             *(Exchange(name) for name in (LONG, "\ud800")),
-            *(Exchange("x", type=name) for name in (LONG, 5)),  # type: ignore[arg-type]  # a bad value
+            *(Exchange("x", type=name) for name in (LONG, 5)),  # a bad value
             *(Queue("q", arguments={"x-a": value}) for value in VALUES),
             *(Exchange("x", arguments={"x-a": value}) for value in VALUES),
         ]

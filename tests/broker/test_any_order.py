@@ -18,7 +18,7 @@ from txservices.wire.spec import METHODS
 
 NAMES = ("", "q", "r", "x", "y", "t", "amq.topic", "amq.headers", "direct", "topic", "fanout", "headers")
 ARGUMENTS = ("x-expires", "x-message-ttl", "x-max-length", "x-overflow", "x-dead-letter-exchange", "x-match", "a")
-VALUES = (
+VALUES: tuple[Any, ...] = (
     0,
     1,
     100,

@@ -346,7 +346,8 @@ class TimeTests(QueueTestCase):
 
     def test_uses_are_watched(self) -> None:
         """Each use of a queue with x-expires moves its end to that many milliseconds later, and has it watched."""
-        queue, watched = self.make(**{"x-expires": 100_000}), []
+        queue = self.make(**{"x-expires": 100_000})
+        watched: list[Any] = []
         queue.watch = watched.append
         self.clock.advance(1)
         queue.get()

@@ -213,7 +213,7 @@ class BacklogTests(SynchronousTestCase):
         body = b"x" * 100_000
         client.publish("q", body)
         client.sent()
-        client.transport.write = lambda data: write(client.transport, data)  # type: ignore[method-assign]
+        client.transport.write = lambda data: write(client.transport, data)
         again = b"".join(
             method(1, "basic.get", queue="q") + method(1, "basic.reject", delivery_tag=tag, requeue=True)
             for tag in range(1, 900)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -66,6 +67,8 @@ async def typist(test: TestCase, port: int) -> Typist:
 
 class Inside:
     """A process with a manhole."""
+
+    face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
 
     def start(self, address: str) -> processes.Process:
         folder = os.path.abspath(self.mktemp())

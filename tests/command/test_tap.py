@@ -6,6 +6,7 @@ import os
 import re
 import textwrap
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
@@ -180,6 +181,8 @@ class Crashes:
 
 class Starts:
     """A folder with one module in it, `app`, run by one face."""
+
+    face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())

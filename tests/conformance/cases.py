@@ -57,7 +57,9 @@ class Waiting:
     """A service whose one method tells that it was called, and waits for the test to answer."""
 
     def __init__(self, name: str = "waiting") -> None:
-        heard, answers = self.heard, self.answers = Heard(), []
+        heard = self.heard = Heard()
+        answers: list[Any] = []
+        self.answers = answers
         service_name = name
 
         class Service:
@@ -125,7 +127,8 @@ class Case(ServicesCase):
         replies = Recorded()
         await self.bare.consume(Queue(f"raw-{reply_to}", RPC, reply_to, auto_delete=True), replies, 10).ready
         await self.publish("nameko-rpc", key, body, **{"reply_to": reply_to, "correlation_id": "c", **properties})
-        return (await replies.wait())[0]
+        message: Message = (await replies.wait())[0]
+        return message
 
     async def error_of(self, key: str, body: Any, **properties: Any) -> dict[str, Any]:
         """The error in that reply."""

@@ -64,7 +64,8 @@ class Stops(Case):
         for with_proxy in (False, True):
             self.config["AMQP_URI"] += "x"
             self._bare = None
-            began, answers = Heard(), []
+            began = Heard()
+            answers: list[Any] = []
             working = self.working(began, answers, with_proxy)
             (container,) = await self.start(working)
             call = (await self.cluster()).working.call("called")

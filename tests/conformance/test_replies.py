@@ -26,7 +26,7 @@ from txservices.extensions import DependencyProvider
 from txservices.rpc import Rpc, rpc
 from txservices.testing.waiting import Heard
 
-EMPTY = {"args": [], "kwargs": {}}
+EMPTY: dict[str, Any] = {"args": [], "kwargs": {}}
 
 
 class Result(DependencyProvider):

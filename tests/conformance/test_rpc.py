@@ -21,7 +21,7 @@ from txservices.rpc import Rpc, RpcConsumer, RpcProxy, rpc
 from txservices.standalone.rpc import ServiceRpcProxy
 from txservices.testing.waiting import Heard
 
-EMPTY = {"args": [], "kwargs": {}}
+EMPTY: dict[str, Any] = {"args": [], "kwargs": {}}
 # method, args, kwargs, whether the method takes them
 SIGNATURES: list[tuple[str, tuple[Any, ...], dict[str, Any], bool]] = [
     ("no_arguments", (), {}, True),
@@ -113,7 +113,8 @@ class Calls(Case):
     async def test_line_06_malformed_request(self) -> None:
         """A body without ``args`` or ``kwargs`` is a MalformedRequest under nameko's path."""
         await self.start(Maths)
-        for body in ({"args": []}, {"kwargs": {}}, {}):
+        bodies: tuple[dict[str, Any], ...] = ({"args": []}, {"kwargs": {}}, {})
+        for body in bodies:
             error = await self.error_of("maths.echo", body)
             self.assertEqual(error["exc_path"], "nameko.exceptions.MalformedRequest")
             self.assertEqual(error["value"], "Message missing `args` or `kwargs`")

@@ -162,7 +162,7 @@ class Helpers(Case):
 
         def third(worker_ctx: Any, result: Any, exc_info: Any) -> bool:
             seen.append((worker_ctx.entrypoint.method_name, result, exc_info))
-            return result[0] == 3
+            return bool(result[0] == 3)
 
         async with entrypoint_waiter(container, "hear", callback=third) as outer:  # noqa: SIM117
             async with entrypoint_waiter(container, "hear") as inner:

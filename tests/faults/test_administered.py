@@ -63,7 +63,7 @@ class Administered(FaultsCase):
         cluster = await self.cluster()
         closed = self.logged("by a test's hand")
         closing = self.broker.ctl("close_all_connections", "--vhost", self.vhost, "by a test's hand")
-        calls = []
+        calls: list[int] = []
         while not closed.things:
             calls.append(await cluster.echo.echo(len(calls)))
         began = reactor.seconds()

@@ -202,7 +202,7 @@ class Crowded(FaultsCase):
             inward = RpcProxy("inward", timeout=1)
 
             @rpc
-            async def outer(self) -> str:
+            async def outer(self) -> Any:
                 try:
                     return await self.inward.inner()
                 except RpcTimeout:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
@@ -97,7 +99,7 @@ class Slow(FaultsCase):
         event comes again, once, flagged."""
         await self.limit(CONSUMER_TIMEOUT * 1000, 500)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.limit(1_800_000, 60_000)))
-        begun, finish = Heard(), Deferred()
+        begun, finish = Heard(), Deferred[Any]()
 
         class Listener:
             name = "listener"

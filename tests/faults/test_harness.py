@@ -56,7 +56,7 @@ class ProxyTests(TestCase):
 
     async def connect(self) -> Recorder:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.port)
-        client: Any = await endpoint.connect(Factory.forProtocol(Recorder))
+        client: Recorder = await endpoint.connect(Factory.forProtocol(Recorder))
         await until(lambda: self.servers)
         return client
 

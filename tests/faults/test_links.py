@@ -243,7 +243,8 @@ class Consuming(LinkCase):
 
     async def test_row_10_lost_while_a_worker_runs(self) -> None:
         """The event comes again, flagged; the first worker's late ack goes nowhere; the queue is empty afterwards."""
-        begun, finish, redelivered = Heard(), [Deferred(), Deferred()], []
+        begun, finish = Heard(), [Deferred[Any](), Deferred[Any]()]
+        redelivered: list[Any] = []
 
         class Listener:
             name = "listener"
@@ -288,7 +289,7 @@ class Calling(LinkCase):
 
     async def test_row_11_lost_while_the_caller_waits(self) -> None:
         """A call survives the loss of the caller's connections and of the service's, at once."""
-        begun, finish = Heard(), Deferred()
+        begun, finish = Heard(), Deferred[Any]()
 
         class Slow:
             name = "slow"
@@ -310,7 +311,7 @@ class Calling(LinkCase):
 
     async def test_row_11_replies_wait_for_the_caller(self) -> None:
         """A caller that is away when the reply is sent has it when it is back."""
-        begun, finish = Heard(), Deferred()
+        begun, finish = Heard(), Deferred[Any]()
 
         class Slow:
             name = "slow"
@@ -346,7 +347,7 @@ class Calling(LinkCase):
                 begun()
                 await over
 
-        begun, over = Heard(), Deferred()
+        begun, over = Heard(), Deferred[Any]()
         await self.start(Never, Echo, **self.direct)
         self.addCleanup(lambda: over.callback(None) or succeed(None))
         cluster = await self.cluster()
@@ -372,7 +373,7 @@ class Calling(LinkCase):
                 begun()
                 await over
 
-        begun, over = Heard(), Deferred()
+        begun, over = Heard(), Deferred[Any]()
         await self.start(Never, Echo, **self.direct)
         self.addCleanup(lambda: over.callback(None) or succeed(None))
         cluster = await self.cluster()

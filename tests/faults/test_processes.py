@@ -80,7 +80,7 @@ class Deaths(LoadCase):
 
     async def test_row_13_the_caller_dies(self) -> None:
         """The method runs once, its reply goes nowhere without a word, the request is acked, the service lives."""
-        begun, finish = Heard(), Deferred()
+        begun, finish = Heard(), Deferred[Any]()
 
         class Slow:
             name = "slow"
@@ -151,7 +151,7 @@ class Goodbyes(LoadCase):
     async def test_row_29_while_disconnected_at_work(self) -> None:
         """So does one whose workers wait for the broker, for confirms and for a reply; what it could not publish is in
         its log, and the events that were under way come again to another."""
-        called, over = Heard(), Deferred()
+        called, over = Heard(), Deferred[Any]()
 
         class Slow:
             name = "slow"
@@ -207,7 +207,7 @@ class Web(LoadCase):
 
     async def test_row_35_the_client_leaves_in_the_middle_of_a_post(self) -> None:
         """The worker goes on to its end and nothing is logged; half a body that never came whole runs nothing."""
-        begun, finish, done = Heard(), Deferred(), Heard()
+        begun, finish, done = Heard(), Deferred[Any](), Heard()
 
         class Site:
             name = "site"

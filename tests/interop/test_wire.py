@@ -108,7 +108,7 @@ class Wire(InteropCase):
 
     async def same(self, tapped: Heard, act: Callable[[str], Any], expiration: str | None = None) -> Message:
         """Have each side send one message: the same, but for the expiration that ours has. Gives nameko's."""
-        sent = []
+        sent: list[Message] = []
         for side in SIDES:
             await act(side)
             sent.append((await tapped.wait(len(sent) + 1))[-1])
@@ -271,7 +271,7 @@ class Wire(InteropCase):
         tapped = await self.tap("programs.events")
         cluster = await self.cluster()
         async with event_dispatcher(self.config) as dispatch:
-            acts = {"n": cluster.standalone_n.dispatch, "t": dispatch}
+            acts: dict[str, Any] = {"n": cluster.standalone_n.dispatch, "t": dispatch}
             event = await self.same(tapped, lambda side: acts[side]("programs", "told", {"a": 1}))
         self.assertEqual(event.properties["headers"], {})
 

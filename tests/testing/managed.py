@@ -60,4 +60,5 @@ class ManagedNode(rabbitmq.Node):
 
 def node() -> ManagedNode:
     """Started by the first who asks."""
-    return rabbitmq.shared(ManagedNode)
+    node: ManagedNode = rabbitmq.shared(ManagedNode)
+    return node

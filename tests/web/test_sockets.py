@@ -17,7 +17,7 @@ def fill(client: Client) -> None:
         write(data)
         client.peer.channel.pauseProducing()
 
-    transport.write = write_and_wait  # type: ignore[method-assign]  # a transport that is memory
+    transport.write = write_and_wait  # a transport that is memory
 
 
 class Frames(SocketsCase):
