@@ -46,7 +46,9 @@ class Lines(SynchronousTestCase):
             1 / 0  # noqa: B018
         except ZeroDivisionError:
             self.logger("app").failure("a worker failed")
-        self.assertRegex(self.file.getvalue(), r"critical app: a worker failed\nTraceback[\s\S]*ZeroDivisionError")
+        self.assertRegex(
+            self.file.getvalue(), r"critical app: a worker failed\n\tTraceback[\s\S]*\n\t.*ZeroDivisionError"
+        )
 
     def test_what_is_left_out(self) -> None:
         """Debug events, and the comings and goings of Twisted's own ports and factories; its warnings stay."""
@@ -242,7 +244,7 @@ class CallIds(ServicesCase):
     async def setUp(self) -> None:
         super().setUp()
         factory = logging.getLogRecordFactory()
-        logging.setLogRecordFactory(logs.make_record_with_call_id)
+        logging.setLogRecordFactory(logs.make_our_record)
         self.addCleanup(logging.setLogRecordFactory, factory)
         self.events: list[LogEvent] = []
         for observer in (logs.notes_call_id, self.events.append):

@@ -8,7 +8,8 @@
     broker      finds the broker, or starts the embedded one
     probe       asks what listens on a port
     announce    makes the lines that a user can type to try the services
-    logs        decides where the log goes
+    logs        decides where the log goes, and what it may say
+    outputs     stdout and stderr, whatever their state
     exits       ends the process, on a signal or an error
     overtime    ends a process whose end hangs
     reloading   `run --reload`

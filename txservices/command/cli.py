@@ -19,11 +19,12 @@ from twisted.internet import task
 from twisted.logger import LogLevel
 
 from txservices import configuration
-from txservices.command import exits, logs, reloading, tap
+from txservices.command import exits, logs, outputs, reloading, tap
 from txservices.command.broker import embedded_address, for_client
 from txservices.command.options import Given
 from txservices.exceptions import CommandError, ConfigurationError
-from txservices.utils import REDACTED, default_reactor, sanitize_url
+from txservices.utils import default_reactor
+from txservices.utils.secrets import without_secrets
 
 config_option = click.option(
     "-c",
@@ -57,11 +58,14 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
 def main() -> None:
     """Run the command line. A mistake of the user is told in one line."""
+    outputs.take_any_text()
     try:
         commands.main(standalone_mode=True)
     except ConfigurationError as error:
         exits.tell(error)
         sys.exit(exits.MISTAKE)
+    finally:
+        outputs.let_go()
 
 
 @click.group(name="txservices", context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,7 +93,7 @@ def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: boo
     def serve(ending: exits.Ending) -> NoReturn:
         config = given.config()
         logs.begin(config)
-        tree = tap.build(modules, config, ending, say=click.echo, options=given.to_type())
+        tree = tap.build(modules, config, ending, say=outputs.Output(sys.stdout).line, options=given.to_type())
         tree.open_backdoor(backdoor)
         tap.run(tree, ending)
 
@@ -114,7 +118,7 @@ def broker(host: str | None, port: int | None, path: str | None, defines: tuple[
     ending = exits.Ending(default_reactor())
     logs.begin({})
     users = configuration.EMBEDDED_BROKER_USERS.of(config)
-    tap.run(tap.BrokerAlone(*address, users, ending, say=click.echo), ending)
+    tap.run(tap.BrokerAlone(*address, users, ending, say=outputs.Output(sys.stdout).line), ending)
 
 
 @commands.command()
@@ -187,16 +191,10 @@ def shell(given: Given, interface: str | None) -> None:
 @commands.command("show-config")
 @configured
 def show_config(given: Given) -> None:
-    """Print the config that the services would get. Passwords in addresses are hidden."""
+    """Print the config that the services would get. Secrets are hidden: passwords in addresses, and values whose keys
+    say that they are secret."""
     config = (given if given.path else evolve(given, path="config.yaml")).config()
-    uri = configuration.AMQP_URI.of(config)
-    if uri:
-        shown = [sanitize_url(one or "") for one in uri] if isinstance(uri, list) else sanitize_url(uri)
-        config[configuration.AMQP_URI.name] = shown
-    users = config.get(configuration.EMBEDDED_BROKER_USERS.name)
-    if users:
-        config[configuration.EMBEDDED_BROKER_USERS.name] = dict.fromkeys(users, REDACTED)
-    click.echo(yaml.safe_dump(config, default_flow_style=False, allow_unicode=True), nl=False)
+    click.echo(yaml.safe_dump(without_secrets(config), default_flow_style=False, allow_unicode=True), nl=False)
 
 
 def read_json(text: str) -> Any:
@@ -220,7 +218,7 @@ def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -
             exits.tell(error)
             raise SystemExit(exits.MISTAKE) from None
         except Exception as error:
-            click.echo(f"{type(error).__name__}: {error}", err=True)
+            click.echo(f"{type(error).__name__}: {exits.one_line(error)}", err=True)
             raise SystemExit(exits.CRASH) from None
 
     task.react(main)

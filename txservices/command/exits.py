@@ -24,6 +24,8 @@ from twisted.logger import Logger
 from txservices.command.loading import BrokenModule
 from txservices.command.overtime import Overtime
 from txservices.exceptions import ConfigurationError
+from txservices.utils.printable import in_one_line, printable
+from txservices.utils.secrets import hide
 
 CRASH = 1
 MISTAKE = 2
@@ -115,13 +117,14 @@ def tell(error: BaseException) -> None:
     """Print an error to stderr, a line for each mistake. An error in the user's own module comes with its traceback."""
     # not to sys.stderr, which twistd redirects to its log
     if isinstance(error, BrokenModule) and error.__cause__ is not None:
-        print(traceback_of(error.__cause__), end="", file=sys.__stderr__)
+        print(hide(printable(traceback_of(error.__cause__))), end="", file=sys.__stderr__)
     for mistake in (isinstance(error, ConfigurationError) and error.args) or [error]:
         print(f"Error: {one_line(mistake)}", file=sys.__stderr__, flush=True)
 
 
 def one_line(mistake: object) -> str:
-    return " ".join(str(mistake).split()) or type(mistake).__name__
+    """A mistake or an error in one line for a person, without secrets."""
+    return hide(in_one_line(str(mistake))) or type(mistake).__name__
 
 
 def traceback_of(error: BaseException) -> str:

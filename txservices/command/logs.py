@@ -9,6 +9,8 @@ and in standard records, so that a format in LOGGING may use `%(call_id)s`. The 
 (contextvars) in which the line is logged. A method's context reaches through all its `await`s, into its thread if it is
 blocking, and into the callbacks of its calls and of its dispatched events. A callback of any other Deferred, also of
 one that the method returns, runs in the context of whoever fires it, as always in Twisted.
+
+Whatever a line says, and wherever it goes, it shows no secret, forges no other line, and has an end: see ``cleans``.
 """
 
 from __future__ import annotations
@@ -34,10 +36,14 @@ from twisted.logger import (
     globalLogBeginner,
     globalLogPublisher,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txservices import configuration
+from txservices.command.outputs import Output, take_any_text
 from txservices.exceptions import ConfigurationError
+from txservices.utils.printable import indented, printable
+from txservices.utils.secrets import hide
 from txservices.workers import this_worker
 
 LEVELS = (
@@ -70,13 +76,55 @@ class NotesCallId:
 
 notes_call_id = NotesCallId()
 make_record = logging.getLogRecordFactory()
+format_exception = logging.Formatter().formatException
 
 
-def make_record_with_call_id(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    """Make a record of the standard library's, with the call id."""
+def clean(text: str) -> str:
+    """A text as the log may have it."""
+    return hide(printable(text))
+
+
+class CleanFailure:
+    """A failure whose traceback is clean. In all else it is the failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+
+    def getTraceback(self, *args: Any, **kwargs: Any) -> str:
+        return clean(self.failure.getTraceback(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.failure, name)
+
+
+@implementer(ILogObserver)
+class Cleans:
+    """An observer that cleans the text of every event and its traceback, for the observers that come after it."""
+
+    def __call__(self, event: LogEvent) -> None:
+        text = formatEvent(event)
+        cleaned = clean(text)
+        if cleaned != text:
+            event["log_format"], event["log_text"] = "{log_text}", cleaned
+        failure = event.get("log_failure")
+        if failure is not None:
+            event["log_failure"] = CleanFailure(failure)
+
+
+cleans = Cleans()
+
+
+def make_our_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """Make a record of the standard library's, with the call id, and clean."""
     record = make_record(*args, **kwargs)
     worker = this_worker.get()
     record.call_id = NO_CALL if worker is None else worker.call_id
+    text = record.getMessage()
+    cleaned = indented(clean(text))
+    if cleaned != text:
+        record.msg, record.args = cleaned, None
+    if record.exc_info and record.exc_info[0] is not None:
+        record.exc_text = indented(clean(format_exception(record.exc_info)))  # formatters use it as it is
     return record
 
 
@@ -85,7 +133,7 @@ class ToTwisted(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = next(ours for theirs, ours in LEVELS if record.levelno >= theirs)
-        Logger(record.name).emit(level, "{text}", text=self.format(record))
+        Logger(record.name).emit(level, "{text}", text=self.format(record).replace("\n\t", "\n"))
 
 
 @implementer(ILogObserver)
@@ -101,7 +149,7 @@ class ToStandard:
         if logger.isEnabledFor(level):  # formatting is most of the work
             failure = event.get("log_failure")
             trace = None if failure is None else (failure.type, failure.value, failure.getTracebackObject())
-            logger.log(level, "%s", formatEvent(event), exc_info=trace)
+            logger.log(level, "%s", formatEvent(event), exc_info=trace)  # the record is cleaned when it is made
 
 
 # the lines that Twisted logs for each port that opens or closes
@@ -109,7 +157,8 @@ PORTS = re.compile(r"\(\w+ Port \S+ Closed\)|.* starting on \S+")
 
 
 def one_line(event: LogEvent) -> str | None:
-    """The text of an event: `10:20:30 info txservices.rpc: what happened`, and a failure's traceback on further lines.
+    """The text of an event: `10:20:30 info txservices.rpc: what happened`. Further lines of it, and the traceback of a
+    failure, begin with a tab.
 
     In a worker `10:20:30 info app.stock [stock.sold.…]: what happened`. None for an event that is not worth a line.
     """
@@ -119,28 +168,32 @@ def one_line(event: LogEvent) -> str | None:
     level = event.get("log_level", LogLevel.info).name
     clock = time.strftime("%H:%M:%S", time.localtime(event.get("log_time")))
     call = f" [{event['call_id']}]" if "call_id" in event else ""
-    line = f"{clock} {level} {event.get('log_namespace', '-')}{call}: {text}\n"
     failure = event.get("log_failure")
-    return line if failure is None else line + failure.getTraceback()
+    if failure is not None:
+        text = f"{text}\n{failure.getTraceback().rstrip()}"
+    return f"{clock} {level} {event.get('log_namespace', '-')}{call}: {indented(text)}\n"
 
 
 def to_file(file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
     """An observer that writes events of `level` and above, one a line; Twisted's own only from warnings on."""
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
     predicate.setLogLevelForNamespace("twisted", LogLevel.warn)
-    return FilteringLogObserver(FileLogObserver(file, one_line), [predicate])
+    output: Any = Output(file)
+    return FilteringLogObserver(FileLogObserver(output, one_line), [predicate])
 
 
 def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedConstant = LogLevel.info) -> None:
     """Start logging, in a process where nobody else does: under `txservices run` and other commands."""
     observer: ILogObserver = ToStandard() if configuration.LOGGING.of(config) else to_file(file, level)
     standard(config)
-    globalLogBeginner.beginLoggingTo([notes_call_id, observer], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([notes_call_id, cleans, observer], redirectStandardIO=False)
 
 
 def join(config: Mapping[str, Any]) -> None:
     """Add our observers to the log of twistd, which starts logging later."""
     globalLogPublisher.addObserver(notes_call_id)
+    globalLogPublisher.addObserver(cleans)
+    take_any_text()
     if configuration.LOGGING.of(config):
         globalLogPublisher.addObserver(ToStandard())
     standard(config)
@@ -148,7 +201,7 @@ def join(config: Mapping[str, Any]) -> None:
 
 def standard(config: Mapping[str, Any]) -> None:
     """Set up the standard library's logging. ``ConfigurationError`` if LOGGING is wrong."""
-    logging.setLogRecordFactory(make_record_with_call_id)
+    logging.setLogRecordFactory(make_our_record)
     wanted = configuration.LOGGING.of(config)
     if not wanted:
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ToTwisted()])

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from txservices import configuration
 from txservices.command import settings
-from txservices.utils import sanitize_url
+from txservices.utils import sanitize_url, secrets
 from txservices.utils.address import DEFAULT_USER, parse_addresses
 
 # Keys that a client and the services it calls must have in common. The values of other keys are not shown: they may
@@ -53,6 +53,7 @@ class Given:
         config.update(settings.define(each) for each in self.defines)
         if self.broker is not None:  # an empty one is a mistake, and not the embedded broker
             config[configuration.AMQP_URI.name] = self.broker
+        secrets.learn(config)
         configuration.check(config)
         return config
 

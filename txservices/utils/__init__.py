@@ -1,4 +1,4 @@
-"""Small things that belong to no room: the reactor and its clock, dotted names, and values that must not be shown."""
+"""Small things that belong to no room: the reactor and its clock, dotted names, and arguments that are not shown."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from twisted.python import runtime
 
-__all__ = ["default_reactor", "get_redacted_args", "import_from_path", "sanitize_url"]
+from txservices.utils.secrets import REDACTED, sanitize_url
 
-REDACTED = "********"
+__all__ = ["default_reactor", "get_redacted_args", "import_from_path", "sanitize_url"]
 
 # The reactor ------------------------------------------------------------------------------------------------
 
@@ -61,14 +61,7 @@ def import_from_path(path: str | None) -> Any:
 
 # What must not be shown -------------------------------------------------------------------------------------
 
-# A password ends at the last @ of its URI, for one that isn't percent-encoded may have any character in it.
-PASSWORD = re.compile(r"(://[^:/@;]*:)(?:(?!;\s*\w+://).)*@", re.DOTALL)
 SUBSCRIPT = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
-
-
-def sanitize_url(url: str) -> str:
-    """The URL, or several with ``;`` between them, without passwords: for logs."""
-    return PASSWORD.sub(rf"\g<1>{REDACTED}@", url)
 
 
 def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
