@@ -91,9 +91,11 @@ class Dispatch(Protocol):
 class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
     """Injects ``dispatch(event_type, event_data)``, which gives a Deferred that fires when the broker has the event.
 
-    Nobody need wait for it: the message that called the worker is not acked before, and a failure goes to the log. The
-    broker drops an event that nobody listens to. Options are ``amqp.options.PublishOptions``; ``declare`` has more
-    exchanges and queues to declare.
+    Nobody need wait for it: the event is kept until it is confirmed, and the message that called the worker is not
+    acked before. If it fails nevertheless, that message is handled again; if it is refused for good, that message is
+    rejected. The broker drops an event that nobody listens to.
+
+    Options are ``amqp.options.PublishOptions``; ``declare`` has more exchanges and queues to declare.
     """
 
     needs_amqp = True

@@ -23,7 +23,7 @@ from txservices.amqp.consume import hand_over
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
 from txservices.amqp.options import DestinationOptions, options_of
 from txservices.amqp.publish import when_confirmed
-from txservices.amqp.returning import Returning
+from txservices.amqp.returning import Returning, settle_lost
 from txservices.amqp.subscription import Subscription
 from txservices.exceptions import ContainerBeingKilled
 from txservices.extensions import (
@@ -331,7 +331,9 @@ class Consumer(HeaderDecoder, Entrypoint):
     """Runs the method with the body of each message of a queue, which is declared with its exchange and binding.
 
     The message is acked when the worker is done, also if it raised; with ``requeue_on_error`` it goes back to the
-    queue then and comes again, the first time at once and later after a pause that grows to seconds. A body that can't
+    queue then and comes again, the first time at once and later after a pause that grows to seconds. It goes back, too,
+    if the method published something that failed, and had not waited for it; what the broker refuses for good has it
+    rejected. A body that can't
     be read is rejected (to the queue's dead letters, if it has them) and logged. ``queue_type`` is ``"quorum"`` or
     ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't given; a queue that has the argument
     ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in place of ``ACCEPT``.
@@ -380,10 +382,9 @@ class Consumer(HeaderDecoder, Entrypoint):
         self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
         """The method has returned or raised: settle the message. Gives what the dependencies are to see."""
-        if exc_info is not None and self.requeue_on_error:
-            when_confirmed(worker_ctx, partial(self.queue_consumer.requeue_message, message))
-        else:
-            when_confirmed(worker_ctx, partial(self.queue_consumer.ack_message, message))
+        give_back = self.queue_consumer.requeue_message
+        settle = give_back if exc_info is not None and self.requeue_on_error else self.queue_consumer.ack_message
+        when_confirmed(worker_ctx, partial(settle, message), partial(settle_lost, give_back, message))
         return result, exc_info
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:

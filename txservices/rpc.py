@@ -21,6 +21,7 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue, with_queue_type
 from txservices.amqp.options import options_of
 from txservices.amqp.publish import Publisher, when_confirmed
+from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
 from txservices.calls import (
     Begin,
@@ -93,15 +94,22 @@ class Responder:
     ) -> tuple[Any, ExcInfo | None]:
         """Answer a request with a result, or with the error in ``exc_info``.
 
-        Gives what the dependencies are to see: both as they are, or the ``EncodeError`` of a result that can't be
-        written.
+        If the method published something that has failed, and nobody looked at that, it is the caller's error: else the
+        answer would not be true. If it fails after the answer, the request goes back, and the method runs again.
+
+        Gives what the dependencies are to see: both as they are, or that error, or the ``EncodeError`` of a result that
+        can't be written.
         """
         request = message.properties
         reply_to = request.get("reply_to")
         if not reply_to:
             log.warn("{call} has no reply_to: its result is dropped", call=message.routing_key)
-            when_confirmed(worker_ctx, message.ack)
+            self.done(message, worker_ctx)
             return result, exc_info
+        if exc_info is None and worker_ctx is not None and worker_ctx.unconfirmed is not None:
+            lost = worker_ctx.unconfirmed.lost()
+            if lost is not None:
+                result, exc_info = None, (type(lost), lost, lost.__traceback__)
         serializer = self.names.get(request.get("content_type", ""))  # the request's: its caller can read that
         if exc_info is None:
             try:
@@ -134,6 +142,10 @@ class Responder:
         except EncodeError:  # that serializer can't write the error's text; JSON can write any text
             return self.encode("json", reply)
 
+    def done(self, message: Message, worker_ctx: WorkerContext | None) -> None:
+        """Ack a request once the broker has what its method published."""
+        when_confirmed(worker_ctx, message.ack, partial(settle_lost, self.give_back, message))
+
     def replied(
         self,
         message: Message,
@@ -144,19 +156,19 @@ class Responder:
     ) -> None:
         """The broker has the reply, or does not take it."""
         if error is None:
-            when_confirmed(worker_ctx, message.ack)
+            self.done(message, worker_ctx)
         elif isinstance(error, PublishNacked):
             # Most often the node with the reply queue is down. The reply is tried until its caller waits no longer, but
             # the request is done: held until then, requests with such replies would keep all others away, and on a stop
             # they would go back and run again.
-            when_confirmed(worker_ctx, message.ack)
+            self.done(message, worker_ctx)
             given_up = partial(self.given_up, message)
             reply_to, timeout = message.properties["reply_to"], time_to_reply(message.properties)
             publish_then = self.connections.publisher.publish_then
             publish_then(self.exchange, reply_to, body, properties, False, given_up, timeout)
         elif isinstance(error, PublishTimeout):
             self.given_up(message, error)
-            when_confirmed(worker_ctx, message.ack)
+            self.done(message, worker_ctx)
         elif isinstance(error, ChannelClosedByBroker):
             # The broker refuses this very reply, most often because it is too big. To run the method again won't help.
             log.error("a reply to {call} is refused: {error}", call=message.routing_key, error=error)
@@ -178,7 +190,7 @@ class Responder:
     def refused(self, message: Message, worker_ctx: WorkerContext | None, error: Exception | None) -> None:
         """The broker has the error that went in place of a refused reply, or does not take that either."""
         if error is None:
-            when_confirmed(worker_ctx, message.ack)
+            self.done(message, worker_ctx)
         else:  # the request must not be tried for ever
             log.error("no reply to {call}, it is rejected: {error}", call=message.routing_key, error=error)
             message.reject()

@@ -59,7 +59,8 @@ class PublishOptions(MessageOptions, total=False):
     """How a message is published.
 
     Attributes:
-        timeout: seconds for the broker's confirm, ``PUBLISH_TIMEOUT`` if it isn't given; None for ever.
+        timeout: seconds for the broker's confirm; None for ever. If it isn't given, that is ``PUBLISH_TIMEOUT``, but
+            for a message that a worker publishes and does not wait for: that is kept until it is confirmed.
         mandatory: whether a message that no queue takes is an ``UndeliverableMessage``.
         use_confirms: False to be told nothing. The broker is asked for its confirm in any case.
         correlation_id, reply_to: for whoever answers.
@@ -105,6 +106,7 @@ class Sending:
 
     Attributes:
         timeout: seconds for the broker's confirm, or for the reply to a call. None for ever.
+        timeout_given: whether that is an option's, and not ``PUBLISH_TIMEOUT``.
         declare: exchanges and queues to declare first.
         headers, call_headers: below the context's of the same name, and above.
         queue_type: of the queues in ``declare``, as ``QUEUE_TYPE`` says: their consumers declare them so.
@@ -116,6 +118,7 @@ class Sending:
     mandatory: bool = False
     use_confirms: bool = True
     timeout: float | None = configuration.PUBLISH_TIMEOUT.default
+    timeout_given: bool = False
     routing_key: str = ""
     declare: tuple[Exchange | Queue, ...] = ()
     queue_type: str | None = None
@@ -131,7 +134,7 @@ class Sending:
 
     def merged(self, options: Mapping[str, Any], of_call: bool = False) -> Sending:
         """With these options on top, of one call or of all. ``TypeError`` for one that means nothing."""
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"timeout_given": self.timeout_given or "timeout" in options}
         properties = dict(self.properties)
         for name, value in options.items():
             if name in FIELDS:

@@ -2,12 +2,13 @@
 
 ``Publisher`` has ``Sending`` write properties and body -> the broker -> ``Confirmation``, a Deferred that nobody need
 look at. Each worker has a count of what it has published (``Unconfirmed``), so that the message that called it is
-acked only when the broker has all of it: nothing a worker told the world is lost with its process.
+acked only when the broker has all of it: nothing a worker told the world is lost with its process. What a worker does
+not wait for has no deadline. If it fails nevertheless, the message that called the worker goes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
@@ -59,23 +60,43 @@ def unconfirmed_of(owner: Owner) -> Unconfirmed:
     return owner.unconfirmed
 
 
-def when_confirmed(owner: Owner | None, call: Callable[[], None]) -> None:
-    """Call that once the broker has answered for all that the owner published; mostly that is now."""
+def when_confirmed(
+    owner: Owner | None, call: Callable[[], None], lost: Callable[[Exception], None] | None = None
+) -> None:
+    """Call that once the broker has answered for all that the owner published; mostly that is now.
+
+    If something failed that nobody has looked at, ``lost`` is called instead, with the error.
+    """
     if owner is None or owner.unconfirmed is None:
         call()
     else:
-        owner.unconfirmed.then(call)
+        owner.unconfirmed.then(call if lost is None else partial(call_either, owner.unconfirmed, call, lost))
+
+
+def call_either(unconfirmed: Unconfirmed, call: Callable[[], None], lost: Callable[[Exception], None]) -> None:
+    error = unconfirmed.lost()
+    if error is None:
+        call()
+    else:
+        lost(error)
 
 
 class Confirmation(Deferred[None]):
     """Fires when the broker has confirmed a message that a worker published.
 
     Most services don't wait for it. So a failure that nobody has looked at becomes one line in the log, and not an
-    unhandled error.
+    unhandled error. To look is to await it, or to add a callback or an errback.
+
+    Attributes:
+        on_looked: called when somebody looks for the first time, if that is before it fires.
     """
 
-    def __init__(self, unconfirmed: Unconfirmed, exchange: str, routing_key: str) -> None:
+    looked = awaited = False
+
+    def __init__(self, unconfirmed: Unconfirmed, exchange: str, routing_key: str, by_worker: bool = False) -> None:
         super().__init__()
+        self.by_worker = by_worker
+        self.on_looked: Callable[[], None] | None = None
         self.unconfirmed = unconfirmed
         self.exchange = exchange
         self.routing_key = routing_key
@@ -84,20 +105,62 @@ class Confirmation(Deferred[None]):
 
     def done(self, error: Exception | None) -> None:
         """The broker has answered, or never will."""
+        unconfirmed = self.unconfirmed
+        del self.unconfirmed  # which may hold this one from now on
+        self.on_looked = None
         if error is None:
             self.run(self.callback, None)
         else:
             self.run(self.errback, error)
-        self.unconfirmed.remove()  # last: a callback may have published in answer
+            if self.by_worker:
+                unconfirmed.failed.append(self)
+        unconfirmed.remove()  # last: a callback may have published in answer
 
     def not_sent(self, failure: Failure) -> None:
         """An exchange or queue that had to be declared first could not be."""
         assert isinstance(failure.value, Exception)
         self.done(failure.value)
 
+    @property
+    def lost(self) -> Exception | None:
+        """Its error, if nobody has looked at it."""
+        failure = getattr(self, "result", None)
+        return failure.value if isinstance(failure, Failure) and not self.looked else None  # type: ignore[return-value]
+
+    def look(self) -> None:
+        self.looked = True
+        on_looked, self.on_looked = self.on_looked, None
+        if on_looked is not None:
+            on_looked()
+
+    # In Twisted none of these calls another.
+
+    def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
+        self.look()
+        return super().addCallbacks(*args, **kwargs)
+
+    def addCallback(self, *args: Any, **kwargs: Any) -> Any:
+        self.look()
+        return super().addCallback(*args, **kwargs)
+
+    def addErrback(self, *args: Any, **kwargs: Any) -> Any:
+        self.look()
+        return super().addErrback(*args, **kwargs)
+
+    def addBoth(self, *args: Any, **kwargs: Any) -> Any:
+        self.look()
+        return super().addBoth(*args, **kwargs)
+
+    def __iter__(self) -> Generator[Deferred[None], None, None]:
+        self.look()
+        self.awaited = True
+        return super().__iter__()
+
+    __await__ = __iter__
+
     def __del__(self) -> None:
         failure = getattr(self, "result", None)
-        if isinstance(failure, Failure):
+        if isinstance(failure, Failure) and not self.awaited:
             self.run(
                 log.error,
                 "{routing_key!r} was not published to {exchange!r}: {error}",
@@ -117,24 +180,36 @@ def send(
     body: bytes,
     owner: Owner,
     declare_first: bool = False,
+    by_worker: bool = False,
 ) -> Deferred[None]:
-    """Publish for somebody; fires when that is confirmed, at once with ``use_confirms=False``."""
-    confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key)
+    """Publish for somebody; fires when that is confirmed, at once with ``use_confirms=False``.
+
+    ``by_worker`` says that whoever settles the owner's own message asks what was lost.
+    """
+    confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key, by_worker)
     publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout
-    publish = partial(
-        publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done, timeout
-    )
+    publish = partial(publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done)
     if declare_first:
+        begun = publisher.clock.seconds()
         declaring = publisher.declare(*sending.declare)
         if timeout is not None:
             declaring.addTimeout(timeout, publisher.clock, lambda *_: Failure(PublishTimeout(exchange, routing_key)))
-        declaring.addCallback(lambda _: publish()).addErrback(confirmation.not_sent)
-    else:
-        try:
-            publish()
-        except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
-            confirmation.unconfirmed.remove()
-            raise
+
+        def declared(_: None) -> None:
+            publish(None if timeout is None else timeout - publisher.clock.seconds() + begun)
+
+        declaring.addCallback(declared).addErrback(confirmation.not_sent)
+        return confirmation if sending.use_confirms else succeed(None)
+    try:
+        if not by_worker or timeout is None or sending.timeout_given:
+            publish(timeout)
+        else:
+            publishing = publish(None)
+            if not confirmation.called:
+                confirmation.on_looked = lambda: publisher.expect(publishing, timeout)
+    except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
+        confirmation.unconfirmed.remove()
+        raise
     return confirmation if sending.use_confirms else succeed(None)
 
 
@@ -216,7 +291,8 @@ class Publisher:
         key = sending.routing_key if routing_key is None else routing_key
         owner = self if worker_ctx is None else worker_ctx
         if self.declared:
-            return send(self.connections, sending, to, key, properties, body, owner, declare is not None)
+            by_worker = worker_ctx is not None
+            return send(self.connections, sending, to, key, properties, body, owner, declare is not None, by_worker)
         sent = send(self.connections, sending, to, key, properties, body, owner, True)
         return sent.addCallback(self.has_declared)
 

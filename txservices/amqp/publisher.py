@@ -128,8 +128,10 @@ class Publisher:
         timeout: float | None = configuration.PUBLISH_TIMEOUT.default,
         always: bool = False,
         retry_nacked: bool = True,
-    ) -> None:
+    ) -> Publishing:
         """``publish`` without a Deferred, for the hot path: ``done`` is called once, with None or the error.
+
+        Gives what is kept of the message until then.
 
         With ``always`` the message is taken where there is no room as well: the caller sees to a bound. Without
         ``retry_nacked`` the first ``PublishNacked`` is the error, and the message is not published again.
@@ -148,13 +150,13 @@ class Publisher:
         )
         if self.cancelled:
             done(ConnectionLost("nothing can be published any more: the service has stopped"))
-            return
+            return publishing
         unconfirmed = self.unconfirmed
         size = publishing.size
         full = len(unconfirmed) >= UNCONFIRMED_MAX or self.unconfirmed_bytes + size > UNCONFIRMED_BYTES_MAX
         if full and not always:
             done(PublishBufferFull(len(unconfirmed), self.unconfirmed_bytes))
-            return
+            return publishing
         self.sequence = key = self.sequence + 1
         publishing.key = key
         unconfirmed[key] = publishing
@@ -167,6 +169,12 @@ class Publisher:
             self.channel.publish(publishing)
             if size > PIECE:
                 self.channel.client.flush()
+        return publishing
+
+    def expect(self, publishing: Publishing, timeout: float) -> None:
+        """Somebody waits from now on for a message that was published without a deadline: have it fail after that."""
+        publishing.deadline = self.clock.seconds() + timeout
+        self.sweeper.watch()
 
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         """The broker has answered for a message; ``error`` is None if it has it."""

@@ -7,13 +7,14 @@ busy as it can be, and fills its log.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from txservices.amqp.entities import Message
+from txservices.exceptions import ConnectionLost, NotAnswered, PublishBufferFull, PublishNacked, PublishTimeout
 
 log = Logger()
 
@@ -21,6 +22,9 @@ PAUSE_FIRST = 0.1  # seconds before a message goes back that has failed for the 
 PAUSE_GROWTH = 2.0  # factor by which that grows each time
 PAUSE_MAX = 5.0  # seconds
 FAILURES_MAX = 10_000  # messages whose failures are counted
+
+# Why a publish failed that may succeed another time.
+PASSING = (ConnectionLost, NotAnswered, PublishBufferFull, PublishNacked, PublishTimeout)
 
 
 class Returning:
@@ -71,6 +75,21 @@ class Returning:
         for message, call in held.items():
             call.cancel()
             message.reject(requeue=True)
+
+
+def settle_lost(give_back: Callable[[Message], None], message: Message, error: Exception) -> None:
+    """Settle a message whose handler published another that failed, without a look at its failure.
+
+    It is given back, to be handled once more. If the broker will refuse the other again, it is rejected: it goes to the
+    dead letters, if its queue has them.
+    """
+    if isinstance(error, PASSING):
+        log.warn("{delivery} goes back: what its handler published has failed: {error}", delivery=message, error=error)
+        give_back(message)
+    else:
+        text = "{delivery} rejected: what its handler published was refused: {error}"
+        log.error(text, delivery=message, error=error)
+        message.reject()
 
 
 def identity(message: Message) -> Hashable:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
@@ -55,13 +55,29 @@ class Waiters(Generic[T]):
             self.waiting.remove(waiter)
 
 
-class Unconfirmed:
-    """How many messages somebody has published without the broker's answer yet, and what waits for the last answer."""
+class Failed(Protocol):
+    """The outcome of a message that has failed.
 
-    __slots__ = ("count", "waiting")
+    Attributes:
+        lost: the error, if nobody has looked at it.
+    """
+
+    @property
+    def lost(self) -> Exception | None: ...
+
+
+class Unconfirmed:
+    """How many messages somebody has published without the broker's answer yet, and what waits for the last answer.
+
+    Attributes:
+        failed: those of a worker's that have failed, until ``lost`` is asked.
+    """
+
+    __slots__ = ("count", "failed", "waiting")
 
     def __init__(self) -> None:
         self.count = 0
+        self.failed: list[Failed] = []
         self.waiting: list[Callable[[], None]] = []
 
     def add(self) -> None:
@@ -82,6 +98,11 @@ class Unconfirmed:
             self.waiting.append(call)
         else:
             call()
+
+    def lost(self) -> Exception | None:
+        """The first failure that nobody has looked at. It is told once."""
+        failed, self.failed = self.failed, []
+        return next((error for each in failed if (error := each.lost) is not None), None)
 
     def wait(self) -> Deferred[None]:
         """Fires once no message is left."""
