@@ -25,7 +25,7 @@ class Unprintable:
 
 
 class Service:
-    """What the tests call."""
+    """The service that the tests call."""
 
     name = "service"
 

@@ -80,7 +80,7 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """What it is called in mutants.txt: no line number, so that it stays the same when others move."""
+        """Its name in mutants.txt: no line number, so that it stays the same when others move."""
         return f"{self.module}: {self.where}: {self.change}"
 
 
@@ -93,7 +93,7 @@ def changed(node: Any, **fields: Any) -> Any:
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
-    """What may stand in place of a node."""
+    """The changed nodes that may take a node's place."""
     match node:
         case ast.Compare(ops=[op]) if type(op) in OPERATORS:
             yield changed(node, ops=[OPERATORS[type(op)]()])

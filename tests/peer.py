@@ -27,7 +27,7 @@ class Transport(StringTransport):
 
 
 class FramePeer:
-    """What the end on either side has in common.
+    """The base of the scripted ends, of a client or a broker.
 
     Attributes:
         transport: of the other end, which writes into it.

@@ -174,7 +174,7 @@ class ByRun:
 
 
 async def succeed(process: Process) -> str:
-    """What the process printed, once it has ended with 0."""
+    """The output of the process, once it has ended with 0."""
     status = await process.exit()
     if status != 0:
         raise AssertionError(str(process))

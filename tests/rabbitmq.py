@@ -125,7 +125,7 @@ N = TypeVar("N", bound="Node")
 
 
 class Home:
-    """What all nodes of a run share: the folder, the cookie, and the epmd that knows their names."""
+    """The ground that all nodes of a run share: the folder, the cookie, and the epmd that knows their names."""
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="txservices-rabbitmq-")
@@ -192,13 +192,13 @@ class Node:
         self.unshared()
 
     def unshared(self) -> None:
-        """What each process has for itself."""
+        """Set the attributes that each process has for itself."""
         self.process: subprocess.Popen[bytes] | None = None
         self.vhosts: list[str] = []
         self.vhosts_made = 0
 
     def how_to_reach(self) -> dict[str, Any]:
-        """What another process needs for ``known``."""
+        """The facts by which another process reaches it: the arguments of ``known``."""
         return {name: value for name, value in vars(self).items() if name not in ("process", "vhosts", "vhosts_made")}
 
     @classmethod

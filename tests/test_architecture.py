@@ -127,7 +127,7 @@ def place(dotted: str) -> tuple[str, str]:
 
 
 def fault(module: str, imported: str) -> str | None:
-    """What is wrong with an import, if something is."""
+    """The fault of an import, if it has one."""
     top = imported.partition(".")[0]
     here, inside_here = place(module)
     if imported.startswith("."):
@@ -151,7 +151,7 @@ def fault(module: str, imported: str) -> str | None:
 
 
 def fault_inside(folder: str, here: str, there: str) -> str | None:
-    """What is wrong with an import inside a folder."""
+    """The fault of an import inside a folder, if it has one."""
     places = FOLDERS.get(folder, {})
     if there not in places or here == there:
         return None  # a name of the folder's own module
@@ -194,7 +194,7 @@ class TheMap(SynchronousTestCase):
         self.assertEqual(missing, [], "\n" + "\n".join(missing))
 
     def test_every_place_has_its_module(self) -> None:
-        """What stands in the map is there."""
+        """Each name in the map is there."""
         drawn = [*ROWS, *(f"{folder}.{inside}" for folder, places in FOLDERS.items() for inside in places)]
         self.assertEqual([name for name in drawn if f"txservices.{name}" not in MODULES], [])
 
@@ -208,7 +208,7 @@ class TheMap(SynchronousTestCase):
 
 
 class Rows(SynchronousTestCase):
-    """Who may import whom."""
+    """The order of imports."""
 
     def complain(self, faults: list[str]) -> None:
         self.assertEqual(faults, [], "\n" + "\n".join(faults))

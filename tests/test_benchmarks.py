@@ -1,4 +1,4 @@
-"""What the benchmark makes of its samples, and that its stopwatches and its raw wire read right."""
+"""The benchmark's figures are made rightly of its samples, and its stopwatches and its raw wire read right."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Ratios(SynchronousTestCase):
         self.assertIsNone(result(row(), txservices=[1], peer=[1]).reached("peer"))
 
     def test_failed(self) -> None:
-        """Who failed has no ratio, and the summary says so."""
+        """A peer that failed has no ratio, and the summary says so."""
         found = result(row(required={"peer": 2.0}), txservices=[1], peer=[])
         self.assertIsNone(found.ratio("peer"))
         self.assertIn("failed", report.summary([found])[-1])
@@ -63,7 +63,7 @@ class Ratios(SynchronousTestCase):
 
 
 class Tables(SynchronousTestCase):
-    """What is written down."""
+    """The tables of the report."""
 
     def test_lines(self) -> None:
         """A row has its median, its spread, the ratio, what is required, and whether it is reached."""

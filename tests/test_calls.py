@@ -56,7 +56,7 @@ class ManyNames(TestCase):
 
 
 class CallTests(AnsweringCase):
-    """What a proxy gives, before and after there is an answer."""
+    """The handle that a proxy gives, before and after there is an answer."""
 
     async def test_call_async(self) -> None:
         """``call_async`` does not wait; ``result()`` gives the value as often as asked, in any order."""

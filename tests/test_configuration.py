@@ -306,7 +306,7 @@ class Unknown(SynchronousTestCase):
 
 
 class Written(SynchronousTestCase):
-    """What README says."""
+    """README's table of keys."""
 
     def test_readme(self) -> None:
         """Every key has its row, in the table's order, with the same default and the same words."""

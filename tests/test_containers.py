@@ -40,7 +40,7 @@ class Starting(ContainerCase):
         self.successResultOf(starting)
 
     def test_coroutines(self) -> None:
-        """What an extension does may be async."""
+        """Each step of an extension's life may be async."""
 
         async def setup() -> None:
             await waiting
@@ -285,7 +285,7 @@ class Managed(ContainerCase):
         self.assertIn("Fires.kill", self.steps)
 
     def test_cancelled_at_the_end(self) -> None:
-        """What still runs at the end is cancelled, and that is no error."""
+        """Work that still runs at the end is cancelled, and that is no error."""
         cancelled: list[Any] = []
 
         async def work() -> None:
@@ -330,10 +330,10 @@ class Managed(ContainerCase):
 
 
 class Names(ContainerCase):
-    """What nameko's extensions find on a container."""
+    """The attributes that nameko's extensions find on a container."""
 
     def test_serializers(self) -> None:
-        """What is written and read, as the configuration says."""
+        """The formats that are written and read, as the configuration says."""
         self.assertEqual((self.container.serializer, self.container.accept), ("json", ["json"]))
         container = ServiceContainer(Service, {"serializer": "yaml", "ACCEPT": ["yaml", "json"]})
         self.assertEqual((container.serializer, container.accept), ("yaml", ["yaml", "json"]))
@@ -390,7 +390,7 @@ class Names(ContainerCase):
 
 
 class Configured(TestCase):
-    """What is read from classes and configuration."""
+    """Values that are read from classes and from the configuration."""
 
     def test_name(self) -> None:
         """A service has a name, and it is a string."""

@@ -35,7 +35,7 @@ class Service:
 
 
 class ContextData(TestCase):
-    """What a worker is given."""
+    """The context that a worker is given."""
 
     def call(self, method: str, config: dict[str, Any], data: dict[str, Any] | None) -> Any:
         container = ServiceContainer(Service, config)
@@ -51,7 +51,7 @@ class ContextData(TestCase):
         self.assertEqual(self.call("method", {}, data), ["en", 7, "curl", "t", [1]])
 
     def test_unset(self) -> None:
-        """What the caller didn't send is None."""
+        """A value that the caller didn't send is None."""
         self.assertEqual(self.call("method", {}, None), [None] * 5)
 
     def test_config(self) -> None:

@@ -80,7 +80,7 @@ class DeliveryTests(ServicesCase):
     """Each event reaches exactly whom it must."""
 
     async def told(self, heard: Heard, expected: int, numbers: int = 6) -> list[tuple[ServiceContainer, Any]]:
-        """What was heard of so many events, when a last one has come through as well."""
+        """The events heard, after so many and a last one have come through."""
         dispatch = event_dispatcher(self.config)
         self.addCleanup(dispatch.stop)
         for number in range(numbers):
@@ -288,10 +288,10 @@ class QueueTests(ServicesCase):
 
 
 class DispatchTests(ServicesCase):
-    """What is dispatched, and what becomes of the outcome."""
+    """Dispatching, and the outcome of it."""
 
     def lines(self, level: LogLevel) -> Heard:
-        """What is logged at that level from now on."""
+        """Lines that are logged at that level from now on."""
         lines = Heard()
 
         def observe(event: Any) -> None:

@@ -203,7 +203,7 @@ class EveryPath(ServicesCase):
             self.assertEqual({outcome.value.exc_type for outcome in outcomes}, {"UnserializableValueError"}, way)
 
     async def test_container(self) -> None:
-        """What a container of one's own raises from ``spawn_worker`` is the caller's answer."""
+        """An error that a custom container raises from ``spawn_worker`` is the caller's answer."""
 
         class Service:
             name = "service"

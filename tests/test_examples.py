@@ -60,7 +60,7 @@ class Conversation(Protocol):
 
 
 async def curl(address: str, method: str, path: str, body: str = "") -> tuple[str, list[str], str]:
-    """What `curl -i` shows: the status line, the headers in their order of name, and the body."""
+    """The answer as `curl -i` shows it: the status line, the headers in their order of name, and the body."""
     host, port = address.split(":")
     head = [f"{method} {path} HTTP/1.1", f"Host: {address}", "Connection: close"]
     if body:
@@ -83,14 +83,14 @@ class Examples:
         self.config = processes.config_file(self, **self.broker())
 
     def broker(self) -> dict[str, str]:
-        """What the config says about the broker: nothing, for the embedded one."""
+        """The config's keys about the broker: none, for the embedded one."""
         return {}
 
     def services(self, *modules: str) -> processes.Process:
         return self.face(modules, processes.EXAMPLES, "--config", self.config)
 
     async def command(self, name: str, *arguments: str) -> str:
-        """What `txservices NAME …` prints, beside the services."""
+        """The output of `txservices NAME …`, beside the services."""
         return await processes.succeed(processes.txservices(self, name, "--config", self.config, *arguments))
 
     async def test_rpc(self) -> None:
@@ -107,7 +107,7 @@ class Examples:
         await processes.stopped(running)
 
     async def example(self, *arguments: str) -> str:
-        """What an example that is a program prints."""
+        """The output of an example that is a program."""
         return await processes.succeed(
             processes.python(self, *arguments, cwd=os.path.join(processes.EXAMPLES, "standalone"))
         )

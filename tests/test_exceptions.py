@@ -46,7 +46,7 @@ class OnTheWire(TestCase):
         )
 
     def test_nameko_paths(self) -> None:
-        """What nameko has too is called on the wire as nameko calls it."""
+        """An error that nameko has too is called on the wire as nameko calls it."""
         for error in (MethodNotFound, IncorrectSignature, BadRequest, RemoteError, UnknownService, CommandError):
             self.assertEqual(get_module_path(error), f"nameko.exceptions.{error.__name__}")
         self.assertEqual(get_module_path(FrameError), "txservices.exceptions.FrameError")
@@ -117,7 +117,7 @@ class OnTheWire(TestCase):
 
 
 class Texts(TestCase):
-    """What errors say and carry."""
+    """The texts and attributes of errors."""
 
     def test_amqp_error(self) -> None:
         """The broker's words, its code, and what it was about."""

@@ -135,7 +135,7 @@ class Binding(TestCase):
         self.assertIsNot(again, bound)
 
     def test_bound_once(self) -> None:
-        """What is bound can't be bound again."""
+        """A bound extension can't be bound again."""
         bound = self.container.dependencies[0]
         self.assertRaises(RuntimeError, bound.bind, self.container)
 
@@ -195,7 +195,7 @@ class Decorating(TestCase):
             self.assertIn("above the `def`", str(self.assertRaises(ConfigurationError, hook(), thing)))
 
     def test_by_itself(self) -> None:
-        """What makes a decorator of one's own notes an entrypoint by ``register_entrypoint``."""
+        """A decorator of one's own notes an entrypoint by ``register_entrypoint``."""
 
         def method(self): ...
 
@@ -333,7 +333,7 @@ class CheckSignature(TestCase):
         self.entrypoints = {e.method_name: e for e in ServiceContainer(Signatures, {}).entrypoints}
 
     def test_table(self) -> None:
-        """What fits the method passes, anything else is an IncorrectSignature."""
+        """Arguments that fit the method pass, any others are an IncorrectSignature."""
         for method, args, kwargs, fits in CALLS:
             check = self.entrypoints[method].check_signature
             if fits:
@@ -353,7 +353,7 @@ class CheckSignature(TestCase):
 
 
 class Collector(ProviderCollector, SharedExtension):
-    """What several providers have in common."""
+    """An extension that several providers share."""
 
 
 class Collecting(TestCase):

@@ -70,13 +70,13 @@ class Two(Listener):
 
 
 class Instances:
-    """What must hold on either broker; ``uri`` is where it is."""
+    """The tests for either broker; ``uri`` is where it is."""
 
     uri: str
     timeout = 100
 
     async def witness(self) -> Heard:
-        """What the processes tell, as (what, pid, number); they are answered with how many told the same before."""
+        """Hear the processes tell (what, pid, number). The answer is how many have told the same before."""
         heard = Heard()
 
         class Witness:

@@ -1,4 +1,4 @@
-"""What a service does not use, it does not load: the libraries of HTTP are imported where HTTP is served or spoken."""
+"""A service loads only what it uses: the libraries of HTTP are imported where HTTP is served or spoken."""
 
 from __future__ import annotations
 

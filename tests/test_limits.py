@@ -81,6 +81,6 @@ class Limits(SynchronousTestCase):
         self.assertEqual(len(written), len(there), "a limit has two rows")
 
     def test_reading(self) -> None:
-        """What is read as a limit, and what isn't."""
+        """Numbers that are read as limits, and others that are not."""
         source = "A_MAX = 5\nB = 2 * 3 * 0.5\nC = -A_MAX\nD = 'x'\nE = (1, 2)\nF = True\ng = 1\nH = 2 * A_MAX\n"
         self.assertEqual(list(numbers(ast.parse(source))), [("A_MAX", 5), ("B", 3.0)])

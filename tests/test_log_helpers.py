@@ -13,7 +13,7 @@ logger = logging.getLogger("tests.times")
 
 
 class Times(SynchronousTestCase):
-    """What log_time writes."""
+    """The lines that log_time writes."""
 
     def test_message(self) -> None:
         """The message with its arguments, then the seconds, with level and precision as told."""
@@ -22,7 +22,7 @@ class Times(SynchronousTestCase):
         self.assertRegex(logged.records[0].getMessage(), r"^sold pen in \d\.\d\ds$")
 
     def test_raises(self) -> None:
-        """What raises has taken its time too; the default level is debug."""
+        """A call that raises has taken its time too; the default level is debug."""
         log_time = make_timing_logger(logger)
         with self.assertLogs(logger, "DEBUG") as logged, self.assertRaises(KeyError), log_time("looked"):
             raise KeyError

@@ -107,7 +107,7 @@ class PublisherTests(ServicesCase):
         self.assertEqual(message.exchange, "")
 
     async def test_declaration_that_is_refused(self) -> None:
-        """What a call declares and the broker refuses fails that call; dropped, it is a line in the log."""
+        """If the broker refuses what a call declares, that call fails; if nobody looks, it is a line in the log."""
         await self.connections().publisher.declare(Queue("kept"))
         publish = await self.publisher()
         with self.assertRaises(DeclarationMismatch):

@@ -96,7 +96,7 @@ class ConsumerTests(ServicesCase):
         await self.assert_empty()
 
     async def test_dead_letters(self) -> None:
-        """What can't be read goes to the queue's dead letters, with the broker's reason."""
+        """A message that can't be read goes to the queue's dead letters, with the broker's reason."""
         dead = Recorded()
         connections = self.connections()
         await connections.consume(Queue("dead", Exchange("dlx", type="fanout")), dead, 10).ready
@@ -165,7 +165,7 @@ class ConsumerTests(ServicesCase):
         self.assertLess(done, 3)
 
     async def test_given_up_workers_are_not_waited_for(self) -> None:
-        """What workers had that did not finish in time goes back as soon as they are given up, to another instance."""
+        """Messages of workers that are given up go back at once, to another instance."""
         heard = Heard()
 
         class Stuck:

@@ -64,7 +64,7 @@ class Changes(SynchronousTestCase):
 
 
 class Running(SynchronousTestCase):
-    """What a process of its own does, as far as that needs no process."""
+    """The part of a mutant's own process that needs no process."""
 
     def test_changed_module(self) -> None:
         """The importer gets the module with that one change, under its own name, and the file is as it was."""

@@ -1,4 +1,4 @@
-"""What is delivered: a wheel, in an environment of its own, gives twistd its `txservices`."""
+"""The package as it is delivered: a wheel, in an environment of its own, gives twistd its `txservices`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Packaging(TestCase):
     timeout = 300
 
     async def run_ok(self, *argv: str, **environ: str) -> str:
-        """What `argv` writes; it must end with 0."""
+        """The output of `argv`, which must end with 0."""
         done = processes.start(self, list(argv), self.folder, **environ)
         status = await done.exit(PATIENCE)
         self.assertEqual(status, 0, str(done))

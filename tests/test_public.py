@@ -57,7 +57,7 @@ NAMES = [
 
 
 def fresh(code: str) -> str:
-    """What a new interpreter prints."""
+    """The output of a new interpreter."""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     return done.stdout.strip() or done.stderr
 
@@ -102,7 +102,7 @@ class PublicNames(SynchronousTestCase):
             self.assertEqual(set(NAMEKOS.get(module, "").split()) - set(there.__all__), set(), module)
 
     def test_unknown(self) -> None:
-        """What is not there is an AttributeError, so that ``from txservices import nonsense`` is an ImportError."""
+        """A missing name is an AttributeError, so that ``from txservices import nonsense`` is an ImportError."""
         self.assertRaises(AttributeError, getattr, txservices, "nonsense")
 
     def test_decorators(self) -> None:

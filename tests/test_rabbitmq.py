@@ -32,7 +32,7 @@ class TheNode(TestCase):
         self.node = rabbitmq.node()
 
     def test_one_node(self) -> None:
-        """Who asks again gets the node that runs, on loopback and on no port that RabbitMQ usually has."""
+        """The second to ask gets the node that runs, on loopback and on no port that RabbitMQ usually has."""
         self.assertIs(rabbitmq.node(), self.node)
         self.assertEqual(rabbitmq.Node.known(self.node.how_to_reach()).uri(), self.node.uri())
         self.assertTrue(self.node.answers())
@@ -45,7 +45,7 @@ class TheNode(TestCase):
         self.assertTrue(self.node.uri("a/b").endswith("/a%2Fb"))
 
     async def test_virtual_hosts(self) -> None:
-        """What one virtual host has, another has not."""
+        """Queues of one virtual host are not in another."""
         one, other = self.node.new_vhost(), self.node.new_vhost()
         await declare(self.node.uri(one), Queue("mine"))
         self.assertEqual((await self.node.ctl("list_queues", "-p", one, "name")).split(), ["name", "mine"])
@@ -112,7 +112,7 @@ class Missing(TestCase):
     """Where RabbitMQ is not installed."""
 
     def test_missing(self) -> None:
-        """Who needs a node all the same is told the line that installs it."""
+        """Somebody who needs a node all the same is told the line that installs it."""
         self.patch(rabbitmq, "MISSING", "no rabbitmq-server on this machine: apt-get install rabbitmq-server")
         error = self.assertRaises(AssertionError, rabbitmq.Node)
         self.assertIn("apt-get install rabbitmq-server", str(error))

@@ -197,7 +197,7 @@ class AnswerTests(ServicesCase):
 
 
 class ResponderTests(TestCase):
-    """What becomes of a request, by what becomes of its reply."""
+    """The end of a request depends on the end of its reply."""
 
     def test_settled(self) -> None:
         """A request is acked with its reply, with the refusal in its place, or when its caller waits no longer. It is

@@ -43,7 +43,7 @@ class RequestTests(AnsweringCase):
         await self.assert_empty("waiting")
 
     async def test_kill_gives_requests_back(self) -> None:
-        """What a killed service had begun is run by another instance, and its caller has one answer."""
+        """A request that a killed service had begun is run by another instance, and its caller has one answer."""
         container, heard, answers = await self.waiting_service()
         cluster = await self.cluster()
         call = cluster.waiting.method()
@@ -219,7 +219,7 @@ class Telling:
 
 
 class PublishedTests(AnsweringCase):
-    """What a method publishes, and the ack of its request."""
+    """The ack of a request, and the messages that its method published."""
 
     async def told(self) -> tuple[ServiceContainer, Queue]:
         """A service that has answered a call, while a full queue refuses what the method published; and that queue."""

@@ -76,7 +76,7 @@ class WireTests(AnsweringCase):
         self.flushLoggedErrors(Custom)
 
     async def test_requests_that_are_none(self) -> None:
-        """What can't be taken as a request is answered with why, and the service goes on."""
+        """A message that can't be taken as a request is answered with the reason, and the service goes on."""
         await self.start(Service)
         good = {"args": [1], "kwargs": {}}
         table: list[tuple[Any, dict[str, Any], str, str]] = [

@@ -150,7 +150,7 @@ class Safe(TestCase):
             self.assertEqual(safe_for_serialization(value), expected)
 
     def test_depth(self) -> None:
-        """What holds itself comes to an end."""
+        """A value that contains itself comes to an end."""
         json.dumps(safe_for_serialization(ITSELF))
 
     def test_deeper_than_the_limit(self) -> None:
@@ -182,7 +182,7 @@ class Hard(TestCase):
             self.assertLess(took, 1, written["value"][:100])
 
     def test_cut(self) -> None:
-        """What is left out has a mark in its place."""
+        """A part that is left out has a mark in its place."""
         self.assertEqual(serialize(ValueError("x" * (SAFE_TEXT_MAX + 1)))["exc_args"], ["x" * SAFE_TEXT_MAX + SAFE_CUT])
         many = serialize(ValueError(list(range(SAFE_NODES_MAX))))["exc_args"][0]
         self.assertEqual((len(many), many[-1]), (SAFE_NODES_MAX, SAFE_CUT))

@@ -66,7 +66,7 @@ class JsonTests(SynchronousTestCase):
         self.assertEqual(self.round_trip((1, {2: 3})), [1, {"2": 3}])
 
     def test_bytes_are_those_of_kombu(self) -> None:
-        """What is written is what kombu writes, to the byte."""
+        """The written bytes are those that kombu writes."""
         for value in PLAIN + SPECIAL:
             body = self.serializers.encode("json", {"v": [value]})[2]
             self.assertEqual(body.decode(), kombu_json.dumps({"v": [value]}))
@@ -154,7 +154,7 @@ class SerializersTests(SynchronousTestCase):
 
 
 def kombu_reads(content_type: str | None, encoding: str | None, body: bytes) -> Any:
-    """What kombu makes of a body, or ``DecodeError``."""
+    """The value that kombu makes of a body, or ``DecodeError``."""
     try:
         return kombu_serialization.loads(body, content_type, encoding, accept={JSON})
     except (kombu_serialization.DecodeError, kombu_serialization.ContentDisallowed):
@@ -230,7 +230,7 @@ class CharsetTests(SynchronousTestCase):
         self.assertEqual(decode("application/data", "binary", b"\xe9", {}), b"\xe9")
 
     def test_our_publisher(self) -> None:
-        """What our Publisher writes as it is, our consumer and kombu's read as it was."""
+        """A value that our Publisher writes as it is reaches our consumer and kombu's as it was."""
         for content_type in ("application/data", "application/text"):
             for encoding, value, told in (
                 *((each, "é", each) for each in ("utf-8", "latin-1", "utf-16", "cp1252", "UTF-8")),

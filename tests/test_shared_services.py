@@ -1,4 +1,4 @@
-"""What the extensions of a container, or of all containers of a process, share."""
+"""Things that the extensions of a container, or of all containers of a process, share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SharedThings(TestCase):
         self.assertIsNot(shared.get("b", lambda: self.Thing([])), first)
 
     def test_started(self) -> None:
-        """What is made runs if the whole runs, and is started with it otherwise."""
+        """A service that is made there runs at once if the whole runs, and is started with it otherwise."""
         shared = SharedServices()
         before = shared.get("a", lambda: self.Thing([]))
         self.assertFalse(before.running)
@@ -72,7 +72,7 @@ class SharedThings(TestCase):
         self.assertEqual((stops, cancelled), (["a"], []))
 
     def test_stopped_again(self) -> None:
-        """What is made after a stop is stopped by the next one."""
+        """A service that is made after a stop is stopped by the next one."""
         shared = SharedServices()
         stops: list[Any] = []
         shared.get("a", lambda: self.Thing(stops))

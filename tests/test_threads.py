@@ -40,7 +40,7 @@ class Threads(Case):
         self.assertEqual(hooks, [here, here])
 
     async def test_in_reactor(self) -> None:
-        """What a thread asks of the reactor it waits for, and is given."""
+        """A thread that asks something of the reactor waits for it, and gets the answer."""
 
         async def ask(value: int, more: int) -> Any:
             return threading.current_thread(), value + more

@@ -113,6 +113,6 @@ class Ticking(TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_interval_that_is_none(self) -> None:
-        """What is no number of seconds is refused where it is written."""
+        """A value that is no number of seconds is refused where it is written."""
         for interval in (-1, "1", None):
             self.assertIn("give the seconds", str(self.assertRaises(ConfigurationError, Timer, interval)))

@@ -33,7 +33,7 @@ def marked(program: str) -> set[int]:
 
 
 class Checked(SynchronousTestCase):
-    """What each checker says of each program."""
+    """The complaints of each checker about each program."""
 
     timeout = PATIENCE
 

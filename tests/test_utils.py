@@ -46,7 +46,7 @@ class Passwords(TestCase):
 
 
 class Service:
-    """What is called in the tests of redaction."""
+    """The service that the tests of redaction call."""
 
     def method(self, a: Any, b: Any = None, *args: Any, **kwargs: Any) -> None: ...
 
@@ -81,7 +81,7 @@ class Redaction(TestCase):
     """``get_redacted_args``."""
 
     def test_table(self) -> None:
-        """What is named is hidden, the rest is shown, and what isn't there is no matter."""
+        """Named arguments are hidden, the others are shown, and names that aren't there are no error."""
         for sensitive, args, kwargs, shown in REDACTIONS:
             entrypoint = SimpleNamespace(
                 container=SimpleNamespace(service_cls=Service), method_name="method", sensitive_arguments=sensitive

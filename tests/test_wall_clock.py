@@ -67,7 +67,7 @@ class Reactors(SynchronousTestCase):
         return reactor
 
     def after(self, reactor: Any, seconds: float) -> list[str]:
-        """What has been called by then."""
+        """The calls made by then."""
         self.monotonic += seconds
         self.wall.now += seconds
         reactor.runUntilCurrent()
@@ -87,7 +87,7 @@ class Reactors(SynchronousTestCase):
         self.assertEqual(self.after(reactor, 5), [])
 
     def test_set_forward_and_back(self) -> None:
-        """What is called later is called after so many seconds, however the wall clock is set meanwhile."""
+        """A delayed call is made after so many seconds, however the wall clock is set meanwhile."""
         for moved in (HOUR, -HOUR, 365 * 24 * HOUR, -365 * 24 * HOUR, 0.5, -0.5):
             reactor = default_reactor(self.reactor())
             reactor.callLater(5, self.called.append, "soon")
@@ -155,7 +155,7 @@ class Reactors(SynchronousTestCase):
 
 
 class Sources(SynchronousTestCase):
-    """What the modules read time from."""
+    """Which clocks the modules read."""
 
     def test_no_wall_clock(self) -> None:
         """No module asks the wall clock how long something takes: those that show a date are named."""

@@ -1,4 +1,4 @@
-"""Who holds the reactor is named: by a clock of the test's own, and in processes that really block."""
+"""Code that holds the reactor is named: by a clock of the test's own, and in processes that really block."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def in_a_helper():
 
 
 class Looks(TestCase):
-    """What the thread does each time it looks."""
+    """The thread's look at the reactor, without the thread."""
 
     def setUp(self) -> None:
         self.time = self.used = 100.0
@@ -42,7 +42,7 @@ class Looks(TestCase):
         self.dog.look()
 
     def look(self, *passing: float, used: float = 0.25) -> list[str]:
-        """What is logged when it looks each time after that many seconds."""
+        """The lines that are logged if it looks each time after that many seconds."""
         with capturedLogs() as events:
             for seconds in passing:
                 self.time += seconds
@@ -82,7 +82,7 @@ class Looks(TestCase):
 
 
 class TheConfig(TestCase):
-    """What BLOCKED_REACTOR_TIMEOUT says."""
+    """The values of BLOCKED_REACTOR_TIMEOUT."""
 
     def test_timeout(self) -> None:
         """Seconds, a second if it is not there."""
@@ -97,7 +97,7 @@ class TheConfig(TestCase):
             self.assertNotIsInstance(watchdog({"BLOCKED_REACTOR_TIMEOUT": off}, Clock()), Watchdog)
 
     def test_mistakes(self) -> None:
-        """What is no number of seconds is refused."""
+        """A value that is no number of seconds is refused."""
         for wrong in ("soon", -1, True):
             error = self.assertRaises(ConfigurationError, watchdog, {"BLOCKED_REACTOR_TIMEOUT": wrong}, Clock())
             self.assertIn("BLOCKED_REACTOR_TIMEOUT", str(error))
@@ -129,7 +129,7 @@ class Blocks:
         return self.face(["app"], folder, "--config", path)
 
     async def test_plain_method(self) -> None:
-        """Who sleeps in the reactor is named, with where it does so, and not with how the reactor came there."""
+        """A method that sleeps in the reactor is named, with its place, and not with how the reactor came there."""
         running = self.start("def tick(self): in_a_helper()")
         await running.line("the reactor has been held for [0-9.]+ s by sleeps.tick")
         await running.line("the reactor goes on, after [0-9.]+ s")
@@ -145,7 +145,7 @@ class Blocks:
         await processes.stopped(running)
 
     async def test_in_a_callback(self) -> None:
-        """What is no worker's is named by its function."""
+        """Code that is no worker's is named by its function."""
         reactor = "__import__('twisted.internet.reactor').internet.reactor"
         running = self.start(f"def tick(self): {reactor}.callLater(0, in_a_helper)")
         await running.line(r"the reactor has been held for [0-9.]+ s by in_a_helper \(.*app.py:\d+\)")

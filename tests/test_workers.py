@@ -16,7 +16,7 @@ from txservices.workers import this_worker
 
 
 class Order(Case):
-    """What is called, one after the other."""
+    """Notes its calls, one after the other."""
 
     def test_order(self) -> None:
         """Dependencies, setups, method, entrypoint, results, teardowns."""
@@ -51,7 +51,7 @@ class Order(Case):
         self.assertIs(self.handled[0][0], first.service)
 
     def test_result_is_replaced(self) -> None:
-        """What the entrypoint makes of a result is what dependencies see."""
+        """Dependencies see the result as the entrypoint has changed it."""
         self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info: ("other", None))
         self.assertIn(("result", "one", "other", None), self.calls)
 
@@ -61,7 +61,7 @@ class Order(Case):
         self.assertIn("teardown two", self.hooks())
 
     def test_context_variables(self) -> None:
-        """What a worker sets in a context variable is its own, before and after it waits."""
+        """A worker's context variables are its own, before and after it waits."""
         waiting: Deferred[None] = Deferred()
         found: list[str] = []
 
@@ -320,7 +320,7 @@ class Context(Case):
         self.assertEqual(worker_ctx.context_data, {"k": 1, "new": 2, "call_id_stack": ["a", "b", worker_ctx.call_id]})
 
     def test_set(self) -> None:
-        """What is set in what travels goes on, and is the worker's data."""
+        """A value that is set in the context travels on, and is in the worker's data."""
         worker_ctx = self.context({"k": 1})
         worker_ctx.context_data["auth"] = "token"
         self.assertEqual(worker_ctx.data, {"k": 1, "auth": "token"})

@@ -37,7 +37,7 @@ class AddressTests(SynchronousTestCase):
         self.assertEqual([address.host for address in parse_addresses(["amqp://c", "amqp://d"])], ["c", "d"])
 
     def test_bad_ones_say_how_to_write_them(self) -> None:
-        """What can't be an address is refused with an example, and never with its password."""
+        """A text that can't be an address is refused with an example, and its password is never shown."""
         for uri in [
             "",
             ";",

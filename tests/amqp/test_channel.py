@@ -241,7 +241,7 @@ class PublishTests(ChannelTestCase):
         self.assertEqual(self.channel.returns, {})
 
     def test_connection_lost_keeps_them(self) -> None:
-        """What isn't confirmed when the channel ends is still there for whoever sends it again."""
+        """Messages that are unconfirmed when the channel ends are kept for whoever sends them again."""
         self.publish("a")
         told: list[Any] = []
         self.channel.on_closed = told.append

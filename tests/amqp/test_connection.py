@@ -78,7 +78,7 @@ class ConnectionsTestCase(TestCase):
 
 
 class PublishTests(ConnectionsTestCase):
-    """What is published, and what becomes of it."""
+    """Messages are published, confirmed, or published again after a loss."""
 
     async def test_published_is_delivered(self) -> None:
         """A message arrives with its body, its properties and an id of its own."""
@@ -121,7 +121,7 @@ class PublishTests(ConnectionsTestCase):
         await self.connections.publisher.publish("", "nobody", b"", {})
 
     async def test_sent_again_after_a_loss(self) -> None:
-        """What wasn't confirmed when the connection went is sent again, in order and with the same id."""
+        """Messages that were unconfirmed when the connection went are sent again, in order and with the same ids."""
         inbox = Inbox()
         await self.connections.consume(QUEUE, inbox.receive, 1000).ready
         await self.connections.publisher.publish("events", "k.a", b"first", {})
@@ -170,7 +170,7 @@ class WithoutBrokerTests(TestCase):
         self.addCleanup(self.connections.stopService)
 
     async def test_publish_has_an_end(self) -> None:
-        """What is published waits for a broker, and fails at its deadline."""
+        """A message waits for a broker, and fails at its deadline."""
         await self.assertFailure(self.connections.publisher.publish("", "q", b"", {}, timeout=0.05), PublishTimeout)
 
     async def test_what_waits_is_bounded(self) -> None:
@@ -235,7 +235,7 @@ class ConsumerTests(ConnectionsTestCase):
         await inbox.when(1)
 
     async def test_missing_after_a_loss_is_said(self) -> None:
-        """Who wants to know is told when the queue did not outlive the loss."""
+        """Whoever asked for it is told if the queue did not outlive the loss."""
         consumer = self.connections.consume(QUEUE, lambda message: None, 1)
         await consumer.ready
         missing: Deferred[None] = Deferred()

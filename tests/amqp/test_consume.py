@@ -49,7 +49,7 @@ class ConsumerTests(ServicesCase):
         self.successResultOf(running)
 
     async def test_requeue(self) -> None:
-        """What is put back comes again."""
+        """A message that is put back comes again."""
         heard = Heard()
 
         def handle(body: Any, message: Any) -> None:
@@ -63,7 +63,7 @@ class ConsumerTests(ServicesCase):
         self.assertEqual(await heard.wait(2), [False, True])
 
     async def test_rejected(self) -> None:
-        """What can't be read, or whose callback raises, is rejected and does not come again."""
+        """A message that can't be read, or whose callback raises, is rejected and does not come again."""
         heard = Heard()
 
         def handle(body: Any, message: Any) -> None:
@@ -98,7 +98,7 @@ class ConsumerTests(ServicesCase):
         self.assertEqual(body, {3: 4})
 
     async def test_stopping(self) -> None:
-        """What comes while it stops goes back; a stop without a start is no error."""
+        """A message that comes during the stop goes back; a stop without a start is no error."""
         await self.consumer().stop()
         heard = Heard()
         consumer = self.consumer(lambda body, message: heard(body))
@@ -121,5 +121,5 @@ class ConsumerTests(ServicesCase):
             await consumer.wait_until_consumer_ready()
 
     def test_names(self) -> None:
-        """What that module has not, it has not."""
+        """The module has no ``Worker``."""
         self.assertFalse(hasattr(amqp_consume, "Worker"))

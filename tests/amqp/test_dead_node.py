@@ -28,7 +28,7 @@ from txservices.exceptions import NotAnswered, PublishNacked, PublishTimeout
 
 
 class SubscriptionTests(SynchronousTestCase):
-    """What is consumed goes on, or takes another queue."""
+    """A consumer goes on, or takes another queue."""
 
     ANSWERED_AFTER = 64.0
 
@@ -172,7 +172,7 @@ class SubscriptionTests(SynchronousTestCase):
 
 
 class PublisherTests(PublisherCase):
-    """What is published and declared waits for a second or two, or ends with its deadline."""
+    """Publishes and declarations wait for a second or two, or end with their deadline."""
 
     def declared(self, *names: str) -> None:
         """Declare queues of these names."""

@@ -54,7 +54,7 @@ class KombuTests(SynchronousTestCase):
             self.assertEqual(asdict(queue_of(given)), asdict(expected))
 
     def test_what_is_neither(self) -> None:
-        """What is no exchange or queue, or more than one binding, is refused where it is declared."""
+        """A value that is no exchange or queue, or a queue with several bindings, is refused where it is declared."""
         for take, thing in ((exchange_of, "name"), (queue_of, "name"), (queue_of, kombu.Exchange("x"))):
             with self.assertRaises(ConfigurationError):
                 take(thing)
@@ -83,11 +83,11 @@ class QueueTypes(SynchronousTestCase):
         self.assertEqual(typed.arguments, {"x-max-length": 3, "x-queue-type": "quorum"})
 
     def test_wanted(self) -> None:
-        """What an entrypoint wants goes before the configuration."""
+        """The entrypoint's own type of queue goes before the configuration's."""
         self.assertEqual(with_queue_type(Queue("q"), "quorum", "classic").arguments, {"x-queue-type": "classic"})
 
     def test_left_alone(self) -> None:
-        """What doesn't last, is only looked for, or has a type of its own stays as it is."""
+        """A queue that doesn't last, is only looked for, or has a type of its own stays as it is."""
         for entity in LEFT_ALONE:
             self.assertIs(with_queue_type(entity, "quorum"), entity)
 

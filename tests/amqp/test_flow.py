@@ -1,4 +1,4 @@
-"""What is published while the broker takes nothing, or the transport is full: it waits here, and within limits."""
+"""Messages published while the broker takes nothing, or the transport is full: they wait here, within limits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PausedCase(PublisherCase):
 
 
 class BlockedTests(PausedCase):
-    """What waits, and what does not."""
+    """Which messages wait, and which do not."""
 
     def test_messages_wait(self) -> None:
         """They are sent in order when it goes on; what was sent before is confirmed meanwhile."""
@@ -98,7 +98,7 @@ class BlockedTests(PausedCase):
         self.assertEqual(self.peer.heartbeats, 1)
 
     def test_expired_is_never_sent(self) -> None:
-        """What failed at its deadline while it waited is not delivered later, and takes no room."""
+        """A message that failed at its deadline while it waited is not delivered later, and takes no room."""
         self.pause()
         (late,) = self.wait(b"late", timeout=1)
         (waits,) = self.wait(b"waits")
@@ -150,7 +150,7 @@ class FullTests(BlockedTests):
         self.peer.transport.producer.resumeProducing()
 
     def test_only_what_the_transport_takes(self) -> None:
-        """What has waited is sent in pieces, until the transport is full again."""
+        """Messages that have waited are sent in pieces, until the transport is full again."""
         body = b"x" * 60_000
         self.pause()
         for _ in range(12):
@@ -185,7 +185,7 @@ class FullTests(BlockedTests):
 
 
 class BoundTests(PublisherCase):
-    """What is kept of a message, and what counts."""
+    """How much is kept of a message, and what counts."""
 
     def test_expired_after_it_was_sent(self) -> None:
         """Its channel keeps its tag and nothing else, and the confirms of the others are theirs."""

@@ -15,7 +15,7 @@ from txservices.amqp.outbox import Outbox, send
 
 
 class Sender:
-    """What an outbox flushes, as far as it goes: counts how often it was."""
+    """Stands in for a channel or connection: counts how often an outbox flushed it."""
 
     def __init__(self) -> None:
         self.flushed = 0
@@ -40,7 +40,7 @@ class OutboxTests(TestCase):
             self.outbox.add(sender.flush)
 
     def test_at_the_end_of_the_turn(self) -> None:
-        """What nobody's bytes brought on is sent when the turn of the reactor ends, by one delayed call."""
+        """Bytes that no read brought on are sent when the turn of the reactor ends, by one delayed call."""
         self.add(self.first, self.second)
         self.assertEqual(self.flushed(), (0, 0))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
@@ -48,7 +48,7 @@ class OutboxTests(TestCase):
         self.assertEqual(self.flushed(), (1, 1))
 
     def test_at_the_end_of_what_was_read(self) -> None:
-        """What reading brings on, on either connection, is sent when it is worked off, without a delayed call."""
+        """Bytes that a read brings on, on either connection, are sent once it is worked off, without a delayed call."""
         seen = []
         self.outbox.receive(lambda data: (self.add(self.first, self.second), seen.append(self.flushed())), b"")
         self.assertEqual(seen, [(0, 0)])
@@ -56,7 +56,7 @@ class OutboxTests(TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_bytes_that_are_wrong(self) -> None:
-        """What came before the bad bytes is answered nevertheless, and the error is raised."""
+        """Frames before the bad bytes are answered nevertheless, and the error is raised."""
 
         def feed(data: bytes) -> None:
             self.add(self.first)
@@ -128,7 +128,7 @@ class SendTests(TestCase):
         return client, server
 
     async def test_all_of_it_in_order(self) -> None:
-        """What the socket doesn't take at once waits for it, and what is sent after that comes after that."""
+        """Bytes that the socket doesn't take at once wait for it, and later ones are sent after them."""
         client, server = await self.connected()
         data = [bytes([number]) * 3_000_000 for number in range(4)]
         send(client.transport, b"first")

@@ -130,7 +130,7 @@ class HeartbeatTests(SynchronousTestCase):
 
 
 class ErrorTests(SynchronousTestCase):
-    """What a broker mustn't send, and how it says goodbye."""
+    """Methods that a broker must not send, and how it says goodbye."""
 
     def test_bad_bytes_close_with_their_code(self) -> None:
         """A frame that isn't one is answered with connection.close and its code; who waits is told."""
@@ -155,7 +155,7 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual(peer.sent()[0][2]["reply_code"], ReplyCode.CHANNEL_ERROR)
 
     def test_not_asked_for(self) -> None:
-        """What answers something else, comes a second time, or is a client's to say, is 503; who waits is told."""
+        """An unexpected answer, a second one, or a client's method is 503; whoever waits for an answer is told."""
         tune = {"channel_max": 0, "frame_max": 0, "heartbeat": 0}
         for number, name, arguments in [
             (1, "queue.bind-ok", {}),
@@ -209,7 +209,7 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual(peer.open_channel().id, first.id)
 
     def test_more_in_the_chunk_of_the_close(self) -> None:
-        """What comes behind a close, in the same bytes, counts for nothing."""
+        """Frames behind a close, in the same bytes, are ignored."""
         peer = Peer()
         peer.connect()
         channel = peer.open_channel()

@@ -49,7 +49,7 @@ class UnconfirmedTests(SynchronousTestCase):
         self.assertEqual((unconfirmed_of(self.owner).count, unconfirmed_of(other).count), (0, 1))
 
     def test_published_in_answer(self) -> None:
-        """What is published where the last confirm arrives counts as well."""
+        """A message that is published while the last confirm arrives counts as well."""
         counting = unconfirmed_of(self.owner)
         first, second = Confirmation(counting, "exchange", "key"), []
         when_confirmed(self.owner, self.called)

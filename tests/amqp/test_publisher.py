@@ -269,7 +269,7 @@ class NackedTests(PublisherCase):
             outcome.addErrback(lambda failure: None)
 
     def test_connection_lost(self) -> None:
-        """What waits or is under way when the connection goes is published again on the next one, once."""
+        """Messages that wait or are under way when the connection goes are published again on the next one, once."""
         for outcome in self.publish(b"1", b"2", b"3", timeout=None):
             outcome.addErrback(lambda failure: None)
         self.nack(self.channel, 1)
@@ -304,7 +304,7 @@ class NackedTests(PublisherCase):
         good.addErrback(lambda failure: None)
 
     def test_refused_on_a_retiring_channel(self) -> None:
-        """What was under way there is published again one at a time on the channel that took over."""
+        """Messages that were under way there are published again one at a time on the channel that took over."""
         nacked, bad, good = self.publish(b"nacked", b"bad", b"good")
         self.nack(self.channel, 1)
         second = self.next_channel()
@@ -375,7 +375,7 @@ class RefusedTests(PublisherCase):
 
 
 class LimitTests(PublisherCase):
-    """What is not confirmed in time, or is too much."""
+    """A publish that is not confirmed in time, or is too much."""
 
     def test_number(self) -> None:
         """Beyond a number a publish fails at once, and says how many messages and bytes wait."""

@@ -244,7 +244,7 @@ class RetryTests(KeepingCase):
         self.assertEqual(len(self.tried), 2)
 
     def test_outbox(self) -> None:
-        """What it sends goes by the outbox that it was given, or by one of its own."""
+        """Its bytes go by the outbox that it was given, or by one of its own."""
         self.answer = opens
         given = Outbox(self.clock)
         self.start(outbox=given)
@@ -349,7 +349,7 @@ class EndTests(KeepingCase):
         self.assertEqual(len(self.tried), tried)
 
     def test_in_order(self) -> None:
-        """What was acked in this turn goes first, then the close; it ends with the answer and the socket."""
+        """Acks of this turn go first, then the close; it ends with the answer and the socket."""
         channel = self.peer.open_channel()
         channel.consume("q", "t", lambda message: message.ack())
         self.peer.method(1, "basic.consume-ok", consumer_tag="t")

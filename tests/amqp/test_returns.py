@@ -1,4 +1,4 @@
-"""What comes back of mandatory messages: each outcome goes to the message whose it is, whatever they have in common."""
+"""Returns of mandatory messages: each outcome goes to its own message, whatever the messages have in common."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class GivenUpTests(SynchronousTestCase):
         self.assertEqual(self.peer.clock.getDelayedCalls(), [])
 
     def given_up(self, steps: int, how: Callable[[Subscription], object]) -> list[str]:
-        """What it asks for after it was given up while that step was under way."""
+        """Give up the subscription while that step is under way, and give what it asks of the broker after that."""
         self.begin(steps)
         self.asked.clear()
         how(self.consumer)

@@ -1,4 +1,4 @@
-"""What is said of messages that are kept, in the test's own time."""
+"""The log's lines about messages that are kept, in the test's own time."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class UnreadableTests(SynchronousTestCase):
             self.costs_itself(deliver(self.tag + 1, body=b"x" * size), 5000)
 
     def test_stream(self) -> None:
-        """What can't be rejected, since it comes from a stream, is acked."""
+        """A message that can't be rejected, since it comes from a stream, is acked."""
         self.channel.rejects = False
         self.costs_itself(deliver(self.tag + 1, routing_key=b"\xff"), settled="basic.ack")
 

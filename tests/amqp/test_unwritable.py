@@ -1,4 +1,4 @@
-"""What AMQP can't carry is refused before anything is noted of it, whoever says it, and however things stand."""
+"""Values that AMQP can't carry are refused before anything is noted of them, by whatever way they come."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class PublishTests(PublisherCase):
     """A message: to a publisher that is connected, away, or busy with messages that a broker refuses."""
 
     def states(self) -> list[Callable[[], Any]]:
-        """What brings a publisher from each state to the next."""
+        """The events that bring a publisher from each state to the next."""
         return [lambda: None, self.some_under_way, self.some_suspected, self.lose_connection]
 
     def some_under_way(self) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of a channel share."""
+"""The base of the tests of a channel."""
 
 from __future__ import annotations
 

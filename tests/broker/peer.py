@@ -71,7 +71,7 @@ class Client(FramePeer):
         self.method(channel, "basic.consume", queue=queue, consumer_tag=tag, **options)
 
     def refusal(self, channel: int, name: str, **arguments: Any) -> tuple[str, int, str]:
-        """What a method is refused with: (channel.close or connection.close, code, text)."""
+        """How a method is refused: (channel.close or connection.close, code, text)."""
         answer, args = self.call(channel, name, **arguments)
         return answer, args.get("reply_code", 0), args.get("reply_text", "")
 

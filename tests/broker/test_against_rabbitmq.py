@@ -150,7 +150,7 @@ def fill(channel: BlockingChannel) -> str:
 
 
 def as_before_4(found: dict[str, Any]) -> dict[str, Any]:
-    """What comes of each case on RabbitMQ 3, where this comes of it on 4."""
+    """RabbitMQ 4's outcomes, made into those that RabbitMQ 3 gives."""
     for name, outcome in found.items():
         if name.startswith("dead by"):
             for header in SINCE_4:
@@ -166,7 +166,7 @@ def major_version(port: int, vhost: str) -> int:
 
 
 def outcomes(port: int, vhost: str) -> dict[str, Any]:
-    """What comes of each case: its result, or whose close with which code, and its text where that should agree."""
+    """The outcome of each case: its result, or whose close with which code, and its text where that should agree."""
 
     def connect() -> pika.BlockingConnection:
         return pika.BlockingConnection(

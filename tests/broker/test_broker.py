@@ -15,7 +15,7 @@ from txservices.broker.server import Broker
 
 
 class UserTests(SynchronousTestCase):
-    """Who may come in, and where to."""
+    """Users and virtual hosts: who may come in, and where to."""
 
     def test_users_and_vhosts(self) -> None:
         """Given users and virtual hosts take the place of guest and /."""

@@ -152,7 +152,7 @@ class GetTests(ChannelTestCase):
         self.assertEqual(self.client.names(), ["basic.get-ok", "basic.get-empty"])
 
     def test_unacked_are_limited(self) -> None:
-        """Who gets and gets and never acks is stopped."""
+        """A client that goes on getting messages and never acks is stopped."""
         self.client.publish("q")
         self.client.publish("q")
         self.client.method(1, "basic.get", queue="q")
@@ -177,7 +177,7 @@ class SettleTests(ChannelTestCase):
         return [(content.body, content.args["redelivered"]) for _, content in self.client.contents()]
 
     def test_ack(self) -> None:
-        """What is acked is gone."""
+        """An acked message is gone."""
         self.client.method(1, "basic.ack", delivery_tag=2)
         self.client.method(1, "basic.ack", delivery_tag=3, multiple=True)
         self.assertEqual(self.client.session.channels[1].deliveries.unacked, {})

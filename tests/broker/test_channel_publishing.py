@@ -1,4 +1,4 @@
-"""What is published on a channel, its confirms, and what becomes of dead letters."""
+"""Publishing on a channel: confirms, and the way of dead letters."""
 
 from __future__ import annotations
 

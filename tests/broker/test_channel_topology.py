@@ -204,7 +204,7 @@ class QueueTests(ChannelTestCase):
         self.refused(403, text, "queue.declare", queue="amq.q")
 
     def test_nowait(self) -> None:
-        """What is asked with nowait is done and not answered; what fails is told all the same."""
+        """A method with nowait is done and not answered; if it fails, the client is told all the same."""
         self.client.method(1, "queue.declare", queue="n", nowait=True)
         self.client.method(1, "queue.bind", queue="n", exchange="amq.fanout", nowait=True)
         self.client.method(1, "basic.consume", queue="n", consumer_tag="t", nowait=True)

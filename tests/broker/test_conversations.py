@@ -27,7 +27,7 @@ Case = Callable[[Connect], Any]
 
 
 def told(heard: list[Heard]) -> list[Any]:
-    """What is compared of what was heard: names; the code of a close; what a delivery says, and its body."""
+    """The parts of an answer that are compared: names; the code of a close; a delivery's arguments and body."""
     return [(name, args.get("reply_code"), args.get("reason"), body) for _, name, args, body in heard]
 
 
@@ -202,7 +202,7 @@ def connections(port: int, vhost: str) -> Iterator[Connect]:
 
 
 def outcomes(port: int, vhost: str) -> dict[str, Any]:
-    """What comes of each conversation."""
+    """The outcome of each conversation."""
     found = {}
     for name, talk in CASES.items():
         with connections(port, vhost) as connect:

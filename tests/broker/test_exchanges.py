@@ -170,7 +170,7 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(routed(first, "k"), ["q"])
 
     def test_alternate(self) -> None:
-        """What an exchange has no way for goes to its alternate, if that exists."""
+        """A message that an exchange has no way for goes to its alternate, if that exists."""
         x = Exchange("x", "direct", arguments={"alternate-exchange": "other"})
         other, _ = exchange("fanout", ("lost", ""))
         x.bind(Queue("q"), "k", {})

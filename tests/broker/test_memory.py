@@ -57,7 +57,7 @@ class PipeTests(SynchronousTestCase):
         self.clock.advance(0)
 
     def test_a_turn_is_one_piece(self) -> None:
-        """What one side writes in a turn comes to the other in the next one, as one piece."""
+        """Everything that one side writes in a turn comes to the other in the next one, as one piece."""
         self.one.transport.write(b"a")
         self.one.transport.writeSequence([b"b", b"c"])
         self.assertEqual(self.other.got, [])
@@ -157,7 +157,7 @@ class EndpointTests(TestCase):
         self.assertEqual(len(broker.sessions), 0)
 
     async def test_messages(self) -> None:
-        """What is published in one connection is consumed in another, in order, and acked."""
+        """Messages published in one connection are consumed in another, in order, and acked."""
         sender, receiver = self.connect(), self.connect()
         got: list[bytes] = []
         done: Deferred[None] = Deferred()

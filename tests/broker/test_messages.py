@@ -1,4 +1,4 @@
-"""What the broker reads of a message's properties, and what it writes into a dead letter's."""
+"""The broker reads a message's properties, and writes those of a dead letter."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertIn("connection.tune", self.client.names())
 
     def test_wrong_credentials(self) -> None:
-        """Who understands it is told 403; others are dropped without a word."""
+        """A client that understands it is told 403; others are dropped without a word."""
         for user, password in (("guest", "wrong"), ("nobody", "guest"), ("", "")):
             client = Client()
             client.login(user, password, authentication_failure_close=True)
@@ -111,7 +111,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(client.refusal(0, "connection.update-secret")[:2], ("connection.close", 540))
 
     def test_login_takes_too_long(self) -> None:
-        """Who is not in after the login's time is dropped, wherever it stands; who is in, stays."""
+        """A client that is not in after the login's time is dropped, wherever it stands; one that is in stays."""
         silent, half, done = Client(), Client(), Client().open()
         half.login()
         for client in (silent, half, done):
@@ -120,7 +120,7 @@ class HandshakeTests(SynchronousTestCase):
 
 
 class HeartbeatTests(SynchronousTestCase):
-    """Who is silent is dead."""
+    """A silent client is dead."""
 
     def test_sent_when_nothing_else_is(self) -> None:
         """In every half interval without a frame a heartbeat goes out."""
@@ -150,7 +150,7 @@ class HeartbeatTests(SynchronousTestCase):
 
 
 class BadBytesTests(SynchronousTestCase):
-    """What is not AMQP ends in a close with the right code."""
+    """Bytes that are not AMQP end in a close with the right code."""
 
     def close_code(self, client: Client) -> int:
         """The code of the connection.close that came; 0 for none."""
@@ -274,7 +274,7 @@ class BadBytesTests(SynchronousTestCase):
 
 
 class LimitTests(SynchronousTestCase):
-    """What a client agreed on, and what is remembered for it."""
+    """The size of frames that a client has agreed on, and the bounds of caches."""
 
     def test_frames_in(self) -> None:
         """A frame with a payload of the size agreed on is taken, as by RabbitMQ; one byte more is 501."""
@@ -360,7 +360,7 @@ class BackPressureTests(SynchronousTestCase):
 
 
 class EndTests(SynchronousTestCase):
-    """What a connection leaves behind: nothing of its own, and everything that it did not settle."""
+    """A connection ends: nothing of its own is left, and everything that it did not settle goes back."""
 
     def test_client_closes(self) -> None:
         """connection.close is answered, then the connection ends."""

@@ -1,4 +1,4 @@
-"""Who may come in, and from where."""
+"""Users: who may come in, and from where."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ class UsersTests(SynchronousTestCase):
         self.assertEqual(list(self.users.refused), [f"192.0.2.{number}" for number in range(92, 100)])
 
     def test_loopback(self) -> None:
-        """What is an address of this machine alone."""
+        """Addresses that only this machine can reach."""
         for host, expected in (("localhost", True), ("127.1.2.3", True), ("0.0.0.0", False), ("::", False)):
             self.assertEqual(is_loopback(host), expected, host)
 
 
 class LoginTests(SynchronousTestCase):
-    """What a stranger can do before the login, and what the log shows of it."""
+    """A stranger before the login: what it can do, and what the log shows of it."""
 
     def test_guest_from_afar(self) -> None:
         """guest is told 403 from another machine."""

@@ -1,4 +1,4 @@
-"""What the broker holds has a bound: messages, answers that nobody reads, connections, queues."""
+"""Everything that the broker holds has a bound: messages, answers that nobody reads, connections, queues."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PEER = IPv4Address("TCP", "127.0.0.1", 1)
 
 
 class CountTests(SynchronousTestCase):
-    """What counts, and until when."""
+    """Which bytes count, and until when."""
 
     def setUp(self) -> None:
         self.client = Client().open()
@@ -65,7 +65,7 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(self.watermark.held, 1000 + 2 + watermark.MESSAGE_COST + 10 * watermark.ENTRY_COST)
 
     def test_lost_client(self) -> None:
-        """What a lost client had not settled counts on, since it goes back; its half a message does not."""
+        """Messages that a lost client had not settled count on, since they go back; its half a message does not."""
         client = self.client
         client.declare("q")
         client.publish("q", b"x" * 1000)
@@ -131,7 +131,7 @@ class AlarmTests(SynchronousTestCase):
         self.assertEqual(self.publisher.transport.producerState, "producing")
 
     def test_consumers_go_on(self) -> None:
-        """Who does not publish is not stopped, and hears nothing of it; who publishes later is stopped then."""
+        """A client that does not publish is not stopped, and hears nothing of it; once it publishes, it is stopped."""
         self.fill()
         self.assertEqual(self.consumer.sent(), [])
         self.assertEqual(self.consumer.call(1, "queue.declare", queue="other")[0], "queue.declare-ok")
@@ -158,7 +158,7 @@ class AlarmTests(SynchronousTestCase):
         self.assertFalse(self.broker.watermark.alarmed)
 
     def test_confirms_come_before(self) -> None:
-        """What was taken is confirmed, though nothing more is read."""
+        """Messages that were taken are confirmed, though nothing more is read."""
         self.publisher.method(1, "confirm.select")
         self.publisher.sent()
         self.fill()
@@ -207,7 +207,7 @@ class BacklogTests(SynchronousTestCase):
     """A client that asks and never reads."""
 
     def test_many_gets_in_one_write(self) -> None:
-        """What waits for a client that does not read stays under the limit and one message, however much it asks."""
+        """Answers to a client that does not read stay under the limit and one message, however much it asks."""
         client = Client().open()
         client.declare("q")
         body = b"x" * 100_000

@@ -41,7 +41,7 @@ class FolderCase(TestCase):
 
 
 class TypingCase(FolderCase):
-    """What is typed in that folder, and ends before it needs a reactor."""
+    """Run a command in that folder that ends before it needs a reactor."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,4 +1,4 @@
-"""What to type next, made from the entrypoints of services; test_cli.py types it."""
+"""The lines to type next, made from the entrypoints of services; test_cli.py types them."""
 
 from __future__ import annotations
 

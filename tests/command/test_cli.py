@@ -65,7 +65,7 @@ class Commands(TestCase):
         await processes.stopped(running)
 
     async def test_remote_errors(self) -> None:
-        """What the other side answers in place of a result is one line on stderr, with status 1."""
+        """An error that the other side answers in place of a result is one line on stderr, with status 1."""
         running = await self.services()
         for target, expected in [
             ("odd.fail", "RemoteError: ValueError not today\n"),
@@ -147,7 +147,7 @@ class Commands(TestCase):
             self.assertRegex(stderr, f"^Error: .*{pattern}.*\n$")
 
     async def test_define(self) -> None:
-        """What is defined is taken alike by services and their callers."""
+        """A definition is taken alike by services and their callers."""
         port = free_port()
         define = ("-d", f"EMBEDDED_BROKER_ADDRESS=127.0.0.1:{port}", "-d", "rpc_exchange=other-rpc")
         running = await self.services(*define, "--define", "password=s3cret")
@@ -161,10 +161,10 @@ class Commands(TestCase):
 
 
 class Typed(TypingCase):
-    """What needs no reactor."""
+    """Commands that need no reactor."""
 
     def test_mistakes(self) -> None:
-        """What is typed wrong is told in one line, with status 2."""
+        """A mistyped command is answered in one line, with status 2."""
         for arguments, pattern in [
             (("call", "odd.add", "[1, 2"), r"\[1, 2 is not JSON"),
             (("call", "odd.add", "hello"), "hello is not JSON.*'\"hello\"'"),
@@ -185,7 +185,7 @@ class Typed(TypingCase):
         self.assertEqual(yaml.safe_load(stdout), {"AMQP_URI": "amqp://me:********@host/", "max_workers": 7})
 
     def test_define(self) -> None:
-        """What is defined goes before the file."""
+        """A definition goes before the file."""
         self.write("config.yaml", "max_workers: 3\n")
         status, stdout, _ = self.txservices("show-config", "-d", "rpc_exchange=other", "--define", "max_workers=7")
         self.assertEqual((status, yaml.safe_load(stdout)), (0, {"max_workers": 7, "rpc_exchange": "other"}))

@@ -54,7 +54,7 @@ class Endings(SynchronousTestCase):
         self.assertEqual((self.reactor.stops, self.hurried), (1, 1))
 
     def test_first_status_stays(self) -> None:
-        """What goes wrong while the process ends already does not hide why it does; after a signal it shows."""
+        """A failure while the process ends already does not hide why it ends; after a signal the failure shows."""
         self.ending.end(exits.MISTAKE)
         self.ending.end(exits.CRASH)
         self.assertEqual((self.reactor.stops, self.ending.status), (1, exits.MISTAKE))

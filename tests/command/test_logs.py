@@ -26,7 +26,7 @@ from txservices.rpc import RpcProxy, rpc
 
 
 class Lines(SynchronousTestCase):
-    """What `txservices run` shows."""
+    """The lines that `txservices run` shows."""
 
     def setUp(self) -> None:
         self.file = io.StringIO()
@@ -239,7 +239,7 @@ KINDS = ("plain", "coroutine", "generator", "deferred", "called", "refused", "to
 
 
 class CallIds(ServicesCase):
-    """What a worker logs bears its call id."""
+    """A line that a worker logs bears its call id."""
 
     async def setUp(self) -> None:
         super().setUp()
@@ -266,7 +266,7 @@ class CallIds(ServicesCase):
             self.assertEqual(len({call_id for _, call_id in lines}), len(KINDS))  # each worker has one
 
     async def test_our_own_lines(self) -> None:
-        """What we say of a worker bears it too, and what nobody called does not."""
+        """Our own lines about a worker bear it too; a line outside any call does not."""
         await self.assertFailure(self.cluster_rpc.talkative.expected(), Exception)
         with self.assertLogs("app.standard") as logged:
             say("outside")

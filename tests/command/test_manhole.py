@@ -127,10 +127,10 @@ class InsideUnderTwistd(Inside, processes.ByTwistd, TestCase):
 
 
 class ThePrompt(TestCase):
-    """What it refuses, in this process."""
+    """The manhole's refusals, in this process."""
 
     async def test_browser(self) -> None:
-        """What a page in a browser sends is not run."""
+        """A request from a page in a browser is not run."""
         done: list[int] = []
         opened = manhole.Manhole(0, {"done": done}, reactor)
         port = int(opened.listen().split()[-1])

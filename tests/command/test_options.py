@@ -10,7 +10,7 @@ from txservices.exceptions import ConfigurationError
 
 
 class TheConfig(TestCase):
-    """What the options come to."""
+    """The configuration that the options come to."""
 
     def setUp(self) -> None:
         self.path = processes.config_file(self, AMQP_URI="amqp://file/", max_workers=3)
@@ -27,7 +27,7 @@ class TheConfig(TestCase):
         self.assertEqual(Given(self.path, None, ("AMQP_URI=amqp://d/",)).config()["AMQP_URI"], "amqp://d/")
 
     def test_mistake(self) -> None:
-        """What is wrong in a definition is a mistake of the user's."""
+        """A wrong definition is a mistake of the user's."""
         self.assertRaises(ConfigurationError, Given(defines=("max_workers",)).config)
 
     def test_values(self) -> None:
@@ -41,7 +41,7 @@ class WhatToType(TestCase):
     """Options for another command to come to the same broker."""
 
     def test_options(self) -> None:
-        """What both sides have in common is repeated, quoted; the rest isn't, least of all a password."""
+        """Characters that both sides have in common are repeated, quoted; the rest isn't, least of all a password."""
         for given, expected in [
             (Given(), ""),
             (Given("a b.yaml"), " --config 'a b.yaml'"),

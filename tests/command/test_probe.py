@@ -1,4 +1,4 @@
-"""Who is on a port: nobody, a broker, or something that speaks another language."""
+"""A port may have nobody on it, a broker, or something that speaks another language."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def write(path: str, text: str) -> None:
 
 
 class Changes(TestCase):
-    """What the watcher sees."""
+    """The changes that the watcher sees."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())

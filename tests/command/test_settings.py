@@ -64,7 +64,7 @@ VALUES: list[tuple[str, Any]] = [
 
 
 class Values(TestCase):
-    """What a value becomes."""
+    """The Python values that a file's values become."""
 
     def test_table(self) -> None:
         """Each spelling gives the value that nameko's parser gives, nested ones included."""
@@ -85,7 +85,7 @@ class Values(TestCase):
 
 
 class Mistakes(TestCase):
-    """What a bad file says: which file, which line, what to do."""
+    """The error for a bad file says which file, which line, and what to do."""
 
     def mistake(self, text: str) -> str:
         return str(self.assertRaises(ConfigurationError, settings.parse, text, "config.yaml", ENVIRON))

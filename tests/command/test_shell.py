@@ -75,7 +75,7 @@ class Shells(TestCase):
         await processes.stopped(running)
 
     async def test_errors(self) -> None:
-        """What is piped ends with its first error, from its own line on, with 1; with any interface asked for."""
+        """Piped lines end with their first error, from its own line on, with 1; with any interface asked for."""
         running = await self.services()
         for text, error in [
             ("n.rpc.odd.fail()", "RemoteError: ValueError not today"),

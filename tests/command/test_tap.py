@@ -1,4 +1,4 @@
-"""What a start says and how the process ends, under twistd and under `txservices run`: real processes."""
+"""How a process starts and ends, under twistd and under `txservices run`: real processes."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ class Endings(Starts):
 
 
 class Mistakes:
-    """What is found wrong before anything starts is told in one line; the status is 2."""
+    """A mistake that is found before anything starts is told in one line; the status is 2."""
 
     def typed(self, *options: str, module: str = "app") -> Ended:
         raise NotImplementedError
@@ -336,7 +336,7 @@ class Mistakes:
         self.mistake(self.typed("--config", "bad.yaml"), "bad.yaml, line 2")
 
     def test_define(self) -> None:
-        """What is defined lacks its `=`."""
+        """A definition lacks its `=`."""
         self.mistake(self.typed("--define", "max_workers"), "'max_workers' defines nothing: write KEY=V")
 
 
@@ -396,7 +396,7 @@ class LateMistakes(Starts):
 
 
 class Refused(Starts):
-    """What RabbitMQ refuses is a mistake as well."""
+    """A refusal by RabbitMQ is a mistake as well."""
 
     skip = rabbitmq.skip
 

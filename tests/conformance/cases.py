@@ -1,4 +1,4 @@
-"""What the conformance tests share: the broker's books, the log's lines, requests by hand, and services."""
+"""The base of the conformance tests: the broker's books, the log's lines, requests by hand, and services."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Case(ServicesCase):
 
     @property
     def vhost(self) -> VirtualHost:
-        """What the broker has: exchanges and queues."""
+        """The exchanges and queues that the broker has."""
         return self.broker.vhosts["/"]
 
     def cut(self, *connections: Connections) -> None:
@@ -103,7 +103,7 @@ class Case(ServicesCase):
         return made
 
     def lines(self, level: LogLevel = LogLevel.error) -> Heard:
-        """What is logged at that level from now on."""
+        """Lines that are logged at that level from now on."""
         lines = Heard()
 
         def observe(event: LogEvent) -> None:

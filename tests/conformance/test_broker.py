@@ -1,4 +1,4 @@
-"""What the broker does, and the network: lines 41 to 48."""
+"""The broker's part, and the network's: lines 41 to 48."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class EventCase(Case):
                 await dispatch("source", "type", event)
 
     async def ended(self, heard: Heard, count: int) -> list[Any]:
-        """What was heard, with nothing left in any queue that could still be heard."""
+        """The events heard, once no queue has one left that could still be heard."""
         await heard.wait(count)
         for container in self.stage.containers:
             await container.stop()
@@ -273,7 +273,7 @@ class QueuesOnRabbitMQ(OnRabbitMQ):
     """Line 29, as RabbitMQ reports it."""
 
     async def test_line_29_queues(self) -> None:
-        """What RabbitMQ says of each handler's queue is what it says of nameko's."""
+        """RabbitMQ says the same of each handler's queue as of nameko's."""
         await self.start(
             listener(Heard(), "pool"),
             listener(Heard(), "brief", **UNRELIABLE),

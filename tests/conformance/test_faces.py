@@ -110,7 +110,7 @@ class Run(TestCase):
         return processes.txservices(self, "run", "--config", file, *modules, cwd=self.folder)
 
     async def test_line_68_mistakes(self) -> None:
-        """What can't be run is told in one line that says what it may have been, with status 2; nameko's is 0."""
+        """A module that can't be run gets one line that says what may have been meant, with status 2; nameko's is 0."""
         table = [
             ("nowhere", "no module named 'nowhere'"),
             ("app.py", "did you mean 'app'?"),

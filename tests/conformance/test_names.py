@@ -97,7 +97,7 @@ class Service:
 
 
 class Names(SynchronousTestCase):
-    """What nameko's users import, and what they find on it."""
+    """The names that nameko's users import, and what they find on them."""
 
     def missing(self, module: str, names: str, attribute_of: str = "") -> list[str]:
         there = import_module(f"txservices.{module}")
@@ -118,7 +118,7 @@ class Names(SynchronousTestCase):
             self.assertEqual([name for name in names.split() if not hasattr(thing, name)], [], repr(thing))
 
     def test_not_here(self) -> None:
-        """What can mean nothing without eventlet and kombu is not there, and README says so."""
+        """A name that can mean nothing without eventlet and kombu is not there, and README says so."""
         with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
             readme = file.read()
         for module, names in NOT_HERE.items():

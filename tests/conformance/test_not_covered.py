@@ -1,5 +1,5 @@
-"""What nameko's own tests leave out, and its users have met: a stop that does things twice, a start that never ends,
-requests while it stops, ticks that were missed.
+"""Cases that nameko's own tests leave out, and its users have met: a stop that does things twice, a start that never
+ends, requests while it stops, ticks that were missed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Stops(Case):
         return Working
 
     async def test_workers_under_way(self) -> None:
-        """What runs when the service is told to stop is finished, answered and acked; the next instance sees none."""
+        """A request that runs when the service is told to stop is answered and acked; the next instance sees none."""
         for with_proxy in (False, True):
             self.config["AMQP_URI"] += "x"
             self._bare = None

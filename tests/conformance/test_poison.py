@@ -68,7 +68,7 @@ class Poison(Case):
             self.assertEqual(self.left_in(name), 0, name)
 
     async def test_requests(self) -> None:
-        """What is no request is answered with the reason."""
+        """A message that is no request is answered with the reason."""
         await self.begin()
         for body, properties, exc_type, words in BAD_REQUESTS:
             error = await self.error_of("service.call", body, **properties)
@@ -77,7 +77,7 @@ class Poison(Case):
         await self.well([])
 
     async def test_requests_without_reply_to(self) -> None:
-        """What is no request and can't be answered is rejected, with the reason in the log."""
+        """A message that is no request and can't be answered is rejected, with the reason in the log."""
         await self.begin()
         lines = self.lines()
         for body, properties, _, words in BAD_REQUESTS:
@@ -109,7 +109,7 @@ class Poison(Case):
         await self.well([1] * 3 * len(BAD_STACKS))
 
     async def test_events_and_messages(self) -> None:
-        """What can't be read is rejected, to the queue's dead letters if it has them, with the reason in the log."""
+        """A message that can't be read is rejected, to the queue's dead letters if there are any; the log says why."""
         await self.begin()
         lines = self.lines()
         for body, properties, words in BAD_MESSAGES:

@@ -1,4 +1,4 @@
-"""What becomes of a call's result or error, and the queue that it comes to: lines 12 and 15 to 20."""
+"""A call's result or error, and the queue that it comes to: lines 12 and 15 to 20."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Replies(Case):
             self.assertEqual(repr(deserialize(data)), expected)
 
     async def test_line_20_handle_result_changes_outcome(self) -> None:
-        """What an entrypoint makes of result or error is what the caller gets and what ``worker_result`` is told."""
+        """The caller and ``worker_result`` both get the result or error that the entrypoint has changed."""
 
         class Changing(Rpc):
             def handle_result(self, message, worker_ctx, result, exc_info):

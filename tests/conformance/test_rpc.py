@@ -143,7 +143,7 @@ class Consuming(Case):
     """Lines 9 to 14: the queue of requests, the queue of replies, and their options."""
 
     async def test_line_09_requeued_while_killed(self) -> None:
-        """What a container is sent while it is being killed goes back to the queue, and another one answers it."""
+        """A request that comes while the container is being killed goes back to the queue; another one answers it."""
         ran, ending = Heard(), Deferred[None]()
 
         class Telling(Rpc):
@@ -246,7 +246,7 @@ class Consuming(Case):
 
 
 class Topology(Case):
-    """What lines 9 to 12 stand on."""
+    """Behind lines 9 to 12."""
 
     async def test_line_10_request_queue(self) -> None:
         """The queue of requests has nameko's name, flags and binding, so that both share it."""

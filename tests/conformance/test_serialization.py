@@ -119,7 +119,7 @@ class Formats(Case):
         self.assertEqual(kinds, ["application/json"] * 2 + [PICKLE] * 2)
 
     async def test_line_61_not_accepted(self) -> None:
-        """What is not accepted is answered with MalformedRequest, or rejected with a line in the log.
+        """A format that is not accepted is answered with MalformedRequest, or rejected with a line in the log.
 
         nameko acks and drops it, and a caller waits for ever.
         """

@@ -70,7 +70,7 @@ class Steps(DependencyProvider):
 
 
 class Service:
-    """What the helpers are tried on."""
+    """The service that the helpers are tried on."""
 
     name = "service"
     other = RpcProxy("other")
@@ -284,7 +284,7 @@ class Utilities(Case):
     """Line 71."""
 
     async def test_line_71_redaction(self) -> None:
-        """What ``sensitive_arguments`` names is hidden, and the arguments themselves stay as they are."""
+        """Arguments named in ``sensitive_arguments`` are hidden, and the arguments themselves stay as they are."""
         for sensitive, shown in REDACTED:
             heard = Heard()
 

@@ -257,7 +257,7 @@ class WebSockets(WebTestCase):
         return client, greeting["data"]["socket_id"]
 
     async def test_line_66_channels(self) -> None:
-        """Who subscribed hears what is told to a channel, once; who left it doesn't; leaving twice is nothing."""
+        """A subscriber hears each event of a channel once, and none after leaving it; leaving twice is no error."""
         (one, _), (other, _) = self.connected(), self.connected()
         self.assertEqual(one.call("subscribe", 1, channel="room"), [succeeded(["room"], 1)])
         self.assertEqual(one.call("subscribe", channel="room"), [succeeded(["room"])])

@@ -1,4 +1,4 @@
-"""What was promised and what was done, counted: numbered events and calls, each step of each a line in a log.
+"""A checker of promises: it counts numbered events and calls, each step of each a line in a log.
 
     checker = Checker(path)
     checker.event(1, dispatch("source", "told", 1))
@@ -117,7 +117,7 @@ class Checker:
         return steps
 
     def missing(self) -> list[tuple[str, int]]:
-        """What was acknowledged and not handled so far."""
+        """The events and calls that are acknowledged and not handled so far."""
         steps = self.steps()
         return sorted(set(steps["acknowledged"]) - set(steps["handled"]))
 

@@ -37,7 +37,7 @@ BIG = (b"big" * 60_000,)  # several frames of it
 
 
 class Recorder:
-    """What passed on each connection, each way."""
+    """The bytes that passed on each connection, each way."""
 
     def __init__(self) -> None:
         self.up: list[bytearray] = []
@@ -95,7 +95,7 @@ def run_until(clock: Clock, done: Callable[[], Any]) -> None:
 
 
 def recorded_alone(test: TestCase, bodies: Sequence[bytes]) -> tuple[Pieces, Pieces]:
-    """What the client said in ``converse``, and what it was told, in pieces."""
+    """The bytes that the client said in ``converse``, and those that it was told, in pieces."""
     recorder = Recorder()
     clock = Clock()
     protocol = client(clock)
@@ -107,7 +107,7 @@ def recorded_alone(test: TestCase, bodies: Sequence[bytes]) -> tuple[Pieces, Pie
 
 
 def recorded_services(test: TestCase) -> list[Pieces]:
-    """What a service and its caller said, on each of their connections."""
+    """The bytes that a service and its caller said, on each of their connections."""
     recorder = Recorder()
     test.patch(memory, "join", recorder)
     clock = Clock()
@@ -136,7 +136,7 @@ def client(clock: Clock) -> Protocol:
 
 
 async def converse(protocol: Protocol, bodies: Sequence[bytes] = SMALL) -> str:
-    """What a client says of itself on a connection, from the first byte to the last; how it ended, if badly."""
+    """A client's bytes on one connection, from the first to the last; and how it ended, if badly."""
     try:
         await protocol.opened
         await talk(protocol, bodies)

@@ -1,4 +1,4 @@
-"""Who is fed with bad bytes: each takes an input as chunks, checks how that ends, and says it in a word or two.
+"""Targets of bad bytes: each takes an input as chunks, checks how that ends, and says it in a word or two.
 
 A wrong end is an ``AssertionError``: an exception, a hang, a reply code that AMQP has not, an answer 500. What was
 logged as an error is for the test to look at.
@@ -137,7 +137,7 @@ class Transport(StringTransport):
 
 
 def said(data: bytes) -> tuple[list[tuple[int, str, dict[str, Any]]], list[tuple[int, int, bytes]]]:
-    """What one side wrote: its methods, and all frames."""
+    """The methods and frames that one side wrote."""
     found: Frames = []
     frames.FrameReader(lambda *frame: found.append(frame)).feed(data.removeprefix(PROTOCOL_HEADER))
     methods = [

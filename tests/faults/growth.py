@@ -1,4 +1,4 @@
-"""What is held, by a process and by a node, and whether it has grown. For Linux, whose /proc it reads."""
+"""How much a process and a node hold, and whether it has grown. For Linux, whose /proc it reads."""
 
 from __future__ import annotations
 

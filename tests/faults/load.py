@@ -100,7 +100,7 @@ class LoadCase(FaultsCase):
         self.config["RPC_TIMEOUT"] = DEADLINE
 
     def write(self, module: str) -> None:
-        """What instances run."""
+        """The service that the instances run."""
         with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
             file.write(module)
 

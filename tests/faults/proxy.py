@@ -31,7 +31,7 @@ TICK = 0.05  # seconds between the pieces of a throttled way
 
 
 class Conditions:
-    """What one way does to bytes.
+    """How one way treats its bytes.
 
     Attributes:
         black_hole: they vanish.

@@ -1,4 +1,4 @@
-"""What the fault tests share: a node behind a proxy, services on it, the log, and a node that may be treated badly."""
+"""The base of the fault tests: a node behind a proxy, services on it, the log, and a node that may be treated badly."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class FaultsCase(ServicesCase):
         return made
 
     def in_time(self, began: float, allowed: float) -> None:
-        """What began then is over now, within so many seconds."""
+        """Assert that no more than so many seconds have passed since then."""
         self.assertLess(reactor.seconds() - began, allowed)
 
     def logged(self, pattern: str) -> Heard:

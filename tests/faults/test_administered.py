@@ -139,15 +139,15 @@ class Administered(FaultsCase):
             self.assertIn(difference, str(error))
 
     async def test_row_20_nack(self) -> None:
-        """What a full queue rejects is published again until its deadline, and fails with PublishNacked then; nothing
-        is kept of it."""
+        """A message that a full queue rejects is published again until its deadline. Then it fails with PublishNacked,
+        and nothing of it is kept."""
         connections = self.bare()
         await connections.publisher.declare(FULL_QUEUE)
         self.assertTrue(await self.rejected(connections, 0.5))
         self.assertEqual((connections.publisher.unconfirmed, connections.publisher.unconfirmed_bytes), ({}, 0))
 
     async def test_row_20_nack_and_then_room(self) -> None:
-        """What was rejected is confirmed once there is room, and is there once, under its own id."""
+        """A rejected message is confirmed once there is room, and is there once, under its own id."""
         connections = self.bare()
         await connections.publisher.declare(FULL_QUEUE)
         while not await self.rejected(connections, 0.5):

@@ -66,7 +66,7 @@ def most_memory() -> int:
 
 
 class Amqp(BytesCase):
-    """What clients and brokers say, changed."""
+    """The bytes of clients and brokers, changed."""
 
     def setUp(self) -> None:
         up, down = recorded_alone(self, SMALL)
@@ -96,7 +96,7 @@ class Amqp(BytesCase):
 
 
 class Http(BytesCase, WebTestCase):
-    """What browsers and programs send, changed."""
+    """The bytes of browsers and programs, changed."""
 
     async def test_site(self) -> None:
         """Into the HTTP face, and WebSockets on it: an answer below 500, or a client that is given up in time."""

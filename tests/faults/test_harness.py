@@ -115,7 +115,7 @@ class ProxyTests(TestCase):
 
 
 class CheckerTests(TestCase):
-    """What the books say."""
+    """The checker's books."""
 
     def setUp(self) -> None:
         self.checker = Checker(self.mktemp())
@@ -144,7 +144,7 @@ class CheckerTests(TestCase):
 
 
 class Promises(TestCase):
-    """What docs/guarantees.md says is shown."""
+    """Each promise of docs/guarantees.md has a test that exists."""
 
     def test_each_test_is_there(self) -> None:
         """Every file and every test that the page names exists."""
@@ -161,10 +161,10 @@ class Promises(TestCase):
 
 
 class GrowthTests(TestCase):
-    """What a soak says of its samples."""
+    """A soak's verdict on its samples."""
 
     def test_warm_up_and_peaks_count_for_nothing(self) -> None:
-        """What rose in the beginning, or for a moment, is flat."""
+        """A figure that rose only in the beginning, or for a moment, is flat."""
         growth = Growth.of("files of it", [1, 5, 9, *[10] * 9, 99, 10, 10], 0)
         self.assertEqual((str(growth), growth.flat), ("files of it: 10, then 10 (+0, at most +0)", True))
 

@@ -31,7 +31,7 @@ class LinkCase(FaultsCase):
     """A consumer past the proxy, a publisher over it."""
 
     async def heard(self) -> Recorded:
-        """What arrives, on a connection that no fault touches."""
+        """The messages that arrive, on a connection that no fault touches."""
         recorded = Recorded()
         await self.past_the_proxy().consume(HEARS, recorded, 100).ready
         return recorded
@@ -56,7 +56,7 @@ class LinkCase(FaultsCase):
 
 
 class Publishing(LinkCase):
-    """What becomes of messages under way."""
+    """Messages under way."""
 
     async def test_row_04_reset_in_the_middle_of_publishes(self) -> None:
         """RST while confirms are due: all are sent again in order with the same ids, and none is lost."""
@@ -84,11 +84,11 @@ class Publishing(LinkCase):
         await self.all_there(recorded, 200)
 
     async def test_row_06_black_hole_to_the_broker(self) -> None:
-        """What is written vanishes: the connection is given up by the heartbeat, and the messages come nevertheless."""
+        """Our bytes vanish: the connection is given up by the heartbeat, and the messages come nevertheless."""
         await self.black_hole(RABBITMQ_SEES, up=True, down=False)
 
     async def test_row_07_black_hole_from_the_broker(self) -> None:
-        """What the broker says vanishes: the same."""
+        """The broker's bytes vanish: the same."""
         await self.black_hole(SILENCE, up=False, down=True)
 
     async def black_hole(self, seen_within: float, **ways: bool) -> None:
@@ -118,7 +118,7 @@ class Publishing(LinkCase):
 
 
 class Declaring(LinkCase):
-    """What is declared while its connection goes."""
+    """Declarations while their connection goes."""
 
     async def test_row_05_lost_while_declaring(self) -> None:
         """A declaration under way when the link is cut is made on the next connection, and nothing is raised."""
@@ -134,7 +134,7 @@ class Declaring(LinkCase):
         await connections.publisher.publish("tells", "k", b"", {}, mandatory=True)
 
     async def test_row_05_declared_in_the_moment_of_the_loss(self) -> None:
-        """What is declared and consumed by who is told of the loss is there after it."""
+        """A queue that is declared and consumed by somebody who was told of the loss is there after it."""
         connections = self.bare()
         first = connections.consume(HEARS, lambda message: None, 1)
         await first.ready
@@ -151,7 +151,7 @@ class Declaring(LinkCase):
 
 
 class Consuming(LinkCase):
-    """Who consumes is back, once, and knows what it has seen."""
+    """A consumer is back, once, and knows what it has seen."""
 
     async def consumer(self, connections: Connections, receive: Any) -> Subscription:
         consumer = connections.consume(HEARS, receive, 10)
@@ -179,7 +179,7 @@ class Consuming(LinkCase):
         self.assertEqual(set(copies.values()), {1})
 
     async def test_row_08_the_attempts_hang(self) -> None:
-        """Who takes connections and says nothing is given up by the heartbeat as well, and the next attempt is made."""
+        """A peer that takes connections and says nothing is given up by the heartbeat, and the next attempt is made."""
         recorded = Recorded()
         consumer = await self.consumer(self.bare(HEARTBEAT=HEARTBEAT), recorded)
         back = Heard()
@@ -285,7 +285,7 @@ JSON = {"content_type": "application/json", "content_encoding": "utf-8"}
 
 
 class Calling(LinkCase):
-    """What a caller is told."""
+    """The caller's view."""
 
     async def test_row_11_lost_while_the_caller_waits(self) -> None:
         """A call survives the loss of the caller's connections and of the service's, at once."""

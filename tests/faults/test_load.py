@@ -30,7 +30,7 @@ SEED = 5  # of the random moments
 
 
 class Loaded(LoadCase):
-    """What every load ends with."""
+    """The end of every load."""
 
     timeout = 500 if FULL else 150
 

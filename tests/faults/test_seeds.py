@@ -83,7 +83,7 @@ due = DelayedCall.getTime
 
 
 class Fate:
-    """What becomes of one connection."""
+    """The fate of one connection: when its bytes arrive, and how it ends."""
 
     def __init__(self, world: World, protocol: Any) -> None:
         self.world = world
@@ -104,7 +104,7 @@ class Fate:
         self.make(transport)
 
     def lost(self, reason: Any) -> None:
-        """What was under way is lost with it, as with a reset."""
+        """Bytes under way are lost with it, as with a reset."""
         self.connected = False
         self.lose(reason)
 
@@ -126,7 +126,7 @@ class Fate:
             (self.receive if way == "down" else self.write)(data)
 
     def passing(self, way: str, data: bytes) -> bytes:
-        """What of it gets through; may end the connection."""
+        """The part of the bytes that gets through; this may end the connection."""
         left = self.left[way]
         if self.world.healthy:
             return b"" if self.hole[way] else data  # a hole stays one, until the heartbeat finds it
@@ -228,7 +228,7 @@ class World:
         self.end([self.container.stop(), proxy.stop()])
 
     def plan(self, ask: Callable[[int], None]) -> list[tuple[float, Callable[[], None]]]:
-        """What happens when: the calls, each at a moment, and faults between them."""
+        """The plan: the calls, each at a moment, and faults between them."""
         random, now = self.random, self.clock.seconds()
         moments = sorted(random.uniform(0, CHAOS) for _ in range(CALLS))
         happening: list[tuple[float, Callable[[], None]]] = [

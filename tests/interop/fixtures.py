@@ -94,7 +94,7 @@ class InteropCase(ServicesCase):
         return await self.start(*(OURS[name] for name in names), **config)
 
     async def witness(self) -> Heard:
-        """What the services tell, as (who, what, data, call id stack)."""
+        """The things that the services have told, as (who, what, data, call id stack)."""
         heard = Heard()
 
         class Witness:

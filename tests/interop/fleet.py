@@ -40,7 +40,7 @@ class Mute(Exception):
 
 
 class Odd:
-    """What JSON can't carry."""
+    """A value that JSON can't carry."""
 
     def __repr__(self) -> str:
         return "<odd>"
@@ -106,7 +106,7 @@ SPECIAL: tuple[Any, ...] = (
 
 
 def outcome(call: Callable[[], Any]) -> dict[str, Any]:
-    """What a caller sees of a call."""
+    """The outcome of a call as its caller sees it."""
     try:
         return {"result": call()}
     except Exception as error:
@@ -198,18 +198,18 @@ def services(
 
         @rpc
         def special(self, service):
-            """What the special values are here after they have been there, and what they were there."""
+            """The special values as they come back to us, and as they were over there."""
             there, values = getattr(self, service).special(SPECIAL)
             return [there, [repr(value) for value in values]]
 
         @rpc
         def send_special(self, service, which):
-            """What one of the special values is there."""
+            """How one of the special values looks over there."""
             return outcome(lambda: getattr(self, service).special([SPECIAL[which]])[0][0])
 
         @rpc
         def take_special(self, service, which):
-            """What one of the special values is here when it comes from there."""
+            """How one of the special values looks here, when it comes from there."""
             return outcome(lambda: repr(getattr(self, service).give_special(which)))
 
         @rpc
@@ -257,7 +257,7 @@ def services(
 
         @rpc
         def hop(self, *route):
-            """What is seen of the context here, and at each further service of the route."""
+            """The context that is seen here, and at each further service of the route."""
             context = self.context
             seen = {
                 "stack": context.call_id_stack,

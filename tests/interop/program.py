@@ -28,7 +28,7 @@ if framework == "nameko" and hasattr(import_module("nameko"), "config"):  # 3.0 
 
 
 def calls(rpc, service):
-    """What a caller sees of all kinds of calls."""
+    """The outcomes of all kinds of calls, as a caller sees them."""
     proxy = getattr(rpc, service)
     replies = [proxy.echo.call_async(number) for number in range(5)]
     return [

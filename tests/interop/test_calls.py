@@ -14,7 +14,7 @@ from txservices.rpc import rpc
 
 
 class Calls(InteropCase):
-    """Who calls whom makes no difference: four pairs of caller and service say the same."""
+    """It makes no difference who calls: four pairs of caller and service say the same."""
 
     async def setUp(self) -> None:
         super().setUp()
@@ -22,7 +22,7 @@ class Calls(InteropCase):
         self.ours = await self.cluster()
 
     async def four(self, ask: str, *args: Any, prefix: str = "answers") -> Any:
-        """What ``ask`` of each side's caller gives, about each side's service: the same, or the test fails."""
+        """The answer of ``ask`` to each side's caller about each side's service: the same, or the test fails."""
         pairs = [(caller, service) for caller in SIDES for service in SIDES]
         answers = await gatherResults(
             [getattr(self.ours[f"caller_{caller}"], ask)(f"{prefix}_{service}", *args) for caller, service in pairs]

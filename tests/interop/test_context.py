@@ -1,4 +1,4 @@
-"""What travels with calls and events, over hops from nameko to ours to nameko and on."""
+"""Context that travels with calls and events, over hops from nameko to ours to nameko and on."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Events(InteropCase):
         )
 
     async def test_json_types(self) -> None:
-        """What JSON has no word for arrives as what it was, in both directions."""
+        """A value that JSON has no word for arrives as it was, in both directions."""
         expected = [repr(value) for value in SPECIAL]
         expected[8:10] = ["[[1, 2], {'a': Decimal('3')}]", "{'1': 'one', 'two': None}"]
         for side in SIDES:

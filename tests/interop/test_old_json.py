@@ -64,7 +64,7 @@ class OldJson(InteropCase):
     version = OLD_KOMBU
 
     async def ask(self, ask: str, caller: str, service: str) -> list[Any]:
-        """What each of ``SPECIAL`` is, as it is seen; the error's name if it can't be sent."""
+        """How each of ``SPECIAL`` looks to the callee; the error's name if it can't be sent."""
         cluster = await self.cluster()
         call = getattr(cluster[f"caller_{caller}"], ask)
         outcomes = [await call(f"answers_{service}", which) for which in range(len(SPECIAL))]
@@ -89,7 +89,7 @@ class OldJson(InteropCase):
         self.assertEqual(seen[4], "{'__type__': 'decimal', '__value__': '1.10'}")
 
     async def test_there_and_back(self) -> None:
-        """What they have of ours and give back is what it was."""
+        """A value of ours that they give back is as it was."""
         await self.start_ours("Caller")
         cluster = await self.cluster()
         _, back = await cluster.caller_t.special("answers_n")

@@ -28,7 +28,7 @@ class Programs(InteropCase):
         return seen
 
     async def test_blocking_client(self) -> None:
-        """Who calls whom makes no difference: results, errors, replies had late, and calls in threads are the same."""
+        """It makes no difference who calls: results, errors, replies had late, and calls in threads are the same."""
         heard = await self.witness()
         await self.start_ours("Answers", "Listener")
         theirs = await self.run_program("nameko")

@@ -49,7 +49,7 @@ class Twins(InteropCase):
         )
 
     async def test_requeued(self) -> None:
-        """What one of them raises at, with ``requeue_on_error``, the other can have."""
+        """An event that one of them raises at, with ``requeue_on_error``, may go to the other."""
         for wanted in SIDES:
             self.heard.things.clear()
             await self.ours[f"teller_{wanted}"].tell("picky", wanted)
@@ -134,7 +134,7 @@ class Restarts(OwnProcessesCase):
         self.assertEqual(heard.things, [])
 
     async def test_killed_in_the_middle_of_a_call(self) -> None:
-        """What a twin was at when it was killed the other one does, whichever side each is of."""
+        """Work that a twin had begun when it was killed is done by the other, whichever side each is of."""
         heard = await self.witness()
         cluster = await self.cluster()
         twins = {"n": await self.nameko("Twin"), "t": await self.our_twin()}

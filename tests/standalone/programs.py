@@ -49,7 +49,7 @@ def echo(value: Any) -> Any:
 
 
 def in_threads(number: int, function: Callable[[int], Any]) -> list[Any]:
-    """What a function gives for 0, 1, 2, …, each in a thread."""
+    """The results of a function for 0, 1, 2, …, each in a thread."""
     results: dict[int, Any] = {}
     threads = [threading.Thread(target=lambda n=n: results.update({n: function(n)})) for n in range(number)]
     for thread in threads:

@@ -188,7 +188,7 @@ class Forks(BlockingCase):
         await self.succeeds("fork_with_unconfirmed")
 
     async def test_crochet_of_the_program(self) -> None:
-        """What the program has of crochet's goes on, on both sides of a fork."""
+        """The program's own use of crochet goes on, on both sides of a fork."""
         await self.succeeds("crochet_of_the_program")
 
 

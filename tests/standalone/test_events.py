@@ -41,7 +41,7 @@ class DispatcherTests(ServicesCase):
         )
 
     async def test_stop_confirms(self) -> None:
-        """What was dispatched is confirmed before the connection closes, waited for or not."""
+        """A dispatched event is confirmed before the connection closes, waited for or not."""
         tap = await self.tap("source.events")
         dispatch = event_dispatcher(self.config)
         for number in range(10):

@@ -174,11 +174,11 @@ class StartTests(ServicesCase):
 
 
 async def nothing() -> None:
-    """What has nothing to stop."""
+    """Stands for a stop with nothing to stop."""
 
 
 class NamekosNames(TestCase):
-    """What is imported under other names too."""
+    """One thing may be imported under several names."""
 
     def test_same(self) -> None:
         """nameko's path and nameko 3's names lead to the one thing that there is."""

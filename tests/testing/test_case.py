@@ -67,7 +67,7 @@ class Web:
 
 
 class CaseTests(TestCase):
-    """What a test is given."""
+    """The tools that a test is given."""
 
     async def test_cluster(self) -> None:
         """Services are called through a proxy."""

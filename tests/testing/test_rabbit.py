@@ -103,7 +103,7 @@ class ClientTests(TestCase):
         return value
 
     async def test_refused(self) -> None:
-        """What the management refuses says what was asked, and why not; nobody's password is in it."""
+        """A refusal of the management says what was asked, and why not; nobody's password is in it."""
         with self.assertRaises(HTTPError) as raised:
             await self.manager.get_queue(VHOST, "nothing")
         self.assertRegex(str(raised.exception), r"^GET queues/a%2Fb%20c\d+/nothing is answered 404: .*Not Found")

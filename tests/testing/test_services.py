@@ -119,7 +119,7 @@ class HookTests(TestCase):
             pass
 
     async def test_timeout(self) -> None:
-        """Who waits in vain is told for what; nothing of the hook stays with the container."""
+        """A waiter that waits in vain says for what; nothing of the hook stays with the container."""
         (container,) = await self.start(Service)
         with entrypoint_hook(container, "hang", timeout=0.01) as hang:
             error = await self.assertFailure(hang(), entrypoint_waiter.Timeout)
@@ -170,7 +170,7 @@ class WaiterTests(TestCase):
         self.assertEqual(waited.get(), 3)
 
     async def test_callback_fails(self) -> None:
-        """What the callback raises is raised at the end of the block."""
+        """An error that the callback raises is raised at the end of the block."""
         (container,) = await self.start(Service)
         with self.assertRaises(ZeroDivisionError):
             async with entrypoint_waiter(container, "handle", callback=lambda *args: 1 / 0):
@@ -285,7 +285,7 @@ class FactoryTests(SynchronousTestCase):
         self.assertEqual(service.other.answer(1), 3)
 
     def test_given(self) -> None:
-        """What is given is injected, None as well; a name that is no dependency is not found."""
+        """Given values are injected, None as well; a name that is no dependency is not found."""
         self.assertEqual(worker_factory(Service, other=7).other, 7)
         self.assertIsNone(worker_factory(Service, other=None).other)
         self.assertRaises(ExtensionNotFound, worker_factory, Service, nothing=1)

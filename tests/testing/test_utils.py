@@ -1,4 +1,4 @@
-"""What tests look for, wait for, and compare with."""
+"""Helpers by which tests look for things, wait, and compare."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(len(self.making), 3)
 
     def test_wait(self) -> None:
-        """Who comes first waits for the first that is made."""
+        """The first to come waits for the first thing that is made."""
         pipeline = self.pipeline()
         self.successResultOf(self.begin(pipeline.run()))
         taking, next_taking = self.begin(pipeline.get()), self.begin(pipeline.get())
@@ -243,7 +243,7 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(taking), self.successResultOf(next_taking)], ["a", "b"])
 
     def test_given_back(self) -> None:
-        """What is given back is destroyed, and nobody waits for it."""
+        """A thing that is given back is destroyed, and nobody waits for that."""
         pipeline = self.pipeline()
         self.destroying = Deferred()
         self.successResultOf(self.begin(pipeline.run()))
@@ -269,7 +269,7 @@ class PipelineTests(SynchronousTestCase):
         self.successResultOf(ending)
 
     def test_errors(self) -> None:
-        """What can't be made is the error of who asks for it; what can't be destroyed is the end's."""
+        """An error in making is told to whoever takes; an error in destroying is told at the end."""
         pipeline = self.pipeline(size=1)
         run = pipeline.run()
         self.successResultOf(self.begin(run))
@@ -281,7 +281,7 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(self.destroyed, ["a"])
 
     def test_nothing_made(self) -> None:
-        """What could not be made is not destroyed either; a pipeline of no size is refused."""
+        """A thing that could not be made is not destroyed either; a pipeline of no size is refused."""
         pipeline = self.pipeline(size=1)
         run = pipeline.run()
         self.successResultOf(self.begin(run))

@@ -82,7 +82,7 @@ class SocketTests(TestCase):
         self.assertEqual([data["room"] for _, data in socket.get_event_queue("joined").pending], ["s"])
 
     async def test_close(self) -> None:
-        """Who closes it, or is closed, has no answers any more; closing twice is no error."""
+        """After a close by either side, calls are not answered any more; closing twice is no error."""
         socket = await self.connect()
         waiting = socket.rpc("wait")
         await socket.close()
@@ -91,7 +91,7 @@ class SocketTests(TestCase):
             await waiting
 
     async def test_cancelled(self) -> None:
-        """Who gives a call up gets CancelledError, and its answer disturbs nobody."""
+        """A call that is given up ends with CancelledError, and its late answer disturbs nobody."""
         socket = await self.connect()
         call = socket.rpc("echo", value=1)
         call.cancel()

@@ -35,7 +35,7 @@ from txservices.web.messages import HttpRequest
 
 
 class Session:
-    """What a provider injects."""
+    """The thing that a provider injects."""
 
     def count(self) -> int:
         return 0

@@ -74,14 +74,14 @@ class FailFastTests(Items):
         self.assertEqual(sorted(self.cancelled), ["a", "d"])
 
     def test_cancelled(self) -> None:
-        """Who cancels the taker cancels the calls."""
+        """Cancelling the taker cancels the calls."""
         taken = self.take(DeferredSemaphore(2), "ab")
         taken.cancel()
         self.failureResultOf(taken, CancelledError)
         self.assertEqual(sorted(self.cancelled), ["a", "b"])
 
     def test_leaving(self) -> None:
-        """Who has enough cancels what is left."""
+        """A taker that has enough cancels those that are left."""
         taken = self.take(DeferredSemaphore(2), "ab", most=1)
         self.calls["a"].callback(1)
         self.successResultOf(taken)

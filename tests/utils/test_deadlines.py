@@ -84,7 +84,7 @@ class Sweeping(TestCase):
         self.assertEqual(self.expired, ["bad", "good"])
 
     def test_expiry_that_takes_another_out(self) -> None:
-        """What one expiry removes does not expire after it."""
+        """An entry that one expiry removes does not expire after it."""
         self.sweeper.expire = lambda key, record: self.pending.clear() or self.expire(key, record)
         self.add("one", 0)
         self.add("two", 0)

@@ -79,7 +79,7 @@ class RetryTests(TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_other_errors(self) -> None:
-        """What isn't named in ``for_exceptions`` is the call's error at once."""
+        """An error that isn't named in ``for_exceptions`` is the call's error at once."""
         for errors in (KeyError, (KeyError, OSError)):
             failing = Failing(self.clock, 1)
             self.failureResultOf(self.call(failing, for_exceptions=errors), ValueError)

@@ -40,12 +40,12 @@ class Client:
         return [json.loads(frame.data) for frame in frames if frame.opcode is Opcode.TEXT]
 
     def text(self, text: str) -> list[Any]:
-        """What comes back for a message."""
+        """The answer to a message."""
         self.protocol.send_text(text.encode())
         return self.messages()
 
     def call(self, method: Any, correlation_id: Any = None, **data: Any) -> list[Any]:
-        """What comes back for a request."""
+        """The answer to a request."""
         return self.text(json.dumps({"method": method, "data": data, "correlation_id": correlation_id}))
 
 

@@ -46,7 +46,7 @@ class Peer:
         self.channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> bytes:
-        """What comes back for bytes, its Date header, which must be there, as ``Date: now``."""
+        """The answer to some bytes, with its Date header, which must be there, as ``Date: now``."""
         self.channel.dataReceived(data)
         return self.received()
 
@@ -56,7 +56,7 @@ class Peer:
         return DATE.sub(b"Date: now\r\n", data)
 
     def get(self, path: str, *headers: str, method: str = "GET", body: str = "") -> bytes:
-        """What comes back for a request."""
+        """The answer to a request."""
         if body:
             headers = (*headers, f"Content-Length: {len(body.encode())}")
         lines = [f"{method} {path} HTTP/1.1", "Host: here:8000", *headers, "", body]

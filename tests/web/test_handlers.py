@@ -113,7 +113,7 @@ class Answers(WebTestCase):
         self.assertIn(b" 405 METHOD NOT ALLOWED", self.peer().get("/", method="DELETE"))
 
     async def test_bad_results(self) -> None:
-        """What is no response answers 500 with a call id, and the log says what it was."""
+        """A result that is no response answers 500 with a call id, and the log says what it was."""
         results: list[Any] = [
             None,
             b"bytes",
@@ -147,7 +147,7 @@ class Answers(WebTestCase):
 
 
 class Errors(WebTestCase):
-    """What an exception answers."""
+    """The response to an exception."""
 
     async def test_unexpected(self) -> None:
         """An unexpected exception answers a call id; its text is in the log, under that id, and nowhere else."""

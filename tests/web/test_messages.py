@@ -87,7 +87,7 @@ class Requests(WebTestCase):
 
 
 class Responses(WebTestCase):
-    """What a response may say of itself."""
+    """The headers that a response may have."""
 
     async def test_no_header_injected(self) -> None:
         """A line's end in a status, a header's name or its value answers 500, and is not sent."""

@@ -228,7 +228,7 @@ class Listening(WebTestCase):
     """Where it can't."""
 
     async def test_names_the_reason(self) -> None:
-        """What the system says is in the error."""
+        """The system's own words are in the error."""
         denied = CannotListenError("127.0.0.1", 80, OSError(errno.EACCES, "Permission denied"))
         with mock.patch.object(self.reactor, "listenTCP", side_effect=denied):
             starting = Deferred.fromCoroutine(self.serve(Service, WEB_SERVER_ADDRESS="127.0.0.1:80"))

@@ -87,7 +87,7 @@ class Wire(WebTestCase):
 
 
 class Limits(WebTestCase):
-    """What a client can make us hold."""
+    """The memory that a client can make us hold."""
 
     async def test_body(self) -> None:
         """A body over WEB_BODY_MAX answers 413 before it is read, its length said or not; one of just that is read."""
@@ -193,7 +193,7 @@ class Limits(WebTestCase):
 
 
 class Bodies(TestCase):
-    """What is sent, with sockets."""
+    """Sending, with sockets."""
 
     async def test_big(self) -> None:
         """A long body arrives whole, and so do the requests after it."""

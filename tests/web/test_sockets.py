@@ -21,7 +21,7 @@ def fill(client: Client) -> None:
 
 
 class Frames(SocketsCase):
-    """What is no WebSocket, or no good one."""
+    """Handshakes that are no WebSocket's, or no good one's."""
 
     async def test_no_handshake(self) -> None:
         """A plain request is answered 400, another version of the protocol 426."""
@@ -136,7 +136,7 @@ class Frames(SocketsCase):
 
 
 class Pings(SocketsCase):
-    """Who is silent is asked whether he is there."""
+    """A silent client is asked whether it is there."""
 
     def pass_time(self, seconds: float) -> None:
         self.reactor.pump([1.0] * int(seconds))

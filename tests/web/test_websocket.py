@@ -52,7 +52,7 @@ class Requests(SocketsCase):
         self.assertEqual(client.messages(), [succeeded("ø")])
 
     async def test_errors(self) -> None:
-        """What goes wrong is told in the error of a result, and the socket goes on."""
+        """A failure is told in the error of a result, and the socket goes on."""
         await self.start()
         client, _ = self.connected()
         self.assertEqual(client.call("nothing", 1), [failed("MethodNotFound", correlation_id=1)])
@@ -68,7 +68,7 @@ class Requests(SocketsCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     async def test_malformed(self) -> None:
-        """What is no request is told so, with no correlation id."""
+        """A message that is no request is answered with an error, with no correlation id."""
         await self.start()
         client, _ = self.connected()
         malformed = [failed("MalformedRequest", "Invalid JSON data")]
@@ -107,7 +107,7 @@ class Hub(SocketsCase):
     """Events to clients."""
 
     async def test_broadcast(self) -> None:
-        """Who is subscribed gets what is broadcast on a channel, before the result of the call that did it."""
+        """A subscriber gets the events of a channel, before the result of the call that sent them."""
         await self.start()
         (one, _), (two, _) = self.connected(), self.connected()
         self.assertEqual(one.call("subscribe", channel="b"), [succeeded(["b"])])
@@ -144,7 +144,7 @@ class Hub(SocketsCase):
 
 
 class Doors(SocketsCase):
-    """Who may come in, and the end."""
+    """Which pages may open a WebSocket, and how it ends."""
 
     async def test_origin(self) -> None:
         """Pages of another origin are refused, unless the configuration names theirs."""

@@ -99,7 +99,7 @@ class PropertyTests(SynchronousTestCase):
 
 
 class CacheTests(SynchronousTestCase):
-    """What is remembered to be quicker has a bound, and does not change what is read or written."""
+    """Caches have a bound, and do not change what is read or written."""
 
     def test_layouts(self) -> None:
         """Ever new sets of properties, written and read, take no more places than there are."""

@@ -1,4 +1,4 @@
-"""Who connects, as bytes: each mechanism both ways."""
+"""Logins as bytes: each mechanism both ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESPONSES = {
 
 
 class LoginTests(SynchronousTestCase):
-    """What a client writes is what a server reads."""
+    """A server reads what a client has written."""
 
     def test_written(self) -> None:
         """Each mechanism has its bytes."""

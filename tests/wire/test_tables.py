@@ -54,12 +54,12 @@ class FieldTests(SynchronousTestCase):
     """Field tables."""
 
     def test_every_type_is_written_as_its_bytes(self) -> None:
-        """What is written for each kind of value is what AMQP says."""
+        """The bytes of each kind of value are AMQP's."""
         for value, field in FIELDS:
             self.assertEqual(tables.encode_table({"k": value}), table_of(field), repr(value))
 
     def test_every_type_is_read_from_its_bytes(self) -> None:
-        """What is read from the bytes of each type is its value."""
+        """The bytes of each type are read as its value."""
         for value, field in FIELDS + READ_ONLY:
             table, end = tables.decode_table(table_of(field))
             self.assertEqual((table, end), ({"k": value}, len(field) + 6), repr(field))
