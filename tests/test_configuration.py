@@ -96,6 +96,8 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
             {"x": {"encoder": 1, "decoder": "a.c", "content_type": "t/x"}},
         ],
     ),
+    "DECOMPRESSED_MAX": ([0, 1, 10**12], NO_WHOLE),
+    "VALUES_MAX": ([0, 1, 10**12], NO_WHOLE),
     "rpc_exchange": (["nameko-rpc", "x" * 255], [*NO_TEXTS, "x" * 256, "ü" * 128]),
     "AUTO_DELETE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
     "DECLARE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
@@ -336,6 +338,8 @@ def default(key: Key[Any]) -> str:
         return f"{key.default // 1024**2} MiB"
     if isinstance(key.default, bool):
         return str(key.default).lower()
-    if isinstance(key.default, (int, float)):
+    if isinstance(key.default, int):
+        return f"{key.default} {key.unit}".strip()
+    if isinstance(key.default, float):
         return f"{key.default:g} {key.unit}".strip()
     return f"`{key.default}`"

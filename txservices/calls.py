@@ -22,9 +22,11 @@ from typing_extensions import Unpack
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.longbodies import Decoded, LongBodies, parts_of
 from txservices.amqp.options import MessageOptions, Sending
 from txservices.amqp.publish import Owner, unconfirmed_of
 from txservices.amqp.subscription import Subscription
+from txservices.bounds import LongBody
 from txservices.exceptions import (
     ConnectionLost,
     DecodeError,
@@ -122,6 +124,8 @@ class Client:
         self.clock = clock
         self.connections = connections
         self.serializers = Serializers(config)
+        self.decode: Callable[..., Any] = self.serializers.decode
+        self.long = LongBodies(self.decode, self.handle_message)
         self.name = name
         self.config = config
         self.new_queue()
@@ -187,26 +191,27 @@ class Client:
             self.sweeper.watch()
         return call.answer
 
-    def handle_message(self, message: Message) -> None:
-        """Take a reply to the call that waits for it."""
-        message.ack()
+    def handle_message(self, message: Message, decoded: Decoded | None = None) -> None:
+        """Take a reply to the call that waits for it; called again when a long body has been decoded."""
         properties = message.properties
         correlation_id = properties.get("correlation_id", "")
         call = self.pending.pop(correlation_id, None)
         if call is None:
+            message.ack()
             log.debug("a reply that nobody waits for: {correlation_id}", correlation_id=correlation_id)
             return
         try:
-            body = self.serializers.decode(
-                properties.get("content_type"),
-                properties.get("content_encoding"),
-                message.body,
-                properties.get("headers"),
-            )
+            body = decoded() if decoded is not None else self.decode(*parts_of(message), True)
             result, error = body["result"], body["error"]
+        except LongBody:
+            self.pending[correlation_id] = call  # it still waits
+            self.long.add(message)
+            return
         except (DecodeError, KeyError, TypeError) as problem:
+            message.ack()
             call.run(call.answer.errback, DecodeError(f"the reply of {call.service} can't be read: {problem}"))
             return
+        message.ack()
         if error:
             call.run(call.answer.errback, deserialize(error))
         else:

@@ -368,6 +368,19 @@ SERIALIZERS: Key[Mapping[str, Any]] = Key(
     Kind(are_serializers, "mapping of names to serializers", "NAME: {encoder, decoder, content_type}"),
     "formats of your own, `name: {encoder, decoder, content_type, content_encoding}`, the first two as dotted names",
 )
+DECOMPRESSED_MAX = Key(
+    "DECOMPRESSED_MAX",
+    16 * 1024 * 1024,
+    whole("one, as 16777216", noun="number of bytes"),
+    "how long the body of a compressed message may be when it is decompressed; with 0 no such message is read",
+    unit="bytes",
+)
+VALUES_MAX = Key(
+    "VALUES_MAX",
+    1_000_000,
+    whole("one, as 1000000", noun="number of values"),
+    "how many values a body over 256 KiB may have. A key counts as one, too, and a list or a mapping as five",
+)
 RPC_EXCHANGE = Key(
     "rpc_exchange",
     "nameko-rpc",

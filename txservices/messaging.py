@@ -13,14 +13,16 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp import publish
 from txservices.amqp.connections import Connections
-from txservices.amqp.consume import hand_over
+from txservices.amqp.consume import Reader
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
+from txservices.amqp.longbodies import LongBodies
 from txservices.amqp.options import DestinationOptions, options_of
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import Returning, settle_lost
@@ -238,6 +240,7 @@ class QueueConsumer(SharedExtension):
     def __init__(self) -> None:
         self.opened: list[Subscription] = []
         self.providers: dict[Any, Subscription | None] = {}
+        self.readers: dict[Any, Reader] = {}
 
     def setup(self) -> None:
         self.returning = Returning(self.container.clock)
@@ -247,11 +250,14 @@ class QueueConsumer(SharedExtension):
         self.providers[provider] = None
 
     def unregister_provider(self, provider: Provider) -> Deferred[Any]:
-        """Take no more messages for a provider. Fires when the broker has agreed, or does not answer."""
+        """Take no more messages for a provider. Fires when the broker has agreed, or does not answer.
+
+        Those whose bodies are still being decoded have been handed to the provider by then.
+        """
         consumer = self.providers.get(provider)
         if consumer is None:
             return succeed(None)
-        return Deferred.fromCoroutine(amqp(self.container).leaving.answered(consumer.cancel()))
+        return Deferred.fromCoroutine(cancel(self.container, consumer, self.readers[provider].long))
 
     def start(self) -> Deferred[None]:
         return Deferred.fromCoroutine(call_all([partial(self.open, provider) for provider in self.providers]))
@@ -263,8 +269,9 @@ class QueueConsumer(SharedExtension):
         accept = getattr(provider, "accept", None)
         read = config if accept is None else {**config, configuration.ACCEPT.name: list(accept)}
         where = f"{self.container.service_name}.{getattr(provider, 'method_name', provider)}"
-        receive = partial(hand_over, Serializers(read).decode, provider.handle_message, where)
-        consumer = self.providers[provider] = self.consume(queue, receive, getattr(provider, "prefetch_count", None))
+        reader = self.readers[provider] = Reader(Serializers(read).decode, provider.handle_message, where)
+        count = getattr(provider, "prefetch_count", None)
+        consumer = self.providers[provider] = self.consume(queue, reader.receive, count)
         return consumer.ready
 
     def ack_message(self, message: Message) -> None:
@@ -317,6 +324,21 @@ class QueueConsumer(SharedExtension):
             self.returning.cancel()
         for consumer in opened:
             consumer.close()
+
+
+async def cancel(container: Container, consumer: Subscription, long: LongBodies) -> None:
+    """Take no more messages. Ends when the broker has agreed, or does not answer, and those taken are decoded.
+
+    Long bodies that are not decoded within ``SHUTDOWN_TIMEOUT`` go back to their queue.
+    """
+    await amqp(container).leaving.answered(consumer.cancel())
+    drained, timeout = long.drain(), configuration.SHUTDOWN_TIMEOUT.of(container.config)
+    if timeout is not None:
+        drained.addTimeout(timeout, container.clock)
+    try:
+        await drained
+    except DeferredTimeout:
+        log.warn("{left} messages are not decoded after {timeout} s", left=len(long.waiting), timeout=timeout)
 
 
 class ConsumerOptions(EntrypointOptions, total=False):

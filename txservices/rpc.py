@@ -19,10 +19,12 @@ from typing_extensions import Unpack
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue, with_queue_type
+from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import options_of
 from txservices.amqp.publish import Publisher, when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
+from txservices.bounds import LongBody
 from txservices.calls import (
     Begin,
     CallOptions,
@@ -50,7 +52,7 @@ from txservices.exceptions import (
     serialize,
 )
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Injected, SharedExtension, WorkerContext
-from txservices.messaging import HeaderDecoder, QueueConsumer, amqp, message_of
+from txservices.messaging import HeaderDecoder, QueueConsumer, amqp, cancel, message_of
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils.modules import callable_as_decorator
@@ -224,6 +226,7 @@ class RpcConsumer(SharedExtension):
         serializers = Serializers(config)
         exchange = rpc_exchange(config)
         self.decode = serializers.decode
+        self.long = LongBodies(self.decode, self.handle_message)
         self.accepted = serializers.accepted
         self.prefix = f"{self.container.service_name}."
         queue = Queue(
@@ -246,23 +249,32 @@ class RpcConsumer(SharedExtension):
         consumer, self.consumer = self.consumer, None
         if consumer is None:
             return None
-        return Deferred.fromCoroutine(amqp(self.container).leaving.answered(consumer.cancel()))
+        return Deferred.fromCoroutine(cancel(self.container, consumer, self.long))
 
-    def handle_message(self, message: Message) -> None:
-        """Run the method that a request is for."""
+    def handle_message(self, message: Message, decoded: Decoded | None = None) -> None:
+        """Run the method that a request is for; called again when a long body has been decoded."""
         properties = message.properties
         content_type = properties.get("content_type")
         try:
             if content_type not in self.accepted:
                 accepted = ", ".join(self.accepted)
                 raise MalformedRequest(f"content type {content_type!r} is not accepted here, {accepted} is")
-            encoding, headers = properties.get("content_encoding"), properties.get("headers")
-            body = self.decode(content_type, encoding, message.body, headers)
+            if decoded is not None:
+                body = decoded()
+            elif self.long.waiting:
+                self.long.add(message)
+                return
+            else:
+                encoding, headers = properties.get("content_encoding"), properties.get("headers")
+                body = self.decode(content_type, encoding, message.body, headers, True)
             entrypoint = self.methods.get(message.routing_key)
             if entrypoint is None:
                 raise MethodNotFound(message.routing_key.removeprefix(self.prefix))
             args, kwargs = arguments_of(body)
             entrypoint.check_signature(args, kwargs)
+        except LongBody:
+            self.long.add(message)
+            return
         except DecodeError as error:
             self.refuse(message, MalformedRequest(str(error)))
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import bz2
+import codecs
 import encodings
 import json
 import pickle
@@ -25,13 +26,24 @@ import yaml
 from attrs import frozen
 
 from txservices import configuration
+from txservices.bounds import (
+    DENSE_HERE_MAX,
+    HERE_MAX,
+    YAML_HERE_MAX,
+    JsonReader,
+    LongBody,
+    decompress,
+    is_quick,
+    read_msgpack,
+    read_yaml,
+)
 from txservices.exceptions import ConfigurationError, DecodeError, EncodeError
 from txservices.utils import import_from_path
 
 __all__ = ["Format", "Serializers"]
 
-DECOMPRESSED_MAX = 134_217_728  # bytes that a compressed body may grow to: 128 MiB, the limit of every body
 ERROR_TEXT_MAX = 300  # characters of what a decoder says: some repeat the whole body
+TEXT_STEP = 1_048_576  # bytes that are decoded to text in one step; some charsets take 3 ms for that
 
 TYPE, VALUE = "__type__", "__value__"
 ENVELOPE = {TYPE, VALUE}
@@ -39,12 +51,19 @@ ENVELOPE = {TYPE, VALUE}
 
 @frozen
 class Format:
-    """One serializer: how it writes and reads, and the content type and encoding that its messages have."""
+    """One serializer: how it writes and reads, and the content type and encoding that its messages have.
+
+    Attributes:
+        here_max: bytes of a body that is decoded in the reactor.
+        decode_long: decodes a longer one, in a thread; called with the body and ``VALUES_MAX``.
+    """
 
     content_type: str
     content_encoding: str
     encode: Callable[[Any], str | bytes]
-    decode: Callable[[Any], Any]
+    decode: Callable[[bytes], Any]
+    decode_long: Callable[[bytes, int], Any]
+    here_max: int = HERE_MAX
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------
@@ -122,12 +141,38 @@ def decode_json(body: bytes) -> Any:
     return json.loads(body.decode("utf-8", "surrogatepass"), object_hook=unwrap)
 
 
+def decode_long_json(body: bytes, most: int) -> Any:
+    """The same in steps, with a limit for the number of values."""
+    if is_quick(body):
+        return decode_json(body)
+    return JsonReader(decode_charset(body, "utf-8", "surrogatepass"), most, unwrap).read_all()
+
+
+# Other formats -------------------------------------------------------------------------------------------------------
+
 FORMATS: dict[str, Format] = {
-    "json": Format("application/json", "utf-8", encode_json, decode_json),
-    "pickle": Format("application/x-python-serialize", "binary", pickle.dumps, pickle.loads),
-    "yaml": Format("application/x-yaml", "utf-8", yaml.safe_dump, yaml.safe_load),
-    "msgpack": Format("application/x-msgpack", "binary", msgspec.msgpack.encode, msgspec.msgpack.decode),
-    "raw": Format("application/data", "binary", lambda value: value, lambda body: body),
+    "json": Format("application/json", "utf-8", encode_json, decode_json, decode_long_json),
+    # Its values are not counted: who may send a pickle may run any program here.
+    "pickle": Format(
+        "application/x-python-serialize", "binary", pickle.dumps, pickle.loads, lambda body, _: pickle.loads(body)
+    ),
+    "yaml": Format(
+        "application/x-yaml",
+        "utf-8",
+        yaml.safe_dump,
+        lambda body: read_yaml(body, configuration.VALUES_MAX.default),
+        read_yaml,
+        YAML_HERE_MAX,
+    ),
+    "msgpack": Format(
+        "application/x-msgpack",
+        "binary",
+        msgspec.msgpack.encode,
+        msgspec.msgpack.decode,
+        read_msgpack,
+        DENSE_HERE_MAX,
+    ),
+    "raw": Format("application/data", "binary", lambda value: value, lambda body: body, lambda body, _: body),
 }
 
 
@@ -153,40 +198,35 @@ def charset_of(content_encoding: str) -> str:
     return name
 
 
-def decode_text(body: bytes, content_encoding: str | None) -> str | bytes:
+def decode_text(body: bytes, content_encoding: str | None, here: bool) -> str | bytes:
     """Text in the charset that its content encoding names; bytes if that says ``binary``.
 
-    ``ValueError`` or ``LookupError`` if it can't be decoded.
+    ``ValueError`` or ``LookupError`` if it can't be decoded; ``LongBody`` if that should not be done here.
     """
     encoding = content_encoding or "utf-8"
-    return body if encoding.lower() in BINARY else body.decode(charset_of(encoding))
+    if encoding.lower() in BINARY:
+        return body
+    charset = charset_of(encoding)
+    if here and len(body) > HERE_MAX:
+        raise LongBody()
+    return decode_charset(body, charset, "strict")
+
+
+def decode_charset(body: bytes, charset: str, errors: str) -> str:
+    """Text, decoded in steps if it is long."""
+    if len(body) <= HERE_MAX:
+        return body.decode(charset, errors)
+    decoder = codecs.getincrementaldecoder(charset)(errors)
+    pieces = [decoder.decode(body[at : at + TEXT_STEP]) for at in range(0, len(body), TEXT_STEP)]
+    return "".join((*pieces, decoder.decode(b"", True)))
 
 
 # Compression ---------------------------------------------------------------------------------------------------------
-
-
-def inflate(make: Callable[[], Any]) -> Callable[[bytes], bytes]:
-    """A function that decompresses a body. ``ValueError`` if the result would exceed ``DECOMPRESSED_MAX``."""
-    # without a limit, a body of a few kilobytes could grow to gigabytes
-
-    def decompress(body: bytes) -> bytes:
-        one = make()
-        data: bytes = one.decompress(body, DECOMPRESSED_MAX)
-        if not one.eof:
-            raise ValueError(f"a compressed body that is cut, or longer than {DECOMPRESSED_MAX} bytes")
-        return data
-
-    return decompress
-
 
 COMPRESSIONS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip": ("application/x-gzip", zlib.compress),
     "zlib": ("application/x-gzip", zlib.compress),
     "bzip2": ("application/x-bz2", bz2.compress),
-}
-DECOMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
-    "application/x-gzip": inflate(zlib.decompressobj),
-    "application/x-bz2": inflate(bz2.BZ2Decompressor),
 }
 
 
@@ -213,9 +253,11 @@ class Serializers:
         default: the name of the one that writes.
         accepted: the ones that are read, by content type.
         readers: those of them whose bodies are more than text.
+        decompressed_max: bytes that a compressed body may grow to.
+        values_max: values that a long body may have.
     """
 
-    __slots__ = ("accepted", "default", "formats", "names", "readers")
+    __slots__ = ("accepted", "decompressed_max", "default", "formats", "names", "readers", "values_max")
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.formats = dict(FORMATS)
@@ -227,6 +269,8 @@ class Serializers:
         accept = configuration.ACCEPT.of(config) or [self.default]
         self.accepted = {form.content_type: form for form in map(self.format, accept)}
         self.readers = {kind: form for kind, form in self.accepted.items() if form is not FORMATS["raw"]}
+        self.decompressed_max = configuration.DECOMPRESSED_MAX.of(config)
+        self.values_max = configuration.VALUES_MAX.of(config)
 
     def format(self, name: str) -> Format:
         try:
@@ -250,32 +294,52 @@ class Serializers:
         content_encoding: str | None,
         body: bytes,
         headers: Mapping[str, Any] | None,
+        here: bool = False,
     ) -> Any:
-        """Read a body. ``DecodeError`` if its content type is not accepted, or if it can't be read."""
+        """Read a body. ``DecodeError`` if its content type is not accepted, or if it can't be read.
+
+        In the reactor, which says so with ``here``, a body that takes long is a ``LongBody``: decode it in a thread.
+        """
         compression = headers.get("compression") if headers else None
         form = self.readers.get(content_type or "")
         try:
             if compression:
-                body = DECOMPRESSIONS[compression](body)
+                body = self.decompress(compression, body, here)
             if form is not None:
-                return form.decode(body)
+                if len(body) <= form.here_max:
+                    return form.decode(body)
+                if here:
+                    raise LongBody()
+                return form.decode_long(body, self.values_max)
             if not content_type or content_type in TEXT_TYPES:
-                return decode_text(body, content_encoding)
+                return decode_text(body, content_encoding, here)
+        except LongBody:
+            raise
         except BaseException as error:
             text = f"{type(error).__name__}: {error}"[:ERROR_TEXT_MAX]
             raise DecodeError(f"a body of {content_type} can't be read: {text}") from error
         raise DecodeError(f"content type {content_type!r} is not accepted here, {', '.join(self.accepted)} is")
 
+    def decompress(self, compression: str, body: bytes, here: bool) -> bytes:
+        """The decompressed body; ``LongBody`` if it is to be made here, and is long."""
+        if here and len(body) > HERE_MAX:
+            raise LongBody()
+        most = min(HERE_MAX, self.decompressed_max) if here else self.decompressed_max
+        data = decompress(compression, body, most)
+        if data is not None:
+            return data
+        if most < self.decompressed_max:
+            raise LongBody()
+        key = configuration.DECOMPRESSED_MAX.name
+        raise ValueError(f"decompressed it has more than {most} bytes, the limit that {key} sets")
+
 
 def custom_format(name: str, entry: Mapping[str, Any]) -> Format:
     """The serializer that an entry of ``SERIALIZERS`` describes."""
     try:
-        return Format(
-            entry["content_type"],
-            entry.get("content_encoding", "utf-8"),
-            import_from_path(entry["encoder"]),
-            import_from_path(entry["decoder"]),
-        )
+        encode, decode = import_from_path(entry["encoder"]), import_from_path(entry["decoder"])
+        encoding = entry.get("content_encoding", "utf-8")
+        return Format(entry["content_type"], encoding, encode, decode, lambda body, _: decode(body))
     except (KeyError, ImportError) as error:
         raise ConfigurationError(
             f"SERIALIZERS: {name!r} needs encoder, decoder and content_type, the first two as dotted paths: {error!r}"

@@ -20,35 +20,59 @@ from twisted.logger import Logger
 from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, queue_of
+from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
+from txservices.bounds import LongBody
 from txservices.exceptions import DecodeError
 from txservices.serialization import Serializers
 from txservices.utils.waiting import call_all
 
-__all__ = ["Consumer", "hand_over"]
+__all__ = ["Consumer", "Reader"]
 
 log = Logger()
 
 Callback = Callable[[Any, Message], Any]
 
 
-def hand_over(decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str, message: Message) -> None:
-    """Hand a message, with its body decoded, to ``handle``.
+class Reader:
+    """Hands each message of one consumer, with its body decoded, to ``handle``.
 
     A message that can't be read, or that ``handle`` fails on, is rejected and logged.
+
+    Args:
+        decode: ``Serializers.decode``.
+        where: who consumes, for the log.
     """
-    properties = message.properties
-    try:
-        body = decode(properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers)
-        handle(body, message)
-    except DecodeError as error:
-        # "message" is a key of Twisted's own
-        log.error("{where}: {delivery} rejected: {error}", where=where, delivery=message, error=error)
-        message.reject()
-    except BaseException:  # raised further, it would end the connection, and the message would come again
-        log.failure("{where}: {delivery} rejected: it can't be handled", where=where, delivery=message)
-        message.reject()
+
+    def __init__(self, decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str) -> None:
+        self.decode = decode
+        self.handle = handle
+        self.where = where
+        self.long = LongBodies(decode, self.receive)
+
+    def receive(self, message: Message, decoded: Decoded | None = None) -> None:
+        """Take a message as it is delivered, or again when its body has been decoded."""
+        properties = message.properties
+        try:
+            if decoded is not None:
+                body = decoded()
+            elif self.long.waiting:
+                self.long.add(message)
+                return
+            else:
+                content_type, content_encoding = properties.get("content_type"), properties.get("content_encoding")
+                body = self.decode(content_type, content_encoding, message.body, message.headers, True)
+            self.handle(body, message)
+        except LongBody:
+            self.long.add(message)
+        except DecodeError as error:
+            # "message" is a key of Twisted's own
+            log.error("{where}: {delivery} rejected: {error}", where=self.where, delivery=message, error=error)
+            message.reject()
+        except BaseException:  # raised further, it would end the connection, and the message would come again
+            log.failure("{where}: {delivery} rejected: it can't be handled", where=self.where, delivery=message)
+            message.reject()
 
 
 class Consumer:
@@ -97,7 +121,7 @@ class Consumer:
         """Begin to consume. Fires when it has stopped. ``wait_until_consumer_ready`` fails if it can't begin."""
         self.connections.startService()
         for queue in self.queues:
-            receive = partial(hand_over, self.decode, self.on_message, queue.name)
+            receive = Reader(self.decode, self.on_message, queue.name).receive
             self.opened.append(self.connections.consume(queue, receive, self.prefetch_count))
         return self.ended
 

@@ -1,0 +1,399 @@
+"""What a body may become: an end to whatever grows, and long bodies in small steps."""
+
+from __future__ import annotations
+
+import bz2
+import json
+import math
+import pickle
+import time
+import tracemalloc
+import zlib
+from typing import Any
+
+import msgspec
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.turns import TURN_MAX, TurnsCase
+from txservices import bounds, serialization
+from txservices.bounds import HERE_MAX, JsonReader, LongBody, read_msgpack, read_yaml
+from txservices.exceptions import DecodeError
+from txservices.serialization import Serializers, decode_charset, decode_json, unwrap
+from txservices.utils.background import in_background
+
+JSON, MSGPACK = "application/json", "application/x-msgpack"
+YAML, PICKLE = "application/x-yaml", "application/x-python-serialize"
+ALL = Serializers({"ACCEPT": ["json", "msgpack", "yaml", "pickle"]})
+GZIP, BZIP2 = "application/x-gzip", "application/x-bz2"
+MIB = 1024 * 1024
+MOST = 1_000_000
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**60), 2**60),
+        st.floats(allow_nan=False),
+        st.text(max_size=40),
+        st.text('a"\\,:[]{}é\U0001f600\ud83d', max_size=8),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=20), st.dictionaries(st.text('a"\\,:[{é', max_size=6), inner, max_size=20)
+    ),
+    max_leaves=60,
+)
+# Of JSON, right and wrong.
+TOKENS = st.lists(
+    st.sampled_from([*'[]{},: \n"', '"a"', "1", "-", ".5", "null", "NaN", '"\\', '"a,b"', '"]"', '{"b":'])
+)
+
+
+def count_of(value: Any) -> int:
+    """How many values, counted the plain way."""
+    if isinstance(value, dict):
+        return bounds.CONTAINER + sum(2 + count_of(each) for each in value.values())
+    if isinstance(value, list):
+        return bounds.CONTAINER + sum(1 + count_of(each) for each in value)
+    return 0
+
+
+def outcome(read: Any, *arguments: Any) -> Any:
+    """What a function gives, in a form that tells 1 from True and from 1.0; or ValueError."""
+    try:
+        return repr(read(*arguments))
+    except (ValueError, TypeError, RecursionError, IndexError, msgspec.DecodeError):
+        return ValueError
+
+
+def read_json(text: str, most: int = MOST) -> Any:
+    return JsonReader(text, most, unwrap).read_all()
+
+
+class StepsTests(SynchronousTestCase):
+    """Long bodies, read in steps, are what they are read at once."""
+
+    def smaller(self, **numbers: int) -> None:
+        for name, number in numbers.items():
+            self.patch(serialization if name.startswith(("TEXT", "HERE")) else bounds, name, number)
+
+    def test_json_table(self) -> None:
+        """JSON, right and wrong, whatever a step has in it."""
+        texts = ["[]", "[1]", "[1,]", "[,1]", "[,]", "[1 2]", "{,}", '{"a":1,}', '{,"a":1}', '{"a"}', '{"a":}', "{1:2}"]
+        texts += ["", " ", "1", " 1 ", "1 2", "]", "[1]]", "[", "{", '["a', '{"a":1', "[[]", "[{}]", '[{"a":[1,{}]}]']
+        texts += ["nul", "[nul]", "NaN", "[NaN,-Infinity]", "[01]", "[1.]", "[1e999]", '["\\ud83d\\ude00","\\ud83d"]']
+        texts += [
+            '{"a":1,"a":2,"b":3}',
+            '["a,b","]","}","[1]"]',
+            '{"a,b":"}","c":"{"}',
+            "\ufeff1",
+            "[1]\x00",
+            "[\x0b1]",
+        ]
+        texts += ['{"__type__":"decimal","__value__":"1.5"}', '[{"__type__":"bytes","__value__":"x"},1,{"__type__":1}]']
+        texts += ['{"__type__":"nope","__value__":1}', '{"x":[],"__type__":"time","__value__":"01:02"}', "[" * 3000]
+        texts += ['{"__value__":"2026-01-02","__type__":"date"}', '{"a":1,"__type__":"time","__value__":"01:02"}']
+        for step in (1, 2, 3, 5, 8, 13, 4096):
+            self.smaller(STEP=step, ALONE=step % 3)
+            for text in texts:
+                expected = outcome(serialization.json.loads, text) if "__type__" not in text else None
+                if expected is None:
+                    try:
+                        expected = repr(json.loads(text, object_hook=unwrap))
+                    except KeyError:
+                        self.assertRaises(KeyError, read_json, text)
+                        continue
+                self.assertEqual(outcome(read_json, text), expected, (step, text))
+
+    @settings(max_examples=300, deadline=None)
+    @given(VALUES, st.sampled_from([1, 3, 8, 40, 4096]), st.sampled_from([None, 1]))
+    def test_json(self, value: Any, step: int, indent: int | None) -> None:
+        """JSON, with steps of all lengths; and its values are counted exactly."""
+        self.smaller(STEP=step, ALONE=1)
+        for ascii in (True, False):
+            text = json.dumps(value, ensure_ascii=ascii, indent=indent)
+            self.assertEqual(read_json(text), json.loads(text))
+            most = count_of(value)
+            read_json(text, most)
+            if most:
+                self.assertRaises(ValueError, read_json, text, most - 1)
+            encoded = text.encode("utf-8", "surrogatepass")
+            self.assertGreaterEqual(bounds.values_at_most(encoded), most)
+
+    @settings(max_examples=500, deadline=None)
+    @given(TOKENS, st.sampled_from([1, 3, 8, 4096]))
+    def test_no_json(self, tokens: list[str], step: int) -> None:
+        """What is no JSON is none in steps, and what is some is the same."""
+        self.smaller(STEP=step, ALONE=1)
+        text = "".join(tokens)
+        self.assertEqual(outcome(read_json, text), outcome(json.loads, text))
+
+    @settings(max_examples=300, deadline=None)
+    @given(VALUES, st.integers(0, 10_000), st.binary(min_size=1, max_size=2))
+    def test_msgpack(self, value: Any, at: int, other: bytes) -> None:
+        """msgpack, also with some bytes changed; and its values are counted exactly."""
+        try:
+            body = msgspec.msgpack.encode(value)
+        except UnicodeEncodeError:
+            return
+        self.assertEqual(read_msgpack(body, MOST), msgspec.msgpack.decode(body))
+        most = count_of(value)
+        read_msgpack(body, most)
+        if most:
+            self.assertRaises(ValueError, read_msgpack, body, most - 1)
+        at %= len(body)
+        body = body[:at] + other + body[at + 1 :]
+        self.assertEqual(outcome(read_msgpack, body, MOST), outcome(msgspec.msgpack.decode, body))
+
+    def test_msgpack_heads(self) -> None:
+        """Every kind of msgpack value, whatever the length of its head."""
+        values = [b"x" * 300, b"x" * 70_000, "x" * 20, "x" * 300, "x" * 70_000, 1.5, 2**40, -(2**40), -300, -70_000]
+        values += [200, 300, 70_000, 2**63, None, True, False, -1, [0] * 20, [0] * 70_000, {"a": 1}, {1: 2}]
+        values += [{str(n): n for n in range(count)} for count in (20, 70_000)]
+        values += [{(1, (2, 3)): 4}, msgspec.msgpack.Ext(5, b"x" * 16), msgspec.msgpack.Ext(5, b"x" * 300)]
+        values += [msgspec.msgpack.Ext(5, b"x" * size) for size in (1, 2, 3, 4, 8, 70_000)]
+        for value in values:
+            body = msgspec.msgpack.encode([value, 1])
+            self.assertEqual(read_msgpack(body, MOST), msgspec.msgpack.decode(body))
+        self.assertRaises(ValueError, read_msgpack, b"\x01\x01", MOST)
+
+    @settings(max_examples=100, deadline=None)
+    @given(VALUES)
+    def test_yaml(self, value: Any) -> None:
+        """YAML is what PyYAML reads."""
+        body = yaml.safe_dump(value).encode("utf-8", "surrogatepass")
+        self.assertEqual(outcome(read_yaml, body, MOST), outcome(yaml.safe_load, body))
+
+    def test_yaml_aliases(self) -> None:
+        """Aliases and merges within the limits work, and numbers and long texts are what they were."""
+        for text in (
+            "a: &a {x: 1, y: [2]}\nb: {<<: *a, z: *a}",
+            "- 1:30:59\n- 0x1f\n- 1.5\n- 2026-01-02\n- yes\n- ~",
+            "- " + "9" * 5000 + "a",
+            "- '" + "9" * 5000 + "'",
+        ):
+            self.assertEqual(read_yaml(text.encode(), MOST), yaml.safe_load(text))
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.text(max_size=300), st.sampled_from(["utf-8", "utf-16", "utf-7", "gb18030", "latin-1", "koi8-r", "hz"]))
+    def test_text(self, text: str, encoding: str) -> None:
+        """A long text is what it is at once, wherever the steps are cut."""
+        body = text.encode(encoding, "replace")
+        self.smaller(HERE_MAX=0, TEXT_STEP=7)
+        self.assertEqual(decode_charset(body, encoding, "strict"), body.decode(encoding))
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.text(st.characters(), max_size=60))
+    def test_lone_surrogates(self, text: str) -> None:
+        """A long JSON with lone surrogates in it, which kombu writes, is read wherever the steps are cut."""
+        body = text.encode("utf-8", "surrogatepass")
+        self.smaller(HERE_MAX=0, TEXT_STEP=1)
+        self.assertEqual(decode_charset(body, "utf-8", "surrogatepass"), text)
+
+
+def lists(number: int) -> bytes:
+    return b"[" + b",".join([b"[]"] * number) + b"]"
+
+
+def gzip_of(start: bytes, some: bytes, times: int) -> bytes:
+    """A compressed body, a million of some bytes after the other."""
+    shrink = zlib.compressobj()
+    return b"".join([shrink.compress(start), *(shrink.compress(some * MIB) for _ in range(times)), shrink.flush()])
+
+
+def table(as_mappings: bool) -> Any:
+    """An honest table."""
+    names = [f"column_{number}" for number in range(20)]
+    rows = ([row * column for column in range(20)] for row in range(20_000))
+    return [dict(zip(names, row, strict=True)) if as_mappings else row for row in rows]
+
+
+# within the limits: content type, content encoding, body
+LONGEST: dict[str, tuple[str, str | None, bytes]] = {
+    "table": (JSON, None, json.dumps(table(True)).encode()),
+    "table of lists": (JSON, None, json.dumps(table(False)).encode()),
+    "table in a call": (JSON, None, json.dumps({"args": [table(True)], "kwargs": {}}).encode()),
+    "lists": (JSON, None, lists(190_000)),
+    "mappings": (JSON, None, b"[" + b",".join([b"{}"] * 190_000) + b"]"),
+    "keys": (JSON, None, b"{" + b",".join(b'"%d":1' % n for n in range(490_000)) + b"}"),
+    "lists of one": (JSON, None, b"[" + b",".join([b"[1]"] * 160_000) + b"]"),
+    "nested": (JSON, None, b"[" + b",".join([b"[" * 30 + b"]" * 30] * 6_000) + b"]"),
+    "numbers": (JSON, None, b"[" + b",".join([b"1.5e3"] * 990_000) + b"]"),
+    "long numbers": (JSON, None, b"[" + b",".join([b"1" * 4000] * 4_000) + b"]"),
+    "texts": (JSON, None, b"[" + b",".join([b'"abc"'] * 990_000) + b"]"),
+    "texts with brackets": (JSON, None, b"[" + b",".join([b'"],["'] * 490_000) + b"]"),
+    "one text": (JSON, None, b'"' + b"a" * (16 * MIB) + b'"'),
+    "commas in a text": (JSON, None, b'"' + b",[" * (8 * MIB) + b'"'),
+    "escapes": (JSON, None, b'"' + b"\\u00e9" * (16 * MIB // 6) + b'"'),
+    "space": (JSON, None, b" " * (16 * MIB) + b"1"),
+    "few, with NaN": (JSON, None, b"[NaN," + b",".join(b'{"%d":1}' % n for n in range(14_000)) + b"]"),
+    "wrapped": (JSON, None, b"[" + b",".join([b'{"__type__":"decimal","__value__":"1.5"}'] * 100_000) + b"]"),
+    "msgpack table": (MSGPACK, None, msgspec.msgpack.encode(table(True))),
+    "msgpack lists": (MSGPACK, None, b"\xdd" + (190_000).to_bytes(4, "big") + b"\x90" * 190_000),
+    "msgpack numbers": (MSGPACK, None, b"\xdd" + (990_000).to_bytes(4, "big") + b"\x01" * 990_000),
+    "msgpack text": (MSGPACK, None, msgspec.msgpack.encode("é" * (8 * MIB))),
+    "yaml": (YAML, None, b"- a\n" * 95_000),
+    "yaml text": (YAML, None, b"1" * (4 * MIB) + b"a"),
+    "pickle": (PICKLE, None, pickle.dumps([[] for _ in range(100_000)])),
+    "gb18030": ("application/data", "gb18030", "中".encode("gb18030") * (8 * MIB)),
+    "iso2022_kr": ("application/data", "iso2022_kr", b"ab" * (8 * MIB)),
+    "latin-1": ("application/data", "latin-1", b"\xe9" * (16 * MIB)),
+}
+
+LAUGHS = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+    b"%c: &%c [%b]\n" % (c, c, b",".join([b"*%c" % (c - 1)] * 9)) for c in range(ord("b"), ord("j"))
+)
+# over the limits: content type, compression, body
+BOMBS: dict[str, tuple[str, str | None, bytes]] = {
+    "lists": (JSON, None, lists(250_000)),
+    "mappings": (JSON, None, b"[" + b",".join([b"{}"] * 250_000) + b"]"),
+    "keys": (JSON, None, b"{" + b",".join(b'"%d":1' % n for n in range(550_000)) + b"}"),
+    "numbers": (JSON, None, b"[" + b",".join([b"1"] * 1_100_000) + b"]"),
+    "deep": (JSON, None, b"[" * 400_000),
+    "deep mappings": (JSON, None, b'{"":' * 100_000),
+    "short and deep": (JSON, None, b"[" * 50_000),
+    "short, deep, wrapped": (JSON, None, b'["__type__",' * 5_000),
+    "digits": (JSON, None, b"1" * (16 * MIB)),
+    "no end": (JSON, None, lists(190_000)[:-1]),
+    "msgpack lists": (MSGPACK, None, b"\xdd" + (600_000).to_bytes(4, "big") + b"\x90" * 600_000),
+    "msgpack claims": (MSGPACK, None, b"\xdd\xff\xff\xff\xff" + b"\x01" * 300_000),
+    "msgpack claims, short": (MSGPACK, None, b"\xdf\xff\xff\xff\xff"),
+    "msgpack deep": (MSGPACK, None, b"\x91" * 600_000),
+    "msgpack short and deep": (MSGPACK, None, b"\x91" * 30_000),
+    "yaml laughs": (YAML, None, LAUGHS),
+    "yaml merges": (YAML, None, b"a: &a {x: 1}\n" + b"b: {<<: [" + b",".join([b"*a"] * 200_000) + b"]}\n"),
+    "yaml contains itself": (YAML, None, b"&a [*a]"),
+    "yaml deep": (YAML, None, b"[" * 2_000),
+    "yaml number": (YAML, None, b"!!int 1" + b":1" * 20_000),
+    "yaml digits": (YAML, None, b"!!int " + b"1" * 20_000),
+    "gzip": (JSON, GZIP, gzip_of(b"", b" ", 100)),
+    "gzip of lists": (JSON, GZIP, gzip_of(b'{"args":[[', b"[],", 33)),
+    "gzip of numbers": (JSON, GZIP, zlib.compress(b"[" + b"1," * 2_000_000 + b"1]")),
+    "bzip2": (JSON, BZIP2, bz2.compress(b" " * (100 * MIB))),
+    "gzip of text": ("application/data", GZIP, zlib.compress(b" " * (17 * MIB))),
+    "zstd": (JSON, "application/zstd", b"\x28\xb5\x2f\xfd" + b"x" * 100),
+    "lzma": (JSON, "application/x-lzma", b"\xfd7zXZ" + b"x" * 100),
+}
+
+
+class LimitsTests(SynchronousTestCase):
+    """Bodies that would become too much."""
+
+    def test_bombs(self) -> None:
+        """Each is refused, with a short reason, after a second or two of work."""
+        for name, (content_type, compression, body) in BOMBS.items():
+            began = time.process_time()
+            headers = {"compression": compression}
+            error = self.assertRaises(DecodeError, ALL.decode, content_type, "utf-8", body, headers)
+            self.assertLess(len(str(error)), 500, name)
+            self.assertLess(time.process_time() - began, 8 if content_type == YAML else 4, name)
+
+    def test_memory(self) -> None:
+        """What is compressed takes the memory that its limit says, and no more."""
+        for name, (content_type, compression, body) in BOMBS.items():
+            if compression:
+                tracemalloc.start()
+                self.assertRaises(DecodeError, ALL.decode, content_type, None, body, {"compression": compression})
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
+                self.assertLess(peak, 64 * MIB, name)
+
+    def test_decompressed_max(self) -> None:
+        """``DECOMPRESSED_MAX`` is exact, and 0 refuses whatever is compressed."""
+        for compression, compress in ((GZIP, zlib.compress), (BZIP2, bz2.compress)):
+            body, headers = compress(b'"' + b"x" * 998 + b'"'), {"compression": compression}
+            for here in (True, False):
+                decode = Serializers({"DECOMPRESSED_MAX": 1000}).decode
+                self.assertEqual(decode(JSON, None, body, headers, here), "x" * 998)
+                for most in (999, 0):
+                    decode = Serializers({"DECOMPRESSED_MAX": most}).decode
+                    error = self.assertRaises(DecodeError, decode, JSON, None, body, headers, here)
+                    self.assertIn("DECOMPRESSED_MAX", str(error))
+
+    def test_values_max(self) -> None:
+        """``VALUES_MAX`` may be raised, for larger tables."""
+        body = lists(250_000)
+        error = self.assertRaises(DecodeError, ALL.decode, JSON, None, body, {})
+        self.assertIn("VALUES_MAX", str(error))
+        value = Serializers({"VALUES_MAX": 1_250_000 + bounds.CONTAINER}).decode(JSON, None, body, {})
+        self.assertEqual(len(value), 250_000)
+
+    def test_long_bodies(self) -> None:
+        """A body of ``HERE_MAX`` bytes is read in the reactor; a longer one is put off, compressed or not."""
+        for size, long in ((HERE_MAX, False), (HERE_MAX + 1, True)):
+            for content_type, body in ((JSON, b'"' + b"x" * (size - 2) + b'"'), ("application/data", b"x" * size)):
+                for headers, sent in (({}, body), ({"compression": GZIP}, zlib.compress(body))):
+                    value = ALL.decode(content_type, None, sent, headers)
+                    self.assertEqual(len(value), size - 2 * (content_type == JSON))
+                    if long:
+                        self.assertRaises(LongBody, ALL.decode, content_type, None, sent, headers, True)
+                    else:
+                        ALL.decode(content_type, None, sent, headers, True)
+        self.assertEqual(ALL.decode("application/data", "binary", b"x" * MIB, {}, True), b"x" * MIB)
+
+    def test_quick(self) -> None:
+        """A long JSON with few values is read as a short one is, NaN and wrapped values too."""
+        text = '[NaN,{"__type__":"uuid","__value__":{"hex":"' + "0" * 31 + '7"}},"' + "x" * HERE_MAX + '"]'
+        (number, name, _) = ALL.decode(JSON, None, text.encode(), {})
+        self.assertTrue(math.isnan(number))
+        self.assertEqual(name.int, 7)
+        self.assertEqual(decode_json(text.encode())[1], name)
+
+
+class TurnsTests(TurnsCase):
+    """The reactor, while bodies are decoded."""
+
+    def test_here(self) -> None:
+        """In the reactor each body is read, refused or put off in 0.1 s."""
+        here = {
+            "lists": (JSON, None, lists(87_000)),
+            "keys": (JSON, None, b"{" + b",".join(b'"%d":1' % n for n in range(28_000)) + b"}"),
+            "wrapped": (JSON, None, b"[" + b",".join([b'{"__type__":"decimal","__value__":"1"}'] * 6_700) + b"]"),
+            "NaN and lists": (JSON, None, b"[NaN," + lists(86_000) + b"]"),
+            "numbers": (JSON, None, b"[" + b",".join([b"1" * 4000] * 65) + b"]"),
+            "msgpack": (MSGPACK, None, b"\xdd" + (65_000).to_bytes(4, "big") + b"\x90" * 65_000),
+            "yaml": (YAML, None, b"- {a: &a [1]}\n" * 36),
+            "bzip2": (JSON, BZIP2, bz2.compress(lists(200_000))),
+        }
+        for bodies in (here, BOMBS, {name: (kind, None, body) for name, (kind, _, body) in LONGEST.items()}):
+            for name, (content_type, compression, body) in bodies.items():
+                began = time.process_time()
+                try:
+                    ALL.decode(content_type, None, body, {"compression": compression} if compression else {}, True)
+                except (DecodeError, LongBody):
+                    pass
+                self.assertLess(time.process_time() - began, TURN_MAX, name)
+
+    async def decoding(self, *arguments: Any) -> tuple[float, bool]:
+        """The longest turn while a body is decoded in a thread and dropped, and whether it could be read."""
+        outcomes: list[bool] = []
+
+        def decoded(_: Any) -> None:
+            outcomes.append(True)
+
+        def failed(failure: Any) -> None:
+            failure.trap(DecodeError)
+            outcomes.append(False)
+
+        happening: Deferred[Any] = in_background(ALL.decode, *arguments).addCallbacks(decoded, failed)
+        return await self.longest_turn(happening), outcomes[0]
+
+    async def test_within(self) -> None:
+        """The longest bodies within the limits are read, and hold no turn of the reactor for 0.1 s."""
+        turns = {}
+        for name, (content_type, encoding, body) in LONGEST.items():
+            turns[name], read = await self.decoding(content_type, encoding, body, {})
+            self.assertTrue(read, name)
+        self.assertEqual({name: seconds for name, seconds in turns.items() if seconds > TURN_MAX}, {})
+
+    async def test_beyond(self) -> None:
+        """Nor do those that are refused."""
+        turns = {}
+        for name, (content_type, compression, body) in BOMBS.items():
+            headers = {"compression": compression} if compression else {}
+            turns[name], read = await self.decoding(content_type, None, body, headers)
+            self.assertFalse(read, name)
+        self.assertEqual({name: seconds for name, seconds in turns.items() if seconds > TURN_MAX}, {})

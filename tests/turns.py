@@ -1,0 +1,44 @@
+"""How long the reactor is held: the processor time of its longest turn, while something happens in it or in threads."""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import Any
+
+from twisted.internet import reactor as reactor_module
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+reactor: Any = reactor_module
+
+TURN_MAX = 0.1  # seconds
+
+
+class TurnsCase(TestCase):
+    """A test that measures turns."""
+
+    timeout = 240  # trial's
+
+    def setUp(self) -> None:
+        gc.collect()
+        gc.freeze()  # what the tests before this one have left is not walked by the garbage collector
+        self.addCleanup(gc.unfreeze)
+
+    async def longest_turn(self, happening: Deferred[Any]) -> float:
+        """Seconds of the reactor's longest turn until the Deferred fires."""
+        # Processor time of this process with all its threads, so that other processes of the machine do not count.
+        longest, last, running = 0.0, time.process_time(), True
+
+        def turn() -> None:
+            nonlocal longest, last
+            now = time.process_time()
+            longest, last = max(longest, now - last), now
+            if running:
+                reactor.callLater(0, turn)
+
+        reactor.callLater(0, turn)
+        await happening
+        turn()
+        running = False
+        return longest

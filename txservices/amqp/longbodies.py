@@ -1,0 +1,94 @@
+"""Long bodies, decoded in a thread: in the reactor one would hold everything else for seconds.
+
+    receive(message) -> LongBody -> add(message) -> decode, in a thread -> receive(message, decoded)
+
+The message is not settled meanwhile. Messages of the same consumer that come after it wait for it, so that all are
+received in their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txservices.amqp.entities import Message
+from txservices.bounds import LongBody
+from txservices.exceptions import DecodeError
+from txservices.utils.background import in_background
+from txservices.utils.waiting import Waiters
+
+log = Logger()
+
+Decoded = Callable[[], Any]  # gives a body that is decoded, or raises ``DecodeError``
+
+
+class LongBodies:
+    """The messages of one consumer that wait for a long body.
+
+    Args:
+        decode: ``Serializers.decode``.
+        receive: called with each message and a function that gives its body or raises ``DecodeError``.
+
+    Attributes:
+        waiting: the messages in their order. The body of the first one is being decoded.
+    """
+
+    def __init__(self, decode: Callable[..., Any], receive: Callable[[Message, Decoded], None]) -> None:
+        self.decode = decode
+        self.receive = receive
+        self.waiting: deque[Message] = deque()
+        self.idle: Waiters[None] = Waiters()
+
+    def add(self, message: Message) -> None:
+        """Decode this message's body after those that wait."""
+        self.waiting.append(message)
+        if len(self.waiting) == 1:
+            self.begin()
+
+    def drain(self) -> Deferred[None]:
+        """Fires when every message that waits has been received."""
+        return self.idle.wait() if self.waiting else succeed(None)
+
+    def begin(self) -> None:
+        in_background(self.decode, *parts_of(self.waiting[0])).addBoth(self.decoded)
+
+    def decoded(self, result: Any) -> None:
+        """Pass the first message on, and those behind it up to the next one whose body is long."""
+        decoded: Decoded = result.raiseException if isinstance(result, Failure) else partial(give, result)
+        self.pass_on(decoded)
+        while self.waiting:
+            try:
+                decoded = partial(give, self.decode(*parts_of(self.waiting[0]), True))
+            except LongBody:
+                self.begin()
+                return
+            except DecodeError:
+                decoded = Failure().raiseException
+            self.pass_on(decoded)
+        self.idle.fire(None)
+
+    def pass_on(self, decoded: Decoded) -> None:
+        message = self.waiting[0]
+        try:
+            self.receive(message, decoded)
+        except Exception:
+            log.failure("{delivery} was not taken, rejected", delivery=message)
+            message.reject()
+        self.waiting.popleft()  # last: what is delivered meanwhile comes after it
+
+
+def parts_of(message: Message) -> tuple[Any, ...]:
+    """The arguments for ``decode``."""
+    properties = message.properties
+    content_type, content_encoding = properties.get("content_type"), properties.get("content_encoding")
+    return content_type, content_encoding, message.body, properties.get("headers")
+
+
+def give(value: Any) -> Any:
+    return value
