@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
 
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.events import EventHandler, event_handler
@@ -58,16 +58,17 @@ WAITING: dict[str, Way] = {
 }
 EVERY = {**RAISING, **WAITING}
 NOT_WAITING = {**RAISING, "a wrong thing": lambda: 7}  # for hooks whose result is not waited for
+NO_CONTEXT = {**NOT_WAITING, "an unfired Deferred": Deferred, "a fired Deferred": lambda: succeed({})}
 # hook, the ways it fails in, whether the caller is to get an error
 RPC_HOOKS: list[tuple[str, dict[str, Way], bool]] = [
     ("handle_result", EVERY, True),
     ("check_signature", RAISING, True),
-    ("unpack_message_headers", NOT_WAITING, True),
+    ("unpack_message_headers", NO_CONTEXT, True),
     ("result_not_handled", EVERY, False),  # it is not called
 ]
 CONSUMER_HOOKS: list[tuple[str, dict[str, Way]]] = [
     ("handle_result", EVERY),
-    ("unpack_message_headers", NOT_WAITING),
+    ("unpack_message_headers", NO_CONTEXT),
     ("handle_message", RAISING),
 ]
 

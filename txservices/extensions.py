@@ -180,12 +180,12 @@ class WorkerContext:
             self.data: dict[str, Any] = {}
             return
         self.data = data
-        if constants.CALL_ID_STACK_CONTEXT_KEY in data:
-            stack = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY)
-            if isinstance(stack, (list, tuple)):
-                self.parent_call_ids = stack
-            else:  # whatever a stranger puts into that header, the message is handled
-                log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
+        # not asked whether it is there: what a hook gave may be a Deferred, and ``in`` has no end for one
+        stack = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY, ())
+        if isinstance(stack, (list, tuple)):
+            self.parent_call_ids = stack
+        else:  # whatever a stranger puts into that header, the message is handled
+            log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
 
     @property
     def config(self) -> Any:
