@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.broker.peer import Client, publish
 from tests.peer import method
+from txservices.broker.messages import DIRECT_REPLY_TO
 from txservices.broker.server import Broker
 from txservices.wire.spec import METHODS
 
@@ -46,13 +47,15 @@ SAID = [
 class Chance(random.Random):
     """Methods out of nowhere."""
 
+    replies: tuple[str, ...] = ()  # names that direct replies have
+
     def argument(self, kind: str) -> Any:
         return {
             "bit": lambda: self.random() < 0.5,
             "short": lambda: self.choice((0, 1, 2, 60_000)),
             "long": lambda: self.choice((0, 0, 0, 1)),
             "longlong": lambda: self.choice((0, 1, 2, 3, 1 << 40)),
-            "shortstr": lambda: self.choice(NAMES),
+            "shortstr": lambda: self.choice((*NAMES, DIRECT_REPLY_TO)),
             "octets": lambda: self.choice(NAMES),
             "table": lambda: {self.choice(ARGUMENTS): self.choice(VALUES) for _ in range(self.randrange(3))},
         }[kind]()
@@ -65,8 +68,14 @@ class Chance(random.Random):
                 properties["headers"] = self.argument("table")
             if self.random() < 0.3:
                 properties["expiration"] = self.choice(("0", "100", "soon"))
+            if self.random() < 0.2:
+                properties["reply_to"] = self.choice((DIRECT_REPLY_TO, "q"))
+            if self.random() < 0.2:
+                copies = [self.choice((*NAMES, *self.replies)) for _ in range(3)]
+                properties["headers"] = {self.choice(("CC", "BCC")): copies}
             body = b"x" * self.choice((0, 1, 5000))
-            return publish(self.choice(NAMES), body, self.choice(NAMES), channel, self.random() < 0.3, **properties)
+            key = self.choice((*NAMES, *self.replies))
+            return publish(key, body, self.choice(NAMES), channel, self.random() < 0.3, **properties)
         spec = self.choice(SAID)
         return method(channel, spec.name, **{name: self.argument(kind) for name, kind in spec.fields})
 
@@ -75,7 +84,8 @@ class AnyOrderTests(SynchronousTestCase):
     """The broker's books."""
 
     def check(self, broker: Broker, clients: list[Client], seed: int) -> None:
-        for queue in broker.vhosts["/"].queues.values():
+        vhost = broker.vhosts["/"]
+        for queue in (*vhost.queues.values(), *vhost.replies.queues.values()):
             ready = [*queue.fresh, *(entry for _, entry in queue.requeued)]
             self.assertEqual(queue.ready_bytes, sum(len(entry.message.body) for entry in ready), seed)
             self.assertLessEqual(set(queue.turn), set(queue.consumers), seed)
@@ -109,6 +119,7 @@ class AnyOrderTests(SynchronousTestCase):
                     client.session.resumeProducing()
                 elif chance.random() < 0.05:
                     client.session.pauseProducing()
+                chance.replies = tuple(broker.vhosts["/"].replies.queues)
                 client.write(b"".join(chance.said() for _ in range(chance.randrange(1, 5))))
                 broker.clock.advance(chance.choice((0, 0, 0.1, 0.2)))
                 for each in list(clients):
@@ -120,6 +131,7 @@ class AnyOrderTests(SynchronousTestCase):
             for client in clients:
                 client.lose()
             self.assertEqual(broker.clock.getDelayedCalls(), [], seed)
+            self.assertEqual(broker.vhosts["/"].replies.queues, {}, seed)
 
     def answer(self, client: Client, seed: int) -> bool:
         """Do as a client does that is told of errors; whether it is still there."""

@@ -126,9 +126,8 @@ class ConsumeTests(ChannelTestCase):
         self.assertEqual(len(self.client.bodies()), 2)
 
     def test_not_implemented(self) -> None:
-        """Prefetch by size, direct reply-to and transactions are 540."""
+        """Prefetch by size and transactions are 540."""
         self.refused_all(540, "basic.qos", prefetch_size=1)
-        self.refused_all(540, "basic.consume", queue="amq.rabbitmq.reply-to", no_ack=True)
         for name in ("tx.select", "tx.commit", "tx.rollback"):
             self.refused_all(540, name)
 

@@ -66,9 +66,9 @@ class PublishTests(ChannelTestCase):
         self.assertEqual(found, [("basic.ack", 1), ("basic.nack", 2), ("basic.ack", 3)])
 
     def test_refused(self) -> None:
-        """immediate and CC are 540; a forged user and a bad expiration are 406."""
+        """immediate is 540; a CC of the wrong kind, a forged user and a bad expiration are 406."""
         for properties, answer, code in (
-            ({"headers": {"CC": ["a"]}}, "connection.close", 540),
+            ({"headers": {"CC": "a"}}, "channel.close", 406),
             ({"user_id": "other"}, "channel.close", 406),
             ({"expiration": "soon"}, "channel.close", 406),
         ):

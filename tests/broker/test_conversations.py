@@ -6,29 +6,16 @@ text, numbers nobody agreed on, a memory alarm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
-from twisted.trial.unittest import TestCase
 
 from tests import rabbitmq
-from tests.broker.wire import Heard, Wire
-from txservices.broker.server import Broker
+from tests.broker.conversing import Case, Connect, ConversationsCase, connections, told
 from txservices.wire import codec, frames
 from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD
-
-Connect = Callable[..., Wire]  # a new connection, its handshake done; arguments are those of Wire.open
-Case = Callable[[Connect], Any]
-
-
-def told(heard: list[Heard]) -> list[Any]:
-    """The parts of an answer that are compared: names; the code of a close; a delivery's arguments and body."""
-    return [(name, args.get("reply_code"), args.get("reason"), body) for _, name, args, body in heard]
 
 
 def crossing(connect: Connect) -> Any:
@@ -127,31 +114,12 @@ CASES: dict[str, Case] = {  # name -> the conversation
 }
 
 
-class ConversationsTests(TestCase):
+class ConversationsTests(ConversationsCase):
     """The embedded broker talks as the real one."""
-
-    skip = rabbitmq.skip
-    timeout = 120
-
-    async def setUp(self) -> None:
-        self.broker = Broker()
-        listening = await self.broker.listen("127.0.0.1", 0)
-        self.port = listening.getHost().port
-        self.addCleanup(self.broker.close)
-        self.threads = ThreadPool(1, 1)
-        self.threads.start()
-        self.addCleanup(self.threads.stop)
-
-    def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return deferToThreadPool(reactor, self.threads, function, *args)
 
     async def test_same(self) -> None:
         """Each conversation is the same on both."""
-        node = rabbitmq.node()
-        theirs = await self.in_thread(outcomes, node.port, node.new_vhost())
-        ours = await self.in_thread(outcomes, self.port, "/")
-        self.assertEqual({name: (ours[name], theirs[name]) for name in CASES if ours[name] != theirs[name]}, {})
-        self.assertEqual(len(ours), len(CASES))
+        await self.compare(CASES)
 
     async def test_memory_alarm(self) -> None:
         """Only who publishes is stopped, at its first publish, which is taken, and goes on when the alarm is over."""
@@ -183,28 +151,3 @@ def under_alarm(port: int, alarm: Callable[[bool], None]) -> dict[str, Any]:
         alarm(False)
         found["afterwards"] = told(publisher.rest())
         return found
-
-
-@contextmanager
-def connections(port: int, vhost: str) -> Iterator[Connect]:
-    """Gives the function that connects; all are closed in the end."""
-    open_ones: list[Wire] = []
-
-    def connect(**limits: int) -> Wire:
-        open_ones.append(Wire(port, vhost))
-        return open_ones[-1].open(**limits)
-
-    try:
-        yield connect
-    finally:
-        for each in open_ones:
-            each.close()
-
-
-def outcomes(port: int, vhost: str) -> dict[str, Any]:
-    """The outcome of each conversation."""
-    found = {}
-    for name, talk in CASES.items():
-        with connections(port, vhost) as connect:
-            found[name] = talk(connect)
-    return found

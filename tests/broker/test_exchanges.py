@@ -64,7 +64,7 @@ def exchange(type: str, *bindings: tuple[str, str]) -> tuple[Exchange, dict[str,
 
 
 def routed(start: Exchange, key: str, headers: dict[str, Any] | None = None, **others: Exchange) -> list[str]:
-    queues, _ = route(start, key, lambda: headers or {}, others.get)
+    queues, _ = route(start, (key,), lambda: headers or {}, others.get)
     return sorted(queue.name for queue in queues)
 
 
@@ -178,12 +178,36 @@ class RouteTests(SynchronousTestCase):
         self.assertEqual(routed(x, "nobody", other=other), ["lost"])
         self.assertEqual(routed(x, "nobody"), [])
 
+    def test_many_keys(self) -> None:
+        """A message with several keys goes where any of them leads, once to each queue, and is not remembered."""
+        for type, keys, expected in (
+            ("direct", ("b", "a", "n"), ["a", "b"]),
+            ("direct", ("n", "n"), []),
+            ("topic", ("a", "b", "a"), ["a", "b"]),
+            ("fanout", ("n", "m"), ["a", "b"]),
+            ("headers", ("n", "m"), ["a", "b"]),
+        ):
+            x = Exchange("x", type)
+            for name in ("a", "b"):
+                x.bind(Queue(name), name, {})
+            queues, by_key_alone = route(x, keys, dict, {}.get)
+            self.assertEqual((sorted(queue.name for queue in queues), by_key_alone), (expected, False), type)
+
+    def test_alternate_of_many_keys(self) -> None:
+        """The alternate exchange is for messages that no key leads anywhere."""
+        other, _ = exchange("fanout", ("spare", ""))
+        x = Exchange("x", "direct", arguments={"alternate-exchange": "other"})
+        x.bind(Queue("a"), "a", {})
+        for keys, expected in ((("n", "a"), ["a"]), (("n", "m"), ["spare"])):
+            found, _ = route(x, keys, nothing, {"other": other}.get)
+            self.assertEqual([queue.name for queue in found], expected)
+
     def test_headers_can_not_be_remembered(self) -> None:
         """A route that headers had a part in says so."""
         x, h = Exchange("x", "fanout"), Exchange("h", "headers")
-        self.assertEqual(route(x, "k", nothing, {}.get), ([], True))
+        self.assertEqual(route(x, ("k",), nothing, {}.get), ([], True))
         x.bind(h, "", {})
-        self.assertEqual(route(x, "k", nothing, {}.get), ([], False))
+        self.assertEqual(route(x, ("k",), nothing, {}.get), ([], False))
 
 
 class SpeedTests(SynchronousTestCase):

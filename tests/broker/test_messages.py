@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.broker import messages
 from txservices.broker.messages import Message
-from txservices.exceptions import AmqpError
+from txservices.exceptions import AmqpError, FrameError
 from txservices.wire.codec import decode_properties, encode_properties
 
 EVERYTHING: dict[str, Any] = {
@@ -46,9 +46,15 @@ class ReadTests(SynchronousTestCase):
             self.assertEqual(read({**properties, "expiration": "60000"}), 60000)
             self.assertIsNone(read(properties))
 
+    def test_numbers(self) -> None:
+        """An expiration is up to ten years of milliseconds, and may have a sign and zeros before it."""
+        most = 315_360_000_000
+        for text, expected in (("0", 0), ("007", 7), ("+5", 5), ("-0", 0), ("0" * 240 + str(most), most)):
+            self.assertEqual(read({"expiration": text}), expected)
+
     def test_not_a_number(self) -> None:
         """An expiration that is no number of milliseconds is 406."""
-        for text in ("", "abc", "-1", "1.5", "99999999999", "4294967296", "٣"):
+        for text in ("", "abc", "-1", "1.5", "315360000001", "9" * 255, "٣", "+", "++5", " 5", "5\n", "1_0"):
             error = self.assertRaises(AmqpError, read, {"expiration": text})
             self.assertEqual(error.code, 406)
 
@@ -59,22 +65,58 @@ class ReadTests(SynchronousTestCase):
             error = self.assertRaises(AmqpError, messages.read_expiration, header[:length], messages.read_flags(header))
             self.assertIn(error.code, (406, 502))
 
-    def test_unusual(self) -> None:
-        """A user id has to be the sender's; CC and BCC in the headers are refused, and elsewhere mean nothing."""
-        for properties, code in (
-            ({"user_id": "guest"}, 0),
-            ({"user_id": "other"}, 406),
-            ({"headers": {"CC": ["a"]}}, 540),
-            ({"headers": {"BCC": ["a"]}}, 540),
-            ({"headers": {"a": "\x02CC", "b": {"CC": 1}}}, 0),
+    def unusual(self, properties: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The properties that go out, and the further routing keys."""
+        header = encode_properties(properties)
+        header, others = messages.read_unusual(header, messages.read_flags(header), "guest", lambda: "here")
+        return decode_properties(header), others
+
+    def test_user_id(self) -> None:
+        """A user id has to be the sender's."""
+        self.assertEqual(self.unusual({"user_id": "guest"}), ({"user_id": "guest"}, ()))
+        self.assertEqual(self.assertRaises(AmqpError, self.unusual, {"user_id": "other"}).code, 406)
+
+    def test_copies(self) -> None:
+        """CC and BCC are further keys, and BCC does not go out. Elsewhere the words mean nothing."""
+        for headers, others, out in (
+            ({"CC": ["a", "b"]}, ("a", "b"), {"CC": ["a", "b"]}),
+            ({"BCC": ["a"]}, ("a",), {}),
+            ({"x": 1, "BCC": ["b", "c"], "CC": ["a"], "y": None}, ("a", "b", "c"), {"x": 1, "CC": ["a"], "y": None}),
+            ({"CC": []}, (), {"CC": []}),
+            ({"CC": [1, None, ["a"], {"a": 1}, "b"]}, ("b",), {"CC": [1, None, ["a"], {"a": 1}, "b"]}),
+            ({"CC": [b"\xff"]}, ("\udcff",), {"CC": [b"\xff"]}),
+            ({"a": "\x02CC", "b": {"CC": 1, "BCC": 2}}, (), {"a": "\x02CC", "b": {"CC": 1, "BCC": 2}}),
         ):
-            header = encode_properties(properties)
+            for more in ({}, {name: value for name, value in EVERYTHING.items() if name != "headers"}):
+                self.assertEqual(self.unusual({**more, "headers": headers}), ({**more, "headers": out}, others))
+
+    def test_copies_of_the_wrong_kind(self) -> None:
+        """CC and BCC that are no array are 406."""
+        for name in ("CC", "BCC"):
+            for value in ("a", b"a", None, 5, 1.5, True, {"a": 1}):
+                error = self.assertRaises(AmqpError, self.unusual, {"headers": {name: value}})
+                self.assertEqual(error.code, 406)
+
+    def test_direct_reply_to(self) -> None:
+        """The name of Direct Reply-to is replaced where it is the reply-to, and nowhere else."""
+        name = messages.DIRECT_REPLY_TO
+        for chosen in ([], ["headers"], ["content_type", "correlation_id"], list(EVERYTHING)):
+            more = {each: EVERYTHING[each] for each in chosen}
+            self.assertEqual(self.unusual({**more, "reply_to": name}), ({**more, "reply_to": "here"}, ()))
+        for properties in ({"reply_to": f"{name}.x"}, {"reply_to": "r", "headers": {"a": name}}):
+            self.assertEqual(self.unusual(properties), (properties, ()))
+
+    def test_cut_unusual(self) -> None:
+        """Properties that end too early are a syntax error, wherever they end."""
+        whole = {**EVERYTHING, "headers": {"CC": ["a"]}, "reply_to": messages.DIRECT_REPLY_TO}
+        header = encode_properties({name: value for name, value in whole.items() if name != "user_id"})
+        flags = messages.read_flags(header)
+        for length in range(2, len(header)):
+            # what was cut off comes again, so that the words are there
             try:
-                messages.check_unusual(header, messages.read_flags(header), "guest")
-                found = 0
-            except AmqpError as error:
-                found = int(error.code)
-            self.assertEqual(found, code, properties)
+                messages.read_unusual(header[:length] + header[2:], flags, "guest", lambda: "here")
+            except (AmqpError, FrameError) as error:
+                self.assertIn(error.code, (406, 502), length)
 
 
 class DeadLetterTests(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -291,6 +292,35 @@ class TimeTests(QueueTestCase):
         self.consumer("a", prefetch=1)
         self.put(b"1", b"2", expiration=0)
         self.assertEqual((self.got, self.dead, len(self.queue)), ([("a", b"1")], [(b"2", "expired")], 0))
+
+    def test_zero_while_time_goes_on(self) -> None:
+        """A TTL of 0 is over when the clock is read next, and the message goes to a consumer with room all the same."""
+        queue = Queue("q", seconds=itertools.count().__next__)
+        queue.dead_letter = self.queue.dead_letter
+        self.consumer("a", prefetch=1, queue=queue)
+        self.put(b"1", b"2", expiration=0, queue=queue)
+        self.assertEqual((self.got, self.dead, len(queue)), ([("a", b"1")], [(b"2", "expired")], 0))
+
+    def test_sixty_days(self) -> None:
+        """A long time is kept to the second, by each of the three limits."""
+        days = 60 * 24 * 3600
+        for arguments, expiration in (({"x-message-ttl": days * 1000}, None), ({}, days * 1000)):
+            queue = self.make(**arguments)
+            self.put(b"1", expiration=expiration, queue=queue)
+            self.clock.advance(days - 1)
+            queue.look()
+            self.assertEqual(len(queue), 1)
+            self.clock.advance(1)
+            queue.look()
+            self.assertEqual(len(queue), 0)
+        queue = self.make(**{"x-expires": days * 1000})
+        queue.used()
+        self.clock.advance(days - 1)
+        queue.look()
+        self.assertEqual(self.ended, [])
+        self.clock.advance(1)
+        queue.look()
+        self.assertEqual(self.ended, [queue])
 
     def test_requeued_keeps_its_deadline(self) -> None:
         """Time goes on while a consumer has the message."""

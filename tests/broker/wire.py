@@ -118,15 +118,22 @@ class Wire:
         self.reader.feed(data.removeprefix(PROTOCOL_HEADER))
         return True
 
+    def up_to(self, *names: str) -> list[Heard]:
+        """Everything up to the next of those methods. It ends with a close, or with silence, if that comes before."""
+        looked = 0
+        while True:
+            for index, heard in enumerate(self.heard[looked:], looked):
+                if heard[1] in names or heard[1] in ("channel.close", "connection.close"):
+                    found, self.heard = self.heard[: index + 1], self.heard[index + 1 :]
+                    return found
+            looked = len(self.heard)
+            if not self.read(DEADLINE):
+                found, self.heard = self.heard, []
+                return [*found, (0, self.end or "silence", {}, b"")]
+
     def wait(self, *names: str) -> Heard:
         """The next of those methods that is heard; what came before it is gone. A close is heard instead of it."""
-        while True:
-            for index, heard in enumerate(self.heard):
-                if heard[1] in names or heard[1] in ("channel.close", "connection.close"):
-                    del self.heard[: index + 1]
-                    return heard
-            if not self.read(DEADLINE):
-                return (0, self.end or "silence", {}, b"")
+        return self.up_to(*names)[-1]
 
     def call(self, channel: int, name: str, **arguments: Any) -> Heard:
         """Say a method, and wait for its answer."""

@@ -51,7 +51,7 @@ class MethodTests(SynchronousTestCase):
         self.assertRaises(TypeError, codec.encode_method, "basic.qos", prefetch=1)
 
     def test_random_bytes_never_surprise(self) -> None:
-        """Any bytes behind any method's number are read, or are a FrameError."""
+        """Any bytes behind any method's number are read, or are a FrameError: 501 for bad UTF-8, else 502."""
         chance = random.Random(7)
         for method in METHODS.values():
             head = codec.encode_method(method)[:4]
@@ -59,7 +59,8 @@ class MethodTests(SynchronousTestCase):
                 try:
                     codec.decode_method(head + chance.randbytes(chance.randrange(40)))
                 except FrameError as error:
-                    self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
+                    bad_text = isinstance(error.__cause__, UnicodeDecodeError)
+                    self.assertEqual(error.code, ReplyCode.FRAME_ERROR if bad_text else ReplyCode.SYNTAX_ERROR)
 
 
 class PropertyTests(SynchronousTestCase):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from txservices.broker.bindings import TYPES
+from txservices.broker.messages import TTL_MAX
 from txservices.exceptions import AmqpError
 from txservices.wire.spec import ReplyCode
 
-EXPIRES_MAX = 0xFFFFFFFF  # milliseconds, as RabbitMQ has it
 SHORTSTR_MAX = 255  # bytes
 
 Check = Callable[[Any], bool]
@@ -29,8 +29,8 @@ def is_short(value: Any) -> bool:
 
 # argument -> (whether the value can be honoured, what it should be)
 QUEUE_ARGUMENTS: dict[str, tuple[Check, str]] = {
-    "x-message-ttl": (number_from(0, EXPIRES_MAX), "milliseconds from 0"),
-    "x-expires": (number_from(1, EXPIRES_MAX), "milliseconds from 1"),
+    "x-message-ttl": (number_from(0, TTL_MAX), "milliseconds from 0"),
+    "x-expires": (number_from(1, TTL_MAX), "milliseconds from 1"),
     "x-max-length": (number_from(0), "a number from 0"),
     "x-max-length-bytes": (number_from(0), "a number from 0"),
     "x-overflow": (

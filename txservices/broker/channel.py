@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from txservices.broker import messages
 from txservices.broker.assemblers import ClosedChannel, Decoded, Publishes
-from txservices.broker.messages import Message
+from txservices.broker.messages import DIRECT_REPLY_TO, Message
 from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, requeue
+from txservices.broker.replies import refuse_second
 from txservices.broker.topology import DECLARATIONS, Topology, reactions
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError
@@ -33,7 +34,6 @@ NO_ROUTE = Struct(">H").pack(ReplyCode.NO_ROUTE) + encode_shortstr("NO_ROUTE")
 MESSAGE_COUNT = Struct(">I")
 
 REPLY_TEXT_MAX = 255  # bytes of a short string
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 
 class Connection(Protocol):
@@ -70,6 +70,7 @@ class Channel:
         self.deliveries = Deliveries()
         self.deliveries.flowing = not session.paused
         self.consumers: dict[str, Consumer] = {}
+        self.reply_to = ""  # the name that replies to its last consumer of Direct Reply-to have
         self.consumer_prefetch = 0  # of consumers that are still to come
         self.confirms = False
         self.published = 0
@@ -166,12 +167,17 @@ class Channel:
 
     def basic_consume(self, content: Content) -> None:
         args = content.args
-        if args["queue"] == DIRECT_REPLY_TO:
-            raise AmqpError(ReplyCode.NOT_IMPLEMENTED, f"{DIRECT_REPLY_TO}: declare a reply queue")
-        queue = self.topology.queue(content)
+        direct = args["queue"] == DIRECT_REPLY_TO
+        if direct:
+            refuse_second(self.vhost.replies.is_there(self.reply_to), args["no_ack"])
         tag = args["consumer_tag"] or f"amq.ctag-{new_id()}"
         if tag in self.consumers:
             raise AmqpError(ReplyCode.NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
+        if direct:
+            queue = self.vhost.replies.open()
+            self.reply_to = queue.name
+        else:
+            queue = self.topology.queue(content)
         if queue.has_exclusive_consumer() or (args["exclusive"] and queue.consumers):
             raise AmqpError(ReplyCode.ACCESS_REFUSED, f"{self.vhost.called(queue)} in exclusive use")
         consumer = self.consumers[tag] = Consumer(
@@ -276,8 +282,9 @@ class Channel:
             raise AmqpError(ReplyCode.NOT_IMPLEMENTED, "immediate=true")
         header = content.header
         flags = messages.read_flags(header)
+        others: tuple[str, ...] = ()
         if flags & messages.UNUSUAL:
-            messages.check_unusual(header, flags, self.session.user)
+            header, others = messages.read_unusual(header, flags, self.session.user, self.find_reply_to)
         message = Message(
             args["exchange"],
             args["routing_key"],
@@ -285,6 +292,7 @@ class Channel:
             header,
             content.body,
             messages.read_expiration(header, flags),
+            others,
         )
         routed, taken = self.vhost.publish(message)
         if not routed and args["mandatory"]:
@@ -300,6 +308,12 @@ class Channel:
                 self.refuse_publish()
         if self.watermark.alarmed:
             self.session.block()
+
+    def find_reply_to(self) -> str:
+        """The name that replies to this channel have; ``PRECONDITION_FAILED`` if it has no consumer for them."""
+        if not self.vhost.replies.is_there(self.reply_to):
+            raise AmqpError(ReplyCode.PRECONDITION_FAILED, "fast reply consumer does not exist")
+        return self.reply_to
 
     def refuse_publish(self) -> None:
         """Nack a publish that a full queue refused, after the confirms of those before it."""

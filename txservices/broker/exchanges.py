@@ -1,6 +1,6 @@
 """Routing key to queues: exchanges, and exchanges bound to exchanges. Pure: no Twisted here.
 
-route(exchange, key, headers, find) -> exchange.match(key, headers) -> Queues, and Exchanges to go on from
+route(exchange, keys, headers, find) -> exchange.match(key, headers) -> Queues, and Exchanges to go on from
 """
 
 from __future__ import annotations
@@ -62,20 +62,21 @@ def in_order(arguments: Mapping[str, Any]) -> str:
 
 
 def route(
-    start: Exchange, key: str, headers: Headers, find: Callable[[str], Exchange | None]
+    start: Exchange, keys: tuple[str, ...], headers: Headers, find: Callable[[str], Exchange | None]
 ) -> tuple[list[Queue], bool]:
-    """The queues that a message to ``start`` goes to, each once, and whether its headers had no part in it.
+    """The queues that a message to ``start`` goes to, each once, and whether it is so for every message of its key.
 
-    ``find`` gives an exchange by name, for the alternates. Exchanges bound in a circle are each passed once.
+    The message may have several keys: those of CC and BCC. ``find`` gives an exchange by name, for the alternates.
+    Exchanges bound in a circle are each passed once.
     """
     queues: dict[Queue, None] = {}
     seen = {start}
     todo = [start]
-    by_key_alone = True
+    by_key_alone = len(keys) == 1
     while todo:
         exchange = todo.pop()
         by_key_alone &= exchange.type != "headers"
-        reached: list[Destination] = exchange.match(key, headers)
+        reached: list[Destination] = [found for key in keys for found in exchange.match(key, headers)]
         if not reached and exchange.alternate is not None and (alternate := find(exchange.alternate)) is not None:
             reached = [alternate]
         for destination in reached:

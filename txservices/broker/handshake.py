@@ -75,7 +75,7 @@ class Connection(Protocol):
 
 
 class Handshake:
-    """What is known of a client that is not in yet.
+    """A client that is not in yet.
 
     Args:
         trusted: the client is inside this process: any user and any virtual host are taken.

@@ -1,13 +1,14 @@
 """A message in the broker, and the few of its properties that the broker reads. Pure.
 
 Header and body go out as the bytes in which they came: to decode and encode the properties again costs as much as all
-the rest. The expiration is read in place. The header is decoded only if there is a user-id, or CC may be in it, and for
-a dead letter, which gets an ``x-death``.
+the rest. The expiration is read in place. The header is decoded only if there is a user-id, and for a dead letter,
+which gets an ``x-death``; its table of headers also if CC may be in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from struct import Struct
 from struct import error as StructError
@@ -18,7 +19,7 @@ from txservices.exceptions import AmqpError
 from txservices.wire.codec import decode_properties, encode_properties
 from txservices.wire.frames import FRAME_MAX, HEADER
 from txservices.wire.spec import FRAME_OVERHEAD, PROPERTIES, ReplyCode
-from txservices.wire.tables import encode_shortstr, octets
+from txservices.wire.tables import decode_table, encode_shortstr, encode_table, octets
 
 SHORT = Struct(">H")
 LONG = Struct(">I")
@@ -34,9 +35,13 @@ REPLY_TO = FLAGS["reply_to"]
 EXPIRATION = FLAGS["expiration"]
 USER_ID = FLAGS["user_id"]
 NO_PROPERTY = 0x0003  # basic has 14; the lowest two bits of the flags are no property of it
-UNUSUAL = HEADERS | USER_ID | NO_PROPERTY
-SELECTED_BY_SENDER = (b"\x02CC", b"\x03BCC")
-EXPIRATION_MAX = 0xFFFFFFFF  # milliseconds, 49 days: RabbitMQ's own limit
+UNUSUAL = HEADERS | REPLY_TO | USER_ID | NO_PROPERTY
+COPIES = ("CC", "BCC")  # headers with further routing keys
+CC, BCC = b"\x02CC", b"\x03BCC"  # their names as a table has them
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+DIRECT = DIRECT_REPLY_TO.encode()
+TTL_MAX = 315_360_000_000  # milliseconds that a message or a queue may live, ten years: RabbitMQ's own limit
+SIGNED = re.compile(rb"[+-]\d+")
 
 HEADER_MAX = FRAME_MAX - FRAME_OVERHEAD - HEADER.size  # bytes of flags and values in one frame
 
@@ -46,10 +51,17 @@ X_DEATH = "x-death"
 class Message:
     """A message as it came. It may stand in several queues."""
 
-    __slots__ = ("address", "body", "exchange", "expiration", "header", "routing_key", "size", "watermark")
+    __slots__ = ("address", "body", "exchange", "expiration", "header", "others", "routing_key", "size", "watermark")
 
     def __init__(
-        self, exchange: str, routing_key: str, address: bytes, header: bytes, body: bytes, expiration: int | None = None
+        self,
+        exchange: str,
+        routing_key: str,
+        address: bytes,
+        header: bytes,
+        body: bytes,
+        expiration: int | None = None,
+        others: tuple[str, ...] = (),
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -57,6 +69,7 @@ class Message:
         self.header = header  # flags and values of the properties
         self.body = body
         self.expiration = expiration  # milliseconds, its own; a queue may have less
+        self.others = others  # further routing keys: those of CC and BCC
         self.size = 0  # bytes that the watermark counts for it, until it is gone
         self.watermark: Watermark
 
@@ -70,46 +83,74 @@ def read_flags(header: bytes) -> int:
     return flags
 
 
+def headers_at(header: bytes, flags: int) -> int:
+    """Where the table of headers begins, or would begin. ``IndexError`` if the bytes end before it."""
+    offset = 2
+    if flags & CONTENT_TYPE:
+        offset += 1 + header[offset]
+    if flags & CONTENT_ENCODING:
+        offset += 1 + header[offset]
+    return offset
+
+
+def reply_to_at(header: bytes, flags: int) -> int:
+    """The same for the reply-to. ``StructError`` too if the bytes end before it."""
+    offset = headers_at(header, flags)
+    if flags & HEADERS:
+        offset += 4 + LONG.unpack_from(header, offset)[0]
+    if flags & DELIVERY_MODE:
+        offset += 1
+    if flags & PRIORITY:
+        offset += 1
+    if flags & CORRELATION_ID:
+        offset += 1 + header[offset]
+    return offset
+
+
 def read_expiration(header: bytes, flags: int) -> int | None:
     """The milliseconds after which the message expires, or None. Nothing else is decoded.
 
-    Anything but digits is ``PRECONDITION_FAILED``, as RabbitMQ has it.
+    Anything but a number up to ``TTL_MAX`` is ``PRECONDITION_FAILED``, as RabbitMQ has it.
     """
     if not flags & EXPIRATION:
         return None
-    offset = 2
     try:
-        if flags & CONTENT_TYPE:
-            offset += 1 + header[offset]
-        if flags & CONTENT_ENCODING:
-            offset += 1 + header[offset]
-        if flags & HEADERS:
-            offset += 4 + LONG.unpack_from(header, offset)[0]
-        if flags & DELIVERY_MODE:
-            offset += 1
-        if flags & PRIORITY:
-            offset += 1
-        if flags & CORRELATION_ID:
-            offset += 1 + header[offset]
+        offset = reply_to_at(header, flags)
         if flags & REPLY_TO:
             offset += 1 + header[offset]
         text = header[offset + 1 : offset + 1 + header[offset]]
     except (IndexError, StructError):
         raise AmqpError(ReplyCode.SYNTAX_ERROR, "the properties end before the expiration", "basic.publish") from None
-    if not text.isdigit() or len(text) > 10 or int(text) > EXPIRATION_MAX:
+    number = int(text) if text.isdigit() or SIGNED.fullmatch(text) else -1
+    if not 0 <= number <= TTL_MAX:
         raise AmqpError(
             ReplyCode.PRECONDITION_FAILED,
-            f"invalid expiration {text.decode(errors='replace')!r}: milliseconds in digits, up to {EXPIRATION_MAX}",
+            f"invalid expiration {text.decode(errors='replace')!r}: milliseconds in digits, up to {TTL_MAX}",
             "basic.publish",
         )
-    return int(text)
+    return number
 
 
-def check_unusual(header: bytes, flags: int, user: str) -> None:
-    """Refuse a user id that is not the sender's, and more routing keys in the headers (CC, BCC).
+def read_unusual(header: bytes, flags: int, user: str, reply_to: Callable[[], str]) -> tuple[bytes, tuple[str, ...]]:
+    """Check what some of the ``UNUSUAL`` properties say; return the properties to go out, and further routing keys.
 
-    Both are rare, so that it does not matter that they are decoded.
+    Most messages have headers or a reply-to, with nothing of interest here: that must cost no more than a glance.
+
+    Args:
+        user: who sends the message.
+        reply_to: gives the name that replies to its channel have.
     """
+    if flags & (USER_ID | NO_PROPERTY):
+        check_user(header, flags, user)
+    if flags & REPLY_TO and DIRECT in header:
+        header = replace_reply_to(header, flags, reply_to)
+    if flags & HEADERS and (CC in header or BCC in header):
+        return take_copies(header, flags)
+    return header, ()
+
+
+def check_user(header: bytes, flags: int, user: str) -> None:
+    """Refuse a user id that is not the sender's, and properties that AMQP does not have."""
     if flags & NO_PROPERTY:
         raise AmqpError(ReplyCode.SYNTAX_ERROR, f"property flags {flags:#06x}: basic has no such property")
     if flags & USER_ID:
@@ -120,10 +161,41 @@ def check_unusual(header: bytes, flags: int, user: str) -> None:
                 f"user_id property set to '{claimed}' but authenticated user was '{user}'",
                 "basic.publish",
             )
-    if any(name in header for name in SELECTED_BY_SENDER):
-        headers = decode_properties(header).get("headers") or {}
-        if "CC" in headers or "BCC" in headers:
-            raise AmqpError(ReplyCode.NOT_IMPLEMENTED, "routing keys in headers CC and BCC", "basic.publish")
+
+
+def take_copies(header: bytes, flags: int) -> tuple[bytes, tuple[str, ...]]:
+    """The further routing keys in the headers CC and BCC, after the properties without BCC, which nobody may see."""
+    try:
+        start = headers_at(header, flags)
+    except IndexError:
+        raise AmqpError(ReplyCode.SYNTAX_ERROR, "the properties end before the headers", "basic.publish") from None
+    headers, end = decode_table(header, start)
+    others = []
+    for name in COPIES:
+        keys = headers.get(name, [])
+        if not isinstance(keys, list):
+            raise AmqpError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"invalid message: {name} in the headers is no array of routing keys",
+                "basic.publish",
+            )
+        others += [name_of(key) for key in keys if isinstance(key, (str, bytes))]
+    if "BCC" in headers:
+        del headers["BCC"]
+        header = header[:start] + encode_table(headers) + header[end:]
+    return header, tuple(others)
+
+
+def replace_reply_to(header: bytes, flags: int, reply_to: Callable[[], str]) -> bytes:
+    """The properties with another reply-to, if theirs asks for Direct Reply-to."""
+    try:
+        start = reply_to_at(header, flags)
+        end = start + 1 + header[start]
+    except (IndexError, StructError):
+        raise AmqpError(ReplyCode.SYNTAX_ERROR, "the properties end before the reply-to", "basic.publish") from None
+    if header[start + 1 : end] != DIRECT:
+        return header
+    return header[:start] + encode_shortstr(reply_to()) + header[end:]
 
 
 def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: str | None, now: float) -> Message:
@@ -141,7 +213,7 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
         "queue": queue,
         "time": datetime.fromtimestamp(now, timezone.utc),
         "exchange": message.exchange,
-        "routing-keys": [field_of(message.routing_key)],
+        "routing-keys": [field_of(message.routing_key), *headers.get("CC", ())],
     }
     if "expiration" in properties:
         death["original-expiration"] = properties.pop("expiration")
@@ -153,14 +225,21 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
     header = encode_properties(properties)
     if len(header) > HEADER_MAX:
         raise ValueError(f"with x-death its properties are {len(header)} bytes, over the {HEADER_MAX} of a frame")
+    others = message.others if key is None else ()
     key = message.routing_key if key is None else key
-    return Message(exchange, key, encode_shortstr(exchange) + encode_shortstr(octets(key)), header, message.body)
+    address = encode_shortstr(exchange) + encode_shortstr(octets(key))
+    return Message(exchange, key, address, header, message.body, None, others)
 
 
 def field_of(name: str) -> str | bytes:
     """A name as a field of a table: bytes if it is not UTF-8, as the codec reads one."""
     data = octets(name)
     return name if data.decode(errors="ignore") == name else data
+
+
+def name_of(field: str | bytes) -> str:
+    """The reverse."""
+    return field if isinstance(field, str) else field.decode(errors="surrogateescape")
 
 
 def read_deaths(headers: dict[str, Any]) -> Sequence[dict[str, Any]]:

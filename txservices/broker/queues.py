@@ -232,7 +232,7 @@ class Queue:
         self.fresh.append(entry)
         self.ready_bytes += len(message.body)
         if self.turn:
-            self.deliver()
+            self.deliver(entry)
         if self.fresh:
             self.keep(entry)
         return True
@@ -285,8 +285,8 @@ class Queue:
         self.drop_expired()
         return self.take() if len(self) else None
 
-    def deliver(self) -> None:
-        """Deliver ready messages, to the consumers with room in turn."""
+    def deliver(self, arriving: Entry | None = None) -> None:
+        """Deliver ready messages, to the consumers with room in turn. One that arrives goes even with a TTL of 0."""
         turn = self.turn
         while turn and (self.fresh or self.requeued):
             consumer = turn[0]
@@ -294,7 +294,7 @@ class Queue:
                 self.leave(consumer)
                 continue
             entry = self.take()
-            if entry.deadline < inf and entry.deadline < self.seconds():  # TTL 0 may still go at once
+            if entry.deadline < inf and entry is not arriving and entry.deadline <= self.seconds():
                 self.dead_letter(entry, "expired")
                 continue
             turn.rotate(-1)

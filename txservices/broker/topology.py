@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from txservices.broker.messages import DIRECT_REPLY_TO
 from txservices.broker.queues import Queue
 from txservices.broker.vhost import Owner, VirtualHost
 from txservices.exceptions import AmqpError
@@ -68,6 +69,9 @@ class Topology:
 
     def queue_declare(self, content: Content) -> None:
         args = content.args
+        if args["queue"].startswith(DIRECT_REPLY_TO):
+            self.declare_replies(content)
+            return
         queue = self.vhost.declare_queue(
             args["queue"],
             args["durable"],
@@ -85,6 +89,13 @@ class Topology:
             message_count=len(queue),
             consumer_count=len(queue.consumers),
         )
+
+    def declare_replies(self, content: Content) -> None:
+        """Tell a client whether replies to a name that a reply-to had find their consumer."""
+        name = content.args["queue"]
+        if not self.vhost.replies.is_there(name):
+            raise self.vhost.no_queue(name)
+        self.answer(content, "queue.declare-ok", queue=name, message_count=0, consumer_count=1)
 
     def queue(self, content: Content) -> Queue:
         """The queue that a method is about; with no name, the one declared last on this channel."""

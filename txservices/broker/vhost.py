@@ -22,6 +22,7 @@ from txservices.broker.bindings import X_MATCH, Destination
 from txservices.broker.exchanges import Exchange, route
 from txservices.broker.messages import Message
 from txservices.broker.queues import Entry, Queue
+from txservices.broker.replies import Replies
 from txservices.broker.watermark import ENTRY_COST, MESSAGE_COST, Watermark
 from txservices.exceptions import AmqpError, FrameError
 from txservices.utils.ids import new_id
@@ -72,6 +73,7 @@ class VirtualHost:
         self.seconds = seconds
         self.watch = watch
         self.watermark = watermark or Watermark()
+        self.replies = Replies(seconds, self.count)
         self.exchanges = {name: Exchange(name, type) for name, type in PREDEFINED}
         self.queues: dict[str, Queue] = {}
         self.owned: dict[Owner, dict[Queue, None]] = {}
@@ -82,7 +84,7 @@ class VirtualHost:
 
     def publish(self, message: Message) -> Published:
         """Put a message into every queue that it is routed to. ``NOT_FOUND`` if there is no such exchange."""
-        queues = self.routes.get((message.exchange, message.routing_key))
+        queues = None if message.others else self.routes.get((message.exchange, message.routing_key))
         if queues is None:
             queues = self.find_route(message)
         taken = True
@@ -95,8 +97,9 @@ class VirtualHost:
     def count(self, message: Message, copies: int) -> None:
         """Have the watermark count a message for as long as it is there."""
         message.watermark = watermark = self.watermark
-        message.size = size = MESSAGE_COST + len(message.header) + len(message.body) + ENTRY_COST * copies
-        watermark.held += size
+        size = MESSAGE_COST + len(message.header) + len(message.body) + ENTRY_COST * copies
+        watermark.held += size - message.size
+        message.size = size
         if watermark.held > watermark.most:
             watermark.take(0)
 
@@ -105,6 +108,8 @@ class VirtualHost:
         if exchange.internal:
             raise AmqpError(ReplyCode.ACCESS_REFUSED, f"cannot publish to internal {self.called(exchange)}")
         queues, by_key_alone = self.route(exchange, message)
+        if exchange.name == "" and self.replies.deliver(message):
+            return queues  # not remembered, since the next one has to be delivered as well
         if by_key_alone:
             if len(self.routes) >= ROUTES_MAX:
                 self.routes.clear()
@@ -115,7 +120,7 @@ class VirtualHost:
         def headers() -> Mapping[str, Any]:
             return decode_properties(message.header).get("headers") or {}
 
-        return route(exchange, message.routing_key, headers, self.exchanges.get)
+        return route(exchange, (message.routing_key, *message.others), headers, self.exchanges.get)
 
     def bury(self, entry: Entry, reason: str) -> None:
         """Send a message that a queue has dropped to the queue's dead letter exchange, if it has one.
@@ -236,7 +241,7 @@ class VirtualHost:
     def find_queue(self, name: str, owner: Owner) -> Queue:
         queue = self.queues.get(name)
         if queue is None:
-            raise AmqpError(ReplyCode.NOT_FOUND, f"no queue '{name}' in vhost '{self.name}'")
+            raise self.no_queue(name)
         if queue.owner is not None and queue.owner is not owner:
             raise AmqpError(
                 ReplyCode.RESOURCE_LOCKED,
@@ -318,6 +323,9 @@ class VirtualHost:
         self.owned.pop(owner, None)
 
     # Names
+
+    def no_queue(self, name: str) -> AmqpError:
+        return AmqpError(ReplyCode.NOT_FOUND, f"no queue '{name}' in vhost '{self.name}'")
 
     def called(self, thing: Destination) -> str:
         kind = "exchange" if isinstance(thing, Exchange) else "queue"

@@ -67,7 +67,8 @@ class Method:
         return self.class_id << 16 | self.method_id
 
 
-# A name that another client may have chosen is "octets": AMQP does not say that it is UTF-8. "text" is for people; a
+# A name that another client may have chosen is "octets": AMQP does not say that it is UTF-8, and RabbitMQ requires it
+# only of the others. "text" is for people; a
 # broker may have cut it in the middle of a character.
 # class and number | method and number | arguments as name:type | "+" if content follows | "> who answers"
 TABLE = """
@@ -98,20 +99,20 @@ exchange 40
   declare-ok 11
   delete 20         reserved_1:short exchange:shortstr if_unused:bit nowait:bit > delete-ok
   delete-ok 21
-  bind 30           reserved_1:short destination:shortstr source:shortstr routing_key:octets nowait:bit arguments:table > bind-ok
+  bind 30           reserved_1:short destination:shortstr source:shortstr routing_key:shortstr nowait:bit arguments:table > bind-ok
   bind-ok 31
-  unbind 40         reserved_1:short destination:shortstr source:shortstr routing_key:octets nowait:bit arguments:table > unbind-ok
+  unbind 40         reserved_1:short destination:shortstr source:shortstr routing_key:shortstr nowait:bit arguments:table > unbind-ok
   unbind-ok 51
 queue 50
   declare 10        reserved_1:short queue:shortstr passive:bit durable:bit exclusive:bit auto_delete:bit nowait:bit arguments:table > declare-ok
   declare-ok 11     queue:shortstr message_count:long consumer_count:long
-  bind 20           reserved_1:short queue:shortstr exchange:shortstr routing_key:octets nowait:bit arguments:table > bind-ok
+  bind 20           reserved_1:short queue:shortstr exchange:shortstr routing_key:shortstr nowait:bit arguments:table > bind-ok
   bind-ok 21
   purge 30          reserved_1:short queue:shortstr nowait:bit > purge-ok
   purge-ok 31       message_count:long
   delete 40         reserved_1:short queue:shortstr if_unused:bit if_empty:bit nowait:bit > delete-ok
   delete-ok 41      message_count:long
-  unbind 50         reserved_1:short queue:shortstr exchange:shortstr routing_key:octets arguments:table > unbind-ok
+  unbind 50         reserved_1:short queue:shortstr exchange:shortstr routing_key:shortstr arguments:table > unbind-ok
   unbind-ok 51
 basic 60
   qos 10            prefetch_size:long prefetch_count:short global:bit > qos-ok
@@ -120,7 +121,7 @@ basic 60
   consume-ok 21     consumer_tag:shortstr
   cancel 30         consumer_tag:shortstr nowait:bit > cancel-ok
   cancel-ok 31      consumer_tag:shortstr
-  publish 40        reserved_1:short exchange:shortstr routing_key:octets mandatory:bit immediate:bit +
+  publish 40        reserved_1:short exchange:octets routing_key:octets mandatory:bit immediate:bit +
   return 50         reply_code:short reply_text:text exchange:octets routing_key:octets +
   deliver 60        consumer_tag:shortstr delivery_tag:longlong redelivered:bit exchange:octets routing_key:octets +
   get 70            reserved_1:short queue:shortstr no_ack:bit > get-ok get-empty

@@ -279,5 +279,7 @@ def guarded(read: Callable[[bytes, Any], Any], payload: bytes, argument: Any) ->
         return read(payload, argument)
     except FrameError:
         raise
-    except (IndexError, KeyError, StructError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise FrameError(ReplyCode.FRAME_ERROR, f"malformed UTF-8: {error.object!r}") from error
+    except (IndexError, KeyError, StructError) as error:
         raise FrameError(ReplyCode.SYNTAX_ERROR, f"unreadable bytes in a frame: {error!r}") from error
