@@ -3,10 +3,10 @@
     python -m benchmarks                    all rows, five rounds; writes results/
     python -m benchmarks rpc-50 events      these rows
     python -m benchmarks --quick            one round of tiny ones, to see that everything runs
-    python -m benchmarks.micro              single steps of the hot path, in microseconds, in seconds
+    python -m benchmarks.micro              single steps of the hot path, in microseconds; takes some ten seconds
 
-`rows` says what is measured and what must be reached, `growth` how cost grows; `measure` starts a service and a caller
-and takes their figures; `report` and `chart` write them down. Each peer is one file in `peers/`, and says there how it
-is set up. `environment` makes the virtual environment that the peers live in. `micro` measures single steps of the hot
-path, in one process and without a broker.
+`rows` says what is measured and what must be reached, and `growth` how cost grows. `measure` starts a service and a
+caller and takes their figures. `report` and `chart` write them down. Each peer has a file in `peers/`, which says how
+it is set up. `environment` makes the virtual environment of the peers. `micro` measures single steps of the hot path,
+in one process and without a broker.
 """

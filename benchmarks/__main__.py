@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, tell, write down. See the package for what is where."""
+"""`python -m benchmarks`: measures, prints, and writes the results. The package's docstring says what is where."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def options() -> argparse.Namespace:
 
 
 def measure(rows: list[Row], bench: Bench, rounds: int) -> list[Result]:
-    """Every entry of every row once a round: what else the machine does hits all of them alike."""
+    """Measure each entry of each row once a round, so that other work of the machine slows all of them alike."""
     results = [Result(row, {entry: [] for entry in row.entries}, {}) for row in rows]
     for number in range(rounds):
         for result in results:
@@ -63,7 +63,7 @@ def before_and_after(row: Row, folder: Path) -> Row:
 
 
 def turned(entries: list[str], by: int) -> list[str]:
-    """Each round begins with another entry, so that none is always the one after the heaviest."""
+    """Each round begins with another entry, so that no entry always follows the heaviest."""
     by %= len(entries)
     return [*islice(entries, by, None), *entries[:by]]
 
@@ -72,9 +72,9 @@ def measure_one(result: Result, entry: str, bench: Bench, round_number: str) -> 
     row = result.row
     try:
         figures = row.entries[entry](bench)
-    except Exception as error:  # one that fails is told, and the others are measured all the same
+    except Exception as error:  # a failure is reported, and the others are measured all the same
         result.failures[entry] = f"{row.name}, {entry}: {type(error).__name__}: {error}"
-        bench.vhosts.clear()  # what it has left in its queues would be counted by the next
+        bench.vhosts.clear()  # the next entry would count the messages left in its queues
         said = f"failed: {error}"
     else:
         result.samples[entry].append(figures)

@@ -1,4 +1,4 @@
-"""results.json to results.png: bars of medians, with whiskers from the least to the most. Runs where matplotlib is.
+"""Draws results.png from results.json: bars of medians, with whiskers from least to most. It needs matplotlib.
 
 python -m benchmarks.chart RESULTS.json CHART.png
 """

@@ -1,4 +1,4 @@
-"""Processes that are measured: started, waited for by what they print, and ended by their pid."""
+"""Processes that are measured. They print a line when they are ready, and are ended by their pid."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LOOK_AGAIN = 0.02
 
 
 class Failed(Exception):
-    """A process did not do what it was started for; says what it complained of."""
+    """A process did not do its work. The text has its complaint."""
 
 
 class Child:
-    """Writes to files and not to pipes: nobody has to read them while it is measured, and it never waits for that."""
+    """A process that writes to files and not to pipes, so that it never waits for a reader while it is measured."""
 
     def __init__(self, argv: list[str]) -> None:
         self.argv = argv
@@ -37,7 +37,7 @@ class Child:
             )
 
     def line(self, pattern: str, seconds: float = TIMEOUT) -> str:
-        """Wait for a line that begins like this, after the one waited for last."""
+        """Wait for a line that begins like this, behind the line that was waited for last."""
         deadline = time.monotonic() + seconds
         while True:
             ended = self.process.poll() is not None
@@ -67,7 +67,7 @@ class Child:
             return f"{' '.join(self.argv)}\n{file.read()[-3000:]}"
 
     def resident(self) -> float:
-        """MB of memory that it has."""
+        """Its memory, in MB."""
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
             kilobytes = next(line.split()[1] for line in file if line.startswith("VmRSS"))
         return int(kilobytes) / 1000
@@ -85,7 +85,7 @@ class Child:
 
 @contextmanager
 def running(argv: list[str]) -> Iterator[Child]:
-    """A process for as long as the block takes."""
+    """A process that runs as long as the block."""
     child = Child(argv)
     try:
         yield child

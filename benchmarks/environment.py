@@ -1,4 +1,4 @@
-"""Where the benchmark runs: the peers' virtual environment, and what the results say of versions and machine."""
+"""The peers' virtual environment, and the versions and the machine that the results name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VERSIONS_OF = "import json, sys; from importlib.metadata import version; print(j
 
 
 def peers_python() -> str:
-    """The interpreter that has the peers; its environment is made first, if it is not there or its list has changed."""
+    """The interpreter that has the peers. Its environment is made first if it is missing or its list has changed."""
     python, stamp = VENV / "bin" / "python", VENV / "installed"
     wanted = REQUIREMENTS.read_text()
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -64,7 +64,7 @@ def today() -> str:
 
 
 def ours_python() -> str:
-    """The interpreter that has the txservices that is measured."""
+    """The interpreter of the checkout that is measured."""
     return measured.python
 
 
@@ -74,7 +74,7 @@ def ours_folder() -> Path:
 
 
 class Checkout:
-    """A checkout of txservices with an environment of its own in `.venv`; ours is the one that runs this."""
+    """A checkout of txservices with an environment of its own in `.venv`. By default it is the one that runs this."""
 
     def __init__(self, folder: Path, python: str = "") -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ measured = Checkout(ROOT, sys.executable)
 
 @contextmanager
 def checkout(folder: Path) -> Iterator[None]:
-    """Measure that checkout, for as long as the block takes."""
+    """Measure that checkout inside the block."""
     global measured
     ours, measured = measured, Checkout(folder)
     try:

@@ -12,7 +12,7 @@ from benchmarks import measure
 from benchmarks.measure import Bench, Figures
 from benchmarks.rows import Measure, Row
 
-FLAT = 0.8  # what the runs of one and the same thing differ by on a machine that does other things as well
+FLAT = 0.8  # as much as runs of the same thing differ on a machine that does other work too
 SIZES = {"10 B": 10, "1 KB": 10**3, "10 KB": 10**4, "100 KB": 10**5, "1 MB": 10**6, "16 MB": 16 * 10**6}
 PAYLOADS_IN_FLIGHT = 4  # the same for all sizes; fifty of the largest would be a gigabyte
 
@@ -30,7 +30,7 @@ def many(option: str) -> Callable[[int], Measure]:
 
 
 def waiting(number: int) -> Measure:
-    """Enough calls that most of the time all of them wait."""
+    """Make enough calls, so that all of them wait for most of the time."""
 
     def run(bench: Bench) -> Figures:
         count = bench.number(40_000)
@@ -44,12 +44,12 @@ def backlog(number: int) -> Measure:
 
 
 def headers(number: int) -> Measure:
-    """The caller is the ceiling's, to which a longer header costs nothing."""
+    """The ceiling's caller makes the calls: a longer header costs it nothing."""
     return lambda bench: measure.rpc(bench, "txservices", 50, f"--stack={number}", caller="ceiling")
 
 
 def row(name: str, title: str, unit: str, entries: dict[str, Measure], flat_to: str, figure: str = "rate") -> Row:
-    """Compared are the last entry and the one named `flat_to`."""
+    """The last entry is compared with the one named `flat_to`."""
     also = {"rate": "calls/s"} if figure != "rate" else {}
     return Row(
         name, title, unit, entries, {flat_to: FLAT}, ours=list(entries)[-1], figure=figure, also=also, grows=True

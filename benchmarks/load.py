@@ -1,4 +1,4 @@
-"""Requests to an HTTP server, as many as it answers: by wrk where that is installed, else by sockets of our own.
+"""Sends an HTTP server as many requests as it answers: by wrk if it is installed, else by sockets of our own.
 
 Ours reuses its bytes and reads answers by their length; one process of it makes some 40,000 requests a second, wrk
 more. The results say which it was.
@@ -22,7 +22,7 @@ READY_WITHIN = 60
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked, again and again; `body` makes it a POST of JSON."""
+    """The request that is repeated. With a `body` it is a POST of JSON."""
 
     path: str
     body: str = ""
@@ -101,7 +101,7 @@ def sockets(request: Request, port: int, seconds: float) -> float:
 
 
 class Answers:
-    """One connection's answers: all as long as the first."""
+    """The answers of one connection, which are all as long as the first."""
 
     def __init__(self) -> None:
         self.length = 0

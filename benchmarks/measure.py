@@ -1,6 +1,6 @@
-"""One measurement each: a service is started, a caller takes its turns, and what comes out is a dict of figures.
+"""The measurements. Each one starts a service, has a caller take its turns, and gives a dict of figures.
 
-Whoever measures `rate`, `p50`, `p99`, `seconds` or `megabytes` names them so; `rows` says which of them counts.
+The figures are called `rate`, `p50`, `p99`, `seconds` and `megabytes` everywhere; `rows` says which of them counts.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TRY_AGAIN = 0.002
 
 @dataclass
 class Bench:
-    """What all measurements of a run share: the broker, and how much of everything there is to be."""
+    """The broker of a run, and how much is measured: all measurements of the run share these."""
 
     node: rabbitmq.Node
     seconds: float
-    scale: float = 1.0  # of what is counted in numbers
+    scale: float = 1.0  # multiplies the numbers of messages
     vhosts: dict[str, str] = field(default_factory=dict)
 
     def uri(self, owner: str) -> str:
@@ -81,7 +81,7 @@ def rpc(bench: Bench, peer: str, in_flight: int, *options: object, caller: str =
 
 
 def embedded_rpc(bench: Bench, in_flight: int) -> Figures:
-    """The same with the broker inside the service's process."""
+    """Calls, with the broker inside the service's process."""
     port = f"--port={rabbitmq.free_port()}"
     with serving("txservices", "rpc", EMBEDDED, port):
         return called("txservices", "rpc", EMBEDDED, bench.amount, in_flight, port)
@@ -96,7 +96,7 @@ def embedded_events(bench: Bench, in_flight: int) -> Figures:
 
 
 def events_through(bench: Bench, peer: str, uri: str, in_flight: int, *options: str) -> Figures:
-    """Events dispatched and confirmed by one process, handled by another; from the first sent to the last handled."""
+    """Events that one process dispatches and another handles, timed from the first sent to the last handled."""
     with serving(peer, "events", uri, *options) as listener:
         sent = called(peer, "events", uri, bench.amount, in_flight, *options)
         handled = listener.json()
@@ -122,7 +122,7 @@ def http(bench: Bench, peer: str, request: load.Request) -> Figures:
 
 
 def http_rpc(bench: Bench, peer: str, service: str = "") -> Figures:
-    """Requests to one process that makes a call to another for each."""
+    """Requests to one process, which makes a call to another for each request."""
     port, uri = rabbitmq.free_port(), bench.uri(service or peer)
     with ExitStack() as stack:
         stack.enter_context(serving(service or peer, "rpc", uri))
@@ -132,7 +132,7 @@ def http_rpc(bench: Bench, peer: str, service: str = "") -> Figures:
 
 
 def start(bench: Bench, peer: str) -> Figures:
-    """From the start of the process, as a user starts it, to the answer to a call; and what it then has of memory."""
+    """The time from the start of a process, as a user starts it, to the answer to a call; and its memory then."""
     uri = bench.uri(peer)
     wire = rawwire.Wire(uri)
     wire.socket.settimeout(TIMEOUT)
@@ -153,7 +153,7 @@ def start(bench: Bench, peer: str) -> Figures:
 
 
 def answered(wire: rawwire.Wire, request: bytes) -> bool:
-    """Whether the call is answered; False as soon as it comes back because nobody has declared a queue for it."""
+    """Whether the call is answered. It is False at once if nobody has declared a queue for it."""
     wire.socket.sendall(request)
     while True:
         for kind, payload in wire.frames():

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.micro`: what single steps of the hot path cost, beside the plain way to do the same.
+"""`python -m benchmarks.micro`: the cost of single steps of the hot path, beside the plain way to do the same.
 
 Each row is the reason for some code that is longer than it would have to be. The figures are microseconds of one call,
 the best of a few turns, in this process alone: no broker, no socket. docs/performance.md has those of one machine.
@@ -51,7 +51,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Row:
-    """What is compared: our way, and the plain one, if there is one."""
+    """One step: our way, and the plain way if there is one."""
 
     name: str
     ours: str
@@ -61,7 +61,7 @@ class Row:
 
 
 def microseconds(call: Call, seconds: float = SECONDS, turns: int = TURNS) -> float:
-    """What one call takes: the best of so many turns, each of about so many seconds."""
+    """The microseconds that a call takes: the best of so many turns, each of about so many seconds."""
     timer = timeit.Timer(call)
     number = 1
     while (took := timer.timeit(number)) < seconds and number < 10_000_000:
@@ -69,7 +69,7 @@ def microseconds(call: Call, seconds: float = SECONDS, turns: int = TURNS) -> fl
     return min([took, *timer.repeat(turns - 1, number)]) / number * 1e6
 
 
-# What the steps work on ----------------------------------------------------------------------------------------------
+# The data of the steps ------------------------------------------------------------------------------------------------
 
 REQUEST = {"args": [7], "kwargs": {"name": "ada"}}
 BODY = json.dumps(REQUEST).encode()
@@ -93,15 +93,15 @@ PUBLISH = codec.encode_method("basic.publish", exchange="nameko-rpc", routing_ke
 
 
 def method(number: int, name: str = "", *, upper: bool = False) -> None:
-    """One to be called with the arguments of ``REQUEST``."""
+    """A method that takes the arguments of ``REQUEST``."""
 
 
 def nothing(content: object) -> None:
-    """Takes what an assembler gives."""
+    """Takes a message from an assembler, and does nothing with it."""
 
 
 def encode_by_table() -> bytes:
-    """Properties written by a loop over all that there are, with a ``try`` for each."""
+    """Write properties by a loop over all of AMQP's, with a ``try`` for each."""
     flags, parts = 0, []
     for name, flag, _, _, write in codec.PROPERTY_FLAGS:
         value = PROPERTIES.get(name)
@@ -115,7 +115,7 @@ def encode_by_table() -> bytes:
 
 
 def decode_by_table() -> dict[str, Any]:
-    """Properties read by a call for each."""
+    """Read properties by a call for each."""
     properties, offset = {}, 2
     flags = codec.SHORT.unpack_from(HEADER)[0]
     for name, flag, _, read, _ in codec.PROPERTY_FLAGS:
@@ -125,7 +125,7 @@ def decode_by_table() -> dict[str, Any]:
 
 
 def method_by_table(payload: bytes) -> Call:
-    """Any method's frame, read as those are that have no way of their own."""
+    """Read a method's frame by the table, like any method that has no quicker way."""
 
     def read() -> object:
         found = METHODS_BY_ID[codec.LONG.unpack_from(payload)[0]]
@@ -135,13 +135,13 @@ def method_by_table(payload: bytes) -> Call:
 
 
 def frame_by_frame() -> bytes:
-    """A message's three frames, each made for itself."""
+    """Make the three frames of a message one by one."""
     header = frames.HEADER.pack(BASIC_CLASS, 0, len(BODY)) + HEADER
     return b"".join([frame(FRAME_METHOD, 1, PUBLISH), frame(FRAME_HEADER, 1, header), frame(FRAME_BODY, 1, BODY)])
 
 
 def published(assembler: Assembler) -> Call:
-    """An assembler that is given a publish's method; the rest of the message is not waited for."""
+    """Give an assembler the method of a publish, without the rest of the message."""
 
     def take() -> None:
         assembler.frame = assembler.receive_method
@@ -183,14 +183,14 @@ def page(path: str) -> Call:
 
 
 def kleins_page() -> Call:
-    """The same by Klein's own resource on Twisted's own site."""
+    """A GET by Klein's own resource on Twisted's own site."""
     app = Klein()
     app.route("/text")(lambda request: "text")
     return partial(Peer(Site(app.resource(), reactor=MemoryReactorClock())).get, "/text")  # type: ignore[arg-type]
 
 
 def rows() -> list[Row]:
-    """All of them. Making some takes a while: services are started for them, and thousands of bindings made."""
+    """All rows. Some take a while to make: they need services that run, or thousands of bindings."""
     accepts = acceptance_of(method)
     received = SimpleNamespace(content=None)
     environ = HttpRequest(
@@ -245,7 +245,7 @@ def rows() -> list[Row]:
 
 
 def line(row: Row, seconds: float = SECONDS) -> str:
-    """A row measured, as a line of a table in Markdown."""
+    """Measure a row, and give a line of a table in Markdown."""
     cells = [row.name, row.ours, f"{microseconds(row.call, seconds):,.2f}"]
     cells += [row.plain, "" if row.other is None else f"{microseconds(row.other, seconds):,.2f}"]
     return f"| {' | '.join(cells)} |"

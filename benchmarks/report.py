@@ -1,4 +1,4 @@
-"""Samples to medians, ratios and verdicts, and those to Markdown and to what the chart is drawn from."""
+"""Makes medians, ratios and verdicts of samples, and writes them as Markdown and as data for the chart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHAPTERS = {False: "Beside the peers", True: "How cost grows"}
 
 @dataclass
 class Result:
-    """A row and what its entries came to, one sample a round; who failed says why."""
+    """A row with the samples of its entries, one a round, and the reason of each entry that failed."""
 
     row: Row
     samples: dict[str, list[Figures]]
@@ -33,12 +33,12 @@ class Result:
 
     def ratio(self, entry: str) -> float | None:
         if self.row.grows and entry not in self.row.required:
-            return None  # that small ones cost less a piece is no news
+            return None  # small ones cost less a piece, as everybody knows
         ours, theirs = self.median(self.row.ours), self.median(entry)
         return self.row.ratio(ours, theirs) if ours and theirs and entry != self.row.ours else None
 
     def reached(self, entry: str) -> bool | None:
-        """None where nothing is required."""
+        """Whether the target is reached. None if there is no target."""
         ratio, required = self.ratio(entry), self.row.required.get(entry)
         return ratio >= required if ratio is not None and required is not None else None
 
@@ -70,7 +70,7 @@ def cells(result: Result, entry: str) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """Three digits that say something."""
+    """The number with three significant digits."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -123,7 +123,7 @@ def markdown(results: list[Result], about: dict[str, Any]) -> str:
 
 
 def data(results: list[Result], about: dict[str, Any]) -> dict[str, Any]:
-    """All samples, for the chart and for whoever compares two runs."""
+    """All samples, for the chart and for a comparison of two runs."""
     rows = [
         {
             "name": result.row.name,

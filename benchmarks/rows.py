@@ -1,8 +1,8 @@
-"""What is measured against whom, and what must be reached: the table of the benchmark.
+"""The table of the benchmark: the rows, the peers in each, and the targets.
 
-Each row measures its entries in turn; `ours` is compared with the others, and for those in `required` the ratio has to
-be at least so much. A ratio above 1 is always to our credit: more of what is to be much, or less of what is to be
-little. Adding a row is adding an entry here or in `growth`.
+Each row measures its entries in turn. `ours` is compared with the others, and with an entry in `required` the ratio has
+to be at least so much. A ratio above 1 is always to our credit: a higher rate, or less time or memory. A row is added
+by adding an entry here or in `growth`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Measure = Callable[[Bench], Figures]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of work.
+    """One kind of work.
 
     Attributes:
-        figure: which of the figures that come out is compared.
+        figure: the name of the figure that is compared.
         more: whether more of it is better.
-        also: figures that are told beside it, with what the table writes above them.
-        grows: entries are sizes of one thing of ours, and not peers.
+        also: names of further figures, each with its heading in the table.
+        grows: whether the entries are sizes of one thing of ours, and not peers.
         ours: the entry that the others are compared with.
     """
 

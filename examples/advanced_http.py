@@ -1,4 +1,4 @@
-"""What a method may return: a status with a body, headers between the two, or a whole response."""
+"""A method may return a status with a body, headers between the two, or a whole response."""
 
 from werkzeug.wrappers import Response
 

@@ -1,4 +1,4 @@
-"""Every instance of the listener hears the event; with the default handler type one of them would."""
+"""Every instance of the listener hears the event. With the default handler type only one of them would."""
 
 from txservices.events import BROADCAST, event_handler
 

@@ -1,11 +1,11 @@
-"""One service tells, another hears: neither waits for the other."""
+"""One service dispatches an event, and another handles it. Neither waits for the other."""
 
 from txservices.events import EventDispatcher, event_handler
 from txservices.rpc import rpc
 
 
 class ServiceA:
-    """Tells."""
+    """Dispatches events."""
 
     name = "service_a"
 
@@ -18,7 +18,7 @@ class ServiceA:
 
 
 class ServiceB:
-    """Hears."""
+    """Handles events."""
 
     name = "service_b"
 

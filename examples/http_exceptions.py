@@ -1,4 +1,4 @@
-"""Errors in a shape of one's own: a subclass of the entrypoint says how an exception is answered."""
+"""Errors in a form of your own: a subclass of the entrypoint makes the response to an exception."""
 
 import json
 

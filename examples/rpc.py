@@ -1,4 +1,4 @@
-"""One service calls another: `remote_method` waits for `append_identifier`, and hands on what it answered."""
+"""One service calls another: `remote_method` waits for `append_identifier`, and returns its answer."""
 
 from txservices.rpc import RpcProxy, rpc
 

@@ -1,8 +1,9 @@
-"""The ceiling: what this broker and Python sockets can do with the same guarantees, and nothing else to do.
+"""The ceiling: how fast this broker and Python sockets are with the same guarantees, and with nothing else to do.
 
-Requests mandatory, persistent, confirmed, with the header array; replies persistent and confirmed; a request acked
-when its reply is confirmed; replies acked; queues durable, as nameko's. Events persistent and confirmed, and acked when
-they have come. But the bytes are ready-made, what a request says is never looked at, and nothing is dispatched.
+Requests are mandatory, persistent and confirmed, with the header array; replies are persistent and confirmed. A request
+is acked when its reply is confirmed, and a reply when it has come. Queues are durable, as nameko's. Events are
+persistent and confirmed, and acked when they have come. But the bytes are ready-made, requests are never read, and
+nothing is dispatched.
 
 It speaks nameko's wire: its caller can call any service of nameko's or txservices' as well.
 """
@@ -30,16 +31,16 @@ def serve(uri: str) -> None:
             if kind == rawwire.BODY_FRAME:
                 replies += 1
             elif kind == rawwire.HEADER_FRAME:
-                if payload != caller:  # all of one caller's are the same bytes
+                if payload != caller:  # all requests of one caller have the same bytes here
                     caller, reply = payload, rawwire.message(reply_to(payload), body)
             elif payload[:4] == rawwire.ACK:
-                # the nth reply answers the nth request, and both are counted from 1: the same tag
+                # the nth reply answers the nth request, and both count from 1, so they have the same tag
                 acks.append(rawwire.frame(rawwire.METHOD_FRAME, 1, payload))
         wire.socket.sendall(reply * replies + b"".join(acks))
 
 
 def reply_to(header: bytes) -> str:
-    """Of a request's properties."""
+    """The ``reply_to`` among a request's properties."""
     flags = int.from_bytes(header[12:14], "big")
     position = 14
     for bit in (0x8000, 0x4000):
@@ -51,7 +52,7 @@ def reply_to(header: bytes) -> str:
 
 
 class Caller:
-    """Keeps so many calls in flight."""
+    """Keep so many calls in flight."""
 
     def __init__(self, uri: str, size: int, stack: int) -> None:
         self.wire = rawwire.Wire(uri)
@@ -60,7 +61,7 @@ class Caller:
         self.request = rawwire.message(f"{contract.NAME}.echo", body, self.wire.listen_for_replies(), headers)
 
     def replies(self) -> int:
-        """Wait for replies, ack them, and say how many they are. Confirms arrive on the way, and are before replies."""
+        """Wait for replies, ack them, and give their number. The confirms come before the replies, and are skipped."""
         count = tag = 0
         for kind, payload in self.wire.frames():
             if kind == rawwire.BODY_FRAME:
@@ -116,7 +117,7 @@ def listen(uri: str) -> None:
                 handled(int(payload))
             elif payload[:4] == rawwire.DELIVER:
                 tag = rawwire.delivery_tag(payload)
-        if tag:  # all up to it; the one whose body is still to come is acked a little early
+        if tag:  # acks all up to this one; if its body is still to come, it is acked a little early
             wire.socket.sendall(rawwire.ack(tag, 1))
 
 
@@ -135,7 +136,7 @@ def dispatch(options: Any) -> None:
 
 
 def confirm(wire: rawwire.Wire, event: bytes, amount: Any, in_flight: int, sent: int) -> int:
-    """Send and have confirmed; gives how many were sent on the channel in all, which is the last one's tag."""
+    """Send, and wait for the confirms. Gives the number sent on the channel in all, which is the last one's tag."""
     turns, unconfirmed = amount(), set[int]()
     while True:
         new = 0

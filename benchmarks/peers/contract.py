@@ -1,10 +1,10 @@
-"""What every peer's command line is, and how time is taken: the same for all.
+"""The command line of all peers, and their stopwatch.
 
     python -m benchmarks.peers.PEER serve WORK URI [--port P]     stays up; prints `ready` when it can be used
     python -m benchmarks.peers.PEER call WORK URI AMOUNT IN_FLIGHT    prints one JSON line and ends
 
-WORK is rpc, events, http or http-rpc; AMOUNT a number of turns, or seconds: `3s`. A caller warms up first. The one who
-handles events prints a JSON line of his own once he has had them all: the last event's payload is their number.
+WORK is rpc, events, http or http-rpc. AMOUNT is a number of turns, or of seconds: `3s`. A caller warms up first. The
+process that handles events prints a JSON line once it has had all of them: the last event's payload is their number.
 
 Standard library only: this is imported in every environment.
 """
@@ -47,7 +47,7 @@ def figures(**values: Any) -> None:
 
 
 def amount(text: str) -> Callable[[], Iterator[None]]:
-    """Turns to take, for so many times or for so long: called anew, it begins anew."""
+    """A function whose turns last for so many times or for so long. Each call of it begins anew."""
 
     def for_so_long() -> Iterator[None]:
         end = time.perf_counter() + float(text[:-1])
@@ -62,7 +62,7 @@ def amount(text: str) -> Callable[[], Iterator[None]]:
 
 
 class Times:
-    """When turns began and how long each took."""
+    """The moment when the turns began, and how long each took."""
 
     def __init__(self) -> None:
         self.took: list[float] = []
@@ -79,7 +79,7 @@ class Times:
 async def one_after_another(
     call: Callable[[], Awaitable[Any]], turns: Iterator[None], took: Callable[[float], None]
 ) -> None:
-    """Takes turns from what others take theirs from as well, until there are no more. For asyncio and Twisted."""
+    """Take turns until there are no more; others take from the same turns. For asyncio and Twisted."""
     clock = time.perf_counter
     for _ in turns:
         before = clock()
@@ -93,7 +93,7 @@ async def timed(
     in_flight: int,
     gather: Callable[..., Awaitable[Any]],
 ) -> None:
-    """So many turns, so many at a time, and their figures; `gather` is asyncio's or what is like it."""
+    """Take so many turns, so many at a time, and print their figures. `gather` is asyncio's or one like it."""
     clock, warm_until = time.perf_counter, time.perf_counter() + WARM_UP
     while clock() < warm_until:
         await call()
@@ -103,9 +103,9 @@ async def timed(
 
 
 class Dispatched:
-    """For who dispatches: numbers events, and remembers when the first that counts was sent.
+    """For a dispatcher: numbers the events, and remembers when the first that counts was sent.
 
-    `time.time`, as the other end of the interval is taken by another process.
+    It is `time.time`, since another process takes the end of the interval.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ async def dispatched(
 
 
 class Handled:
-    """For who handles events: says when he has had them all."""
+    """For a handler of events: says when it has had all of them."""
 
     def __init__(self) -> None:
         self.number = 0

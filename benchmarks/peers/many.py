@@ -1,4 +1,4 @@
-"""As many services with as many methods as the environment says: for how the cost grows with them."""
+"""As many services, with as many methods, as the environment says, to see how the cost grows."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ DELIVER, RETURN, ACK = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x32", b"\x00\x3c\x00\
 NO_ARGUMENTS = b"\x00\x00\x00\x00"
 DURABLE = b"\x02"
 
-EXCHANGE = "nameko-rpc"  # nameko's wire: what is called here may as well be nameko or txservices
+EXCHANGE = "nameko-rpc"  # as nameko and txservices have it: this may call services of either
 REPLY_QUEUE_KEPT = 300_000  # milliseconds, as nameko's
 
 
@@ -93,13 +93,13 @@ class Wire:
         self.ask(method(1, (40, 10), b"\x00\x00" + shortstr(exchange) + shortstr("topic") + DURABLE + NO_ARGUMENTS))
 
     def ask(self, data: bytes) -> bytes:
-        """Send it; the payload of the next frame."""
+        """Send it, and give the payload of the next frame."""
         self.socket.sendall(data)
         payload: bytes = next(frame for frame in self.frames())[1]
         return payload
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """What the next read brings, whole frames of it; blocks until there is one."""
+        """The whole frames that the next reads bring. Blocks until there is one."""
         while True:
             found = list(self.parse(self.rest + self.receive()))
             if found:
@@ -132,18 +132,18 @@ class Wire:
         self.ask(method(1, (60, 20), b"\x00\x00" + shortstr(queue) + shortstr("c") + b"\x00" + NO_ARGUMENTS))
 
     def listen_for_replies(self) -> str:
-        """A reply queue as nameko has it; gives what replies are to be sent to."""
+        """Consume a reply queue as nameko has it. Gives the routing key for replies."""
         reply_to = str(uuid4())
         self.consume(f"rpc.reply-benchmark-{reply_to}", reply_to, 0, REPLY_QUEUE_KEPT)
         return reply_to
 
 
 def tag_of_ack(payload: bytes) -> int:
-    """Of a basic.ack, here a confirm; the octet after the tag says whether it is about all up to that one."""
+    """The tag of a basic.ack, here a confirm. The octet after it says whether all up to that tag are confirmed."""
     return int.from_bytes(payload[4:12], "big")
 
 
 def delivery_tag(payload: bytes) -> int:
-    """Of a basic.deliver."""
+    """The tag of a basic.deliver."""
     start = 5 + payload[4]
     return int.from_bytes(payload[start : start + 8], "big")

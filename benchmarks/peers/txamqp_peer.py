@@ -27,7 +27,7 @@ from txservices.utils.address import parse_addresses
 def spec() -> Any:
     """The table, and the frame types by name, which plain txamqp looks up there for each frame."""
     made = txamqp_spec()
-    # what it opens with; 9 and 1, where it writes them, RabbitMQ takes for 0-8
+    # it opens with these; RabbitMQ would take 9 and 1 for 0-8
     made.major, made.minor = 0, 9
     for name, number in {"frame-method": 1, "frame-header": 2, "frame-body": 3, "frame-heartbeat": 8}.items():
         made.constants.add(Constant(made, name, number, None, []))

@@ -72,7 +72,7 @@ SERVICES = {"rpc": Echo, "events": Listener, "http": Web, "http-rpc": Relay}
 
 
 def serve(options: Any) -> None:
-    """Become `txservices run`; its line `running:` is what others write as `ready`."""
+    """Become `txservices run`; its line `running:` stands for the line `ready` of the others."""
     os.environ |= {
         "BENCHMARK_AMQP_URI": "" if options.uri == EMBEDDED else options.uri,
         "BENCHMARK_PORT": str(options.port),
