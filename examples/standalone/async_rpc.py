@@ -1,4 +1,4 @@
-"""Two calls at once: `call_async` does not wait, `result()` is a Deferred of the answer, in any order."""
+"""Two calls at once: `call_async` does not wait, and `result()` gives a Deferred of the answer, in any order."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""A program that is no service calls one: `txservices run rpc` here, `python standalone_rpc.py` beside it.
+"""A program that is no service calls one. Type `txservices run rpc` in examples/, and `python standalone_rpc.py` here.
 
-`python standalone_rpc.py amqp://user:password@host/` calls through a broker of your choice. It is in a folder of its
-own because Python puts a program's folder in front of everything, and beside this one would be an `http.py`.
+`python standalone_rpc.py amqp://user:password@host/` calls through a broker of your choice. It has a folder of its
+own: Python looks for modules in a program's folder first, and would take `examples/http.py` for its own `http`.
 """
 
 import sys
