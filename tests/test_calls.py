@@ -244,6 +244,16 @@ class EndTests(AnsweringCase):
         self.assertEqual(await call, "in time")
         self.assertEqual(client_of(cluster).pending, {})
 
+    async def test_time_that_is_over(self) -> None:
+        """A call with a timeout of 0 or less fails at once, and is not sent; a time that is none is an error."""
+        cluster = await self.cluster()
+        for timeout in (0, -1, -0.5):
+            self.failureResultOf(cluster.nobody.method.options(timeout=timeout)(1), RpcTimeout)
+        self.assertEqual(client_of(cluster).pending, {})
+        for timeout in (float("nan"), float("inf"), "5"):
+            with self.assertRaises((ValueError, TypeError)):
+                cluster.nobody.method.options(timeout=timeout)
+
     async def test_cancel(self) -> None:
         """A cancelled call is forgotten; the method runs nevertheless."""
         _, heard, answers = await self.waiting_service()

@@ -18,7 +18,7 @@ NO_LIMITS = {
     "wire/codec.py": {"MORE_FLAGS", "UNUSED_FLAG"},
     "broker/messages.py": {"NO_PROPERTY"},
     "constants.py": {"NON_PERSISTENT", "PERSISTENT"},
-    "command/exits.py": {"CRASH", "MISTAKE"},
+    "command/exits.py": {"CRASH", "INTERRUPTED", "MISTAKE"},
 }
 UNITS = {"KiB": 1024, "MiB": 1024**2}
 ROW = re.compile(

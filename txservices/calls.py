@@ -14,7 +14,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import Unpack
@@ -26,6 +26,7 @@ from txservices.amqp.longbodies import Decoded, LongBodies, parts_of
 from txservices.amqp.options import MessageOptions, Sending
 from txservices.amqp.publish import Owner, unconfirmed_of
 from txservices.amqp.subscription import Subscription
+from txservices.amqp.topology import gone
 from txservices.bounds import LongBody
 from txservices.exceptions import (
     ConnectionLost,
@@ -129,6 +130,7 @@ class Client:
         self.name = name
         self.config = config
         self.new_queue()
+        self.consumer: Subscription | None = None
         self.pending: dict[str, Call] = {}
         self.sweeper = Sweeper(clock, self.pending, self.expire)
         self.replies_lost = False
@@ -148,7 +150,7 @@ class Client:
 
     def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], Subscription]) -> Deferred[None]:
         """Begin to take replies; ``consume`` opens the consumer. Fires when replies can come."""
-        consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
+        consumer = self.consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
         consumer.on_missing = partial(self.reply_queue_missing, consumer)
         consumer.on_ready.append(self.reply_queue_ready)
         return consumer.ready
@@ -166,16 +168,19 @@ class Client:
 
         Fails with ``UnknownService``, ``MethodNotFound``, ``IncorrectSignature``, ``RemoteError`` (the method raised),
         ``RpcTimeout``, ``RpcConnectionError``. Raises ``EncodeError`` for arguments that can't be written.
+        A timeout of 0 or less is over at once, and nothing is sent.
         """
         if self.stopped:
             raise RuntimeError("this proxy has been stopped, and can't be used any more")
+        timeout = sending.timeout
+        if timeout is not None and timeout <= 0:
+            return fail(RpcTimeout(timeout))
         properties, body = sending.write(
             self.serializers, {"args": args, "kwargs": kwargs}, encode_to_headers(context.context_data)
         )
         correlation_id = new_id()
         properties["correlation_id"] = properties["message_id"] = correlation_id
         properties["reply_to"] = self.reply_to
-        timeout = sending.timeout
         call = Call(self, unconfirmed_of(context), service, correlation_id, timeout)
         self.pending[correlation_id] = call
         call.unconfirmed.add()
@@ -256,6 +261,15 @@ class Client:
         self.sweeper.stop()
         self.fail_pending(RpcConnectionError("the proxy was stopped before the reply came"))
 
+    async def delete_queue(self) -> None:
+        """Take the reply queue away, if the broker is there. It would live on for minutes, and nobody needs it."""
+        consumer = self.consumer
+        if consumer is None or consumer.channel is None or consumer.channel.closing:
+            return
+        consumer.detach()
+        deleting = consumer.channel.queue_delete(queue=consumer.queue_name)
+        await self.connections.leaving.answered(deleting.addErrback(gone))
+
 
 class CallOptions(MessageOptions, total=False):
     """How a proxy's calls are made.
@@ -274,9 +288,11 @@ def call_options(base: Sending, options: Mapping[str, Any], of_call: bool = Fals
     The broker drops a request when its caller's time is up: no method runs for a caller who no longer waits.
     """
     given = {name: value for name, value in options.items() if name not in RESERVED_OPTIONS}
-    if "timeout" in given:
-        given.setdefault("expiration", given["timeout"])
-    return base.merged(given, of_call)
+    sending = base.merged(given, of_call)
+    if "timeout" in given and "expiration" not in given:
+        timeout = sending.timeout
+        sending = sending.merged({"expiration": None if timeout is None else max(timeout, 0)})
+    return sending
 
 
 def default_options(config: Mapping[str, Any], options: Mapping[str, Any], timeout: float | None = None) -> Sending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from fractions import Fraction
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,6 +54,20 @@ class SendingTests(SynchronousTestCase):
         self.assertEqual(properties.pop("expiration"), "10000")
         self.assertEqual({name: properties[name] for name in given}, given)
         self.assertEqual(self.write(expiration=0.5)[0]["expiration"], "500")
+
+    def test_times(self) -> None:
+        """A time is a number of seconds within its limit, or None; anything else is an error at once, which says so."""
+        for name, most in (("timeout", 2_147_483), ("expiration", 4_294_967)):
+            for value in (None, 0, 1, 0.5, Fraction(1, 2), True + 1, most):
+                Sending().merged({name: value})
+            for value in ("5", b"5", True, [5], 5j, {}, object()):
+                error = self.assertRaises(TypeError, Sending().merged, {name: value})
+                self.assertIn(f"{name} is {value!r}: give seconds as a number, or None", str(error))
+            for value in (float("nan"), float("inf"), most + 1, 10**400):
+                error = self.assertRaises(ValueError, Sending().merged, {name: value})
+                self.assertIn(f": give seconds up to {most:,}, or None", str(error))
+        self.assertRaises(ValueError, Sending().merged, {"expiration": -1})
+        self.assertEqual(Sending().merged({"timeout": -1}).timeout, -1)
 
     def test_serializer(self) -> None:
         """A serializer of its own, by name; one that there isn't is refused."""

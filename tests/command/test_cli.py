@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 import yaml
 from twisted.trial.unittest import TestCase
@@ -31,6 +32,35 @@ class Odd:
     @event_handler("shop", "sold")
     def sold(self, payload): print("sold:", payload)
 """
+
+
+class WithoutBroker(TestCase):
+    """Commands that call, where no broker answers."""
+
+    def typed(self, command: str, *arguments: str) -> processes.Process:
+        broker = f"amqp://guest:s3cret12@127.0.0.1:{free_port()}/"
+        return processes.txservices(self, command, "--broker", broker, *arguments)
+
+    async def test_absent(self) -> None:
+        """Each ends after five seconds, and says who does not answer and what to do."""
+        for command, arguments in (("call", ["a.b"]), ("dispatch", ["a", "b"])):
+            began = time.monotonic()
+            typed = self.typed(command, *arguments)
+            self.assertEqual(await typed.exit(), 2, str(typed))
+            self.assertLess(time.monotonic() - began, 12)
+            last = typed.stderr.splitlines()[-1]
+            self.assertRegex(last, r"^Error: no broker at amqp://guest:\*+@127.0.0.1:\d+/ .* within the 5.0 s of")
+            self.assertIn("start it, or correct AMQP_URI", last)
+
+    async def test_interrupted(self) -> None:
+        """One that a signal ends before it is done says so, and its status is not that of success."""
+        for signal in ("INT", "TERM"):
+            typed = self.typed("call", "a.b")
+            await typed.line("Trying again")
+            self.assertEqual(await typed.end(signal), 130, str(typed))
+            self.assertEqual(
+                typed.stderr.splitlines()[-1], "interrupted: whether a method runs all the same is not known"
+            )
 
 
 class Commands(TestCase):

@@ -13,6 +13,7 @@ from txservices import exceptions
 from txservices import rpc as services_rpc
 from txservices.amqp import publish
 from txservices.amqp.entities import Queue
+from txservices.amqp.topology import queue_exists
 from txservices.exceptions import ConfigurationError, RpcConnectionError, RpcTimeout, UnknownService
 from txservices.rpc import rpc
 from txservices.standalone import blocking
@@ -87,6 +88,20 @@ class ProxyTests(ServicesCase):
         async with ClusterRpcProxy(self.config) as cluster:
             cluster.hearing.method.call_async(1)
         self.assertEqual(await heard.wait(), [1])
+
+    async def test_reply_queue_is_taken_away(self) -> None:
+        """A proxy that stops leaves no reply queue on the broker."""
+        await self.start(Echo)
+        proxy = ClusterRpcProxy(self.config)
+        await (await proxy.start())["echo-service"].echo(1)
+        name = proxy.client.queue.name
+        self.assertTrue(await self.is_there(name))
+        await proxy.stop()
+        self.assertFalse(await self.is_there(name))
+
+    async def is_there(self, queue: str) -> bool:
+        protocol = await self.connections().publisher.connection.when_connected()
+        return await queue_exists(protocol, queue, 5)
 
     async def test_two_proxies(self) -> None:
         """Two proxies in one program have a reply queue each, and do not mix up answers."""

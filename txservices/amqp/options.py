@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from numbers import Real
 from typing import Any, TypedDict
 
 from attrs import evolve, frozen
@@ -95,6 +96,8 @@ class DestinationOptions(PublisherOptions, total=False):
     declare: Iterable[Any]
 
 
+EXPIRATION_MAX = 4_294_967  # seconds, 49 days: the milliseconds are 32 bits to some brokers and clients
+
 FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))
 PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
 IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
@@ -133,12 +136,15 @@ class Sending:
         return cls(timeout=timeout, queue_type=queue_type).merged(options)
 
     def merged(self, options: Mapping[str, Any], of_call: bool = False) -> Sending:
-        """With these options on top, of one call or of all. ``TypeError`` for one that means nothing."""
+        """With these options on top, of one call or of all.
+
+        ``TypeError`` for an option that means nothing, ``TypeError`` or ``ValueError`` for a time that is none.
+        """
         changes: dict[str, Any] = {"timeout_given": self.timeout_given or "timeout" in options}
         properties = dict(self.properties)
         for name, value in options.items():
             if name in FIELDS:
-                changes[name] = value
+                changes[name] = seconds(name, value, configuration.SECONDS_MAX) if name == "timeout" else value
             elif name == "headers":
                 field = "call_headers" if of_call else "headers"
                 changes[field] = {**getattr(self, field), **(value or {})}
@@ -147,6 +153,9 @@ class Sending:
                 changes["declare"] = (*self.declare, *added)
             elif name == "expiration":
                 # as kombu has it: seconds in Python, milliseconds as text on the wire
+                value = seconds(name, value, EXPIRATION_MAX)
+                if value is not None and value < 0:
+                    raise ValueError(f"expiration is {value!r}: give seconds from 0, or None for no end")
                 properties[name] = None if value is None else str(int(value * 1000))
             elif name in PROPERTIES:
                 properties[name] = value
@@ -183,6 +192,17 @@ class Sending:
             "content_encoding": content_encoding,
             "headers": headers,
         }, body
+
+
+def seconds(name: str, value: Any, most: int) -> float | None:
+    """The value of an option that is a time. A negative one is over at once."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}: give seconds as a number, or None for no end")
+    if not value <= most:  # so NaN is refused as well
+        raise ValueError(f"{name} is {value!r}: give seconds up to {most:,}, or None for no end")
+    return float(value)
 
 
 def raw(properties: Mapping[str, Any], value: Any) -> tuple[str, str, bytes]:

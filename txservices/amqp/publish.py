@@ -188,6 +188,9 @@ def send(
     """
     confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key, by_worker)
     publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout
+    if timeout is not None and timeout <= 0:  # over at once: nothing is sent
+        confirmation.done(PublishTimeout(exchange, routing_key))
+        return confirmation
     publish = partial(publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done)
     if declare_first:
         begun = publisher.clock.seconds()

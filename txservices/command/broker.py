@@ -17,6 +17,7 @@ from txservices.command import probe
 from txservices.exceptions import ConfigurationError
 from txservices.utils.address import BROKER_ADDRESS, host_and_port
 
+CLIENT_START_TIMEOUT = 5.0  # seconds
 EMBEDDED = "embedded"  # the name of the broker in memory://embedded
 
 
@@ -46,10 +47,12 @@ async def close(broker: Broker | None) -> None:
 async def for_client(config: Mapping[str, Any], reactor: Any) -> dict[str, Any]:
     """The config of a program that only calls services. If it names no broker, one on the embedded port is added.
 
-    ``ConfigurationError`` if nothing answers there.
+    A broker that is not there is waited for no longer than ``CLIENT_START_TIMEOUT``, unless the config says otherwise.
+    ``ConfigurationError`` if nothing answers on the embedded port.
     """
+    config = {configuration.BROKER_START_TIMEOUT.name: CLIENT_START_TIMEOUT, **config}
     if configuration.AMQP_URI.of(config):
-        return dict(config)
+        return config
     host, port = embedded_address(config)
     uri = await neighbour(host, port, reactor, configuration.EMBEDDED_BROKER_USERS.of(config))
     if uri is None:

@@ -166,6 +166,7 @@ def dispatch(service: str, event: str, payload: str, given: Given) -> None:
         from txservices.standalone.events import event_dispatcher
 
         async with event_dispatcher(config) as tell:
+            await tell.start()
             await tell(service, event, data)
 
     as_client(work, given)
@@ -206,10 +207,15 @@ def read_json(text: str) -> Any:
 
 
 def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -> None:
-    """Run `work` in the reactor, then exit. An error is told in one line: 2 for a mistake of the user, 1 for others."""
+    """Run `work` in the reactor, then exit. An error is told in one line: 2 for a mistake of the user, 1 for others.
+
+    A signal that comes before `work` has ended is told as well, and the status is that of shells for Ctrl-C.
+    """
     config = given.config()
+    under_way = True
 
     async def main(_: Any) -> None:
+        nonlocal under_way
         logs.begin({}, sys.stderr, LogLevel.warn)
         configuration.warn_of_unknown(config)
         try:
@@ -220,5 +226,12 @@ def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -
         except Exception as error:
             click.echo(f"{type(error).__name__}: {exits.one_line(error)}", err=True)
             raise SystemExit(exits.CRASH) from None
+        under_way = False
 
-    task.react(main)
+    try:
+        task.react(main)
+    except SystemExit as end:
+        if under_way and not end.code:
+            click.echo("interrupted: whether a method runs all the same is not known", err=True)
+            raise SystemExit(exits.INTERRUPTED) from None
+        raise

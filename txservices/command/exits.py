@@ -29,6 +29,7 @@ from txservices.utils.secrets import hide
 
 CRASH = 1
 MISTAKE = 2
+INTERRUPTED = 130  # of a command that a signal has ended before it was done
 MISTAKES = (ConfigurationError, CannotListenError)
 
 log = Logger()

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 from typing_extensions import Unpack
@@ -109,10 +109,13 @@ class Share(MultiService):
         if self.closing is not None:
             self.closing.cancel()
             self.closing = None
+        return Deferred.fromCoroutine(self.end())
+
+    async def end(self) -> None:
         if self.client is not None:
             self.client.stop()
-        stopped: Deferred[Any] = super().stopService()
-        return stopped
+            await self.client.delete_queue()
+        await maybeDeferred(super().stopService)
 
     async def listen(self, timeout: float | None) -> Client:
         """Wait until replies can come. ``BrokerRefused``, or ``RpcConnectionError`` if that takes too long."""

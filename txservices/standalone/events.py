@@ -42,6 +42,14 @@ class Dispatcher:
         self.stopped = False
         self.unconfirmed: Unconfirmed | None = None
 
+    def start(self) -> Deferred[Dispatcher]:
+        """Connect now; fires with this when the broker is there.
+
+        Fails with ``BrokerRefused``, and with ``BrokerUnreachable`` after ``BROKER_START_TIMEOUT``.
+        """
+        self.connections.startService()
+        return self.connections.publisher.connection.when_connected().addCallback(lambda _: self)
+
     def __call__(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
         """Dispatch an event; fires when the broker has it."""
         if self.stopped:

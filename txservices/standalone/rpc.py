@@ -112,7 +112,12 @@ class StandaloneProxy(Generic[P]):
         a reply gets ``RpcConnectionError``.
         """
         self.client.stop()
-        return unconfirmed_of(self.caller).wait().addCallback(lambda _: self.connections.stopService())
+        return Deferred.fromCoroutine(self.close())
+
+    async def close(self) -> None:
+        await unconfirmed_of(self.caller).wait()
+        await self.client.delete_queue()
+        await self.connections.stopService()
 
     async def __aenter__(self) -> P:
         return await self.start()
