@@ -53,6 +53,7 @@ __all__ = [
     "EncodeError",
     "ExtensionNotFound",
     "FrameError",
+    "HeadersTooLarge",
     "IncorrectSignature",
     "MalformedRequest",
     "MethodNotFound",
@@ -217,6 +218,28 @@ class PublishBufferFull(PublishError):
 
     def __str__(self) -> str:
         return f"{self.messages} messages ({self.size} bytes) wait for a confirm: publish more slowly"
+
+
+class HeadersTooLarge(PublishError, ValueError):
+    """The properties of a message, headers included, are more than a frame may have. AMQP can't split them.
+
+    Attributes:
+        size: bytes of the properties.
+        limit: bytes that they may have, as agreed on with the broker.
+    """
+
+    def __init__(self, exchange: str, routing_key: str, size: int, limit: int) -> None:
+        super().__init__(exchange, routing_key, size, limit)
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"a message to exchange {self.exchange!r} with routing key {self.routing_key!r} has {self.size} bytes of"
+            f" headers and other properties, a frame takes {self.limit}: send them in the body"
+        )
 
 
 class EncodeError(Exception):

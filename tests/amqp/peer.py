@@ -23,11 +23,11 @@ class Peer(FramePeer):
         self.protocol.flush()
         return super().contents()
 
-    def connect(self, server_heartbeat: int = 0) -> None:
+    def connect(self, server_heartbeat: int = 0, frame_max: int = 131072) -> None:
         """The whole handshake."""
         self.protocol.makeConnection(self.transport)
         self.method(0, "connection.start", version_minor=9, mechanisms=b"PLAIN AMQPLAIN", locales=b"en_US")
-        self.method(0, "connection.tune", channel_max=2047, frame_max=131072, heartbeat=server_heartbeat)
+        self.method(0, "connection.tune", channel_max=2047, frame_max=frame_max, heartbeat=server_heartbeat)
         self.method(0, "connection.open-ok")
 
     def open_channel(self) -> Channel:

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
 from txservices.amqp import publisher as publisher_module
+from txservices.amqp import topology as topology_module
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Queue
 from txservices.amqp.publisher import NACKED_RETRY, NACKED_RETRY_GROWTH, NACKED_RETRY_MAX, RETIRING_MAX, Publisher
@@ -30,11 +31,14 @@ class PublisherCase(SynchronousTestCase):
     """A publisher on its first channel."""
 
     def setUp(self) -> None:
+        self.addCleanup(self.end)
+        self.begin()
+
+    def begin(self) -> None:
         self.peer = Peer()
         self.peer.connect()
         self.connection = Connection((self.peer.protocol.address,), "tests", self.peer.clock)
         self.publisher = Publisher(self.connection, self.peer.clock)
-        self.addCleanup(self.end)
         self.connected()
 
     def connected(self) -> None:
@@ -136,14 +140,14 @@ class Declaring(PublisherCase):
 
     def test_many_names(self) -> None:
         """However many are declared, few are kept; those of the start are, and a forgotten one is declared anew."""
-        self.patch(publisher_module, "TOPOLOGY_MAX", 10)
+        self.patch(topology_module, "TOPOLOGY_MAX", 10)
         own = [Queue(f"own-{number}") for number in range(4)]
         self.declare(*own)
         strangers = [Queue(f"stranger-{number}") for number in range(50)]
         for queue in strangers:
             self.assertIn("queue.declare", self.declare(queue))
-            self.assertLessEqual(len(self.publisher.topology), 10)
-        self.assertEqual(list(self.publisher.topology)[:4], own)
+            self.assertLessEqual(len(self.publisher.topology.entities), 10)
+        self.assertEqual(list(self.publisher.topology.entities)[:4], own)
         self.assertEqual(self.declare(*own, strangers[-1]), [])
         self.assertIn("queue.declare", self.declare(strangers[20]))
 
@@ -339,14 +343,17 @@ class RefusedTests(PublisherCase):
         self.failureResultOf(bad, ChannelClosedByBroker)
         third = self.opened()
         self.assertEqual(self.published(), [b"last"])
-        later = self.publish(b"1", b"2")
+        later = [self.publisher.publish("", "q", body, {"message_id": body.decode()}) for body in (b"1", b"2")]
+        self.assertEqual(self.published(), [])
+        self.peer.method(third, "basic.ack", delivery_tag=1)
+        self.assertEqual(self.published(), [b"1", b"2"])
         self.peer.method(third, "basic.ack", delivery_tag=3, multiple=True)
         for outcome in (last, *later):
             self.successResultOf(outcome)
         self.nothing_is_kept()
 
     def test_connection_lost_meanwhile(self) -> None:
-        """On the next connection all of them go out at once again."""
+        """On the next connection they go out one at a time as well."""
         for outcome in self.publish(b"1", b"2", b"3", timeout=None):
             outcome.addErrback(lambda failure: None)
         self.peer.method(self.channel, "channel.close", **NOT_FOUND)
@@ -354,7 +361,10 @@ class RefusedTests(PublisherCase):
         self.assertEqual(self.published(), [b"1"])
         self.lose_connection()
         self.reconnected()
-        self.assertEqual(self.published(), [b"1", b"2", b"3"])
+        for tag, body in enumerate((b"1", b"2", b"3"), 1):
+            self.assertEqual(self.published(), [body])
+            self.peer.method(self.channel, "basic.ack", delivery_tag=tag)
+        self.nothing_is_kept()
 
     def test_no_channel_to_be_had(self) -> None:
         """A connection on which nothing can be published any more is aborted, so that another is made."""

@@ -29,6 +29,7 @@ for _ in range(100):
 VALUES: list[Any] = [
     object(), {1}, 1 << 63, -(1 << 63) - 1, 1 << 300, Decimal("1e3"), Decimal("NaN"), Decimal(1 << 40), "\ud800",
     datetime(1, 1, 1), DEEP, {"x" * 300: 1}, {5: 1}, {"a": [{"b": object()}]}, range(3), int, lambda: None, 1j,
+    float("nan"), float("inf"), -float("inf"), {"a": [float("nan")]}, [[1.5, float("inf")]],
 ]  # fmt: skip
 PROPERTIES: list[dict[str, Any]] = [
     *({"headers": {"h": value}} for value in VALUES),
@@ -55,6 +56,7 @@ NO_BYTES = st.one_of(
 )
 NO_VALUES = st.recursive(
     st.one_of(
+        st.sampled_from((float("nan"), float("inf"), float("-inf"))),
         st.integers(min_value=1 << 63), st.integers(max_value=-(1 << 63) - 1), st.complex_numbers(),
         st.sets(st.integers(), max_size=2), st.decimals(allow_nan=None, min_value=1 << 33),
     ),
@@ -86,7 +88,7 @@ class PublishTests(PublisherCase):
         """Everything that a publisher notes of messages."""
         publisher, channel = self.publisher, self.publisher.channel
         return (
-            list(publisher.unconfirmed), publisher.unconfirmed_bytes, list(publisher.unsent), publisher.suspects,
+            list(publisher.unconfirmed), publisher.unconfirmed_bytes, list(publisher.unsent), list(publisher.suspects),
             channel and (channel.published, list(channel.unconfirmed)), self.peer.clock.getDelayedCalls(),
         )  # fmt: skip
 
@@ -105,7 +107,9 @@ class PublishTests(PublisherCase):
             for message in MESSAGES:
                 self.refused(*message)
         self.reconnected()
-        self.assertEqual(self.published(), [b"1", b"2"])
+        self.assertEqual(self.published(), [b"1"])
+        self.peer.method(self.channel, "basic.ack", delivery_tag=1)
+        self.assertEqual(self.published(), [b"2"])
 
     def test_any(self) -> None:
         """Nor is anything that hypothesis thinks of."""
@@ -168,7 +172,7 @@ class DeclareTests(PublisherCase):
             self.assertEqual([name for _, name, _ in self.peer.sent()], ["channel.close"], entity)
             self.peer.method(number, "channel.close-ok")
             self.assertIsInstance(self.failureResultOf(declaring).value, (ValueError, TypeError))
-        self.assertEqual(self.publisher.topology, {})
+        self.assertEqual(self.publisher.topology.entities, {})
         self.lose_connection()
         self.reconnected()
 

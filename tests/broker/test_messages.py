@@ -122,6 +122,15 @@ class ReadTests(SynchronousTestCase):
 class DeadLetterTests(SynchronousTestCase):
     """x-death."""
 
+    def test_headers_that_cannot_be_written(self) -> None:
+        """A letter is kept, without the headers that can be read and not written: a stranger's NaN, a time too late."""
+        for field in (b"d\x7f\xf8" + b"\0" * 6, b"f\x7f\x80\0\0", b"T" + b"\xff" * 8):
+            properties = b"\x01kI\0\0\0\x05\x01n" + field
+            header = b"\x20\x00" + len(properties).to_bytes(4, "big") + properties
+            letter = messages.dead_letter(messages.Message("x", "k", b"", header, b""), "expired", "q", "", None, 0)
+            headers = decode_properties(letter.header)["headers"]
+            self.assertEqual((headers["k"], headers.get("n"), headers["x-death"][0]["count"]), (5, None, 1))
+
     def test_first_death(self) -> None:
         """A dead letter says why, where, when and how often it died, and keeps everything else but its expiration."""
         letter = messages.dead_letter(message(**EVERYTHING), "expired", "q", "dlx", None, 100.0)

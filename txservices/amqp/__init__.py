@@ -8,6 +8,6 @@ warns of messages that nobody acks, ``returning`` gives messages back after a pa
 connections that a process has, and ``leaving`` limits what its stop waits for. ``publish`` and ``consume`` are where
 nameko has them: for programs, and for services to publish and read messages with.
 
-A module imports only from those before it: endpoints, entities, outbox <- channel <- protocol <- topology, connection
+A module imports only from those before it: endpoints, entities, outbox <- channel <- protocol <- connection <- topology
 <- publisher, subscription <- unacked, leaving, returning <- connections <- publish, consume.
 """

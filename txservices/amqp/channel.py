@@ -32,7 +32,7 @@ from txservices.exceptions import (
 )
 from txservices.wire.codec import decode_properties, encode_ack, encode_method
 from txservices.wire.frames import Assembler, Content, content_frames, frame
-from txservices.wire.spec import FRAME_METHOD, METHODS, METHODS_BY_ID, ReplyCode
+from txservices.wire.spec import FRAME_METHOD, FRAME_OVERHEAD, METHODS, METHODS_BY_ID, ReplyCode
 from txservices.wire.tables import octets
 
 log = Logger()
@@ -168,7 +168,10 @@ class Channel(AMQChannel):
         if self.closed or (self.closing and ours is not CLOSE_OK):
             return fail(closed_error(self.reason or closed_here()))
         arguments = {name: value for (name, _), value in zip(ours.fields, args, strict=True)}
-        self.client.write(frame(FRAME_METHOD, self.id, encode_method(ours, **arguments)))
+        payload = encode_method(ours, **arguments)
+        if len(payload) > self.client.frame_max - FRAME_OVERHEAD:
+            raise ValueError(f"{ours.name} has {len(payload)} bytes of arguments, a frame of AMQP can't carry them")
+        self.client.write(frame(FRAME_METHOD, self.id, payload))
         if not ours.responses or arguments.get("nowait"):
             return succeed(None)
         reply: Deferred[TxMessage | None] = Deferred()

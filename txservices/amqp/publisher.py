@@ -7,8 +7,8 @@
   where an expired one could not be taken back.
 - The broker nacks messages: they are published again on a new channel, which takes over from the old one. The old one
   retires: it stays open until the broker has answered for everything published on it.
-- The broker closes the channel because of one message: those that were under way are published again one at a time,
-  until the culprit is found, and only that one fails.
+- The broker closes the channel or the connection because of one message: those that were under way are suspects,
+  published again one at a time on the next one, until the culprit is found, and only that one fails.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from twisted.python.failure import Failure
 from txservices import configuration
 from txservices.amqp.channel import Channel, Publishing
 from txservices.amqp.connection import Connection
-from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.outbox import Flow
 from txservices.amqp.protocol import Protocol
-from txservices.amqp.topology import ANSWER_TIMEOUT, DECLARE_TIMEOUT, declare
+from txservices.amqp.topology import Topology
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
     ConnectionLost,
-    DeclarationMismatch,
-    NotAnswered,
+    HeadersTooLarge,
     PublishBufferFull,
     PublishNacked,
     PublishTimeout,
 )
 from txservices.utils.deadlines import Sweeper
 from txservices.utils.ids import new_id
-from txservices.utils.waiting import Waiters, call_all
+from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_properties
+from txservices.wire.frames import FRAME_MAX, header_max
+from txservices.wire.spec import REQUEST_ERRORS
 
 log = Logger()
 
@@ -56,8 +56,6 @@ NACKED_RETRY = 0.2  # seconds until nacked messages are published again
 NACKED_RETRY_GROWTH = 1.6  # factor by which that grows each time, for as long as some of them are not confirmed
 NACKED_RETRY_MAX = 2.0  # seconds
 RETIRING_MAX = 8  # channels that wait for their last confirms; of more, the oldest is closed and its messages resent
-TOPOLOGY_MAX = 10_000  # exchanges and queues kept, to be declared again: a program may name them by what strangers send
-DECLARING_MAX = 100  # exchanges and queues declared again at once, each on a channel of its own
 REPORTED_MAX = 10  # destinations named in the report of what a stop could not publish
 FOREVER = float("inf")
 
@@ -75,12 +73,14 @@ class Publisher:
         self.unconfirmed: dict[int, Publishing] = {}  # by key, in the order of publishing
         self.unconfirmed_bytes = 0
         self.unsent: OrderedDict[int, None] = OrderedDict()  # keys that wait for a channel, or for their turn
-        self.suspects = 0  # so many at the front of unsent: one of them made the broker close a channel
+        self.suspects: dict[int, None] = {}  # one of them made the broker close a channel or the connection
+        self.header_max = header_max(FRAME_MAX)  # bytes of properties: of the latest connection, or what we ask for
         self.nacked: dict[int, PublishNacked] = {}  # the last nack of each message that has one and is unconfirmed
         self.to_republish: set[int] = set()  # those among them that wait for a new channel
         self.republishing: Deferred[None] | None = None
         self.republished = 0  # how often, since all was well
-        self.topology: dict[Exchange | Queue, None] = {}  # what was declared, in order
+        self.topology = Topology(connection)
+        self.declare = self.topology.declare
         self.draining: dict[int, Waiters[None]] = {}  # by the last key that they wait for, in order
         self.cancelled = False
         self.sweeper = Sweeper(clock, self.unconfirmed, self.expire)
@@ -102,9 +102,10 @@ class Publisher:
         It fails with ``UndeliverableMessage`` (the message is mandatory and no queue takes it), ``PublishTimeout``
         (no confirm within ``timeout`` seconds; None waits for ever), ``PublishNacked`` (likewise, and the broker has
         rejected it until then), ``PublishBufferFull``, ``ChannelClosedByBroker`` (the broker refuses this message, for
-        example because there is no such exchange), and ``ConnectionLost`` when the publisher is stopped. Cancelling
-        it forgets the outcome, not the message. ``ValueError`` is raised at once for names and properties that AMQP
-        can't carry; nothing is kept of such a message.
+        example because there is no such exchange), ``ConnectionClosedByBroker`` (it closes connections for this
+        message), and ``ConnectionLost`` when the publisher is stopped. Cancelling it forgets the outcome, not the
+        message. ``ValueError`` is raised at once for names and properties that AMQP can't carry, ``HeadersTooLarge``
+        among them; nothing is kept of such a message.
         """
         confirmed: Deferred[None] = Deferred()
 
@@ -148,6 +149,8 @@ class Publisher:
             FOREVER if timeout is None else self.clock.seconds() + timeout,
             retry_nacked,
         )
+        if len(publishing.header) > self.header_max:
+            raise HeadersTooLarge(exchange, routing_key, len(publishing.header), self.header_max)
         if self.cancelled:
             done(ConnectionLost("nothing can be published any more: the service has stopped"))
             return publishing
@@ -163,7 +166,7 @@ class Publisher:
         self.unconfirmed_bytes += size
         if timeout is not None:
             self.sweeper.watch()
-        if self.channel is None or self.unsent or self.flow.paused:
+        if self.channel is None or self.unsent or self.suspects or self.flow.paused:
             self.unsent[key] = None
         else:
             self.channel.publish(publishing)
@@ -179,6 +182,8 @@ class Publisher:
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         """The broker has answered for a message; ``error`` is None if it has it."""
         key = publishing.key
+        if self.suspects:
+            self.suspects.pop(key, None)
         if type(error) is PublishNacked and publishing.retry_nacked:
             self.nack(key, error)
         elif self.unconfirmed.pop(key, None) is not None:  # else it had expired
@@ -193,6 +198,7 @@ class Publisher:
     def expire(self, key: int, publishing: Publishing) -> None:
         nack = self.forget_nack(key)
         self.unsent.pop(key, None)
+        self.suspects.pop(key, None)
         self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
 
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
@@ -215,12 +221,18 @@ class Publisher:
         unsent = self.unsent
         size = 0
         while unsent and self.channel is not None and not self.flow.paused:
-            if self.suspects:
-                if self.channel.unconfirmed:
-                    return
-                self.suspects -= 1
+            if self.suspects and self.channel.unconfirmed:
+                return
             key, _ = unsent.popitem(last=False)
             publishing = self.unconfirmed[key]
+            if len(publishing.header) > self.header_max:  # the broker of before took larger frames
+                self.suspects.pop(key, None)
+                del self.unconfirmed[key]
+                error = HeadersTooLarge(
+                    publishing.exchange, publishing.routing_key, len(publishing.header), self.header_max
+                )
+                self.finish(publishing, error)
+                continue
             self.channel.publish(publishing)
             size += publishing.size
             if size > PIECE:
@@ -275,22 +287,12 @@ class Publisher:
 
     async def restore(self, protocol: Protocol) -> None:
         """Declare on a new connection what was declared, and send what is unconfirmed."""
-        self.suspects = 0
         self.flow = protocol.flow
         self.flow.on_resumed = self.send
-        self.unsent = OrderedDict.fromkeys(self.unconfirmed)
-        topology = list(self.topology)
-        for first in range(0, len(topology), DECLARING_MAX):
-            # at once: however many are on a dead node, the rest and the messages wait for them no longer than for one
-            entities = topology[first : first + DECLARING_MAX]
-            await call_all([partial(self.declare_again, protocol, entity) for entity in entities])
+        self.header_max = header_max(protocol.frame_max)
+        self.unsent = OrderedDict.fromkeys([*self.suspects, *self.unconfirmed])
+        await self.topology.restore(protocol)
         await self.open(protocol)
-
-    async def declare_again(self, protocol: Protocol, entity: Exchange | Queue) -> None:
-        try:
-            await declare(protocol, entity, patience=ANSWER_TIMEOUT)
-        except (DeclarationMismatch, ChannelClosedByBroker, NotAnswered) as error:
-            log.error("{entity} could not be declared again: {error}", entity=entity, error=error)
 
     async def open(self, protocol: Protocol) -> None:
         """Open a channel that takes over: what waits is sent there. The one before retires."""
@@ -323,24 +325,26 @@ class Publisher:
 
     def channel_closed(self, channel: Channel, error: AmqpError) -> None:
         """A channel is gone, by the broker's will or with its connection."""
+        its_own = isinstance(error, ChannelClosedByBroker)
         self.retiring.pop(channel, None)
-        if channel is self.channel:
+        if channel is self.channel or not its_own:
             self.channel = None
         sent = list(channel.unconfirmed.values())
         channel.unconfirmed.clear()  # else they live on with it until Python looks for cycles
         channel.returns.clear()
-        if not isinstance(error, ChannelClosedByBroker):
-            return  # with its connection: restore() is called with the next one
-        if self.channel is None:
+        if its_own and self.channel is None:
             reopening = Deferred.fromCoroutine(self.open(channel.client))
             reopening.addErrback(self.reopen_failed, channel.client)
-        if len(sent) == 1:
-            self.confirmed(sent[0], error)
-        else:
-            suspects = [publishing.key for publishing in sent if publishing.key in self.unconfirmed]
-            self.suspects += len(suspects)
-            self.unsent = OrderedDict.fromkeys([*suspects, *self.unsent])
-            self.send()
+        if its_own or is_for_a_publish(error):
+            # For the connection's end, a message that was alone by chance may not be the cause: it is sent once more.
+            if len(sent) == 1 and (its_own or sent[0].key in self.suspects):
+                self.confirmed(sent[0], error)
+            else:
+                # in the order of publishing: those that were suspects before come later
+                keys = [each.key for each in sent if each.key in self.unconfirmed]
+                self.suspects = dict.fromkeys([*keys, *self.suspects])
+                self.unsent = OrderedDict.fromkeys([*self.suspects, *self.unsent])
+                self.send()
 
     def reopen_failed(self, failure: Failure, protocol: Protocol) -> None:
         """Without a channel for publishing a connection is of no use: end it, so that another is made."""
@@ -349,38 +353,11 @@ class Publisher:
         if not protocol.closed:
             protocol.abort()
 
-    # Declaring
-
-    def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
-        """Declare exchanges and queues in order, now and on every new connection. Fires with None when they exist.
-
-        Fails with ``DeclarationMismatch`` (one exists with other properties), ``ChannelClosedByBroker`` (any other
-        refusal), ``NotAnswered``, ``BrokerRefused``, ``BrokerUnreachable``, ``ValueError`` (a name or an argument that
-        AMQP can't carry), and ``ConnectionLost`` when the publisher is stopped.
-        """
-        return Deferred.fromCoroutine(self.declare_all(entities))
-
-    async def declare_all(self, entities: tuple[Exchange | Queue, ...]) -> None:
-        new = [entity for entity in entities if entity not in self.topology]
-        while new:
-            protocol = await self.connection.when_connected()
-            try:
-                await declare(protocol, *new, patience=DECLARE_TIMEOUT)
-            except (ConnectionLost, ConnectionClosedByBroker):
-                if self.cancelled:
-                    raise
-                continue
-            break
-        if len(self.topology) + len(new) > TOPOLOGY_MAX:  # the first half stays: a service declares its own first
-            for entity in list(self.topology)[TOPOLOGY_MAX // 2 :]:
-                del self.topology[entity]
-        self.topology.update(dict.fromkeys(new))
-
     # The end
 
     def cancel(self) -> None:
         """Take no more messages: a publish fails with ``ConnectionLost``."""
-        self.cancelled = True
+        self.cancelled = self.topology.cancelled = True
 
     def drain(self) -> Deferred[None]:
         """Fires with None when the broker has answered for every message published until now."""
@@ -395,11 +372,12 @@ class Publisher:
 
     def abort(self) -> None:
         """End now: each unconfirmed message fails with ``ConnectionLost``, and the log says how many and to whom."""
-        self.cancelled = True
+        self.cancel()
         self.sweeper.stop()
         if self.republishing is not None:
             self.republishing.cancel()
         self.unsent.clear()
+        self.suspects.clear()
         self.nacked.clear()
         self.to_republish.clear()
         left = list(self.unconfirmed.values())
@@ -415,6 +393,12 @@ class Publisher:
             self.finish(publishing, ConnectionLost("the service stopped before the broker confirmed the message"))
         for waiters in draining.values():
             waiters.fire(None)
+
+
+def is_for_a_publish(error: AmqpError) -> bool:
+    """Whether the broker may have closed the connection for a message; often it does not tell the method."""
+    by_broker = isinstance(error, ConnectionClosedByBroker)
+    return by_broker and error.code in REQUEST_ERRORS and error.method in (None, "basic.publish")
 
 
 def destinations(publishings: list[Publishing]) -> str:

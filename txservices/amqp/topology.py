@@ -1,21 +1,36 @@
-"""Declares exchanges and queues on an open connection, on channels of their own: a refusal closes the channel."""
+"""Declares exchanges and queues, on channels of their own: a refusal closes the channel.
+
+``Topology`` has what a process has declared, and declares it again on each new connection.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices.amqp.channel import Channel
+from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
+    ConnectionLost,
     DeclarationMismatch,
     NotAnswered,
 )
-from txservices.wire.spec import ReplyCode
+from txservices.utils.waiting import call_all
+from txservices.wire.spec import REQUEST_ERRORS, ReplyCode
 
+log = Logger()
+
+TOPOLOGY_MAX = 10_000  # exchanges and queues kept, to be declared again: a program may name them by what strangers send
+DECLARING_MAX = 100  # exchanges and queues declared again at once, each on a channel of its own
+BLAMED_MAX = 2  # connections that the broker closes while something is declared, until that is taken for the cause
 # RabbitMQ 4 answers for a classic queue whose node is down after 64 seconds, or when that node is back. Until then its
 # channel does nothing else. RabbitMQ 3.10 answers at once.
 ANSWER_TIMEOUT = 1.5  # seconds for each answer about exchanges and queues, when others wait for the outcome
@@ -117,3 +132,59 @@ async def queue_exists(protocol: Protocol, name: str, patience: float) -> bool:
     finally:
         protocol.close_channel(channel).addErrback(gone)
     return True
+
+
+class Topology:
+    """The exchanges and queues that a process has declared.
+
+    Attributes:
+        entities: in the order of declaring.
+        cancelled: whether the loss of a connection ends a declaration: no other connection may come.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.entities: dict[Exchange | Queue, None] = {}
+        self.cancelled = False
+
+    def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
+        """Declare exchanges and queues in order, now and on every new connection. Fires with None when they exist.
+
+        Fails with ``DeclarationMismatch`` (one exists with other properties), ``ChannelClosedByBroker`` (any other
+        refusal), ``ConnectionClosedByBroker`` (the broker closes connections for it), ``NotAnswered``,
+        ``BrokerRefused``, ``BrokerUnreachable``, ``ValueError`` (a name or an argument that AMQP can't carry), and
+        ``ConnectionLost`` when the publisher is stopped.
+        """
+        return Deferred.fromCoroutine(self.declare_all(entities))
+
+    async def declare_all(self, entities: tuple[Exchange | Queue, ...]) -> None:
+        new = [entity for entity in entities if entity not in self.entities]
+        blamed = 0  # connections that the broker has closed, perhaps because of these
+        while new:
+            protocol = await self.connection.when_connected()
+            try:
+                await declare(protocol, *new, patience=DECLARE_TIMEOUT)
+            except (ConnectionLost, ConnectionClosedByBroker) as error:
+                blamed += error.code in REQUEST_ERRORS and error.method != "basic.publish"
+                if self.cancelled or blamed == BLAMED_MAX:
+                    raise
+                continue
+            break
+        if len(self.entities) + len(new) > TOPOLOGY_MAX:  # the first half stays: a service declares its own first
+            for entity in list(self.entities)[TOPOLOGY_MAX // 2 :]:
+                del self.entities[entity]
+        self.entities.update(dict.fromkeys(new))
+
+    async def restore(self, protocol: Protocol) -> None:
+        """Declare everything again on a new connection. What is refused is logged."""
+        entities = list(self.entities)
+        for first in range(0, len(entities), DECLARING_MAX):
+            # at once: however many are on a dead node, the rest and the messages wait for them no longer than for one
+            some = entities[first : first + DECLARING_MAX]
+            await call_all([partial(self.declare_again, protocol, entity) for entity in some])
+
+    async def declare_again(self, protocol: Protocol, entity: Exchange | Queue) -> None:
+        try:
+            await declare(protocol, entity, patience=ANSWER_TIMEOUT)
+        except (DeclarationMismatch, ChannelClosedByBroker, NotAnswered, ValueError) as error:
+            log.error("{entity} could not be declared again: {error}", entity=entity, error=error)

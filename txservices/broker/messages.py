@@ -17,9 +17,9 @@ from typing import Any
 from txservices.broker.watermark import Watermark
 from txservices.exceptions import AmqpError
 from txservices.wire.codec import decode_properties, encode_properties
-from txservices.wire.frames import FRAME_MAX, HEADER
-from txservices.wire.spec import FRAME_OVERHEAD, PROPERTIES, ReplyCode
-from txservices.wire.tables import decode_table, encode_shortstr, encode_table, octets
+from txservices.wire.frames import FRAME_MAX, header_max
+from txservices.wire.spec import PROPERTIES, ReplyCode
+from txservices.wire.tables import decode_table, encode_shortstr, encode_table, octets, writable
 
 SHORT = Struct(">H")
 LONG = Struct(">I")
@@ -43,7 +43,7 @@ DIRECT = DIRECT_REPLY_TO.encode()
 TTL_MAX = 315_360_000_000  # milliseconds that a message or a queue may live, ten years: RabbitMQ's own limit
 SIGNED = re.compile(rb"[+-]\d+")
 
-HEADER_MAX = FRAME_MAX - FRAME_OVERHEAD - HEADER.size  # bytes of flags and values in one frame
+HEADER_MAX = header_max(FRAME_MAX)  # bytes of flags and values in one frame
 
 X_DEATH = "x-death"
 
@@ -182,7 +182,7 @@ def take_copies(header: bytes, flags: int) -> tuple[bytes, tuple[str, ...]]:
         others += [name_of(key) for key in keys if isinstance(key, (str, bytes))]
     if "BCC" in headers:
         del headers["BCC"]
-        header = header[:start] + encode_table(headers) + header[end:]
+        header = header[:start] + encode_table(writable(headers)) + header[end:]
     return header, tuple(others)
 
 
@@ -201,10 +201,12 @@ def replace_reply_to(header: bytes, flags: int, reply_to: Callable[[], str]) -> 
 def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: str | None, now: float) -> Message:
     """The message as a dead letter: with ``x-death``, and without an expiration of its own.
 
+    Headers that can be read and not written, such as one that is not a number, are left out of it.
+
     ``FrameError`` if its properties can't be read, ``ValueError`` if they outgrow a frame: a header can't be split.
     """
     properties = decode_properties(message.header)
-    headers = dict(properties.get("headers") or {})
+    headers = writable(properties.get("headers") or {})
     deaths = [death for death in read_deaths(headers) if (death.get("queue"), death.get("reason")) != (queue, reason)]
     count = next((d["count"] for d in read_deaths(headers) if (d.get("queue"), d.get("reason")) == (queue, reason)), 0)
     death: dict[str, Any] = {

@@ -38,6 +38,12 @@ KINDS = frozenset((FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT))
 END = b"\xce"
 BEGINNING = HEADER.size + 2  # bytes of a header up to its properties
 
+
+def header_max(frame_max: int) -> int:
+    """How many bytes of properties one frame takes: flags and values, which AMQP can't split."""
+    return frame_max - FRAME_OVERHEAD - HEADER.size
+
+
 HEARTBEAT_FRAME = FRAME.pack(FRAME_HEARTBEAT, 0, 0) + END
 
 

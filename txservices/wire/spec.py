@@ -50,6 +50,19 @@ class ReplyCode(IntEnum):
     INTERNAL_ERROR = 541
 
 
+# With these a broker closes the connection because of something that it was asked. RabbitMQ 3.10 and 4.0 close it with
+# 541 for a number in a header that is not finite, and for a decimal in a header of a message to a stream.
+REQUEST_ERRORS = frozenset(
+    (
+        ReplyCode.FRAME_ERROR,
+        ReplyCode.SYNTAX_ERROR,
+        ReplyCode.COMMAND_INVALID,
+        ReplyCode.NOT_IMPLEMENTED,
+        ReplyCode.INTERNAL_ERROR,
+    )
+)
+
+
 @frozen
 class Method:
     """One method of the protocol, e.g. ``queue.declare``: its numbers, its arguments, and what answers it."""

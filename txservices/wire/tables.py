@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
+from math import isfinite
 from struct import Struct
 from struct import error as StructError
 from typing import Any
@@ -148,6 +149,18 @@ def read_array(buffer: bytes, offset: int, depth: int) -> tuple[list[Any], int]:
     return values, end
 
 
+def writable(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a table that can be written. Others can be read, too: a number that is not finite is one."""
+    kept = {}
+    for name, value in table.items():
+        try:
+            encode_table({name: value})
+        except UNWRITABLE:
+            continue
+        kept[name] = value
+    return kept
+
+
 def decode_table(buffer: bytes, offset: int = 0) -> tuple[dict[str, Any], int]:
     """The table at that offset, and where it ends."""
     with_errors: tuple[dict[str, Any], int] = guarded(read_table, buffer, offset)
@@ -195,6 +208,13 @@ def encode_timestamp(value: datetime | float) -> bytes:
     if isinstance(value, datetime):
         value = (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
     return LONGLONG.pack(int(value))
+
+
+def encode_float(value: float) -> bytes:
+    """A number that is finite. RabbitMQ closes the connection (541) for any other."""
+    if not isfinite(value):
+        raise ValueError(f"{value} is not finite, and no broker takes it; send it as a string")
+    return b"d" + DOUBLE.pack(value)
 
 
 def encode_int(value: int) -> bytes:
@@ -247,7 +267,7 @@ FIELD_WRITERS: tuple[tuple[type | tuple[type, ...], Writer], ...] = (
     (str, encode_text),
     (bool, lambda value, depth: b"t\x01" if value else b"t\x00"),
     (int, lambda value, depth: encode_int(value)),
-    (float, lambda value, depth: b"d" + DOUBLE.pack(value)),
+    (float, lambda value, depth: encode_float(value)),
     (type(None), lambda value, depth: b"V"),
     ((bytes, bytearray, memoryview), lambda value, depth: b"x" + encode_longstr(bytes(value))),
     (Decimal, lambda value, depth: encode_decimal(value)),
