@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +19,7 @@ from txservices.amqp import publisher as publisher_module
 from txservices.amqp.entities import Queue
 from txservices.amqp.options import Sending
 from txservices.amqp.publish import Confirmation, send, unconfirmed_of, when_confirmed
+from txservices.containers import ServiceContainer
 from txservices.exceptions import (
     AmqpError,
     PublishBufferFull,
@@ -27,6 +30,7 @@ from txservices.exceptions import (
 )
 from txservices.messaging import Publisher, consume
 from txservices.rpc import rpc
+from txservices.runners import ServiceRunner
 from txservices.testing.waiting import Heard
 
 ERROR = PublishTimeout("an exchange", "a key")
@@ -394,6 +398,51 @@ class LostTests(ServicesCase):
         got = await self.consumed(IN)
         (message,) = await got.wait()
         self.assertTrue(message.redelivered)
+
+    async def test_kill(self) -> None:
+        """A kill does not wait for what is tried again, nor does a stop that it interrupts; its message goes back."""
+        await self.tell(FULL, b'"full"')
+        for stops_first in (False, True):
+            for runs in (ServiceContainer, ServiceRunner):
+                with self.subTest(runs=runs, stops_first=stops_first):
+                    await self.end_now(runs, stops_first)
+
+    async def end_now(self, runs: Any, stops_first: bool) -> None:
+        handled = Heard()
+
+        class Relay:
+            name = "relay"
+            publish = Publisher()
+
+            @consume(IN)
+            def handle(self, body: Any) -> None:
+                self.publish(body, routing_key="full")
+                handled()
+
+        await self.tell(IN, b'"told"')
+        if runs is ServiceContainer:
+            running: Any = ServiceContainer(Relay, self.config)
+            shared = running.shared
+        else:
+            running = ServiceRunner(self.config)
+            running.add_service(Relay)
+            shared = running.shared
+        await running.start()
+        await handled.wait()
+        publisher = shared.namedServices["amqp"].publisher
+        while not publisher.nacked:
+            await deferLater(reactor, 0)
+        began = reactor.seconds()
+        if stops_first:
+            running.stop()
+        await running.kill()
+        self.assertLess(reactor.seconds() - began, 1)
+        connections = self.connections()
+        back = Recorded()
+        consumer = connections.consume(IN, back, 10)
+        (message,) = await back.wait()
+        self.assertTrue(message.redelivered)
+        await consumer.close()
 
 
 class LostTestsOnRabbitMQ(OnRabbitMQ, LostTests):

@@ -86,11 +86,13 @@ class SharedServices(MultiService):
 
     Attributes:
         on_stopping: each is called when the services begin to stop, before any of them has.
+        on_killing: each is called when the services have been killed, before any of this stops.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.on_stopping: list[Callable[[], None]] = []
+        self.on_killing: list[Callable[[], None]] = []
         self.closing = False
         self.stopped: Waiters[None] = Waiters()
 
@@ -107,6 +109,10 @@ class SharedServices(MultiService):
         if not self.closing:
             for call in self.on_stopping:
                 call()
+
+    def killing(self) -> None:
+        for call in self.on_killing:
+            call()
 
     def stopService(self) -> Deferred[None]:
         """Stop every service. Fires when all have stopped; so does that of a second call.
@@ -186,6 +192,7 @@ class ServiceContainer(Service):
                 lambda: self.call_each("kill", self.entrypoints),
                 self.workers.abort,
                 lambda: self.call_each("kill", [*self.dependencies, *self.subextensions]),
+                self.kill_shared,
                 self.close,
             ],
         )
@@ -325,6 +332,10 @@ class ServiceContainer(Service):
     def tell_shared(self) -> None:
         if self.owns_shared:
             self.shared.stopping()
+
+    def kill_shared(self) -> None:
+        if self.owns_shared:
+            self.shared.killing()
 
     async def drain(self) -> None:
         """Let workers finish, the queued ones too, for up to SHUTDOWN_TIMEOUT; then take no more."""

@@ -122,6 +122,7 @@ def amqp(container: Container) -> Connections:
     def make() -> Connections:
         connections = Connections.from_config(container.config, container.clock)
         shared.on_stopping.append(connections.leaving.begin)
+        shared.on_killing.append(connections.give_up)
         return connections
 
     return cast(Connections, shared.get("amqp", make))

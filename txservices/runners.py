@@ -61,6 +61,7 @@ class ServiceRunner(MultiService):
             kill=[
                 self.shared.stopping,
                 lambda: self.end_each("kill"),
+                self.shared.killing,
                 self.close,
             ],
         )

@@ -128,6 +128,10 @@ class Connections(MultiService):
     def abort(self) -> None:
         """End now: whatever waits for the broker fails, and unsettled deliveries go back to their queues."""
         self.reconnect()  # first: a worker that fails because of this must not ack its message
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Wait for no confirm any more: every message without one fails. What was written is sent all the same."""
         if "publisher" in vars(self):
             self.publisher.abort()
 
