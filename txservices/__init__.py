@@ -1,5 +1,5 @@
-"""Microservices on Twisted, as nameko has them: a service is a class with a name, what calls it and what it calls are
-extensions, and everything that waits is a Deferred.
+"""Microservices on Twisted, as nameko has them. A service is a class with a name. Extensions call its methods, and its
+methods call extensions. Everything that waits is a Deferred.
 
     from txservices import RpcProxy, rpc
 
@@ -11,8 +11,8 @@ extensions, and everything that waits is a Deferred.
         async def remote_method(self, value):
             return await self.y.append_identifier(value)
 
-Whatever the author of a service writes can be imported from here. Each name is loaded when it is asked for, so that a
-service loads only the modules that it uses. The map of the house is in README.md.
+Everything that the author of a service needs can be imported from here. Each name is loaded when it is asked for, so
+that a service loads only the modules that it uses. The map of the house is in README.md.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ __all__ = ["CallOptions", "Client", "ClusterProxy", "MethodProxy", "RpcReply", "
 log = Logger()
 
 REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no faster with more
-# nameko's proxies take these, and don't heed them: they are the client's to say
+# nameko's proxies accept these and ignore them: the client sets them
 RESERVED_OPTIONS = frozenset(("exchange", "routing_key", "mandatory", "reply_to", "correlation_id", "declare"))
 FOREVER = float("inf")
 NAMES_MAX = 1_000  # services or methods that a proxy remembers: a program may take their names from a stranger
@@ -62,7 +62,7 @@ def rpc_exchange(config: Mapping[str, Any]) -> Exchange:
 
 
 class Context(Owner, Protocol):
-    """On whose behalf a call is made: a worker, or a standalone proxy."""
+    """Somebody who makes calls: a worker, or a standalone proxy."""
 
     @property
     def context_data(self) -> Mapping[str, Any]: ...
@@ -283,7 +283,7 @@ class CallOptions(MessageOptions, total=False):
 
 
 def call_options(base: Sending, options: Mapping[str, Any], of_call: bool = False) -> Sending:
-    """How a proxy's calls are sent. Where requests go, and where replies come to, is not an option.
+    """How a proxy's calls are sent. The addresses of requests and replies are no options.
 
     The broker drops a request when its caller's time is up: no method runs for a caller who no longer waits.
     """
@@ -317,7 +317,7 @@ def run_here(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class ServiceProxy:
-    """Another service: each attribute is one of its methods. Whether it has that method, the call will tell."""
+    """Another service: each attribute is one of its methods. Only a call shows whether the service has that method."""
 
     def __init__(self, begin: Begin, service: str, sending: Sending, run: Run = run_here) -> None:
         self._begin = begin
@@ -356,7 +356,7 @@ class ClusterProxy:
 
 
 def remember(proxy: ServiceProxy | ClusterProxy, name: str, found: Any) -> None:
-    """Make what was found an attribute, so that the next time Python finds it there."""
+    """Make a proxy an attribute, so that Python finds it there the next time."""
     if len(vars(proxy)) < NAMES_MAX:
         vars(proxy)[name] = found
 
@@ -420,7 +420,7 @@ class RpcReply:
             waiting.fire(outcome)
 
     def result(self) -> Any:
-        """What the method returned, or the call's error: a new Deferred of it each time; outside the reactor it waits.
+        """The method's result, or the call's error: a new Deferred of it each time; outside the reactor it waits.
 
         In a process that was forked after the call, a reply that had not arrived by then is an ``RpcConnectionError``.
         """

@@ -134,7 +134,7 @@ def are_users(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A wrong value as a line repeats it: a scalar as YAML has it; of a list or a mapping nothing, for its secrets."""
+    """A wrong value as a line repeats it, as in YAML. A list or a mapping may have secrets: only its kind is told."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, str):
@@ -156,12 +156,12 @@ class Key(Generic[T]):
     """One key of the configuration.
 
     Attributes:
-        default: what holds without it.
+        default: the value if the config does not have the key.
         kind: which values it takes.
         use: what it is for; README's table has the same text.
         unit: of a number.
         null: what null stands for; the reader gets None then. If this is empty, null is as good as no key.
-        without: what the default means, where it is None.
+        without: the meaning of the default, if that is None.
         may_be_null: whether null is allowed at all.
     """
 
@@ -185,7 +185,7 @@ class Key(Generic[T]):
         return config[self.name] if self.null and self.name in config else self.default
 
     def fault(self, config: Mapping[str, Any]) -> str | None:
-        """What is wrong with the value in a config, in a line that says what to write; None if nothing is."""
+        """The fault of the value in a config, in a line that also says what to write. None if it has no fault."""
         value = config.get(self.name)
         if value is None and (self.may_be_null or self.name not in config):
             return None

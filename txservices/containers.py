@@ -151,7 +151,7 @@ class ServiceContainer(Service):
         clock: Any = None,
     ) -> None:
         configuration.check(config)
-        if shared is None:  # else whoever made that has looked
+        if shared is None:  # else the runner that made it has warned
             configuration.warn_of_unknown(config)
         self.service_cls = service_cls
         self.service_name = get_service_name(service_cls)
@@ -171,7 +171,7 @@ class ServiceContainer(Service):
 
         self.managed: set[Deferred[Any]] = set()
         self.gave_up = False
-        self.threads = 0  # that were added to the reactor's
+        self.threads = 0  # by which the reactor's pool has grown
         self.life = Life(
             self,
             start=[

@@ -120,7 +120,7 @@ class Container(Protocol):
 
 
 def new_call_id() -> str:
-    """What makes one call's id differ from any other's."""
+    """The part of a call id that no other call has."""
     return new_id()
 
 
@@ -180,11 +180,11 @@ class WorkerContext:
             self.data: dict[str, Any] = {}
             return
         self.data = data
-        # not asked whether it is there: what a hook gave may be a Deferred, and ``in`` has no end for one
+        # not ``in``: a hook may have given a Deferred for the context, and on one ``in`` never ends
         stack = data.pop(constants.CALL_ID_STACK_CONTEXT_KEY, ())
         if isinstance(stack, (list, tuple)):
             self.parent_call_ids = stack
-        else:  # whatever a stranger puts into that header, the message is handled
+        else:  # the message is handled, whatever a stranger has put into that header
             log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
 
     @property
@@ -209,7 +209,7 @@ class WorkerContext:
 
     @property
     def context_data(self) -> MutableMapping[str, Any]:
-        """What travels with this worker's calls: its call id stack and ``data``. Setting a key here sets it there."""
+        """The context of this worker's calls: its call id stack and ``data``. A key set here is set in ``data``."""
         return ContextData(self.data, {constants.CALL_ID_STACK_CONTEXT_KEY: self.call_id_stack})
 
     @property
@@ -314,7 +314,7 @@ class DependencyProvider(Extension, Generic[Injected]):
         bound.attr_name = name
         return bound
 
-    if TYPE_CHECKING:  # a worker's attribute is set: here a type checker learns to what
+    if TYPE_CHECKING:  # tells a type checker what a worker finds under the attribute
 
         @overload
         def __get__(self, instance: None, owner: type[Any]) -> Self: ...
@@ -396,7 +396,7 @@ class Entrypoint(Extension):
             raise IncorrectSignature(str(error)) from None
 
     def patience(self, worker_ctx: WorkerContext) -> float:
-        """Asked of a worker that has to wait for its turn: for how many seconds from now its answer is waited for."""
+        """For how many seconds from now somebody waits for the answer of a worker that has to wait for its turn."""
         return float("inf")
 
     def not_begun(self, worker_ctx: WorkerContext) -> None:

@@ -214,10 +214,10 @@ class Provider(Protocol):
 
 
 class QueueConsumer(SharedExtension):
-    """All that a container consumes. Whoever opened a consumer cancels it; it is closed here, after the workers.
+    """All consumers of a container. An entrypoint cancels its own consumer; it is closed here, after the workers.
 
     Closing a channel gives unacked messages back. So it must wait for the acks, which wait for the workers, and for the
-    confirms of what these have published.
+    confirms of the messages that these have published.
 
     An entrypoint of your own has one inside, and is its ``Provider``:
 
@@ -355,11 +355,12 @@ class Consumer(HeaderDecoder, Entrypoint):
 
     The message is acked when the worker is done, also if it raised; with ``requeue_on_error`` it goes back to the
     queue then and comes again, the first time at once and later after a pause that grows to seconds. It goes back, too,
-    if the method published something that failed, and had not waited for it; what the broker refuses for good has it
-    rejected. A body that can't
-    be read is rejected (to the queue's dead letters, if it has them) and logged. ``queue_type`` is ``"quorum"`` or
-    ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't given; a queue that has the argument
-    ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in place of ``ACCEPT``.
+    if a message that the method published without waiting for it has failed. If the broker refuses that one for good,
+    this one is rejected. A body that can't be read is rejected (to the queue's dead letters, if it has them) and
+    logged.
+
+    ``queue_type`` is ``"quorum"`` or ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't given; a queue that
+    has the argument ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in place of ``ACCEPT``.
     """
 
     queue_consumer = QueueConsumer()

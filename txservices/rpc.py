@@ -76,7 +76,7 @@ __all__ = [
 
 log = Logger()
 
-REPLY_TIMEOUT = 300.0  # seconds that the caller of a request without an expiration is taken to wait
+REPLY_TIMEOUT = 300.0  # seconds; as long as the caller of a request without an expiration is thought to wait
 
 
 class Responder:

@@ -133,14 +133,14 @@ class Workers:
             self.idle.fire(None)
 
     def begin_queued(self) -> None:
-        # In a loop: if each began at the end of the one before, a thousand workers that don't wait were a recursion.
+        # In a loop: if each began at the end of the one before, a thousand workers that don't wait would recurse.
         self.beginning_queued = True
         try:
             while self.queued and self.running < self.max_workers:
                 worker, _, deadline = self.queued.popleft()
                 mean, deviation = self.took.get(worker.entrypoint, (0.0, 0.0))
                 if deadline < self.clock.seconds() + mean + 2 * deviation:
-                    # Whoever waited for it gives up before it can end: to run it makes the next one late, too.
+                    # Its caller gives up before it can end, and to run it would make the next one late, too.
                     worker.entrypoint.not_begun(worker)
                 else:
                     self.begin(worker)
@@ -329,7 +329,7 @@ class Workers:
 
 
 def go_on(life: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """The rest of a coroutine whose first step was taken by hand, and which now waits."""
+    """Run the rest of a coroutine that waits after its first step, which was taken by hand."""
     try:
         while True:
             try:
@@ -346,7 +346,7 @@ def go_on(life: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any
 
 
 def reraise_if_discarded(error: BaseException) -> None:
-    """Raise the error if it is that of a coroutine that Python throws away, which must not go on.
+    """Raise the error with which Python throws a coroutine away: it must not go on then.
 
     A GeneratorExit that a method has raised itself has a longer traceback.
     """

@@ -1,4 +1,4 @@
-"""Long bodies, decoded in a thread: in the reactor one would hold everything else for seconds.
+"""Decodes long bodies in a thread: in the reactor, one would hold up everything else for seconds.
 
     receive(message) -> LongBody -> add(message) -> decode, in a thread -> receive(message, decoded)
 

@@ -18,10 +18,10 @@ from zope.interface import implementer
 
 
 class Outbox:
-    """Calls what sends a connection's frames, at the right time. The two connections of a process share one."""
+    """Has each connection send its frames at the right time. The two connections of a process share one."""
 
-    # Always waiting for the end of the turn would cost one more poll of all sockets, and a write through the reactor's
-    # own buffer two ``epoll_ctl``: a call alone is faster without them.
+    # To wait for the end of the turn each time would cost one more poll of all sockets. A write through the reactor's
+    # own buffer would cost two ``epoll_ctl``. A call alone is faster without them.
 
     __slots__ = ("clock", "due", "receiving", "waiting")
 
@@ -38,7 +38,7 @@ class Outbox:
             self.due = self.clock.callLater(0, self.flush_due)
 
     def receive(self, feed: Callable[[bytes], None], data: bytes) -> None:
-        """Handle the bytes that came in, and send the frames which that caused."""
+        """Handle the bytes that came in, and send the frames that they caused."""
         self.receiving = True
         try:
             feed(data)
@@ -90,7 +90,7 @@ class Flow:
         self.changed()
 
     def stopProducing(self) -> None:
-        """The connection is lost: nothing is to be done, its channels are told."""
+        """The connection is lost. Nothing is to be done here: its channels are told."""
 
     def changed(self) -> None:
         was, self.paused = self.paused, self.blocked or self.full

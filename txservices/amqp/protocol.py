@@ -179,7 +179,7 @@ class Protocol(AMQClient):
         self.error: AmqpError | None = None
         self.tuned = False
         self.outbox = outbox or Outbox(clock)
-        self.frames: list[bytes] = []  # to be sent with the next flush
+        self.frames: list[bytes] = []  # they are sent with the next flush
         self.acking: list[Channel] = []  # channels with acks to send then
         self.flushing = False  # whether the outbox will call flush()
 
@@ -277,7 +277,7 @@ class Protocol(AMQClient):
 
         ``patience`` is how many seconds longer than the opening took each later answer may take; None for no limit.
         """
-        if self.closed:  # nothing would ever answer
+        if self.closed:  # nothing would ever answer here
             return fail(self.error or ConnectionLost("the connection to the broker is closed"))
         number = next((n for n in range(1, self.channel_max + 1) if n not in self.channels), None)
         if number is None:

@@ -44,7 +44,7 @@ log = Logger()
 
 
 class Owner(Protocol):
-    """Somebody who publishes, such as a worker.
+    """Somebody who publishes, for example a worker.
 
     Attributes:
         unconfirmed: what the broker has not answered for; None until the first message.
@@ -63,7 +63,7 @@ def unconfirmed_of(owner: Owner) -> Unconfirmed:
 def when_confirmed(
     owner: Owner | None, call: Callable[[], None], lost: Callable[[Exception], None] | None = None
 ) -> None:
-    """Call that once the broker has answered for all that the owner published; mostly that is now.
+    """Call that when the broker has answered for everything that the owner published; mostly that is now.
 
     If something failed that nobody has looked at, ``lost`` is called instead, with the error.
     """
@@ -106,7 +106,7 @@ class Confirmation(Deferred[None]):
     def done(self, error: Exception | None) -> None:
         """The broker has answered, or never will."""
         unconfirmed = self.unconfirmed
-        del self.unconfirmed  # which may hold this one from now on
+        del self.unconfirmed  # the owner, which may hold this Deferred from now on
         self.on_looked = None
         if error is None:
             self.run(self.callback, None)
@@ -184,7 +184,7 @@ def send(
 ) -> Deferred[None]:
     """Publish for somebody; fires when that is confirmed, at once with ``use_confirms=False``.
 
-    ``by_worker`` says that whoever settles the owner's own message asks what was lost.
+    ``by_worker``: the owner is a worker, and ``lost`` is asked of it before its own message is settled.
     """
     confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key, by_worker)
     publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout

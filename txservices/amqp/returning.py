@@ -78,7 +78,7 @@ class Returning:
 
 
 def settle_lost(give_back: Callable[[Message], None], message: Message, error: Exception) -> None:
-    """Settle a message whose handler published another that failed, without a look at its failure.
+    """Settle a message whose handler published another one that failed, if nobody looked at that failure.
 
     It is given back, to be handled once more. If the broker will refuse the other again, it is rejected: it goes to the
     dead letters, if its queue has them.
@@ -93,6 +93,6 @@ def settle_lost(give_back: Callable[[Message], None], message: Message, error: E
 
 
 def identity(message: Message) -> Hashable:
-    """What is the same when a message comes again: its id, or else where it went and its content."""
+    """That by which a message is known when it comes again: its id, or else its destination and content."""
     message_id: str | None = message.properties.get("message_id")
     return message_id or (message.exchange, message.routing_key, hash(message.body))

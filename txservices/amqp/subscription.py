@@ -135,7 +135,7 @@ class Subscription:
             delay = self.delay()
             if isinstance(error, NotAnswered):
                 self.not_answered(protocol)
-                delay = CONSUME_RETRY  # what grows is the time that an answer may take
+                delay = CONSUME_RETRY  # instead, the time that an answer may take grows
             elif isinstance(error, DeclarationMismatch):
                 delay = MISMATCH_RETRY
             if self.tells:
@@ -261,7 +261,7 @@ class Subscription:
         channel.on_closed = None
         self.draining.fire(None)
         closing: Deferred[Any] = channel.client.close_channel(channel).addErrback(gone)
-        # a broker that does not answer what was asked before does not answer the close; there is nothing to go back
+        # a broker that left the last request unanswered does not answer the close; there is nothing to go back
         return closing if self.attaching is None else succeed(None)
 
     def detach(self) -> None:

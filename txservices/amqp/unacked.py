@@ -18,7 +18,7 @@ from txservices.amqp.subscription import Subscription
 
 log = Logger()
 
-LOOKS = 10  # how often channels are looked at within the timeout
+LOOKS = 10  # looks at the channels within the timeout
 WARN_AFTER = 8  # looks that a message is unacked for before the log tells
 
 

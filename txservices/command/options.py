@@ -77,7 +77,7 @@ def without_secret(uris: Any) -> str:
 
 
 def command_to_type() -> str:
-    """How to type `txservices`: by its path, if the one that PATH finds is not the one that runs here."""
+    """How to type `txservices`: by its path, if PATH does not lead to the one that runs here."""
     ours = os.path.join(os.path.dirname(sys.argv[0]), "txservices")
     found = shutil.which("txservices")
     on_path = found is not None and os.path.realpath(found) == os.path.realpath(ours)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Output:
-    """A file to which lines are written as far as it takes them. What it does not take is lost, and nothing else."""
+    """A file that may refuse to be written to. A line that it does not take is lost, and nothing else happens."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -29,7 +29,7 @@ class Output:
 
 
 def take_any_text() -> None:
-    """Have stdout and stderr write what their encoding lacks as escapes, where Python would raise an error."""
+    """Have stdout and stderr escape characters that their encoding lacks, where Python would raise an error."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)  # a test's own has none, and a closed one is None
         if reconfigure is not None:
@@ -37,7 +37,7 @@ def take_any_text() -> None:
 
 
 def let_go() -> None:
-    """Have the end of the process not fail by what stdout or stderr still has to write and does not take."""
+    """Keep the end of the process from failing if stdout or stderr does not take what is still to be written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""Ends the process when its own end hangs: a thread tells what keeps it, with the stack, and leaves with status 1.
+"""Ends the process when its own end hangs: a thread logs the cause, with the stack, and exits with status 1.
 
 While the services stop, the reactor grants itself ``REACTOR_TIMEOUT`` again and again, so only one that stands still
 overruns it. Once they have stopped, the threads that still run have ``THREADS_TIMEOUT``. After a second Ctrl-C there

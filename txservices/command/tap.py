@@ -133,7 +133,7 @@ class Running(Service):
         try:
             await self.come_up()
         except CancelledError:
-            pass  # it was stopped while it started
+            pass  # somebody stopped it while it started
         except Exception as error:
             self.ending.fail(error)
 

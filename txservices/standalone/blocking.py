@@ -143,7 +143,7 @@ class Share(MultiService):
 
 
 def share_of(config: Mapping[str, Any], key: str) -> Share:
-    """The share of that configuration, used once more."""
+    """The share of that configuration, with one more user."""
     share: Share = current().services.get(key, lambda: Share(config))
     return share.use()
 
@@ -231,7 +231,7 @@ class BlockingProxy(Generic[P]):
         """Our share, or another one if it has failed, or if this process was forked since."""
         if self.share is None or not self.share.usable:
             self.share = share_of(self.config, self.key)
-            self.caller.unconfirmed = None  # the other share's messages are not ours to wait for, nor the parent's
+            self.caller.unconfirmed = None  # the messages of the other share, or of the parent, are not waited for here
         return self.share
 
     def begin_call(

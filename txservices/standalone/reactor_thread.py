@@ -39,9 +39,9 @@ class ReactorThread:
 
     Attributes:
         inherited: the parent's reactor, if this process was forked from one that had one.
-        parent: what the parent had. It is kept, because collecting it may close or log something of the parent's.
+        parent: objects of the parent's. They are kept, because collecting them may close or log things of its.
         logging: whether Twisted's log has an observer; a child has those of its parent.
-        services: what is kept in the reactor until the program ends.
+        services: objects that are kept in the reactor until the program ends.
         waiting: where the threads that wait in ``call`` get their outcomes.
     """
 
@@ -153,7 +153,7 @@ def end_of_program() -> RpcConnectionError:
 
 
 def in_reactor(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in the reactor's thread, wait for what it gives, and give that or raise its error.
+    """Call a function in the reactor's thread, wait for its value, and return that or raise its error.
 
     It may be ``async`` or give a Deferred, which is cancelled if the wait is interrupted.
     """
@@ -169,7 +169,7 @@ def leave_sockets(reactor: Any) -> None:
     for each in (*reactor.getReaders(), *reactor.getWriters()):
         socket = getattr(each, "socket", None)
         if socket is not None:
-            socket.close()  # of this process's number alone: nothing goes out, the parent's stays open
+            socket.close()  # closes this process's number alone: nothing goes out, and the parent's stays open
 
 
 def forked() -> None:
@@ -181,7 +181,7 @@ _current = ReactorThread()
 
 
 def current() -> ReactorThread:
-    """That of this process."""
+    """The ``ReactorThread`` of this process."""
     return _current
 
 

@@ -21,7 +21,7 @@ Pool = DeferredSemaphore | DeferredLock
 
 
 async def fail_fast_imap(pool: Pool, call: Callable[[T], Any], items: Iterable[T]) -> AsyncIterator[Any]:
-    """What ``call`` gives for each item, in the order in which it comes; as many at once as the pool lets through.
+    """The outcomes of ``call`` for each item, as they come; as many calls at once as the pool lets through.
 
     The first error cancels the others and is raised. So does leaving early, without an error.
     """

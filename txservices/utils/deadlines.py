@@ -12,7 +12,7 @@ SWEEP_RATE = 100_000  # records looked at in a second, at most: with more of the
 
 
 class HasDeadline(Protocol):
-    """What can be swept: ``deadline`` in seconds of the clock, infinity for none."""
+    """A record that can be swept: ``deadline`` in seconds of the clock, infinity for no deadline."""
 
     @property
     def deadline(self) -> float: ...
@@ -23,7 +23,7 @@ R = TypeVar("R", bound=HasDeadline)
 
 
 class Sweeper(Generic[K, R]):
-    """Takes what is overdue out of a dict of pending records: one delayed call for all of them.
+    """Takes overdue records out of a dict, by one delayed call for all of them.
 
     A ``callLater`` and its cancel for each message cost more than the rest of an RPC's bookkeeping.
     """

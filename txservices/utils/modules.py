@@ -1,4 +1,4 @@
-"""Modules that are named like what they hold: ``txservices.rpc`` has the decorator ``rpc``."""
+"""Modules with the name of a decorator in them: ``txservices.rpc`` has ``rpc``."""
 
 from __future__ import annotations
 

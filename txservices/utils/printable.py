@@ -8,7 +8,7 @@ TEXT_MAX = 20_000  # characters of one event of the log, or of its traceback
 LINES_MAX = 100  # lines of one event of the log, or of its traceback
 
 # Controls but for tab and newline, the ends of lines that only some programs see, marks that turn the direction of
-# text, and lone surrogates, which no file can take.
+# text, and lone surrogates, which can't be written to a file.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -1,4 +1,4 @@
-"""``retry``: call again what failed.
+"""``retry``: a call that failed is made again.
 
 @retry(for_exceptions=ConnectionError, max_attempts=5, delay=0.1, backoff=2)
 async def fetch(): ...

@@ -1,4 +1,4 @@
-"""What a class and its methods say of themselves: attributes with the inherited ones, and which arguments fit."""
+"""Looks at classes and methods: attributes with the inherited ones, and whether arguments fit."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ class Assembler:
             self.parts[-1] += payload
 
     def join(self) -> bytes:
-        """The body that was kept, which is kept no longer."""
+        """Give the body that was kept, and forget it."""
         parts, self.parts = self.parts, []
         return b"".join(parts)
 

@@ -74,7 +74,7 @@ class Heartbeat:
             self.looking = self.clock.callLater(left, self.look)
         elif self.turns:
             self.turns -= 1
-            self.send()  # whatever was written: this process may have been held up since
+            self.send()  # whether or not anything was written: this process may have been held up since
             self.looking = self.clock.callLater(0, self.look)
         else:
             self.interval = 0

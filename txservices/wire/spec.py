@@ -80,9 +80,8 @@ class Method:
         return self.class_id << 16 | self.method_id
 
 
-# A name that another client may have chosen is "octets": AMQP does not say that it is UTF-8, and RabbitMQ requires it
-# only of the others. "text" is for people; a
-# broker may have cut it in the middle of a character.
+# A name that another client may have chosen is "octets": AMQP does not say that it is UTF-8, and RabbitMQ requires that
+# only of other names. "text" is for people; a broker may have cut it in the middle of a character.
 # class and number | method and number | arguments as name:type | "+" if content follows | "> who answers"
 TABLE = """
 connection 10
