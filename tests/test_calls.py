@@ -245,7 +245,7 @@ class EndTests(AnsweringCase):
         self.assertEqual(client_of(cluster).pending, {})
 
     async def test_time_that_is_over(self) -> None:
-        """A call with a timeout of 0 or less fails at once, and is not sent; a time that is none is an error."""
+        """A call with a timeout of 0 or less fails at once, and is not sent; one that is no number is an error."""
         cluster = await self.cluster()
         for timeout in (0, -1, -0.5):
             self.failureResultOf(cluster.nobody.method.options(timeout=timeout)(1), RpcTimeout)

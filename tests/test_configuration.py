@@ -152,7 +152,7 @@ class Values(SynchronousTestCase):
                 self.assertEqual(faults({name: key.default}), [], name)
 
     def test_null(self) -> None:
-        """Null reaches the reader where it means something; else it is as good as no key, but for the broker's."""
+        """Null is read where it means something. Elsewhere it is as good as no key, except for the broker's address."""
         for name, key in KEYS.items():
             if name != "AMQP_URI":
                 self.assertEqual(faults({name: None}), [])

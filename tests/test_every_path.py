@@ -89,7 +89,7 @@ class WorkerResult(DependencyProvider):
 
 
 def encode(value: Any) -> Any:
-    """JSON, but for results that name a way to fail."""
+    """JSON, except for results that name a way to fail."""
     way = NOT_WAITING.get(value.get("result")) if isinstance(value.get("result"), str) else None
     return json.dumps(value) if way is None else way()
 

@@ -143,7 +143,7 @@ class Reactors(SynchronousTestCase):
         self.assertIs(reactor.seconds, seconds)
 
     def test_clock_of_a_test(self) -> None:
-        """A clock that is none of the wall is left as it is, and the process's reactor follows no wall clock."""
+        """A clock that is not the wall's is left as it is, and the process's reactor does not follow the wall clock."""
         clock = Clock()
         self.assertIs(default_reactor(clock), clock)
         clock.advance(3)

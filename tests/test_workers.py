@@ -179,7 +179,7 @@ class Failing(Case):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_expected(self) -> None:
-        """An expected exception is a warning in the log, and an error for who called."""
+        """An expected exception is a warning in the log, and an error at the caller."""
         self.spawn("wait", fail(KeyError("k")))
         self.assertEqual(self.handled[0][1][0], KeyError)
         self.assertEqual(self.flushLoggedErrors(), [])

@@ -1,9 +1,9 @@
-"""What a body may become: bounds for whatever decodes a stranger's bytes. Pure.
+"""Bounds for decoding a stranger's bytes: how much a body may become. Pure.
 
-A few bytes can become a lot: 97 kB of gzip 100 MB of text, and those 33 million lists. So decompression stops at its
-limit. A short body is decoded at once, in the reactor. A long one is decoded in a thread, and there in small steps: a
-decoder in C runs as one step that no other thread interrupts, the reactor's neither. The steps also count what they
-make: each value and each key is 1, and each list and mapping ``CONTAINER`` more.
+A few bytes can become a lot: 97 kB of gzip become 100 MB of text, and these 33 million lists. So decompression stops at
+its limit. A short body is decoded at once, in the reactor. A long one is decoded in a thread, in small steps, because a
+decoder in C is one step, which no other thread interrupts, not even the reactor's. The steps also count what they make:
+each value and each key is 1, and each list and mapping ``CONTAINER`` more.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class JsonReader:
     """Reads JSON in steps.
 
     A step is Python's decoder in C, for a part that can't be long: a list or mapping that ends soon, or some values of
-    one that does not. A reader that came to where such a part begins would read the same: so if the part is JSON by
-    itself, that is what the text says there.
+    one that does not. Such a part is read alone. If it is JSON by itself, a reader of the whole text would have found
+    the same values there.
 
     Args:
         unwrap: called with each mapping; what it gives takes the mapping's place.

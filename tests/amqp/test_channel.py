@@ -1,4 +1,4 @@
-"""The channel: answers to who asked, deliveries and acks, publishes and confirms."""
+"""The channel: methods and their answers, deliveries and acks, publishes and confirms."""
 
 from __future__ import annotations
 

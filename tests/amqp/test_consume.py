@@ -113,7 +113,7 @@ class ConsumerTests(ServicesCase):
         self.assertEqual([message.body for message in await left.wait()], [b"1"])
 
     async def test_mismatch(self) -> None:
-        """A queue that exists otherwise is told to who waits for the beginning."""
+        """If a queue exists with other properties, ``wait_until_consumer_ready`` says so."""
         await self.connections().publisher.declare(QUEUE)
         consumer = self.consumer(queues=[Queue("q", durable=False)])
         consumer.run()

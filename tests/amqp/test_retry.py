@@ -152,7 +152,7 @@ class RetryTests(KeepingCase):
         self.assertEqual(len(self.tried), 2)
 
     def test_wait_grows_to_its_limit(self) -> None:
-        """Each wait is longer than the one before, up to the limit, but for what chance takes off."""
+        """Each wait is longer than the one before, up to the limit, apart from the part that chance decides."""
         self.patch(connection_module, "uniform", lambda least, most: most)
         self.start()
         self.clock.pump([0.01] * 1500)

@@ -119,7 +119,7 @@ def got(channel: BlockingChannel, queue: str = "e") -> bytes:
 
 
 def dead_letters(channel: BlockingChannel, arguments: dict[str, Any], kill: Callable[[str], Any] | None = None) -> Any:
-    """The properties of one dead letter, but for its time."""
+    """The properties of one dead letter, without its time."""
     channel.queue_delete("dying")
     channel.queue_declare("dead", exclusive=True)
     channel.queue_bind("dead", "amq.fanout")

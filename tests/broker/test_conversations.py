@@ -60,7 +60,7 @@ def close_while_publishing(connect: Connect) -> Any:
 
 
 def dies(properties: dict[str, Any], *keys: bytes) -> Case:
-    """A dead letter: its keys, before and after, and what its properties say, but for when."""
+    """A dead letter: its keys, before and after, and its properties, without the time."""
 
     def talk(connect: Connect) -> Any:
         wire, found = connect(), []

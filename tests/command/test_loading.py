@@ -40,7 +40,7 @@ class Loading(FolderCase):
         return str(self.assertRaises(CommandError, loading.find_services, given, self.folder))
 
     def test_every_service_of_a_module(self) -> None:
-        """Without a class each class with an entrypoint is meant, but for a nameless base of others."""
+        """If no class is named, all classes with an entrypoint are meant, without the nameless bases of others."""
         self.write("tx_some.py", SERVICES)
         self.assertEqual(self.names("tx_some"), ["One", "Two"])
 

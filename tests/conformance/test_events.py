@@ -178,7 +178,7 @@ class Delivery(EventCase):
         self.assertEqual([data for _, data in await self.ended(heard, 1)], ["then"])
 
     async def test_line_28_reliable_broadcast(self) -> None:
-        """A reliable broadcast is refused while the container is made, but for an identifier that stays."""
+        """A reliable broadcast is refused while the container is made, unless its identifier stays the same."""
         heard = Heard()
         with self.assertRaises(EventHandlerConfigurationError):
             await self.start(listener(heard, handler_type=BROADCAST))

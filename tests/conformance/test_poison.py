@@ -98,7 +98,7 @@ class Poison(Case):
         await self.well([1, 1])
 
     async def test_stacks(self) -> None:
-        """A call id stack that is none is ignored, for calls, events and messages."""
+        """A call id stack that is no list is ignored, for calls, events and messages."""
         heard = await self.begin()
         for stack in BAD_STACKS:
             headers = {"nameko.call_id_stack": stack, "nameko.": 1, "": 2}

@@ -110,7 +110,7 @@ def write_table(value: Any) -> bytes:
 
 
 def feed_site(site: WebSite, chunks: Iterable[bytes]) -> str:
-    """The HTTP face, none of whose methods waits."""
+    """HTTP, with methods that do not wait."""
     peer = Peer(site)
     try:
         return feed_peer(peer, site.reactor, chunks)

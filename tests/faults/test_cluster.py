@@ -60,7 +60,7 @@ class Cluster(LoadCase):
         self.config.update(self.knowing(*self.nodes))
 
     def knowing(self, *nodes: rabbitmq.Node) -> dict[str, Any]:
-        """The configuration of who connects to the first of these, as long as it can."""
+        """A configuration for connecting to the first of these, as long as it can be reached."""
         return {
             "AMQP_URI": [node.uri(self.vhost) for node in nodes],
             "HEARTBEAT": 5,

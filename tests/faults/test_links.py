@@ -305,7 +305,7 @@ class Calling(LinkCase):
         answer = cluster.slow.work(7)
         await begun.wait()
         self.proxy.cut(reset=True)
-        await begun.wait(2)  # given again to who is back
+        await begun.wait(2)  # they are delivered again to the consumer that is back
         finish.callback(None)
         self.assertEqual(await answer, 7)
 

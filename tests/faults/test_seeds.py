@@ -194,7 +194,7 @@ class World:
 
     def start_service(self) -> None:
         self.container = ServiceContainer(self.service, self.config, clock=self.clock)
-        # one that is killed before it has started says so to who started it
+        # if it is killed before it has started, its start fails
         self.starting.append(self.container.start().addErrback(lambda failure: failure.trap(CancelledError)))
 
     def live(self) -> None:

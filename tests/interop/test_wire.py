@@ -107,7 +107,7 @@ class Wire(InteropCase):
         self.rpc_exchange = rpc_exchange(self.config)
 
     async def same(self, tapped: Heard, act: Callable[[str], Any], expiration: str | None = None) -> Message:
-        """Have each side send one message: the same, but for the expiration that ours has. Gives nameko's."""
+        """Have each side send one message. They are the same, except for the expiration of ours. Gives nameko's."""
         sent: list[Message] = []
         for side in SIDES:
             await act(side)

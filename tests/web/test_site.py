@@ -79,7 +79,7 @@ class Wire(WebTestCase):
         self.assertEqual(peer.send(b"four"), text("200 OK", "4"))
 
     async def test_access_log(self) -> None:
-        """A line for each request goes to the logger txservices.web.server, for who wants its debug lines."""
+        """A line for each request goes to the logger txservices.web.server, if its debug lines are wanted."""
         await self.serve(Service)
         with self.assertLogs("txservices.web.server", logging.DEBUG) as logged:
             self.peer().get("/number/1?x")

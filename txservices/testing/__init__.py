@@ -9,6 +9,7 @@
     rabbit      a client of RabbitMQ's management
     websocket   a client of ``web.websocket``
     pytest      nameko's fixtures, on a stage
+    plugin      loads them, and nameko's options, into pytest
 
 Import ``TestCase`` from here, and everything else from its module.
 """

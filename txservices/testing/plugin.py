@@ -1,4 +1,4 @@
-"""What pytest loads where txservices is installed: nameko's options and the fixtures of ``txservices.testing.pytest``.
+"""pytest loads this where txservices is installed: nameko's options, and the fixtures of ``txservices.testing.pytest``.
 
 nameko's plugin has options and fixtures of the same names. Where it is loaded too, the suite is one that was written
 for nameko. It goes on as before, and this plugin only adds a line to the header, which says how to have ours.

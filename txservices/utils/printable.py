@@ -7,7 +7,7 @@ import re
 TEXT_MAX = 20_000  # characters of one event of the log, or of its traceback
 LINES_MAX = 100  # lines of one event of the log, or of its traceback
 
-# Controls but for tab and newline, the ends of lines that only some programs see, marks that turn the direction of
+# Controls except tab and newline, the ends of lines that only some programs see, marks that turn the direction of
 # text, and lone surrogates, which can't be written to a file.
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -30,7 +30,7 @@ def in_one_line(text: str) -> str:
 
 
 def indented(text: str) -> str:
-    """The text with a tab before each line but the first: none of them can be taken for a line of the log's own."""
+    """The text with a tab before each line but the first, so that no line of it looks like a line of the log."""
     return text.replace("\n", "\n\t")
 
 
