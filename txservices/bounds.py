@@ -80,10 +80,11 @@ class JsonReader:
     the same values there.
 
     Args:
-        unwrap: called with each mapping; what it gives takes the mapping's place.
+        most: how many values it may have.
+        unwrap: called with each mapping; what it gives takes the mapping's place. None if nothing is wrapped.
     """
 
-    def __init__(self, text: str, most: int, unwrap: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(self, text: str, most: int, unwrap: Callable[[dict[str, Any]], Any] | None = None) -> None:
         self.text = text
         self.count = Count(most).add
         self.unwrap = unwrap
@@ -107,7 +108,7 @@ class JsonReader:
         if first == "{":
             self.count(CONTAINER)
             mapping, end = self.read_short(at, "}") or self.read_mapping(self.behind_space(at + 1))
-            return self.unwrap(mapping), end
+            return (mapping if self.unwrap is None else self.unwrap(mapping)), end
         return self.step(self.text, at)
 
     def step(self, text: str, at: int) -> Found:

@@ -4,10 +4,11 @@
 
 The site goes on to know the channel, as one whose request is being answered, until it is closed.
 
-Limits: a message has at most ``WEB_BODY_MAX`` bytes, else the socket is closed with code 1009. At most ``BACKLOG_MAX``
-bytes wait for a client that does not read, else the connection is cut. At most ``BACKLOGS_MAX`` bytes wait for all such
-clients together, else the one for whom most bytes wait is cut. No extension is used, so that no compressed message can
-grow beyond the limit.
+Limits: a message has at most ``WEB_BODY_MAX`` bytes and comes in at most ``FRAGMENTS_MAX`` frames, else the socket is
+closed with code 1009. In a turn of the reactor we react to at most ``FRAMES_A_TURN`` frames of a client. At most
+``BACKLOG_MAX`` bytes wait for a client that does not read, else the connection is cut. At most ``BACKLOGS_MAX`` bytes
+wait for all such clients together, else the one for whom most bytes wait is cut. No extension is used, so that no
+compressed message can grow beyond the limit.
 
 A client that is silent for ``PING_INTERVAL`` is sent a ping. If nothing comes from it within ``PING_TIMEOUT``, the
 connection is cut: a pulled cable gives no other sign.
@@ -16,9 +17,10 @@ connection is cut: a pulled cable gives no other sign.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import Logger
 from werkzeug.wrappers import Response
 from zope.interface import implementer
@@ -38,6 +40,8 @@ except ImportError as error:
 
 __all__ = ["CloseReason", "Socket", "handshake"]
 
+FRAGMENTS_MAX = 16_384  # frames of a message; browsers send 128 KiB in one
+FRAMES_A_TURN = 200  # frames or pieces of them: some 10 ms, if each is a request that is answered at once
 BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client that does not read
 BACKLOGS_MAX = 64 * 1024 * 1024  # bytes that wait for all such clients of an address together
 PING_INTERVAL = 20.0  # seconds of silence before a ping; many proxies close a connection after 60 silent seconds
@@ -98,7 +102,7 @@ class Socket:
     Args:
         message_max: bytes that a message may have.
         backlogs: what waits for all clients of this address.
-        receive: called with each message, as str or bytes.
+        receive: called with each message, a text as UTF-8.
         gone: called once, when the connection is lost.
     """
 
@@ -107,7 +111,7 @@ class Socket:
         received: Received,
         ws: WSConnection,
         message_max: int,
-        receive: Callable[[str | bytes], None],
+        receive: Callable[[bytes], None],
         gone: Callable[[], Any],
         backlogs: Backlogs,
     ) -> None:
@@ -115,8 +119,9 @@ class Socket:
         self.ws = ws
         self.message_max = message_max
         self.receive = receive
-        self.parts: list[str | bytes] = []
-        self.size = 0
+        self.message = bytearray()  # what has come of the current one
+        self.fragments = 0
+        self.next_turn: IDelayedCall | None = None  # when frames wait that have come already
         self.backlog: int | None = None  # bytes written since the client stopped reading; None while it reads
         self.lost = self.pinged = self.paused = False
         self.gone = gone
@@ -136,6 +141,9 @@ class Socket:
 
     def connection_lost(self, _: Any) -> None:
         self.lost = True
+        if self.next_turn is not None:
+            self.next_turn.cancel()
+            self.next_turn = None
         self.backlogs.forget(self)
         self.gone()
 
@@ -145,12 +153,34 @@ class Socket:
         if self.ws.state not in OPEN:
             return
         self.heard()
+        self.ws.receive_data(data)
+        if self.next_turn is None:
+            self.read_frames()
+
+    def read_frames(self) -> None:
+        """React to frames that have come: to some in this turn, and to more in the next."""
+        left = FRAMES_A_TURN
         try:
-            self.ws.receive_data(data)
-            for event in self.ws.events():
+            for event in islice(self.ws.events(), FRAMES_A_TURN):
+                left -= 1
                 self.react(event)
+                if self.paused or self.ws.state not in OPEN:
+                    return
         except RemoteProtocolError as error:
             self.close(CloseReason.PROTOCOL_ERROR, str(error))
+        if not left:
+            self.channel.transport.pauseProducing()
+            self.go_on_later()
+
+    def go_on_later(self) -> None:
+        if self.next_turn is None and not self.lost:
+            self.next_turn = self.channel.site.reactor.callLater(0, self.go_on)
+
+    def go_on(self) -> None:
+        self.next_turn = None
+        if not self.paused and self.ws.state in OPEN:
+            self.channel.transport.resumeProducing()
+            self.read_frames()
 
     def react(self, event: Any) -> None:
         if isinstance(event, (TextMessage, BytesMessage)):
@@ -163,15 +193,19 @@ class Socket:
             self.channel.loseConnection()
 
     def part_received(self, part: Any) -> None:
-        self.size += len(part.data)
-        if self.size > self.message_max:
-            self.close(CloseReason.MESSAGE_TOO_BIG, f"a message is over {self.message_max} bytes")
+        data = part.data.encode() if isinstance(part, TextMessage) else part.data
+        self.fragments += part.frame_finished
+        if len(self.message) + len(data) > self.message_max or self.fragments > FRAGMENTS_MAX:
+            self.message.clear()
+            limits = f"{self.message_max} bytes, or in over {FRAGMENTS_MAX} frames"
+            self.close(CloseReason.MESSAGE_TOO_BIG, f"a message is over {limits}")
             return
-        self.parts.append(part.data if isinstance(part, TextMessage) else bytes(part.data))
+        self.message += data
         if part.message_finished:
-            parts: list[Any] = self.parts
-            self.parts, self.size = [], 0
-            self.receive(parts[0][:0].join(parts))
+            message = bytes(self.message)
+            self.message.clear()
+            self.fragments = 0
+            self.receive(message)
 
     def pause(self) -> None:
         """Read no more for now, so that TCP makes the client wait."""
@@ -181,7 +215,9 @@ class Socket:
     def resume(self) -> None:
         self.paused = False
         self.heard()
-        self.channel.transport.resumeProducing()
+        if self.next_turn is None:
+            self.channel.transport.resumeProducing()
+        self.go_on_later()
 
     # Whether the client is still there
 

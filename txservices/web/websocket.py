@@ -40,6 +40,7 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices import configuration
+from txservices.bounds import HERE_MAX, JsonReader, is_quick
 from txservices.exceptions import (
     ConfigurationError,
     ConnectionNotFound,
@@ -58,6 +59,7 @@ from txservices.extensions import (
     WorkerContext,
 )
 from txservices.threads import in_reactor
+from txservices.utils.background import in_background
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import Listener, WebServer
 from txservices.web.site import Received
@@ -90,11 +92,11 @@ class Connection:
         self.socket_id = str(uuid.uuid4())
         self.contexts = contexts
         self.subscriptions: set[tuple[str, str]] = set()
-        self.waiting: deque[str | bytes] = deque()
+        self.waiting: deque[bytes] = deque()
         self.paused = self.busy = self.looping = False
         self.socket: Any = None
 
-    def receive(self, message: str | bytes) -> None:
+    def receive(self, message: bytes) -> None:
         if self.sockets.stopped:
             return
         self.waiting.append(message)
@@ -117,10 +119,21 @@ class Connection:
             self.paused = False
             self.socket.resume()
 
-    def handle(self, message: str | bytes) -> None:
-        correlation_id = None
+    def handle(self, message: bytes) -> None:
+        if len(message) > HERE_MAX:
+            reading = in_background(request_of, message, self.sockets.values_max)
+            reading.addCallbacks(self.call, lambda failure: self.answer(None, None, failure.value))
+            return
         try:
-            method, data, correlation_id = request_of(message)
+            request = request_of(message, self.sockets.values_max)
+        except MalformedRequest as error:
+            self.answer(None, None, error)
+        else:
+            self.call(request)
+
+    def call(self, request: tuple[str, dict[str, Any], Any]) -> None:
+        method, data, correlation_id = request
+        try:
             provider = self.sockets.methods.get(method)
             if provider is None:
                 raise MethodNotFound()
@@ -152,10 +165,12 @@ class Connection:
         self.socket.send(written({"type": "event", "event": event, "data": data}))
 
 
-def request_of(message: str | bytes) -> tuple[str, dict[str, Any], Any]:
+def request_of(message: bytes, values_max: int) -> tuple[str, dict[str, Any], Any]:
     """Method, data and correlation id of a request. May raise ``MalformedRequest``."""
     try:
-        request = json.loads(message)
+        text = message.decode()
+        short = len(message) <= HERE_MAX or is_quick(message)
+        request = json.loads(text) if short else JsonReader(text, values_max).read_all()
         method, data = request["method"], request.get("data") or {}
         if not isinstance(method, str) or not isinstance(data, dict):
             raise TypeError
@@ -178,6 +193,7 @@ class WebSockets(Service):
     def __init__(self, listener: Listener, config: Mapping[str, Any]) -> None:
         self.listener = listener
         self.body_max = configuration.WEB_BODY_MAX.of(config)
+        self.values_max = configuration.VALUES_MAX.of(config)
         origins = configuration.WEBSOCKET_ORIGINS.of(config)
         self.origins = [origins] if isinstance(origins, str) else origins
         self.methods: dict[str, WebSocketRpc] = {}
