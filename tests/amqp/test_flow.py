@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -12,7 +13,9 @@ from tests.amqp.test_publisher import PublisherCase
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Queue
+from txservices.amqp.options import Sending
 from txservices.amqp.outbox import Flow
+from txservices.amqp.publish import send
 from txservices.broker import memory
 from txservices.broker.server import ALARM_INTERVAL, Broker
 from txservices.exceptions import PublishBufferFull, PublishTimeout
@@ -226,6 +229,52 @@ class BoundTests(PublisherCase):
         self.peer.content(self.channel, "basic.return", {"message_id": "1"}, b"body", **returned)
         self.peer.method(self.channel, "basic.ack", delivery_tag=2, multiple=True)
         self.successResultOf(sent[1])
+
+    def test_broker_that_confirms_nothing(self) -> None:
+        """The tags of late messages have a bound, too: the others wait until the broker has answered for some."""
+        self.patch(publisher_module, "UNCONFIRMED_MAX", 3)
+        late = self.publish(b"1", b"2", b"3", timeout=1)
+        self.peer.clock.pump([0.5] * 3)
+        for each in late:
+            self.failureResultOf(each, PublishTimeout)
+        waits = self.publisher.publish("", "q", b"4", {"message_id": "4"})
+        self.assertEqual(self.published(), [])
+        self.peer.method(self.channel, "basic.ack", delivery_tag=1)
+        self.assertEqual(self.published(), [b"4"])
+        (other,) = self.publish(b"5")
+        self.peer.method(self.channel, "basic.ack", delivery_tag=5, multiple=True)
+        self.successResultOf(waits)
+        self.successResultOf(other)
+        self.nothing_is_kept()
+
+    def test_crowded_by_what_is_answered_later(self) -> None:
+        """When all are answered for while nothing waits, the next message is sent at once."""
+        self.patch(publisher_module, "UNCONFIRMED_MAX", 1)
+        (late,) = self.publish(b"1", timeout=1)
+        self.peer.clock.pump([0.5] * 3)
+        self.failureResultOf(late, PublishTimeout)
+        self.peer.method(self.channel, "basic.ack", delivery_tag=1)
+        (sent,) = self.publish(b"2")
+        self.peer.method(self.channel, "basic.ack", delivery_tag=2)
+        self.successResultOf(sent)
+
+    def test_what_waits_for_a_declaration_counts(self) -> None:
+        """A message whose queue must be declared first takes room until it is published, or has failed."""
+        connections: Any = SimpleNamespace(publisher=self.publisher)
+        sending = Sending(timeout=2.0, declare=(Queue("new"),))
+
+        def tell() -> Any:
+            owner: Any = SimpleNamespace(unconfirmed=None)
+            return send(connections, sending, "", "new", {}, b"x" * 10_000, owner, True)
+
+        self.patch(publisher_module, "UNCONFIRMED_BYTES_MAX", 30_000)
+        self.patch(publisher_module, "UNCONFIRMED_MAX", 100)
+        first, second, third = tell(), tell(), tell()
+        self.failureResultOf(third, PublishBufferFull)
+        self.peer.clock.pump([0.5] * 5)
+        for each in (first, second):
+            self.failureResultOf(each, PublishTimeout)
+        self.nothing_is_kept()
 
     def test_everything_counts(self) -> None:
         """The limit is for bodies, headers and names together."""

@@ -60,23 +60,29 @@ class Outbox:
 class Flow:
     """Whether messages may be published on a connection now. It is the producer of the connection's transport.
 
-    They may not while the broker has said so, nor while the transport is full. Everything else is sent all the same:
-    acks, heartbeats, declarations.
+    They may not while the broker has said so, while the transport is full, or while too few have been answered for.
+    Everything else is sent all the same: acks, heartbeats, declarations.
 
     Attributes:
         paused: whether messages must wait.
+        crowded: whether that is because of the broker's missing answers.
         on_resumed: called when they may be published again.
     """
 
-    __slots__ = ("blocked", "full", "on_resumed", "paused")
+    __slots__ = ("blocked", "crowded", "full", "on_resumed", "paused")
 
     def __init__(self) -> None:
-        self.blocked = self.full = self.paused = False
+        self.blocked = self.full = self.crowded = self.paused = False
         self.on_resumed: Callable[[], None] | None = None
 
     def block(self, blocked: bool) -> None:
         """The broker has said whether it takes messages."""
         self.blocked = blocked
+        self.changed()
+
+    def crowd(self, crowded: bool) -> None:
+        """Whoever publishes has counted what the broker has not answered for."""
+        self.crowded = crowded
         self.changed()
 
     def pauseProducing(self) -> None:
@@ -93,7 +99,7 @@ class Flow:
         """The connection is lost. Nothing is to be done here: its channels are told."""
 
     def changed(self) -> None:
-        was, self.paused = self.paused, self.blocked or self.full
+        was, self.paused = self.paused, self.blocked or self.full or self.crowded
         if was and not self.paused and self.on_resumed is not None:
             self.on_resumed()
 

@@ -186,6 +186,7 @@ def send(
 
     ``by_worker``: the owner is a worker, and ``lost`` is asked of it before its own message is settled.
     """
+    size = len(str(properties)) + len(body) if declare_first else 0  # roughly what it takes while it waits
     confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key, by_worker)
     publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout
     if timeout is not None and timeout <= 0:  # over at once: nothing is sent
@@ -194,7 +195,7 @@ def send(
     publish = partial(publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done)
     if declare_first:
         begun = publisher.clock.seconds()
-        declaring = publisher.declare(*sending.declare)
+        declaring = publisher.declare_for(size, *sending.declare)
         if timeout is not None:
             declaring.addTimeout(timeout, publisher.clock, lambda *_: Failure(PublishTimeout(exchange, routing_key)))
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from txservices import configuration
 from txservices.amqp.channel import Channel, Publishing
 from txservices.amqp.connection import Connection
+from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.outbox import Flow
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.topology import Topology
@@ -168,11 +169,29 @@ class Publisher:
             self.sweeper.watch()
         if self.channel is None or self.unsent or self.suspects or self.flow.paused:
             self.unsent[key] = None
+            if self.flow.crowded:
+                self.send()
         else:
             self.channel.publish(publishing)
             if size > PIECE:
                 self.channel.client.flush()
         return publishing
+
+    def declare_for(self, size: int, *entities: Exchange | Queue) -> Deferred[None]:
+        """``declare``, for a message of that many bytes, which waits for it and counts until then.
+
+        Fails with ``PublishBufferFull`` as well.
+        """
+        size += UNCONFIRMED_BYTES_MAX // UNCONFIRMED_MAX  # for their number
+        if self.unconfirmed_bytes + size > UNCONFIRMED_BYTES_MAX:
+            return fail(PublishBufferFull(len(self.unconfirmed), self.unconfirmed_bytes))
+        self.unconfirmed_bytes += size
+
+        def ended(result: Any) -> Any:
+            self.unconfirmed_bytes -= size
+            return result
+
+        return self.declare(*entities).addBoth(ended)
 
     def expect(self, publishing: Publishing, timeout: float) -> None:
         """Somebody waits from now on for a message that was published without a deadline: have it fail after that."""
@@ -200,6 +219,12 @@ class Publisher:
         self.unsent.pop(key, None)
         self.suspects.pop(key, None)
         self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
+        if self.is_crowded():
+            self.flow.crowd(True)
+
+    def is_crowded(self) -> bool:
+        """Whether the channel has too many tags without an answer, those of messages that have expired among them."""
+        return self.channel is not None and len(self.channel.unconfirmed) >= UNCONFIRMED_MAX
 
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
         self.unconfirmed_bytes -= publishing.size
@@ -218,6 +243,8 @@ class Publisher:
 
     def send(self) -> None:
         """Send what is unsent: as much as the transport takes, or while there are suspects one at a time."""
+        if self.flow.crowded:
+            self.flow.crowd(self.is_crowded())
         unsent = self.unsent
         size = 0
         while unsent and self.channel is not None and not self.flow.paused:

@@ -14,7 +14,15 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from txservices.amqp.entities import Message
-from txservices.exceptions import ConnectionLost, NotAnswered, PublishBufferFull, PublishNacked, PublishTimeout
+from txservices.exceptions import (
+    ConnectionClosedByBroker,
+    ConnectionLost,
+    NotAnswered,
+    PublishBufferFull,
+    PublishNacked,
+    PublishTimeout,
+)
+from txservices.wire.spec import REQUEST_ERRORS
 
 log = Logger()
 
@@ -83,7 +91,8 @@ def settle_lost(give_back: Callable[[Message], None], message: Message, error: E
     It is given back, to be handled once more. If the broker will refuse the other again, it is rejected: it goes to the
     dead letters, if its queue has them.
     """
-    if isinstance(error, PASSING):
+    by_broker = isinstance(error, ConnectionClosedByBroker) and error.code not in REQUEST_ERRORS  # when it stops
+    if by_broker or isinstance(error, PASSING):
         log.warn("{delivery} goes back: what its handler published has failed: {error}", delivery=message, error=error)
         give_back(message)
     else:
