@@ -7,6 +7,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.broker.peer import Client
@@ -33,6 +35,32 @@ class UserTests(SynchronousTestCase):
         one, other = Client(broker).open("a"), Client(broker).open("b")
         one.declare("q")
         self.assertEqual(other.refusal(1, "queue.declare", queue="q", passive=True)[1], 404)
+
+
+class AddressTests(SynchronousTestCase):
+    """The log says loudly who can come in from elsewhere."""
+
+    def warning(self, host: str, **users: str) -> str:
+        """The log's line about an address, if it has one."""
+        broker = Broker(users=users, clock=MemoryReactorClock())
+        with capturedLogs() as events:
+            self.successResultOf(broker.listen(host, 5672))
+        lines = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+        return lines[0] if lines else ""
+
+    def test_this_machine_alone(self) -> None:
+        """An address that nobody else reaches is nothing to warn of."""
+        for host in ("127.0.0.1", "127.0.0.7", "::1"):
+            self.assertEqual(self.warning(host, guest="guest", me="secret"), "")
+
+    def test_others_reach_it(self) -> None:
+        """For any other address one line names the users who may come in, without their passwords."""
+        for host in ("0.0.0.0", "::", "192.0.2.7", ""):
+            line = self.warning(host, guest="guest", me="secret", you="word")
+            self.assertIn("OTHER MACHINES CAN REACH", line)
+            self.assertTrue(line.endswith("me, you"), line)
+            self.assertNotIn("secret", line)
+            self.assertTrue(self.warning(host, guest="guest").endswith("no one"))
 
 
 class ListenTests(TestCase):

@@ -14,8 +14,10 @@ from twisted.internet import reactor
 
 from tests import rabbitmq
 from tests.broker.conversing import Case, Connect, ConversationsCase, connections, told
+from tests.broker.wire import CAPABILITIES, DEADLINE, Wire
+from tests.peer import method
 from txservices.wire import codec, frames
-from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD
+from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, PROTOCOL_HEADER
 
 
 def crossing(connect: Connect) -> Any:
@@ -59,6 +61,39 @@ def close_while_publishing(connect: Connect) -> Any:
     return told([wire.wait("connection.close-ok")])
 
 
+def wrong_while_publishing(mistake: bytes) -> Case:
+    """The broker's close is seen by a client that has made a mistake, and has much more to say."""
+
+    def talk(connect: Connect) -> Any:
+        wire = connect().say(mistake)
+        try:
+            for _ in range(100):
+                wire.publish("none", b"x" * 100_000)
+        except ConnectionError:
+            pass
+        return told([wire.wait("connection.close")])
+
+    return talk
+
+
+def refused(start_ok: dict[str, Any]) -> Case:
+    """A client that may not come in: the code of a close, if it is told, and whether its connection is ended."""
+
+    def talk(connect: Connect) -> Any:
+        wire = Wire(connect().socket.getpeername()[1])
+        wire.say(PROTOCOL_HEADER).wait("connection.start")
+        wire.method(0, "connection.start-ok", locale="en_US", **start_ok)
+        answer = wire.wait("connection.tune")
+        if answer[1] == "connection.close":
+            wire.method(0, "connection.close-ok")
+        while wire.read(DEADLINE):
+            pass
+        wire.close()
+        return answer[2].get("reply_code"), wire.end != ""
+
+    return talk
+
+
 def dies(properties: dict[str, Any], *keys: bytes) -> Case:
     """A dead letter: its keys, before and after, and its properties, without the time."""
 
@@ -83,6 +118,7 @@ def dies(properties: dict[str, Any], *keys: bytes) -> Case:
     return talk
 
 
+UNDERSTANDS = {"capabilities": CAPABILITIES}  # that a login may be refused with a close
 CASES: dict[str, Case] = {  # name -> the conversation
     "a close that crosses": crossing,
     "open while closing": lambda connect: told(
@@ -99,6 +135,30 @@ CASES: dict[str, Case] = {  # name -> the conversation
     "flow on": say("channel.flow", active=True),
     **{f"a body of {size} bytes in a frame": body_of(size) for size in (4088, 4089, 4096, 4097)},
     "close while publishing": close_while_publishing,
+    **{
+        f"{what} while publishing": wrong_while_publishing(mistake)
+        for what, mistake in (
+            ("what is not implemented", method(1, "channel.flow", active=False)),
+            ("a channel opened twice", method(1, "channel.open")),
+            ("a channel that is not open", method(9, "basic.qos")),
+            ("a method of the server", method(1, "queue.declare-ok")),
+            ("a header without a method", frames.frame(FRAME_HEADER, 1, b"x" * 14)),
+            ("a body without a method", frames.frame(FRAME_BODY, 1, b"x")),
+            ("no type of frame", b"\x07\0\1\0\0\0\0\xce"),
+            ("no end of a frame", b"\x01\0\1\0\0\0\0\xcd"),
+            ("a frame over the limit", b"\x01\0\1\x7f\0\0\0"),
+        )
+    },
+    **{
+        f"refused: {what}": refused({"mechanism": mechanism, "response": response, "client_properties": properties})
+        for what, mechanism, response, properties in (
+            ("password", "PLAIN", b"\0guest\0wrong", UNDERSTANDS),
+            ("user", "PLAIN", b"\0nobody\0guest", UNDERSTANDS),
+            ("long name", "PLAIN", b"\0x\n" + b"y" * 1000 + b"\0guest", UNDERSTANDS),
+            ("password, without a word", "PLAIN", b"\0guest\0wrong", {}),
+            ("mechanism", "NONE", b"", {}),
+        )
+    },
     "keys of dead letters that are no text": dies({}, b"k", b"caf\xe9", b"\xff" * 255, b"\xed\xa0\x80", "é".encode()),
     "properties of a dead letter": dies(
         {

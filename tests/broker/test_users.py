@@ -42,6 +42,19 @@ class UsersTests(SynchronousTestCase):
         ):
             self.assertEqual(self.users.accepts(user, password, host), expected, (user, password, host))
 
+    def test_time_tells_nothing(self) -> None:
+        """Each password is compared in a time that says nothing of it, also for a user that there isn't."""
+        compared: list[tuple[bytes, bytes]] = []
+
+        def compare(one: bytes, other: bytes) -> bool:
+            compared.append((one, other))
+            return one == other
+
+        self.patch(users, "compare_digest", compare)
+        for user in ("guest", "me", "nobody", ""):
+            self.assertFalse(self.users.accepts(user, "x", FAR))
+        self.assertEqual([other for _, other in compared], [b"x"] * 4)
+
     def test_guessing_has_an_end(self) -> None:
         """After ten refused logins an address is refused whatever it says, and later it has one attempt at a time."""
         for _ in range(users.REFUSALS_MAX):

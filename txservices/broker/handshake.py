@@ -24,7 +24,7 @@ log = Logger()
 
 CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 HEARTBEAT = 60  # seconds wished for; RabbitMQ's own default
-LOGIN_FRAME_MAX = 8_192  # bytes of a frame before the limits are agreed on; as much as RabbitMQ 4 takes
+LOGIN_FRAME_MAX = 8_192  # bytes of a frame before the limits are agreed on; RabbitMQ takes 4,096, and this since 4.1
 SHOWN_MAX = 64  # characters of a client's name that the log shows
 
 SERVER_PROPERTIES = {
