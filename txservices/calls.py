@@ -184,10 +184,13 @@ class Client:
         call = Call(self, unconfirmed_of(context), service, correlation_id, timeout)
         self.pending[correlation_id] = call
         call.unconfirmed.add()
+        publisher, routing_key = self.connections.publisher, f"{service}.{method}"
         try:
-            self.connections.publisher.publish_then(
-                self.exchange, f"{service}.{method}", body, properties, True, call.published, timeout
-            )
+            try:
+                publisher.publish_then(self.exchange, routing_key, body, properties, True, call.published, timeout)
+            except ValueError as error:
+                sending.lighten(properties, publisher.header_max, error)
+                publisher.publish_then(self.exchange, routing_key, body, properties, True, call.published, timeout)
         except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
             call.unconfirmed.remove()

@@ -41,6 +41,7 @@ from txservices.calls import (
 from txservices.exceptions import (
     BadRequest,
     ChannelClosedByBroker,
+    ConnectionClosedByBroker,
     ContainerBeingKilled,
     DecodeError,
     EncodeError,
@@ -171,7 +172,7 @@ class Responder:
         elif isinstance(error, PublishTimeout):
             self.given_up(message, error)
             self.done(message, worker_ctx)
-        elif isinstance(error, ChannelClosedByBroker):
+        elif isinstance(error, (ChannelClosedByBroker, ConnectionClosedByBroker)):
             # The broker refuses this very reply, most often because it is too big. To run the method again won't help.
             log.error("a reply to {call} is refused: {error}", call=message.routing_key, error=error)
             content_type, content_encoding, body = self.write_error(self.names.get(properties["content_type"]), error)

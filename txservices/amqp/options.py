@@ -12,12 +12,20 @@ from numbers import Real
 from typing import Any, TypedDict
 
 from attrs import evolve, frozen
+from twisted.logger import Logger
 
 from txservices import configuration, constants
 from txservices.amqp.entities import Exchange, Queue, entity_of, with_queue_type
 from txservices.exceptions import EncodeError
 from txservices.serialization import Serializers, charset_of, compress
 from txservices.wire import spec
+from txservices.wire.codec import encode_properties
+from txservices.wire.tables import encode_table
+
+log = Logger()
+
+COMPRESSION = "compression"  # the header that says how the body is compressed
+LEFT_OUT_SHOWN = 200  # characters that the log shows of headers that are left out of a message, and of the reason
 
 
 class MessageOptions(TypedDict, total=False):
@@ -185,13 +193,50 @@ class Sending:
             }
         if self.compression is not None:
             header, body = compress(self.compression, body)
-            headers = {**headers, "compression": header}
+            headers = {**headers, COMPRESSION: header}
         return {
             **self.properties,
             "content_type": content_type,
             "content_encoding": content_encoding,
             "headers": headers,
         }, body
+
+    def lighten(self, properties: dict[str, Any], most: int, error: ValueError) -> None:
+        """Leave headers of the context that can't be sent on out of a message, and tell the log which.
+
+        A stranger may have sent them, and a handler's context passes them on: names that are too long with the prefix,
+        numbers that can be read and not written, more than the ``most`` bytes that properties may have. Raises
+        ``error``, for which the message was refused, if it was refused for something else.
+        """
+        headers, own = properties["headers"], {**self.headers, **self.call_headers}
+        kept = {
+            name: value
+            for name, value in headers.items()
+            if name == COMPRESSION or (name in own and own[name] is value)
+        }
+        sizes = {}
+        for name in headers.keys() - kept.keys():
+            try:
+                sizes[name] = len(encode_table({name: headers[name]}))
+            except TypeError:  # no stranger can have sent that
+                raise error from None
+            except ValueError:
+                pass
+        room = most - len(encode_properties({**properties, "headers": kept}))
+        for name in sorted(sizes, key=sizes.__getitem__):
+            room -= sizes[name]
+            if room >= 0:
+                kept[name] = headers[name]
+        left_out = sorted(headers.keys() - kept.keys())
+        if not left_out:
+            raise error
+        log.warn(
+            "{count} of the context's headers can't be sent on and are left out of a message: {names} ({error})",
+            count=len(left_out),
+            names=", ".join(map(repr, left_out))[:LEFT_OUT_SHOWN],
+            error=str(error.__cause__ or error)[-LEFT_OUT_SHOWN:],
+        )
+        properties["headers"] = kept
 
 
 def seconds(name: str, value: Any, most: int) -> float | None:

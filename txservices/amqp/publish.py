@@ -200,17 +200,24 @@ def send(
             declaring.addTimeout(timeout, publisher.clock, lambda *_: Failure(PublishTimeout(exchange, routing_key)))
 
         def declared(_: None) -> None:
-            publish(None if timeout is None else timeout - publisher.clock.seconds() + begun)
+            left = None if timeout is None else timeout - publisher.clock.seconds() + begun
+            try:
+                publish(left)
+            except ValueError as error:
+                sending.lighten(properties, publisher.header_max, error)
+                publish(left)
 
         declaring.addCallback(declared).addErrback(confirmation.not_sent)
         return confirmation if sending.use_confirms else succeed(None)
+    until_looked = by_worker and not sending.timeout_given
     try:
-        if not by_worker or timeout is None or sending.timeout_given:
-            publish(timeout)
-        else:
-            publishing = publish(None)
-            if not confirmation.called:
-                confirmation.on_looked = lambda: publisher.expect(publishing, timeout)
+        try:
+            publishing = publish(None if until_looked else timeout)
+        except ValueError as error:
+            sending.lighten(properties, publisher.header_max, error)
+            publishing = publish(None if until_looked else timeout)
+        if until_looked and timeout is not None and not confirmation.called:
+            confirmation.on_looked = lambda: publisher.expect(publishing, timeout)
     except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
         confirmation.unconfirmed.remove()
         raise
