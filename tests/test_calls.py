@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import ServicesCase, client_of
 from txservices.amqp.options import Sending
-from txservices.calls import NAMES_MAX, Client, ClusterProxy, ServiceProxy
+from txservices.calls import Client
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
     ConnectionLost,
@@ -30,6 +30,7 @@ from txservices.exceptions import (
     UndeliverableMessage,
     UnknownService,
 )
+from txservices.proxies import NAMES_MAX, ClusterProxy, ServiceProxy
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.waiting import Heard
 

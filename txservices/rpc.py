@@ -25,19 +25,7 @@ from txservices.amqp.publish import Publisher, when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
 from txservices.bounds import LongBody
-from txservices.calls import (
-    Begin,
-    CallOptions,
-    Client,
-    ClusterProxy,
-    MethodProxy,
-    RpcReply,
-    Run,
-    ServiceProxy,
-    default_options,
-    rpc_exchange,
-    run_here,
-)
+from txservices.calls import Client, rpc_exchange
 from txservices.exceptions import (
     BadRequest,
     ChannelClosedByBroker,
@@ -54,6 +42,17 @@ from txservices.exceptions import (
 )
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Injected, SharedExtension, WorkerContext
 from txservices.messaging import HeaderDecoder, QueueConsumer, amqp, cancel, message_of
+from txservices.proxies import (
+    Begin,
+    CallOptions,
+    ClusterProxy,
+    MethodProxy,
+    RpcReply,
+    Run,
+    ServiceProxy,
+    default_options,
+    run_here,
+)
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils.modules import callable_as_decorator

@@ -22,11 +22,11 @@ from types import TracebackType
 from typing import Any
 
 from txservices import __version__, configuration
-from txservices.calls import ClusterProxy
 from txservices.command import exits
 from txservices.command.broker import for_client
 from txservices.command.options import Given
 from txservices.exceptions import CommandError
+from txservices.proxies import ClusterProxy
 from txservices.standalone.blocking import ClusterRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import in_reactor
 from txservices.utils import default_reactor, sanitize_url

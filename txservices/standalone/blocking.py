@@ -34,9 +34,10 @@ from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.options import MessageOptions, PublishOptions, Sending
 from txservices.amqp.publish import send, unconfirmed_of
-from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
+from txservices.calls import Client
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
+from txservices.proxies import ClusterProxy, ServiceProxy, default_options
 from txservices.serialization import Serializers
 from txservices.standalone import rpc as standalone
 from txservices.standalone.reactor_thread import current, in_reactor

@@ -23,8 +23,9 @@ from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.options import MessageOptions
 from txservices.amqp.publish import unconfirmed_of
-from txservices.calls import Client, ClusterProxy, ServiceProxy, default_options
+from txservices.calls import Client
 from txservices.exceptions import RpcConnectionError
+from txservices.proxies import ClusterProxy, ServiceProxy, default_options
 from txservices.utils import default_reactor, sanitize_url
 from txservices.utils.waiting import Unconfirmed
 

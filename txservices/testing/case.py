@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange
-from txservices.calls import CallOptions
 from txservices.containers import ServiceContainer
+from txservices.proxies import CallOptions
 from txservices.standalone.rpc import ClusterProxy
 from txservices.testing.stage import Stage, WebSession
 from txservices.testing.waiting import Heard

@@ -26,8 +26,8 @@ from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker import memory
-from txservices.calls import CallOptions
 from txservices.containers import ServiceContainer, SharedServices, get_container_cls
+from txservices.proxies import CallOptions
 from txservices.runners import ServiceRunner
 from txservices.serialization import Serializers
 from txservices.standalone.events import Dispatcher
