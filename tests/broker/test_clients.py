@@ -98,6 +98,38 @@ class PikaTests(ClientTestCase):
             ],
         )
 
+    async def test_direct_reply_to(self) -> None:
+        """A caller with no queue of its own, as pika's users write it: each answer comes to its request."""
+
+        def use() -> list[Any]:
+            connection = self.connect()
+            channel = connection.channel()
+            channel.queue_declare("double", exclusive=True)
+
+            def double(channel: Any, method: Any, properties: Any, body: bytes) -> None:
+                answer = pika.BasicProperties(correlation_id=properties.correlation_id)
+                channel.basic_publish("", properties.reply_to, body * 2, answer)
+                channel.basic_ack(method.delivery_tag)
+
+            channel.basic_consume("double", double)
+            caller = connection.channel()
+            answers: list[Any] = []
+            caller.basic_consume(
+                "amq.rabbitmq.reply-to",
+                lambda channel, method, properties, body: answers.append((properties.correlation_id, body)),
+                auto_ack=True,
+            )
+            for number in range(3):
+                request = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to", correlation_id=str(number))
+                caller.basic_publish("", "double", b"%d" % number, request)
+            until = time.monotonic() + 10
+            while len(answers) < 3 and time.monotonic() < until:
+                connection.process_data_events(0.1)
+            connection.close()
+            return answers
+
+        self.assertEqual(await self.in_thread(use), [("0", b"00"), ("1", b"11"), ("2", b"22")])
+
     async def test_large_messages(self) -> None:
         """A body of many frames comes back whole."""
 

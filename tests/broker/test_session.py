@@ -368,6 +368,36 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(client.call(0, "connection.close")[0], "connection.close-ok")
         self.assertTrue(client.transport.disconnecting)
 
+    def half_closed(self) -> Client:
+        """A client that has closed its connection, over a transport whose two directions end one by one."""
+        client = Client().open()
+        client.transport.loseWriteConnection = lambda: None
+        self.assertEqual(client.call(0, "connection.close")[0], "connection.close-ok")
+        return client
+
+    def test_client_has_much_to_send(self) -> None:
+        """After connection.close bytes are dropped for as long as they come, so that the client sees the answer."""
+        client = self.half_closed()
+        for _ in range(20):
+            client.write(publish("q", b"x" * 1000))
+            client.clock.advance(session.CLOSE_TIMEOUT - 0.1)
+        self.assertFalse(client.transport.aborted)
+        client.clock.advance(0.1)
+        self.assertTrue(client.transport.aborted)
+        client.lose()
+        self.assertEqual(client.clock.getDelayedCalls(), [])
+
+    def test_broker_does_not_wait_for_the_last_byte(self) -> None:
+        """A client that sends on after its close does not hold the broker's end up."""
+        client = self.half_closed()
+        closing = client.broker.close()
+        client.clock.advance(session.CLOSE_TIMEOUT / 2)
+        client.write(publish("q"))
+        client.clock.advance(session.CLOSE_TIMEOUT / 2)
+        self.assertTrue(client.transport.aborted)
+        client.lose()
+        self.successResultOf(closing)
+
     def test_lost(self) -> None:
         """Unsettled messages go to others with `redelivered`; exclusive and auto-delete queues go with the client."""
         client = Client().open()

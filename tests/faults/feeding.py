@@ -62,7 +62,7 @@ def feed_reader(chunks: Iterable[bytes]) -> str:
 def feed_codec(chunks: Iterable[bytes]) -> str:
     """Each payload as method, properties and table. What can be read can be written, and is read the same then.
 
-    Only a number that is not finite is not written.
+    Only a number that is not finite and a name that is no UTF-8 are not written.
     """
     ends = set()
     for chunk in chunks:
@@ -78,7 +78,7 @@ def feed_codec(chunks: Iterable[bytes]) -> str:
             try:
                 written = write(value)
             except ValueError as error:
-                require("is not finite" in str(error), str(error))
+                require("is not finite" in str(error) or "surrogates not allowed" in str(error), str(error))
                 continue
             again = read(written)
             require(repr(again) == repr(value), f"{value!r} came back as {again!r}")

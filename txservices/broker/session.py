@@ -94,6 +94,7 @@ class Session(protocol.Protocol):
         self.assembler = Assembler(self.method_received)
         self.closing = False  # a connection.close was sent: only its answer counts
         self.discarding = False  # not even the answer can be read any more
+        self.lingers = False  # the client has closed the connection, and may still have much to send
         self.lost: Waiters[None] = Waiters()
         self.timeout: IDelayedCall | None = None  # of the login, later of the close
         self.heartbeat = Heartbeat(broker.clock, self.heartbeat_due, self.silence_found)
@@ -117,6 +118,8 @@ class Session(protocol.Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.heartbeat.read_at = self.broker.clock.seconds()
         if self.discarding:
+            if self.lingers:
+                self.abort_within(CLOSE_TIMEOUT)
             return
         if self.handshake is not None:
             data = self.handshake.read_opening(data)
@@ -289,7 +292,7 @@ class Session(protocol.Protocol):
             return
         # A socket that is closed with bytes unread is reset, and a client that is still publishing never sees the
         # answer: its bytes are read and dropped until it closes the connection itself.
-        self.closing = self.discarding = True
+        self.closing = self.discarding = self.lingers = True
         self.transport.unregisterProducer()
         self.transport.loseWriteConnection()
         self.abort_within(CLOSE_TIMEOUT)
@@ -313,6 +316,7 @@ class Session(protocol.Protocol):
     def broker_closes(self) -> Deferred[None]:
         """Close the connection, as the broker does. The Deferred fires with None when the connection is lost."""
         lost = self.lost.wait()
+        self.lingers = False
         if self.handshake is not None:
             self.transport.abortConnection()
         else:
