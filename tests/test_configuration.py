@@ -82,7 +82,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "HEARTBEAT": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),
     "AMQP_SSL": (
         [True, False, {}, {"ca_certs": "/ca.pem"}, {"certfile": "c.pem", "keyfile": "k.pem"}],
-        ["", "true", 1, [], {"password": "secret"}, {"ca_certs": 1}, {"ca_certs": ""}, {1: "a"}],
+        ["", "true", 1, [], {"passphrase": "secret"}, {"password": 5}, {"ca_certs": 1}, {"ca_certs": ""}, {1: "a"}],
     ),
     "LOGIN_METHOD": (["PLAIN", "AMQPLAIN", "EXTERNAL"], [*NO_TEXTS, "plain", "CRAM-MD5"]),
     "serializer": (["json", "pickle", "yaml", "msgpack", "raw"], [*NO_TEXTS, "xml", "JSON"]),
@@ -186,7 +186,7 @@ class Values(SynchronousTestCase):
 
     def test_secrets(self) -> None:
         """No line has a password in it, wherever it was written."""
-        secret = {"password": "s3cret"}
+        secret = {"passphrase": "s3cret"}
         configs: list[dict[str, Any]] = [
             {"AMQP_URI": "http://u:s3cret@h/"},
             {"AMQP_URI": "amqp://u:s3cret/x@h/"},

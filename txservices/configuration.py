@@ -37,7 +37,7 @@ NEAR = 0.85  # how alike an unknown key and one of ours are, with 1 for the same
 LOGIN_METHODS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
 QUEUE_TYPES = ("classic", "quorum")
 SERIALIZER_NAMES = ("json", "pickle", "yaml", "msgpack", "raw")  # those that need no entry in SERIALIZERS
-TLS_OPTIONS = ("ca_certs", "certfile", "keyfile")
+TLS_OPTIONS = ("ca_certs", "certfile", "keyfile", "password")
 
 # Kinds of values --------------------------------------------------------------------------------------------
 
@@ -108,7 +108,10 @@ def is_tls(value: Any) -> bool:
             " always checked, so a private authority goes into ca_certs"
         )
     for option, path in value.items():
-        if not (is_text(path) or isinstance(path, PathLike)):
+        if option == "password":
+            if not is_text(path):
+                raise ConfigurationError("AMQP_SSL: password is no text: write that of the key, in quotes")
+        elif not (is_text(path) or isinstance(path, PathLike)):
             raise ConfigurationError(f"AMQP_SSL: {option} is no path: write the path of a PEM file")
     return True
 
@@ -340,7 +343,7 @@ AMQP_SSL: Key[Mapping[str, Any] | bool | None] = Key(
     "AMQP_SSL",
     None,
     Kind(is_tls, "way to use TLS", f"true, or a mapping with {words(TLS_OPTIONS)}"),
-    "true, or a mapping with `ca_certs`, `certfile` and `keyfile`, the paths of PEM files",
+    "true, or a mapping with `ca_certs`, `certfile` and `keyfile`, the paths of PEM files, and `password` of the key",
     without="TLS for `amqps://` only",
 )
 LOGIN_METHOD = Key(

@@ -11,6 +11,7 @@
       ConnectionLost
       NotAnswered                       the broker leaves a request unanswered
       FrameError                        bytes that are not AMQP
+      HandshakeFailed                   no broker of AMQP 0-9-1 answers at the address, or TLS fails
     PublishError                        a message could not be published
       UndeliverableMessage              it is mandatory, and no queue takes it
       PublishNacked  PublishTimeout  PublishBufferFull
@@ -53,6 +54,7 @@ __all__ = [
     "EncodeError",
     "ExtensionNotFound",
     "FrameError",
+    "HandshakeFailed",
     "HeadersTooLarge",
     "IncorrectSignature",
     "MalformedRequest",
@@ -95,7 +97,7 @@ class CommandError(ConfigurationError):
 
 
 class BrokerRefused(ConfigurationError):
-    """The broker refuses our credentials or virtual host."""
+    """The broker refuses our credentials or virtual host, or is none that this client can talk to."""
 
 
 class BrokerUnreachable(ConfigurationError):
@@ -150,6 +152,10 @@ class NotAnswered(AmqpError):
 
 class FrameError(AmqpError):
     """Bytes that are not AMQP 0-9-1. The code is AMQP's for this mistake."""
+
+
+class HandshakeFailed(AmqpError):
+    """Another protocol answers at the broker's address, or TLS fails. The text says what to write."""
 
 
 class PublishError(Exception):

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
+from txservices.amqp import causes
 from txservices.amqp import connection as connection_module
 from txservices.amqp.connection import (
     HANDSHAKE_TIMEOUT,
@@ -326,7 +327,7 @@ class StartTests(KeepingCase):
             (ValueError("no. 1."), "no. 1"),
             (ValueError(), "ValueError"),
         ):
-            self.assertEqual(connection_module.describe(error), words)
+            self.assertEqual(causes.describe(error), words)
 
 
 class EndTests(KeepingCase):

@@ -20,15 +20,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices import configuration
+from txservices.amqp.causes import HANDSHAKE_TIMEOUT, describe, refusal
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol
 from txservices.exceptions import (
     AmqpError,
-    BrokerRefused,
     BrokerUnreachable,
-    ConfigurationError,
-    ConnectionClosedByBroker,
     ConnectionLost,
 )
 from txservices.utils.address import Address
@@ -37,15 +35,12 @@ from txservices.wire.spec import ReplyCode
 
 log = Logger()
 
-HANDSHAKE_TIMEOUT = 20.0  # seconds from the socket to the open connection; a link of 2 s latency needs 12
 RETRY_FIRST = 0.2  # seconds before the first attempt after a loss, on average
 RETRY_GROWTH = 1.6  # by which the wait grows with each attempt
 RETRY_MAX = 1.4  # seconds; consumers are to be back within 2 s of a reachable broker
 LIVED = 5.0  # seconds after which a connection that is lost was a good one; one that died younger is a failed attempt
 RETRY_JITTER = 0.5  # the wait is spread by half, so that 200 services don't come back in one moment
 REFUSED_RETRY = 30.0  # seconds between attempts while the broker refuses our credentials or virtual host
-
-REFUSALS = frozenset((ReplyCode.ACCESS_REFUSED, ReplyCode.NOT_ALLOWED, ReplyCode.INVALID_PATH))
 
 
 class QuietFactory(Factory):
@@ -96,6 +91,8 @@ class Connection(Service):
         self.was_connected = False
         self.latest: Protocol | None = None  # open or not, until its socket is closed
         self.keeping: Deferred[None] = succeed(None)
+        for address in addresses:  # a login that is too long is told now, and not at the first attempt
+            self.make_protocol(address)
 
     def startService(self) -> None:
         super().startService()
@@ -186,13 +183,14 @@ class Connection(Service):
         except CancelledError:
             pass
 
+    def make_protocol(self, address: Address) -> Protocol:
+        return Protocol(address, self.heartbeat, self.mechanism, self.connection_name, self.clock, self.outbox)
+
     async def attempt(self) -> Protocol:
         """Connect to the next of the addresses; gives the open connection, with everything restored on it."""
         self.address = address = self.addresses[self.attempts % len(self.addresses)]
         self.attempts += 1
-        factory = QuietFactory.forProtocol(
-            lambda: Protocol(address, self.heartbeat, self.mechanism, self.connection_name, self.clock, self.outbox)
-        )
+        factory = QuietFactory.forProtocol(lambda: self.make_protocol(address))
         protocol: Any = await endpoint_for(address, self.tls, self.clock).connect(factory)
         self.latest = protocol
         protocol.disconnected.wait().addCallback(lambda _: self.lost(protocol))
@@ -221,13 +219,13 @@ class Connection(Service):
 
     def retry_after(self, failed: int, error: Exception | None) -> float:
         """Seconds until the next attempt, after that many failures and young deaths in a row. Logs the cause."""
-        refused = isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS
+        refused = refusal(error, self.address)
         if not self.was_connected:
-            if refused:
-                self.login_refused(error)
+            if refused is not None:
+                self.waiting.fail(refused)
             elif failed >= len(self.addresses) and self.start_is_late():
                 self.start_failed(error)
-        if refused or isinstance(error, ConfigurationError):
+        if refused is not None:
             delay = REFUSED_RETRY
         else:
             delay = min(RETRY_FIRST * RETRY_GROWTH ** min(failed, 20), RETRY_MAX)
@@ -254,20 +252,3 @@ class Connection(Service):
                 " service waits for its broker"
             )
         )
-
-    def login_refused(self, error: Exception | None) -> None:
-        self.waiting.fail(
-            BrokerRefused(
-                f"the broker at {self.address} refuses us ({describe(error)}): check user, password and virtual"
-                " host of AMQP_URI, and the user's permissions on the broker"
-            )
-        )
-
-
-def describe(error: Exception | None) -> str:
-    """The cause in a few words. Many of Twisted's errors have no text: then it is the name of their class."""
-    if error is None:
-        return "the connection was lost"
-    if isinstance(error, DeferredTimeout):
-        return f"no answer to the handshake within {HANDSHAKE_TIMEOUT:.0f} s"
-    return str(error).rstrip(".") or type(error).__name__

@@ -28,10 +28,11 @@ from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQClient
 
 from txservices import __version__
+from txservices.amqp.causes import no_start, no_word
 from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.outbox import Flow, Outbox, send
 from txservices.amqp.spec import shared_spec
-from txservices.exceptions import AmqpError, ConnectionLost, FrameError
+from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
 from txservices.utils.address import Address
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
@@ -42,6 +43,7 @@ from txservices.wire.spec import (
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_MIN_SIZE,
+    FRAME_OVERHEAD,
     PROTOCOL_HEADER,
     ReplyCode,
 )
@@ -68,6 +70,7 @@ class Delegate(TwistedDelegate):
 
     def connection_start(self, channel: Channel, start: TxMessage) -> None:
         client = self.client
+        client.greeted = True
         channel.reactions["connection.tune"] = channel.reactions.pop("connection.start")  # each of them comes once
         channel.connection_start_ok(
             client_properties=client.client_properties,
@@ -170,6 +173,7 @@ class Protocol(AMQClient):
             "connection_name": name,
             "capabilities": CAPABILITIES,
         }
+        check_login(mechanism, self.response, self.client_properties, self.locale)
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.blocked: str | None = None
@@ -177,7 +181,7 @@ class Protocol(AMQClient):
         self.reader = FrameReader(self.frame_received, oversized=self.frame_oversized)
         self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())
         self.error: AmqpError | None = None
-        self.tuned = False
+        self.greeted = self.tuned = False
         self.outbox = outbox or Outbox(clock)
         self.frames: list[bytes] = []  # they are sent with the next flush
         self.acking: list[Channel] = []  # channels with acks to send then
@@ -215,7 +219,11 @@ class Protocol(AMQClient):
         try:
             self.outbox.receive(self.reader.feed, data)
         except FrameError as error:
-            self.close_for(error)
+            if self.greeted:
+                self.close_for(error)
+            else:
+                self.set_error(no_start(data, error))
+                self.abort()
 
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
         """Pass one frame to its channel."""
@@ -335,6 +343,8 @@ class Protocol(AMQClient):
 
     def connectionLost(self, reason: Any) -> None:
         self.heartbeat.stop()
+        if not self.greeted:
+            self.set_error(no_word(reason.value))
         super().connectionLost(reason)
         if not self.opened.called:
             self.opened.errback(self.error or closed_error(reason))
@@ -352,3 +362,14 @@ class Protocol(AMQClient):
             intervals=SILENT_INTERVALS,
         )
         self.abort()
+
+
+def check_login(mechanism: str, response: bytes, client_properties: dict[str, Any], locale: str) -> None:
+    """``ConfigurationError`` for a login that does not fit into a frame as large as it may be before the tuning."""
+    names = {"client_properties": client_properties, "mechanism": mechanism, "response": response, "locale": locale}
+    over = len(encode_method("connection.start-ok", **names)) + FRAME_OVERHEAD - FRAME_MIN_SIZE
+    if over > 0:
+        raise ConfigurationError(
+            f"AMQP_URI: user and password are {over:,} bytes too long for the first frame of AMQP, which holds"
+            f" {FRAME_MIN_SIZE:,} bytes with the names of the services: give the user a shorter password"
+        )
