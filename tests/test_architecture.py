@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,6 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGE = os.path.join(ROOT, "txservices")
 
 LINE = re.compile(r"^(\w+)/? +([\w/]+(?:(?: *<- *|, *)[\w/]+)*)(?: {2,}.*)?$")
+ORDER = re.compile(r"\w+(?:, \w+)*(?: <- \w+(?:, \w+)*)+")  # in a docstring, as in the map
 DOTTED = re.compile(r"^txservices(\.\w+)+(:\w+)?$")
 
 CORE = ("extensions", "threads", "workers", "watchdog", "containers", "runners")
@@ -197,6 +199,16 @@ class TheMap(SynchronousTestCase):
         """Each name in the map is there."""
         drawn = [*ROWS, *(f"{folder}.{inside}" for folder, places in FOLDERS.items() for inside in places)]
         self.assertEqual([name for name in drawn if f"txservices.{name}" not in MODULES], [])
+
+    def test_docstrings(self) -> None:
+        """An order that the docstring of a folder draws is the map's."""
+        wrong = []
+        for folder, places in FOLDERS.items():
+            for order in ORDER.findall(MODULES[f"txservices.{folder}"].docstring):
+                groups = [[places.get(room, -1) for room in group.split(", ")] for group in order.split(" <- ")]
+                if any(max(lower) >= min(higher) for lower, higher in pairwise(groups)) or -1 in groups[0]:
+                    wrong.append(f"{folder}: {order}")
+        self.assertEqual(wrong, [], "\n" + "\n".join(wrong))
 
     def test_reading(self) -> None:
         """The highest row comes first, and what is further left is lower."""

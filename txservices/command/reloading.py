@@ -48,13 +48,13 @@ class Watcher:
     """Looks at files again and again, and notices when they have changed.
 
     Attributes:
-        settled: whether some file has changed, and no file changed between the last two looks.
+        due: whether some file has changed, and no file changed between the last two looks.
     """
 
     def __init__(self, files: Iterable[str], modules: Mapping[str, ModuleType | None] = sys.modules) -> None:
         self.modules = modules
         self.states: dict[str, tuple[int, int] | None] = {}
-        self.changing = self.settled = False
+        self.changing = self.due = False
         self.add(files)
 
     def add(self, files: Iterable[str]) -> None:
@@ -64,16 +64,16 @@ class Watcher:
                 self.states[path] = state_of(path)
 
     def look(self) -> bool:
-        """Look once; gives ``settled``. An editor may write several files: a restart in the middle would fail."""
+        """Look once; gives ``due``. An editor may write several files: a restart in the middle would fail."""
         changed = [path for path, before in self.states.items() if state_of(path) != before]
         for path in changed:
             self.states[path] = state_of(path)
         self.add(sources(self.modules))
-        self.settled = self.changing and not changed
+        self.due = self.changing and not changed
         self.changing = bool(changed) or self.changing
         if changed:
             log.info("changed: {paths}", paths=", ".join(os.path.relpath(path) for path in changed))
-        return self.settled
+        return self.due
 
 
 def state_of(path: str) -> tuple[int, int] | None:
@@ -137,9 +137,9 @@ def keep_serving(serve: Callable[[exits.Ending], NoReturn], files: Iterable[str]
         status = ended.code if isinstance(ended.code, int) else exits.CRASH
     handle_signals(leave)
     ending.overtime.cancel()
-    if ending.asked_for or not (status or watcher.settled):
+    if ending.asked_for or not (status or watcher.due):
         raise SystemExit(status)
-    if not watcher.settled:
+    if not watcher.due:
         wait(watcher)
     restart(folder)
 

@@ -64,7 +64,7 @@ class ReactorThread:
             if self.begun:
                 return
             if self.parent is not None:
-                self.settle_in(self.parent)
+                self.leave_parent(self.parent)
             self.reactor = default_reactor()
             self.reactor.callFromThread(self.prepare)
             if not self.reactor.running:
@@ -127,7 +127,7 @@ class ReactorThread:
 
     # After a fork
 
-    def settle_in(self, parent: ReactorThread) -> None:
+    def leave_parent(self, parent: ReactorThread) -> None:
         """Have nothing more to do with the parent's reactor, unless this process has begun to run it itself."""
         inherited = self.inherited
         runs_here = inherited is not None and inherited.running and not self.was_running
