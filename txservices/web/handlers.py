@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import Unpack
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
@@ -162,8 +163,11 @@ class HttpRequestHandler(Entrypoint):
     def response_from_exception(self, exc: BaseException) -> Response:
         """The response for an exception: 400 with its text if it is the client's fault, else 500.
 
-        It is the client's fault if it is a ``BadRequest`` or one of the entrypoint's ``expected_exceptions``.
+        It is the client's fault if it is a ``BadRequest`` or one of the entrypoint's ``expected_exceptions``. A form
+        or a JSON with too much in it is 413.
         """
+        if isinstance(exc, RequestEntityTooLarge):
+            return text_response(f"Error: {exc.description}\n", 413)
         if isinstance(exc, (BadRequest, *self.expected_exceptions)):
             return text_response(f"Error: {type(exc).__name__}: {safe_for_serialization(exc)}\n", 400)
         return self.internal_error(exc)

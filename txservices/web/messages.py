@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 import sys
 from io import BytesIO
-from typing import IO, Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, cast
 
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.utils import cached_property
 from werkzeug.wrappers import Request, Response
+
+from txservices.web.forms import FormParser, Json
 
 __all__ = ["BadResponse", "HttpRequest"]
 
@@ -39,6 +42,7 @@ class HttpRequest(Request):
     scheme = "http"
     root_path = ""
     shallow = False
+    form_data_parser_class = FormParser
 
     def __init__(self, received: Any, method: str, path: str, path_values: dict[str, Any]) -> None:
         self.received = received
@@ -48,6 +52,14 @@ class HttpRequest(Request):
         self.method = method
         self.path = path
         self.path_values = path_values
+
+    def _get_file_stream(self, *_: Any, **__: Any) -> IO[bytes]:
+        """Where a form's file is kept. werkzeug would open a file on disk for each of many short ones."""
+        return cast("IO[bytes]", SpooledTemporaryFile(self.max_form_memory_size or 0, "w+b"))
+
+    @cached_property
+    def json_module(self) -> Json:  # type: ignore[override]  # of the module, werkzeug uses only `loads`
+        return Json(self.received.site.values_max)
 
     @cached_property
     def query_string(self) -> bytes:

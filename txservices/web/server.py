@@ -225,7 +225,8 @@ def claims_of(rule: Rule) -> list[tuple[str, ...]]:
 
 def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
     """A site with the limits of a configuration."""
-    return WebSite(configuration.WEB_BODY_MAX.of(config), configuration.WEB_CONNECTIONS_MAX.of(config), clock)
+    body_max, values_max = configuration.WEB_BODY_MAX.of(config), configuration.VALUES_MAX.of(config)
+    return WebSite(body_max, configuration.WEB_CONNECTIONS_MAX.of(config), values_max, clock)
 
 
 class WebServer(ProviderCollector, SharedExtension):

@@ -278,6 +278,7 @@ class WebSite(Site):
     Attributes:
         resource: renders every request.
         connections_max: how many connections may be open.
+        values_max: how many values a long JSON may have.
         channels: the open connections.
         turned_away: connections beyond these, each with the call that ends it: they have their answer, and no request.
         date: the time, as the Date header has it.
@@ -288,10 +289,11 @@ class WebSite(Site):
     noisy = False
     closing = False
 
-    def __init__(self, body_max: int, connections_max: int, clock: Any) -> None:
+    def __init__(self, body_max: int, connections_max: int, values_max: int, clock: Any) -> None:
         super().__init__(None, Received, timeout=None, reactor=clock)
         self.body_max = body_max
         self.connections_max = connections_max
+        self.values_max = values_max
         self.channels: dict[Channel, None] = {}
         self.turned_away: dict[Channel, IDelayedCall] = {}
         self.tell_at = 0.0  # when the log tells again of clients that are turned away
