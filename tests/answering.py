@@ -88,7 +88,7 @@ class Service:
 
 
 class Other:
-    """Whom Service calls."""
+    """The service that Service calls."""
 
     name = "other"
 

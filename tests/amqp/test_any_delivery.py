@@ -1,4 +1,4 @@
-"""Everything that a broker may legally deliver: what can be read is taken, the rest costs itself, and nothing else."""
+"""Everything that a broker may legally deliver: a delivery that can be read is taken, any other costs only itself."""
 
 from __future__ import annotations
 

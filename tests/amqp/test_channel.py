@@ -35,7 +35,7 @@ class AnswerTests(ChannelTestCase):
     """Methods and what answers them."""
 
     def test_answers_come_in_the_order_of_the_questions(self) -> None:
-        """Two questions on their way get their own answers."""
+        """Two requests that are under way at once get their own answers."""
         first = self.channel.queue_declare(queue="a")
         second = self.channel.queue_declare(queue="b")
         self.peer.method(1, "queue.declare-ok", queue="a", message_count=3)
@@ -56,7 +56,7 @@ class AnswerTests(ChannelTestCase):
         self.flushLoggedErrors()
 
     def test_closed_by_the_broker(self) -> None:
-        """channel.close fails what waits on that channel, tells its owner, and leaves the connection."""
+        """After channel.close all that waits on that channel fails, its owner is told, and the connection stays."""
         told: list[Any] = []
         self.channel.on_closed = told.append
         waiting = self.channel.queue_declare(queue="a", passive=True)
@@ -139,7 +139,7 @@ class DeliveryTests(ChannelTestCase):
         )
 
     def test_settled_once(self) -> None:
-        """A second ack or reject of a message is nothing."""
+        """A second ack or reject of a message has no effect."""
         self.deliver(1)
         self.messages[0].ack()
         self.messages[0].ack()
@@ -162,7 +162,7 @@ class DeliveryTests(ChannelTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_drained(self) -> None:
-        """The owner is told when the last message taken is settled, its ack being on the way."""
+        """The owner is told when the last message is settled and its ack is on the way."""
         told: list[int] = []
         self.deliver(1)
         self.deliver(2)
@@ -202,7 +202,7 @@ class PublishTests(ChannelTestCase):
         self.assertEqual((content.body, content.properties), (b"a", {"message_id": "a"}))
 
     def test_keys_without_end(self) -> None:
-        """Ever new routing keys take no more places than there are, and each goes out as itself."""
+        """New routing keys without end take no more places than the cache has, and each is sent as it is."""
         names = [f"{number}" for number in range(PUBLISH_PAYLOADS_MAX + 50)]
         for name in names:
             self.channel.publish(Publishing("x", name, False, b"\0\0", b"", lambda error: None, 0.0))

@@ -92,7 +92,7 @@ class PublishTests(ConnectionsTestCase):
         self.assertEqual(len(message.properties["message_id"]), 36)
 
     async def test_undeliverable(self) -> None:
-        """A mandatory message that no queue takes fails; one that isn't mandatory is nobody's loss."""
+        """A mandatory message that no queue takes fails; one that isn't mandatory does not."""
         await self.connections.publisher.declare(EVENTS)
         await self.connections.publisher.publish("events", "nobody", b"", {})
         with self.assertRaises(UndeliverableMessage):
@@ -152,7 +152,7 @@ class PublishTests(ConnectionsTestCase):
         self.assertIn("short", vhost.exchanges)
 
     async def test_mismatch(self) -> None:
-        """Declaring what exists otherwise fails with the difference."""
+        """Declaring a queue that exists with other properties fails, and names the difference."""
         await self.connections.publisher.declare(Exchange("x", type="topic"))
         error = await self.assertFailure(
             self.connections.publisher.declare(Exchange("x", type="fanout")), DeclarationMismatch
@@ -185,7 +185,7 @@ class WithoutBrokerTests(TestCase):
             self.failureResultOf(publish, ConnectionLost)
 
     async def test_stops_at_once(self) -> None:
-        """A stop doesn't wait for a broker that is not there, and what waited is told."""
+        """A stop doesn't wait for a broker that is not there, and the waiting publishes fail."""
         consumer = self.connections.consume(QUEUE, lambda message: None, 1)
         declared = self.connections.publisher.declare(EVENTS)
         await self.connections.stopService()
@@ -201,7 +201,7 @@ class ConsumerTests(ConnectionsTestCase):
     """Queues kept consumed."""
 
     async def test_back_after_a_loss(self) -> None:
-        """Consumed again by itself; what wasn't acked comes again, flagged; a late ack is nothing."""
+        """A queue is consumed again by itself. Unacked messages come again, flagged; a late ack has no effect."""
         inbox = Inbox(ack=False)
         consumer = self.connections.consume(QUEUE, inbox.receive, 10)
         await consumer.ready
@@ -248,7 +248,7 @@ class ConsumerTests(ConnectionsTestCase):
         await back.addTimeout(5, reactor)
 
     async def test_mismatch(self) -> None:
-        """A queue that exists otherwise fails ``ready`` with the difference; it isn't tried for ever."""
+        """If a queue exists with other properties, ``ready`` fails with the difference, and nothing is tried again."""
         await self.connections.consume(QUEUE, lambda message: None, 1).ready
         other = self.connections.consume(Queue("q", durable=False), lambda message: None, 1)
         error = await self.assertFailure(other.ready, DeclarationMismatch)
@@ -256,7 +256,7 @@ class ConsumerTests(ConnectionsTestCase):
         self.assertFalse(other.consuming)
 
     async def test_cancelled_can_still_ack(self) -> None:
-        """After ``cancel`` nothing comes, and what came can be acked; ``close`` gives the rest back."""
+        """After ``cancel`` nothing comes, and earlier messages can be acked; ``close`` gives the rest back."""
         inbox = Inbox(ack=False)
         consumer = self.connections.consume(QUEUE, inbox.receive, 10)
         await consumer.ready
@@ -335,7 +335,7 @@ class AddressTests(ConnectionsTestCase):
         self.assertFalse(refused.connected)
 
     async def test_tls_mistakes(self) -> None:
-        """An unknown option of AMQP_SSL, and a file that isn't there, are said."""
+        """An unknown option of AMQP_SSL, or a missing file, is a mistake that is named."""
         for options in ({"verify": False}, {"ca_certs": "/no/such/file"}):
             config = {"AMQP_URI": "amqps://localhost/", "AMQP_SSL": options}
             self.assertRaises(ConfigurationError, Connections.from_config, config)

@@ -100,7 +100,7 @@ class SubscriptionTests(SynchronousTestCase):
                 self.peer.method(channel, "channel.close-ok")
 
     def cancelled_by_broker(self, subscription: Subscription) -> None:
-        """As all are whose queue was on the dead node."""
+        """As happens with every queue that was on the dead node."""
         assert subscription.channel is not None
         self.dead.add(subscription.queue_name)
         self.peer.method(subscription.channel.id, "basic.cancel", consumer_tag=subscription.tag)
@@ -142,7 +142,7 @@ class SubscriptionTests(SynchronousTestCase):
         self.assertEqual(subscription.patience, ANSWER_TIMEOUT)
 
     def test_others_are_consumed(self) -> None:
-        """A queue that is not answered for leaves the others of its connection alone."""
+        """A queue for which no answer comes does not disturb the others of its connection."""
         stuck, other = self.subscribe(), self.subscribe()
         self.cancelled_by_broker(stuck)
         self.play(10)
@@ -150,7 +150,7 @@ class SubscriptionTests(SynchronousTestCase):
         self.assertIn(other.tag, other.channel.consumers)
 
     def test_the_end_does_not_wait(self) -> None:
-        """A consumer whose queue is not answered for is cancelled and closed at once."""
+        """A consumer for whose queue no answer comes is cancelled and closed at once."""
         for seconds in (0.1, ANSWER_TIMEOUT + 0.1, ANSWER_TIMEOUT + CONSUME_RETRY + 0.2):
             subscription = self.subscribe()
             self.cancelled_by_broker(subscription)
@@ -161,7 +161,7 @@ class SubscriptionTests(SynchronousTestCase):
             self.dead.clear()
 
     def test_slow_link(self) -> None:
-        """On a link that takes two seconds for each answer, every answer has that much longer."""
+        """On a link that takes two seconds for each answer, every answer may take so much longer."""
         subscription = Subscription(self.connection, Queue("q"), self.fail, 10)
         for name in STEPS:
             sent = self.peer.sent()
@@ -181,7 +181,7 @@ class PublisherTests(PublisherCase):
         self.successResultOf(declaring)
 
     def answer(self, *dead: str) -> list[str]:
-        """Answer everything but what is asked about these queues; what was asked."""
+        """Answer everything except requests about these queues. Gives the requests."""
         asked: list[str] = []
         while sent := self.peer.sent():
             for channel, name, args in sent:
@@ -207,7 +207,7 @@ class PublisherTests(PublisherCase):
         self.successResultOf(restored)
 
     def test_declaration_ends(self) -> None:
-        """A declaration fails when it is not answered in time, and says of what."""
+        """A declaration fails when it is not answered in time, and names the queue."""
         declaring = self.publisher.declare(Queue("dead"))
         self.answer("dead")
         self.peer.clock.advance(DECLARE_TIMEOUT)

@@ -218,5 +218,5 @@ class Embedded(ServicesCase):
         self.assertIn("this broker does not have", await self.refused(Shop, QUEUE_TYPE="quorum"))
 
     async def test_classic(self) -> None:
-        """Classic queues it has."""
+        """The embedded broker has classic queues."""
         await self.start(Shop, QUEUE_TYPE="classic")

@@ -18,7 +18,7 @@ from txservices.exceptions import ConnectionLost
 
 
 class LeavingTests(ConnectionsTestCase):
-    """On the embedded broker, and on none."""
+    """With the embedded broker, and with no broker."""
 
     async def test_no_answer_to_who_stops(self) -> None:
         """A stop that is not the process's drops a connection which does not answer it; the others have a new one."""
@@ -40,7 +40,7 @@ class LeavingTests(ConnectionsTestCase):
         self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 0.5)
 
     async def test_what_a_stop_could_not_publish_is_said(self) -> None:
-        """Publishes that wait when a stop finds nobody fail, and the log says how many there were for whom."""
+        """If a stop finds no broker, waiting publishes fail, and the log says how many went where."""
         said: list[str] = []
         observe = lambda event: said.append(formatEvent(event))  # noqa: E731
         globalLogPublisher.addObserver(observe)
@@ -86,7 +86,7 @@ class AwayTests(SynchronousTestCase):
         self.leaving.look()
 
     def test_away(self) -> None:
-        """One that is lost during the stop and does not come back in time is waited for no longer."""
+        """A connection that is lost during the stop and does not come back in time is waited for no longer."""
         self.change(False)
         self.change(True)
         self.leaving.begin()
@@ -100,7 +100,7 @@ class AwayTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_away_at_the_beginning(self) -> None:
-        """One that is not there when the stop begins is waited for from then on."""
+        """A connection that is not there when the stop begins is waited for from then on."""
         self.change(False)
         self.clock.advance(AWAY_TIMEOUT)
         self.assertEqual(self.told, [])
@@ -109,7 +109,7 @@ class AwayTests(SynchronousTestCase):
         self.assertEqual(self.told, ["abort", "aborted"])
 
     def test_back_in_time(self) -> None:
-        """One that comes back is waited for anew when it is lost again."""
+        """A connection that comes back is waited for anew when it is lost again."""
         self.leaving.begin()
         for _ in range(3):
             self.change(False)

@@ -42,7 +42,7 @@ class PublisherCase(SynchronousTestCase):
         self.connected()
 
     def connected(self) -> None:
-        """As ``Connection`` does with a new protocol."""
+        """Give the publisher a new protocol, as ``Connection`` does."""
         restored = Deferred.fromCoroutine(self.publisher.restore(self.peer.protocol))
         self.channel = self.opened()
         self.successResultOf(restored)
@@ -63,7 +63,7 @@ class PublisherCase(SynchronousTestCase):
         return number
 
     def publish(self, *bodies: bytes, timeout: float | None = 30) -> list[Any]:
-        """Publish them; what becomes of each."""
+        """Publish them, and give the outcomes."""
         outcomes = [
             self.publisher.publish("", "q", body, {"message_id": body.decode()}, timeout=timeout) for body in bodies
         ]
@@ -104,7 +104,7 @@ class PublisherCase(SynchronousTestCase):
         self.assertEqual((publisher.nacked, publisher.to_republish, publisher.unsent), ({}, set(), {}))
 
     def nack(self, channel: int, tag: int = 0) -> None:
-        """Of one, or of all."""
+        """Confirm one message, or all of them."""
         self.peer.method(channel, "basic.nack", delivery_tag=tag, multiple=not tag)
 
     def next_channel(self) -> int:
@@ -331,7 +331,7 @@ class RefusedTests(PublisherCase):
     """The broker closes the channel because of one message."""
 
     def test_told_apart(self) -> None:
-        """Those that were under way go out one at a time, until the culprit is found; then all go at once again."""
+        """Messages that were under way go out one at a time, until the culprit is found; then all go at once again."""
         first, bad, last = self.publish(b"first", b"bad", b"last", timeout=None)
         self.peer.method(self.channel, "channel.close", **NOT_FOUND)
         second = self.opened()

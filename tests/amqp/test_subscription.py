@@ -22,7 +22,7 @@ ANSWERS = {
 
 
 class GivenUpTests(SynchronousTestCase):
-    """At each step of its beginning. Else it would take messages that nobody works on, and send them in circles."""
+    """Given up at each step of its beginning. If it went on, it would take messages that nobody handles."""
 
     def begin(self, steps: int) -> None:
         """A consumer that has been answered that many of its steps, and is asking for the next."""

@@ -112,7 +112,7 @@ class PublishTests(PublisherCase):
         self.assertEqual(self.published(), [b"2"])
 
     def test_any(self) -> None:
-        """Nor is anything that hypothesis thinks of."""
+        """No message that hypothesis makes is noted either."""
         self.lose_connection()
 
         @settings(max_examples=200, deadline=None, database=None)
@@ -212,7 +212,7 @@ class ConsumeTests(SynchronousTestCase):
         self.assertEqual((channel.consumers, len(channel.replies)), ({}, 0))
 
     def test_any_method(self) -> None:
-        """No question is noted that can't be asked."""
+        """A request that can't be sent is not noted."""
         peer = Peer()
         peer.connect()
         channel = peer.open_channel()

@@ -51,7 +51,7 @@ def outcomes(cases: Mapping[str, Case], port: int, vhost: str) -> dict[str, Any]
 
 
 def major_version(port: int) -> int:
-    """Of the RabbitMQ there."""
+    """The major version of the RabbitMQ at that port."""
     wire = Wire(port).say(PROTOCOL_HEADER)
     version: str = wire.wait("connection.start")[2]["server_properties"]["version"]
     wire.close()

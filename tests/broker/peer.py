@@ -34,7 +34,7 @@ class Client(FramePeer):
         return [content.body for _, content in self.contents() if content.method.content]
 
     def call(self, channel: int, name: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
-        """Send a method; the first that comes back."""
+        """Send a method, and give the first that comes back."""
         self.sent()
         self.method(channel, name, **arguments)
         answers = [(method, args) for number, method, args in self.sent() if number in (channel, 0)]

@@ -1,4 +1,4 @@
-"""The same things done with pika on RabbitMQ and on the embedded broker: what comes of them is compared.
+"""The same things done with pika on RabbitMQ and on the embedded broker: the outcomes are compared.
 
 Codes always; texts where clients read them (what differs in a declaration, what is missing); and the headers of dead
 letters whole.
@@ -102,7 +102,7 @@ CASES: dict[str, Case] = {
 
 
 def ask_after(_: object, channel: BlockingChannel) -> None:
-    """Something that is answered, so that an error in what was not is seen."""
+    """Ask something that is answered, so that the error of an unanswered method is seen."""
     channel.queue_declare("", exclusive=True)
 
 
@@ -159,7 +159,7 @@ def as_before_4(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def major_version(port: int, vhost: str) -> int:
-    """Of the RabbitMQ there."""
+    """The major version of the RabbitMQ at that port."""
     with pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port, vhost)) as connection:
         version: str = connection._impl.server_properties["version"]
     return int(version.split(".")[0])

@@ -134,7 +134,7 @@ class AnyOrderTests(SynchronousTestCase):
             self.assertEqual(broker.vhosts["/"].replies.queues, {}, seed)
 
     def answer(self, client: Client, seed: int) -> bool:
-        """Do as a client does that is told of errors; whether it is still there."""
+        """Do as a client does that is told of errors. Gives whether it is still there."""
         for number, name, args in client.sent():
             if name == "connection.close":
                 self.assertNotEqual(args["reply_code"], 541, seed)

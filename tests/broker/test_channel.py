@@ -60,7 +60,7 @@ class ConsumeTests(ChannelTestCase):
         )
 
     def test_empty_body(self) -> None:
-        """A message without a body is a message."""
+        """A message may have no body."""
         self.client.consume("q")
         self.client.publish("q", b"")
         self.assertEqual([content.body for _, content in self.client.contents()[1:]], [b""])
@@ -79,7 +79,7 @@ class ConsumeTests(ChannelTestCase):
         self.assertEqual((answer, code), ("connection.close", 530))
 
     def test_exclusive(self) -> None:
-        """An exclusive consumer bears no other, and comes after no other."""
+        """An exclusive consumer is refused beside others, and others are refused beside it."""
         used = "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"
         self.client.method(2, "channel.open")
         self.client.consume("q", channel=2)
@@ -89,7 +89,7 @@ class ConsumeTests(ChannelTestCase):
         self.refused(403, used, "basic.consume", queue="q")
 
     def test_cancel(self) -> None:
-        """After cancel nothing comes, and what came can be acked; an unknown tag is no error."""
+        """After cancel nothing comes, and earlier messages can be acked; an unknown tag is no error."""
         self.client.consume("q")
         self.client.publish("q", b"1")
         self.assertEqual(self.ok("basic.cancel", consumer_tag="t"), {"consumer_tag": "t"})

@@ -39,7 +39,7 @@ class PublishTests(ChannelTestCase):
         self.assertEqual((back.body, back.properties), (b"body", {"message_id": "m"}))
 
     def test_unroutable_vanishes(self) -> None:
-        """Without mandatory nobody hears of it."""
+        """Without mandatory, the client hears nothing of it."""
         self.client.publish("nobody")
         self.assertEqual(self.client.names(), [])
 

@@ -92,7 +92,7 @@ class ExchangeTests(ChannelTestCase):
         self.assertEqual(self.ok("queue.purge", queue="q"), {"message_count": 1})
 
     def test_internal(self) -> None:
-        """Nobody publishes to an internal exchange, but by another one."""
+        """An internal exchange gets messages only from other exchanges."""
         self.ok("exchange.declare", exchange="x", type="fanout", internal=True)
         self.client.publish("k", exchange="x")
         self.assertEqual(self.client.sent()[0][2]["reply_code"], 403)
@@ -178,7 +178,7 @@ class QueueTests(ChannelTestCase):
         self.assertEqual(self.client.broker.vhosts["/"].exchanges["amq.fanout"].bindings, {})
 
     def test_refused_arguments(self) -> None:
-        """A value that can't be is 406, what RabbitMQ has and this broker has not is 540; both say what."""
+        """A bad value is 406, and a feature that only RabbitMQ has is 540; both texts say what."""
         for arguments in (
             {"x-expires": 0}, {"x-expires": "1"}, {"x-expires": True}, {"x-message-ttl": -1}, {"x-max-length": -1},
             {"x-message-ttl": True}, {"x-max-length": True}, {"x-max-length-bytes": True},

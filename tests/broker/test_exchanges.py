@@ -1,4 +1,4 @@
-"""Which keys and headers lead where."""
+"""The queues to which keys and headers lead."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class MatchTests(SynchronousTestCase):
         self.assertEqual(routed(x, "zzz"), ["q", "r"])
 
     def test_topic(self) -> None:
-        """Each pattern takes the keys that it should, and none that it shouldn't, and one removed takes none."""
+        """Each pattern takes exactly the keys that it should, and a removed one takes none."""
         for pattern, takes, leaves in TOPICS:
             x, queues = exchange("topic", ("q", pattern))
             for key in takes:

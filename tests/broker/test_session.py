@@ -17,7 +17,7 @@ from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS
 
 
 class HandshakeTests(SynchronousTestCase):
-    """How a connection comes about, or doesn't."""
+    """The handshake, and how it fails."""
 
     def setUp(self) -> None:
         self.client = Client()
@@ -434,7 +434,7 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(broker.clock.getDelayedCalls(), [])
 
     def test_every_method_is_answered(self) -> None:
-        """No method of AMQP is met with silence that ought to be answered: an answer or a close comes."""
+        """Every method of AMQP that needs an answer gets one, or a close."""
         for name, spec in METHODS.items():
             if name.startswith("connection.") or not spec.responses:
                 continue

@@ -101,7 +101,7 @@ class Wire:
     # Hearing
 
     def read(self, seconds: float) -> bool:
-        """Take what comes next; whether anything came."""
+        """Take the next bytes. Gives whether any came."""
         if self.end:
             return False
         self.socket.settimeout(seconds)

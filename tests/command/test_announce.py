@@ -64,7 +64,7 @@ LINES = [
 
 
 class Lines(SynchronousTestCase):
-    """Containers in, lines out."""
+    """The lines for some containers."""
 
     def setUp(self) -> None:
         self.containers = [ServiceContainer(Shop, {})]
@@ -80,7 +80,7 @@ class Lines(SynchronousTestCase):
         self.assertIn(".venv/bin/txservices call shop.plain", lines)
 
     def test_many(self) -> None:
-        """Of a thousand methods some lines are shown, and how many more there are: an unread pipe is not filled."""
+        """For a thousand methods some lines are shown, and the number of the others: an unread pipe is not filled."""
         methods = {f"method_{number}": rpc(lambda self: None) for number in range(1000)}
         crowd = type("Crowd", (), {"name": "crowd", **methods})
         *shown, last = announce.lines_to_type([ServiceContainer(crowd, {})], announce.Reach())

@@ -167,7 +167,7 @@ class Commands(TestCase):
         await processes.stopped(broker)
 
     async def test_no_broker(self) -> None:
-        """Where no broker is, or the address is none, that is told in one line, with status 2."""
+        """If there is no broker, or the address is not one, that is told in one line, with status 2."""
         for arguments, pattern in [
             (("--broker", "ftp://host/"), "AMQP_URI"),
             (("--config", self.config), "no broker on 127.0.0.1:.*txservices run"),

@@ -45,7 +45,7 @@ class Loading(FolderCase):
         self.assertEqual(self.names("tx_some"), ["One", "Two"])
 
     def test_one_class(self) -> None:
-        """With a class that one is meant."""
+        """If a class is named, that one is meant."""
         self.write("tx_one.py", SERVICES)
         self.assertEqual(self.names("tx_one:Two"), ["Two"])
 

@@ -1,4 +1,4 @@
-"""Where what is logged goes, from Twisted's side and from the standard library's."""
+"""Where lines of Twisted's logger and of the standard library's go."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Lines(SynchronousTestCase):
         return Logger(namespace, observer=self.publisher)
 
     def test_a_line_an_event(self) -> None:
-        """Time, level, who, and what."""
+        """A line has the time, the level, the logger and the text."""
         self.logger("txservices.web.server").info("listens at {port}", port=8000)
         self.assertRegex(self.file.getvalue(), r"^\d\d:\d\d:\d\d info txservices.web.server: listens at 8000\n$")
 

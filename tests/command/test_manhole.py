@@ -104,7 +104,7 @@ class Inside:
         await processes.stopped(running)
 
     async def test_other_host(self) -> None:
-        """It is on this machine alone."""
+        """Only this machine can reach it."""
         running = self.start("0.0.0.0:3000")
         self.assertEqual(await running.exit(), 2, str(running))
         self.assertRegex(running.stderr, "^Error: --backdoor-port 0.0.0.0:3000: .* on 127.0.0.1 only: write 3000")

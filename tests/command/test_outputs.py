@@ -86,7 +86,7 @@ class States(OutputCase):
                 self.assertEqual(file.read(), "0\n", what)
 
     def test_output(self) -> None:
-        """A line that a file does not take is lost, and that is all."""
+        """A line that a file does not take is lost, and nothing else happens."""
 
         class Full:
             def write(self, text: str) -> None:
@@ -154,7 +154,7 @@ class Encodings(OutputCase):
     """Terminals that lack characters."""
 
     async def test_ascii(self) -> None:
-        """What stdout can't encode is written as an escape, and nothing ends by it."""
+        """A character that stdout can't encode is written as an escape, and nothing fails."""
         plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
         for face, log in ((processes.txservices, ["run"]), (processes.twistd, [])):
             modules = ["app"] if log else ["--module=app"]

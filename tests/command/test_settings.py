@@ -131,7 +131,7 @@ class Mistakes(TestCase):
         self.assertIn("is not UTF-8", str(self.assertRaises(ConfigurationError, settings.load, path)))
 
     def test_define(self) -> None:
-        """A typed value is read as one in a file is; one that can't be is not repeated."""
+        """A typed value is read like one in a file; a bad one is not repeated."""
         for text, expected in [
             ("max_workers=5", ("max_workers", 5)),
             ("A=b=c", ("A", "b=c")),

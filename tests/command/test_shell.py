@@ -98,7 +98,7 @@ class Shells(TestCase):
         self.assertRegex(shell.stderr, '(?s)File ".*startup.py", line 2.*ZeroDivisionError')
 
     async def test_no_broker(self) -> None:
-        """With none configured and none there it says so, with 2."""
+        """If no broker is configured, and none is there, it says so, with status 2."""
         shell = self.piped("1")
         self.assertEqual(await shell.exit(), 2, str(shell))
         self.assertRegex(shell.stderr, "^Error: no broker on 127.0.0.1:.*\n$")
@@ -116,7 +116,7 @@ class Shells(TestCase):
         await processes.stopped(running)
 
     async def test_interfaces(self) -> None:
-        """The first that is installed, or the one that is asked for."""
+        """The prompt is the first that is installed, or the one that is asked for."""
         self.file(
             "bpython.py", "def embed(locals_, banner): print('bpython', locals_['n'].config['max_workers'], banner)"
         )
@@ -131,7 +131,7 @@ class Shells(TestCase):
             self.assertNotIn("s3cret", shell.stdout)
 
     async def test_interface_not_installed(self) -> None:
-        """One that is asked for and not there is a mistake."""
+        """A prompt that is asked for and not installed is a mistake."""
         self.file("sitecustomize.py", "import sys; sys.modules['bpython'] = None")
         shell = self.at_terminal("--broker", "amqp://127.0.0.1:1/", "--interface", "bpython")
         self.assertEqual(await shell.exit(), 2, str(shell))

@@ -341,7 +341,7 @@ class Mistakes:
 
 
 class LateMistakes(Starts):
-    """So is what is found wrong when the services start, and the process ends with that status."""
+    """A mistake that is found when the services start is told likewise, and the process ends with that status."""
 
     async def test_before(self) -> None:
         """One that is found before."""

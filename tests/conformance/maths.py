@@ -25,7 +25,7 @@ class NotShown:
 
 
 class Maths:
-    """Whom the tests call."""
+    """The service that the tests call."""
 
     name = "maths"
     nobody = RpcProxy("nobody")

@@ -21,7 +21,7 @@ from txservices.testing.waiting import Heard
 
 
 class Echo:
-    """Whom the tests call."""
+    """The service that the tests call."""
 
     name = "echo"
 

@@ -92,7 +92,7 @@ class Life(ContainerCase):
         works[1].addErrback(lambda failure: failure.trap(CancelledError))
 
     def test_line_54_ends_of_ends(self) -> None:
-        """A stop after a stop, a kill after a stop, a kill too late: each fires, and nothing is done twice."""
+        """A second stop, a kill after a stop, and a late kill all fire, and nothing is done twice."""
         self.begin()
         self.successResultOf(self.container.stop())
         once = list(self.steps)

@@ -26,7 +26,7 @@ UNRELIABLE = {"reliable_delivery": False}
 
 
 class Source:
-    """Whose events they are."""
+    """The service that dispatches the events."""
 
     name = "source"
     dispatch = EventDispatcher()
@@ -64,7 +64,7 @@ def listener(heard: Heard, service: str = "listener", decorator: Any = event_han
 
 
 class EventCase(Case):
-    """With an exchange and a way to tell."""
+    """A test that dispatches events and sees what was heard."""
 
     async def tell(self, *events: Any) -> None:
         async with event_dispatcher(self.config) as dispatch:

@@ -237,7 +237,7 @@ class Publishers(Case):
 
 
 class Worker:
-    """Whom a publish is for."""
+    """Stands in for a worker that publishes."""
 
     context_data: dict[str, Any] = {"language": "en"}
     unconfirmed: Unconfirmed | None = None

@@ -110,7 +110,7 @@ class Names(SynchronousTestCase):
             self.assertEqual(self.missing(module, names), [])
 
     def test_attributes(self) -> None:
-        """So are the methods that are called or overridden."""
+        """The methods that users call or override are there, too."""
         for dotted, names in ATTRIBUTES.items():
             module, _, name = dotted.rpartition(".")
             self.assertEqual(self.missing(module, names, name), [], dotted)

@@ -1,4 +1,4 @@
-"""Messages that can't be read or handled: none ends a service, and none comes again for ever."""
+"""Messages that can't be read or handled: no such message ends a service, or comes again for ever."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BAD_STACKS: list[Any] = ["text", 7, None, {"a": 1}, [], [7, None], b"\xff"]
 
 
 class Poison(Case):
-    """No message ends a service, and none comes again for ever. nameko's container dies of some, and of each again."""
+    """No message ends a service, or comes again for ever. nameko's container dies of some, and of each again."""
 
     async def begin(self) -> Heard:
         self.heard = Heard()

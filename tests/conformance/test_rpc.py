@@ -216,7 +216,7 @@ class Consuming(Case):
         self.assertLess(clock.seconds() - began, 1)
 
     async def test_line_14_options_that_are_reserved(self) -> None:
-        """Where a call goes, that it must arrive, and where its reply comes to, is no option of a proxy's."""
+        """A proxy has no options for the address of a call, for ``mandatory``, or for the address of its reply."""
         reserved = {"exchange": "x", "routing_key": "x", "mandatory": False, "reply_to": "x", "correlation_id": "x"}
 
         class Asking:

@@ -29,7 +29,7 @@ with ClusterRpcProxy({"AMQP_URI": sys.argv[1]}) as rpc:
 
 
 class FarAway:
-    """Whom the proxies call; its name is none in Python."""
+    """The service that the proxies call. Its name is no identifier in Python."""
 
     name = "far-away"
     lang = Language()

@@ -214,7 +214,7 @@ class Helpers(Case):
             worker_factory(Service, nothing=1)
 
     async def test_line_70_replace_dependencies(self) -> None:
-        """Doubles by name, replacements by keyword; what isn't there, what is named twice, and too late are refused.
+        """Doubles by name, replacements by keyword. A missing name, a name given twice, and a late call are refused.
 
         What was inside a replaced dependency does not start, where nameko's still connects.
         """
@@ -236,7 +236,7 @@ class Helpers(Case):
             replace_dependencies(container, "other")
 
     async def test_line_70_restrict_entrypoints(self) -> None:
-        """Only what is named fires; what isn't there, and too late, are refused."""
+        """Only named entrypoints fire; a missing name and a late call are refused."""
         container = ServiceContainer(Service, self.config)
         with self.assertRaises(ExtensionNotFound):
             restrict_entrypoints(container, "nothing")

@@ -22,7 +22,7 @@ LOGGED = rb"\r\n\r\nError: internal error, the log has it as call service.[a-z_]
 
 
 class Service:
-    """Answers in each way there is."""
+    """Answers in every way that there is."""
 
     name = "service"
 
@@ -278,14 +278,14 @@ class WebSockets(WebTestCase):
         self.assertEqual(other.call("whisper", to=one_id, value=1), [succeeded(False)])
 
     async def test_line_66_unicast(self) -> None:
-        """One socket alone is told, and whoever tells learns whether it is there."""
+        """One socket alone gets the event, and the sender learns whether it is there."""
         (one, one_id), (other, _) = self.connected(), self.connected()
         self.assertEqual(other.call("whisper", to=one_id, value=1), [succeeded(True)])
         self.assertEqual(one.messages(), [event("whispered", 1)])
         self.assertEqual(other.call("whisper", to="nobody", value=1), [succeeded(False)])
 
     async def test_line_66_mistakes(self) -> None:
-        """Unknown methods, wrong arguments, what is no request, and unknown sockets are answered as errors."""
+        """Unknown methods, wrong arguments, malformed requests and unknown sockets are answered as errors."""
         client, _ = self.connected()
         for answers, exc_type, correlation_id in (
             (client.call("nothing", 1), "MethodNotFound", 1),

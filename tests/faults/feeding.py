@@ -136,7 +136,7 @@ def feed_peer(peer: Peer, clock: Any, chunks: Iterable[bytes]) -> str:
 
 
 class Transport(StringTransport):
-    """One that can be aborted, and is heard no more then."""
+    """A transport that can be aborted, and writes nothing after that."""
 
     aborted = False
 

@@ -76,12 +76,12 @@ class Load:
             self.wrong.append((number, value))
 
     async def passed(self, more: int) -> None:
-        """Until so many more of each were sent."""
+        """Wait until so many more of each were sent."""
         goal = self.number + more
         await until(lambda: self.number >= goal, 60)
 
     async def finish(self) -> None:
-        """Send no more; until each has ended, and all that was acknowledged is handled."""
+        """Send no more, and wait until each has ended and all acknowledged ones are handled."""
         if self.beat.running:
             self.beat.stop()
         await self.checker.ended()

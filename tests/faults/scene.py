@@ -24,7 +24,7 @@ LOOK_AGAIN = 0.02
 
 
 async def until(true: Callable[[], Any], seconds: float = 10) -> None:
-    """Look until it is so; for what tells nobody when it comes about."""
+    """Look again and again until it is so. For conditions that nothing announces."""
     end = reactor.seconds() + seconds
     while not true():
         if reactor.seconds() > end:
@@ -96,7 +96,7 @@ class FaultsCase(ServicesCase):
         return lines
 
     async def delete_queue(self, name: str) -> None:
-        """By an administrator, on a connection of his own."""
+        """Delete a queue, as an administrator does, on a connection of its own."""
         channel = await (await self.past_the_proxy().consuming.when_connected()).open_channel()
         await channel.queue_delete(queue=name)
 

@@ -34,7 +34,7 @@ users = itertools.count(1)
 
 
 class Administered(FaultsCase):
-    """Others delete, close and forbid things."""
+    """An administrator deletes, closes and forbids things."""
 
     async def test_row_15_consumed_queue_deleted(self) -> None:
         """The queue is declared again with its binding, consumed again, and that is said."""

@@ -108,7 +108,7 @@ class Alarm(Mortal):
         await connections.publisher.publish("tells", "k", b"free", dict(JSON))
 
     async def test_row_19_what_expires_takes_no_memory(self) -> None:
-        """However much is published in an alarm, only what can still be sent is kept, and only that arrives later."""
+        """However much is published in an alarm, only messages that can still be sent are kept, and arrive later."""
         connections = self.bare()
         publisher = connections.publisher
         recorded = Recorded()

@@ -91,7 +91,7 @@ class Cluster(LoadCase):
             self.assertEqual((types[queue], leaders[queue]), ("quorum", nodes[0].name))
 
     async def listed(self, what: str) -> dict[str, str]:
-        """That column of each queue."""
+        """One column of rabbitmqctl's table, for each queue."""
         running = next(node for node in self.nodes if node.running)
         text = await running.ctl("list_queues", "-p", self.vhost, "name", what)
         return dict(re.findall(r"^(\S+)\t(\S+)$", text, re.MULTILINE))

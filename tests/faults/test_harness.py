@@ -137,7 +137,7 @@ class CheckerTests(TestCase):
         self.assertIn("lost [('event', 7)]", str(self.assertRaises(AssertionError, self.checker.check)))
 
     def test_unanswered(self) -> None:
-        """So does a call without an end."""
+        """A call without an end fails it, too."""
         self.checker.call(8, Deferred(), 1)
         self.checker.note(CALL, "handled", 8)
         self.assertIn("unanswered [8]", str(self.assertRaises(AssertionError, self.checker.check)))

@@ -310,7 +310,7 @@ class Calling(LinkCase):
         self.assertEqual(await answer, 7)
 
     async def test_row_11_replies_wait_for_the_caller(self) -> None:
-        """A caller that is away when the reply is sent has it when it is back."""
+        """A caller that is away when the reply is sent gets it when it is back."""
         begun, finish = Heard(), Deferred[Any]()
 
         class Slow:

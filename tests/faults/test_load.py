@@ -110,7 +110,7 @@ class InstancesDie(Loaded):
     """Three instances, of which one at random is killed with -9 and replaced."""
 
     async def test_load_3_instances_killed(self) -> None:
-        """No event is lost and no call fails; what the killed were at is run again by the others."""
+        """No event is lost and no call fails; the others run again what the killed ones had begun."""
         moments = random.Random(SEED)
         running: list[Any] = list(await gatherResults([Deferred.fromCoroutine(self.instance()) for _ in range(3)]))
         load = await self.load()

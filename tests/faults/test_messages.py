@@ -111,7 +111,7 @@ class Bad(Random):
         }
 
     def properties(self, reply_to: str) -> dict[str, Any]:
-        """Each as it should be more often than not."""
+        """Properties that are right more often than not."""
         odd: dict[str, tuple[Any, ...]] = {
             "content_type": TYPES,
             "content_encoding": ENCODINGS,
@@ -178,7 +178,7 @@ class MessagesCase(ServicesCase):
     timeout = 900 if FULL else 100
 
     def uri(self) -> str | None:
-        """Another broker than the embedded one."""
+        """Override this for another broker than the embedded one."""
 
     async def setUp(self) -> None:
         super().setUp()
