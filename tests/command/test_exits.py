@@ -1,4 +1,4 @@
-"""The end of a process, with a reactor that only notes it; real ends are in test_tap.py."""
+"""The end of a process, with a reactor that only notes it; real ends are in test_endings.py."""
 
 from __future__ import annotations
 
