@@ -115,6 +115,17 @@ class QueueTests(ChannelTestCase):
         self.ok("queue.bind", exchange="amq.direct")
         self.client.publish(name, b"1", exchange="amq.direct")
         self.assertEqual(self.ok("queue.purge"), {"message_count": 1})
+        self.ok("queue.unbind", exchange="amq.direct")
+        self.assertEqual(self.client.broker.vhosts["/"].exchanges["amq.direct"].bindings, {})
+
+    def test_no_key(self) -> None:
+        """An empty key is the name of the queue declared last only where the queue is not named either."""
+        bindings = self.client.broker.vhosts["/"].exchanges["amq.direct"].bindings
+        for queue, key, bound in (("", "", "q"), ("", "k", "k"), ("q", "", ""), ("q", "k", "k")):
+            self.ok("queue.bind", queue=queue, exchange="amq.direct", routing_key=key)
+            self.assertEqual([binding.key for binding in bindings.values()], [bound])
+            self.ok("queue.unbind", queue=queue, exchange="amq.direct", routing_key=key)
+            self.assertEqual(bindings, {})
 
     def test_other_than_it_is(self) -> None:
         """A declaration that differs is 406 and names what differs, with both values."""
@@ -160,7 +171,7 @@ class QueueTests(ChannelTestCase):
             self.refused(404, missing, name, queue="nope")
         self.refused(404, missing, "queue.bind", queue="nope", exchange="amq.topic")
         self.refused(404, "NOT_FOUND - no previously declared queue", "basic.get")
-        self.ok("queue.delete", queue="nope")
+        self.assertEqual(self.ok("queue.delete", queue="nope"), {"message_count": 0})
         self.ok("queue.unbind", queue="nope", exchange="amq.topic")
 
     def test_delete(self) -> None:

@@ -131,6 +131,7 @@ CASES: dict[str, Case] = {  # name -> the conversation
     "unbind a missing destination": say("exchange.unbind", destination="none", source="amq.topic", routing_key="k"),
     "unbind a missing source": say("exchange.unbind", destination="amq.topic", source="none", routing_key="k"),
     "unbind the default": say("exchange.unbind", destination="", source="amq.topic", routing_key="k"),
+    "bind to the default": say("exchange.bind", destination="", source="amq.topic", routing_key="k"),
     "flow off": say("channel.flow", active=False),
     "flow on": say("channel.flow", active=True),
     **{f"a body of {size} bytes in a frame": body_of(size) for size in (4088, 4089, 4096, 4097)},

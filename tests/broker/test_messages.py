@@ -106,6 +106,12 @@ class ReadTests(SynchronousTestCase):
         for properties in ({"reply_to": f"{name}.x"}, {"reply_to": "r", "headers": {"a": name}}):
             self.assertEqual(self.unusual(properties), (properties, ()))
 
+    def test_cut_before_the_headers(self) -> None:
+        """Properties that end before the headers are a syntax error, though the word stands in them."""
+        header = b"\xe0\0\x03\x02CC"
+        error = self.assertRaises(AmqpError, messages.read_unusual, header, 0xE000, "guest", str)
+        self.assertEqual(error.code, 502)
+
     def test_cut_unusual(self) -> None:
         """Properties that end too early are a syntax error, wherever they end."""
         whole = {**EVERYTHING, "headers": {"CC": ["a"]}, "reply_to": messages.DIRECT_REPLY_TO}

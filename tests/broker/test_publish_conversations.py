@@ -263,6 +263,7 @@ COPIES: dict[str, Case] = {
         for value in ("a", b"a", None, 5, 1.5, True, {"a": 1})
     },
     "dead": dying("d", {"CC": ["x"], "BCC": ["y"]}),
+    "dead with others than keys": dying("d", {"CC": [5, "x", None, ["y"]]}),
     "dead with a key": dying("d", {"CC": ["x"], "BCC": ["y"]}, "x"),
     "dead by its CC": dying("x", {"CC": ["d"], "BCC": ["y"]}),
     "dead by its BCC": dying("n", {"CC": ["x"], "BCC": ["d"]}),

@@ -7,6 +7,7 @@ import gc
 from tests.broker.channel_case import ChannelTestCase
 from tests.broker.peer import Client
 from txservices.broker.messages import DIRECT_REPLY_TO
+from txservices.broker.watermark import ENTRY_COST, MESSAGE_COST
 
 
 class RepliesTests(ChannelTestCase):
@@ -70,12 +71,46 @@ class RepliesTests(ChannelTestCase):
         for number in range(3):
             self.other.publish(name, b"%d" % number * 1000)
         self.assertEqual(self.client.sent(), [])
-        self.assertGreater(self.client.broker.watermark.held, 3000)
+        cost = 1000 + len(b"\0\0") + MESSAGE_COST + ENTRY_COST
+        self.assertEqual(self.client.broker.watermark.held, 3 * cost)
         self.client.session.resumeProducing()
         self.assertEqual([body[:1] for body in self.client.bodies()], [b"0", b"1", b"2"])
         self.client.found = []
         gc.collect()
         self.assertEqual(self.client.broker.watermark.held, 0)
+
+    def test_client_that_never_reads_again(self) -> None:
+        """Replies that waited for a client count no more when it has gone."""
+        name = self.name()
+        self.client.session.pauseProducing()
+        self.other.publish(name, b"x" * 1000)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.client.lose()
+        self.assertEqual(self.client.broker.watermark.held, 0)
+
+    def test_refused(self) -> None:
+        """Acks and a second consumer are 406, and so is a request without a consumer for its replies."""
+        consume = {"queue": DIRECT_REPLY_TO, "consumer_tag": "t"}
+        self.refused(406, "PRECONDITION_FAILED - reply consumer cannot acknowledge", "basic.consume", **consume)
+        self.client.publish("q", reply_to=DIRECT_REPLY_TO)
+        ((_, _, args),) = self.client.sent()
+        self.assertEqual(args["reply_text"], "PRECONDITION_FAILED - fast reply consumer does not exist")
+        self.client.method(1, "channel.close-ok")
+        self.client.method(1, "channel.open")
+        self.ok("basic.consume", no_ack=True, **consume)
+        consume["consumer_tag"] = "u"
+        self.refused(406, "PRECONDITION_FAILED - reply consumer already set", "basic.consume", no_ack=True, **consume)
+
+    def test_declared(self) -> None:
+        """A client learns by queue.declare whether replies to a name would find their consumer."""
+        name = self.name()
+        for each in (DIRECT_REPLY_TO, name):
+            answer = self.ok("queue.declare", queue=each)
+            self.assertEqual(answer, {"queue": each, "message_count": 0, "consumer_count": 1})
+        self.ok("basic.cancel", consumer_tag="t")
+        self.refused(404, f"NOT_FOUND - no queue '{name}' in vhost '/'", "queue.declare", queue=name)
 
     def test_copy_counts_once(self) -> None:
         """A reply that goes to a queue as well counts as one message, and for nothing when it is gone."""

@@ -15,6 +15,17 @@ from txservices.broker.server import Broker
 from txservices.wire import codec, frames, tables
 from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS, PROTOCOL_HEADER
 
+CAPABILITIES = {
+    "publisher_confirms",
+    "exchange_exchange_bindings",
+    "basic.nack",
+    "consumer_cancel_notify",
+    "per_consumer_qos",
+    "authentication_failure_close",
+    "connection.blocked",
+    "direct_reply_to",
+}
+
 
 class HandshakeTests(SynchronousTestCase):
     """The handshake, and how it fails."""
@@ -31,7 +42,8 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual((channel, name), (0, "connection.start"))
         self.assertEqual((args["version_major"], args["version_minor"]), (0, 9))
         self.assertEqual(args["mechanisms"], b"PLAIN AMQPLAIN")
-        self.assertTrue(args["server_properties"]["capabilities"]["publisher_confirms"])
+        capabilities = args["server_properties"]["capabilities"]
+        self.assertEqual({name for name, has in capabilities.items() if has}, CAPABILITIES)
 
     def test_other_protocol(self) -> None:
         """Another protocol is told ours, and the connection ends, as soon as the bytes differ."""
@@ -44,7 +56,8 @@ class HandshakeTests(SynchronousTestCase):
     def test_tune_and_open(self) -> None:
         """Credentials are answered with the limits, those agreed on with open-ok."""
         self.client.login()
-        _, (_, name, args) = self.client.sent()
+        _, (number, name, args) = self.client.sent()
+        self.assertEqual(number, 0)
         self.assertEqual((name, args), ("connection.tune", {"channel_max": 2047, "frame_max": 131072, "heartbeat": 60}))
         self.client.method(0, "connection.tune-ok", channel_max=0, frame_max=0)
         self.client.method(0, "connection.open", virtual_host="/")

@@ -94,6 +94,13 @@ class LoginTests(SynchronousTestCase):
         client.login(authentication_failure_close=True)
         self.assertIn("connection.close", client.names())
 
+    def test_user_and_password(self) -> None:
+        """A user comes in with the password, and not with the two exchanged."""
+        for user, password, answer in (("me", "secret", "connection.tune"), ("secret", "me", "connection.close")):
+            client = Client(Broker(users={"me": "secret"}, clock=Clock()), host=FAR)
+            client.login(user, password, authentication_failure_close=True)
+            self.assertEqual(client.names()[-1], answer)
+
     def test_names_in_the_log(self) -> None:
         """A name is cut, and cannot begin a line of its own."""
         client = Client()

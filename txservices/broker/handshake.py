@@ -39,6 +39,7 @@ SERVER_PROPERTIES = {
         "per_consumer_qos": True,
         "authentication_failure_close": True,
         "connection.blocked": True,
+        "direct_reply_to": True,
     },
 }
 

@@ -170,7 +170,7 @@ def take_copies(header: bytes, flags: int) -> tuple[bytes, tuple[str, ...]]:
     except IndexError:
         raise AmqpError(ReplyCode.SYNTAX_ERROR, "the properties end before the headers", "basic.publish") from None
     headers, end = decode_table(header, start)
-    others = []
+    others: list[str] = []
     for name in COPIES:
         keys = headers.get(name, [])
         if not isinstance(keys, list):
@@ -179,7 +179,7 @@ def take_copies(header: bytes, flags: int) -> tuple[bytes, tuple[str, ...]]:
                 f"invalid message: {name} in the headers is no array of routing keys",
                 "basic.publish",
             )
-        others += [name_of(key) for key in keys if isinstance(key, (str, bytes))]
+        others += map(name_of, keys_of(keys))
     if "BCC" in headers:
         del headers["BCC"]
         header = header[:start] + encode_table(writable(headers)) + header[end:]
@@ -215,7 +215,7 @@ def dead_letter(message: Message, reason: str, queue: str, exchange: str, key: s
         "queue": queue,
         "time": datetime.fromtimestamp(now, timezone.utc),
         "exchange": message.exchange,
-        "routing-keys": [field_of(message.routing_key), *headers.get("CC", ())],
+        "routing-keys": [field_of(message.routing_key), *keys_of(headers.get("CC"))],
     }
     if "expiration" in properties:
         death["original-expiration"] = properties.pop("expiration")
@@ -237,6 +237,11 @@ def field_of(name: str) -> str | bytes:
     """A name as a field of a table: bytes if it is not UTF-8, as the codec reads one."""
     data = octets(name)
     return name if data.decode(errors="ignore") == name else data
+
+
+def keys_of(array: Any) -> list[str | bytes]:
+    """The routing keys in a CC: other values in it are no keys."""
+    return [key for key in array or () if isinstance(key, (str, bytes))]
 
 
 def name_of(field: str | bytes) -> str:

@@ -43,9 +43,8 @@ class Replies:
         return queue
 
     def close(self, queue: Queue) -> None:
-        queue.deleted = True
-        queue.purge()
         del self.queues[queue.name]
+        queue.purge()  # at once, and not when Python finds the circle of a queue and its entries
 
     def is_there(self, name: str) -> bool:
         """Whether replies to that name would find a consumer. A client asks it with ``queue.declare``."""
