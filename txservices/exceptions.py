@@ -15,6 +15,7 @@
     PublishError                        a message could not be published
       UndeliverableMessage              it is mandatory, and no queue takes it
       PublishNacked  PublishTimeout  PublishBufferFull
+      HeadersTooLarge                   a ValueError, too: its headers are more than a frame may have
     EncodeError  DecodeError            a value can't be written, a body can't be read
     RpcTimeout(timeout)                 no reply came in time
     RpcConnectionError                  no reply can come any more

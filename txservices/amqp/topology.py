@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -146,6 +146,8 @@ class Topology:
         self.connection = connection
         self.entities: dict[Exchange | Queue, None] = {}
         self.cancelled = False
+        self.alone = DeferredLock()  # of declarations that may have closed a connection
+        self.at_once = DECLARING_MAX  # so many are declared again together; one, after that has closed a connection
 
     def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
         """Declare exchanges and queues in order, now and on every new connection. Fires with None when they exist.
@@ -161,11 +163,13 @@ class Topology:
         new = [entity for entity in entities if entity not in self.entities]
         blamed = 0  # connections that the broker has closed, perhaps because of these
         while new:
-            protocol = await self.connection.when_connected()
             try:
-                await declare(protocol, *new, patience=DECLARE_TIMEOUT)
+                if blamed:
+                    await self.alone.run(lambda: Deferred.fromCoroutine(self.declare_new(new)))
+                else:
+                    await self.declare_new(new)
             except (ConnectionLost, ConnectionClosedByBroker) as error:
-                blamed += error.code in REQUEST_ERRORS and error.method != "basic.publish"
+                blamed += is_for_a_declaration(error)
                 if self.cancelled or blamed == BLAMED_MAX:
                     raise
                 continue
@@ -175,16 +179,40 @@ class Topology:
                 del self.entities[entity]
         self.entities.update(dict.fromkeys(new))
 
+    async def declare_new(self, new: list[Exchange | Queue]) -> None:
+        protocol = await self.connection.when_connected()
+        await declare(protocol, *new, patience=DECLARE_TIMEOUT)
+
     async def restore(self, protocol: Protocol) -> None:
-        """Declare everything again on a new connection. What is refused is logged."""
+        """Declare everything again on a new connection. What is refused is logged.
+
+        An entity for which the broker closes the connection is not declared any more.
+        """
         entities = list(self.entities)
-        for first in range(0, len(entities), DECLARING_MAX):
+        at_once = self.at_once
+        for first in range(0, len(entities), at_once):
             # at once: however many are on a dead node, the rest and the messages wait for them no longer than for one
-            some = entities[first : first + DECLARING_MAX]
-            await call_all([partial(self.declare_again, protocol, entity) for entity in some])
+            some = entities[first : first + at_once]
+            try:
+                await call_all([partial(self.declare_again, protocol, entity) for entity in some])
+            except ConnectionClosedByBroker as error:
+                if is_for_a_declaration(error):
+                    self.at_once = 1
+                    if at_once == 1:
+                        self.entities.pop(some[0], None)
+                        log.error("{entity} is not declared again: {error}", entity=some[0], error=error)
+                raise
+        self.at_once = DECLARING_MAX
 
     async def declare_again(self, protocol: Protocol, entity: Exchange | Queue) -> None:
         try:
             await declare(protocol, entity, patience=ANSWER_TIMEOUT)
         except (DeclarationMismatch, ChannelClosedByBroker, NotAnswered, ValueError) as error:
+            if isinstance(error.__cause__, ConnectionClosedByBroker):
+                raise error.__cause__ from error
             log.error("{entity} could not be declared again: {error}", entity=entity, error=error)
+
+
+def is_for_a_declaration(error: AmqpError) -> bool:
+    """Whether the broker may have closed the connection for a declaration; often it does not tell the method."""
+    return error.code in REQUEST_ERRORS and error.method != "basic.publish"
