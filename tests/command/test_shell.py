@@ -69,7 +69,7 @@ class Shells(TestCase):
             "sorted(n.config)"
         )
         printed = await processes.succeed(shell)
-        names = "['AMQP_URI', 'EMBEDDED_BROKER_ADDRESS', 'WEB_SERVER_ADDRESS']"
+        names = "['AMQP_URI', 'BROKER_START_TIMEOUT', 'EMBEDDED_BROKER_ADDRESS', 'WEB_SERVER_ADDRESS']"
         self.assertEqual((printed, shell.stderr), (f"3\n6\n12\n42\n{names}\n", ""))
         await running.line("sold: {'a': 1}$")
         await processes.stopped(running)
