@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices import configuration, constants
+from txservices.authoring import check_class, get_service_name
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import (
     DependencyProvider,
@@ -59,17 +60,6 @@ __all__ = [
 EXTENSION_TIMEOUT = 10.0  # seconds that an extension may take for its stop or its kill
 
 log = Logger()
-
-
-def get_service_name(service_cls: type[Any]) -> str:
-    """The name by which others call a service class. ``ConfigurationError`` if it has no name."""
-    where = f"{service_cls.__module__}.{service_cls.__name__}"
-    name = getattr(service_cls, "name", None)
-    if name is None:
-        raise ConfigurationError(f"Service class must define a `name` attribute ({where}): others call it by that name")
-    if not isinstance(name, str):
-        raise ConfigurationError(f"Service name attribute must be a string ({where}), and is {name!r}")
-    return name
 
 
 def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
@@ -155,6 +145,7 @@ class ServiceContainer(Service):
             configuration.warn_of_unknown(config)
         self.service_cls = service_cls
         self.service_name = get_service_name(service_cls)
+        check_class(service_cls)
         self.config = config
         self.clock: Any = default_reactor(clock)
         self.owns_shared = shared is None

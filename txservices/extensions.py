@@ -37,7 +37,7 @@ from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError, IncorrectSignature
 from txservices.utils.ids import new_id
 from txservices.utils.providers import ProviderCollector as ProviderCollector  # here is where nameko has it
-from txservices.utils.signatures import acceptance_of, members
+from txservices.utils.signatures import acceptance_of, members, needed_by_init
 from txservices.utils.waiting import Unconfirmed
 
 __all__ = [
@@ -420,8 +420,15 @@ class Entrypoint(Extension):
 
         The method stays what it is, for Python and for a type checker.
         """
-        if len(args) == 1 and not kwargs and isinstance(args[0], FunctionType):
-            return register_entrypoint(args[0], cls())
+        if len(args) == 1 and not kwargs and isinstance(args[0], (FunctionType, staticmethod, classmethod, property)):
+            above: Any = args[0]
+            needed = needed_by_init(cls)
+            if needed:
+                raise ConfigurationError(
+                    f"the decorator above {getattr(above, '__qualname__', above)} needs {', '.join(needed)}: write it"
+                    " with its arguments in brackets"
+                )
+            return register_entrypoint(above, cls())
 
         def declare(function: Function) -> Function:
             return register_entrypoint(function, cls(*args, **kwargs))
@@ -433,8 +440,8 @@ def register_entrypoint(function: Function, entrypoint: Entrypoint) -> Function:
     """Note the entrypoint on the function, where the container finds it."""
     if not isinstance(function, FunctionType):
         raise ConfigurationError(
-            f"{type(entrypoint).__name__} is declared on {function!r}, which is no function: put it above the `def`,"
-            " inside staticmethod, classmethod or property"
+            f"{type(entrypoint).__name__} is declared on {function!r}, which is no function: put it directly"
+            " above the `def` of a plain method"
         )
     declared: list[Entrypoint] | None = function.__dict__.get(ENTRYPOINTS_ATTRIBUTE)
     if declared is None:

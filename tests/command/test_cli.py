@@ -86,6 +86,14 @@ class Commands(TestCase):
     async def call(self, *arguments: str) -> tuple[int, str, str]:
         return await self.ends("call", "--config", self.config, *arguments)
 
+    async def test_dispatch_for_nobody(self) -> None:
+        """An event of a service that this broker does not know is a mistake, and says whose."""
+        running = await self.services()
+        status, _, stderr = await self.ends("dispatch", "--config", self.config, "nobody", "sold")
+        self.assertEqual(status, 2, stderr)
+        self.assertIn("Error: no service 'nobody' has dispatched events on this broker, so nobody hears them", stderr)
+        await processes.stopped(running)
+
     async def test_call(self) -> None:
         """An array holds positional arguments, an object keyword ones, and the result is JSON on stdout."""
         running = await self.services()

@@ -107,6 +107,21 @@ class Loading(FolderCase):
         )
         self.assertIn("tx_wrong:value is not a class", self.mistake("tx_wrong:value"))
 
+    def test_circle(self) -> None:
+        """Modules that import each other are no missing module: the error is Python's own, with its traceback."""
+        self.write("tx_circle.py", "from tx_other import Other\nclass One: pass\n")
+        self.write("tx_other.py", "from tx_circle import One\nclass Other: pass\n")
+        broken = self.assertRaises(loading.BrokenModule, loading.find_services, "tx_circle", self.folder)
+        self.assertIn("module 'tx_circle' could not be imported: ImportError: cannot import name 'One'", str(broken))
+        self.assertIn("tx_other.py", exits.traceback_of(broken.__cause__))
+
+    def test_two_of_one_name(self) -> None:
+        """Two classes of one name are a mistake; the same class by two ways is one service."""
+        one, other, two = (type(each, (), {"name": name}) for each, name in (("A", "shop"), ("B", "shop"), ("C", "x")))
+        self.assertEqual(loading.of_different_names([one, two, one]), [one, two])
+        error = self.assertRaises(CommandError, loading.of_different_names, [one, two, other])
+        self.assertRegex(str(error), r"\.A and \S+\.B are both called 'shop': give them different names, or .*:B$")
+
     def test_broken_module(self) -> None:
         """An error inside the module is told as such, with its own traceback from the user's line on."""
         for name, text, error in [

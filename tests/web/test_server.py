@@ -228,9 +228,15 @@ class Listening(WebTestCase):
     """Where it can't."""
 
     async def test_names_the_reason(self) -> None:
-        """The system's own words are in the error."""
-        denied = CannotListenError("127.0.0.1", 80, OSError(errno.EACCES, "Permission denied"))
-        with mock.patch.object(self.reactor, "listenTCP", side_effect=denied):
-            starting = Deferred.fromCoroutine(self.serve(Service, WEB_SERVER_ADDRESS="127.0.0.1:80"))
-            error = await self.assertFailure(starting, ConfigurationError)
-        self.assertIn("can't listen at 127.0.0.1:80: [Errno 13] Permission denied: ", str(error))
+        """The system's own words are in the error, and what to do about them."""
+        for number, cure in (
+            (errno.EACCES, "only root may open ports below 1024"),
+            (errno.EADDRINUSE, "end the program there"),
+            (errno.EADDRNOTAVAIL, "this machine has no such address"),
+            (errno.EMFILE, "see the host and the port"),
+        ):
+            denied = CannotListenError("127.0.0.1", 80, OSError(number, "in words"))
+            with mock.patch.object(self.reactor, "listenTCP", side_effect=denied):
+                starting = Deferred.fromCoroutine(self.serve(Service, WEB_SERVER_ADDRESS="127.0.0.1:80"))
+                error = await self.assertFailure(starting, ConfigurationError)
+            self.assertIn(f"can't listen at 127.0.0.1:80: [Errno {number}] in words: {cure}", str(error))

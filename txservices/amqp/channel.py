@@ -9,7 +9,7 @@ here a whole method goes straight to whoever asked for it. txamqp's generated me
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQChannel
 
-from txservices.amqp.entities import Message
+from txservices.amqp.entities import NOTHING, Message
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -226,9 +226,11 @@ class Channel(AMQChannel):
 
     # Deliveries
 
-    def consume(self, queue: str, tag: str, receive: Callable[[Message], None]) -> Deferred[TxMessage]:
+    def consume(
+        self, queue: str, tag: str, receive: Callable[[Message], None], arguments: Mapping[str, Any] = NOTHING
+    ) -> Deferred[TxMessage]:
         """Have the queue's messages delivered to ``receive``, which is to ack each. Fires when the broker agrees."""
-        consuming: Deferred[TxMessage] = self.basic_consume(queue=queue, consumer_tag=tag)
+        consuming: Deferred[TxMessage] = self.basic_consume(queue=queue, consumer_tag=tag, arguments=dict(arguments))
         self.consumers[tag] = receive
         return consuming
 

@@ -45,6 +45,7 @@ class Queue:
     Attributes:
         name: empty to let the broker name it; the declared name is what ``Subscription.queue_name`` says.
         passive: only check that it exists; it is not bound then either.
+        consumer_arguments: of the consumer of this queue, such as ``x-priority``.
     """
 
     name: str = ""
@@ -55,6 +56,7 @@ class Queue:
     auto_delete: bool = False
     arguments: Mapping[str, Any] = field(default=NOTHING, hash=False)
     passive: bool = False
+    consumer_arguments: Mapping[str, Any] = field(default=NOTHING, eq=False)
 
 
 class Message:
@@ -176,6 +178,7 @@ def queue_of(thing: Any) -> Queue:
             auto_delete=bool(thing.auto_delete),
             arguments=arguments,
             passive=bool(getattr(thing, "no_declare", False)),
+            consumer_arguments=dict(getattr(thing, "consumer_arguments", None) or {}),
         )
     except AttributeError:
         raise ConfigurationError(

@@ -115,7 +115,7 @@ class Subscription:
         self.queue_name = await declare_on(channel, self.queue)
         await channel.basic_qos(prefetch_count=self.prefetch_count)
         if self.consuming:  # not cancelled meanwhile
-            await channel.consume(self.queue_name, self.tag, self.receive)
+            await channel.consume(self.queue_name, self.tag, self.receive, self.queue.consumer_arguments)
         channel.patience = None
         self.patience = ANSWER_TIMEOUT
 

@@ -36,16 +36,44 @@ BLAMED_MAX = 2  # connections that the broker closes while something is declared
 ANSWER_TIMEOUT = 1.5  # seconds for each answer about exchanges and queues, when others wait for the outcome
 DECLARE_TIMEOUT = 30.0  # seconds for each answer when somebody declares, who is told of the failure
 
-# What the user can do about a refusal, by the broker's reply code.
-CURES: dict[int, str] = {
-    ReplyCode.PRECONDITION_FAILED: (
-        "exists with other properties ({}): delete it on the broker, or declare it as it is there"
+NO_SUCH_TYPE = "is of a type that this broker does not have ({}): enable the plugin that has it"
+OTHER = "exists with other properties ({}): delete it on the broker, or declare it as it is there"
+REFUSED = "is refused by the broker ({}): correct its arguments"
+# What the user can do about a refusal, by the broker's reply code and a part of its text.
+CURES: tuple[tuple[int, str, str], ...] = (
+    (ReplyCode.PRECONDITION_FAILED, "inequivalent", OTHER),
+    (ReplyCode.PRECONDITION_FAILED, "limit in vhost", "is too many for its virtual host ({}): raise the limit"),
+    (ReplyCode.PRECONDITION_FAILED, "limit in cluster", "is too many for the cluster ({}): raise the limit"),
+    (
+        ReplyCode.PRECONDITION_FAILED,
+        "unknown exchange type",
+        "is of a type that this broker does not have ({}): enable the plugin that has it",
     ),
-    ReplyCode.NOT_IMPLEMENTED: (
+    (
+        ReplyCode.COMMAND_INVALID,
+        "unknown exchange type",
+        "is of a type that this broker does not have ({}): enable the plugin that has it",
+    ),
+    (ReplyCode.PRECONDITION_FAILED, "", REFUSED),
+    (
+        ReplyCode.NOT_IMPLEMENTED,
+        "",
         "is of a kind that this broker does not have ({}): set AMQP_URI (or --broker) to a RabbitMQ, or declare it"
-        " without that argument (QUEUE_TYPE in the config, queue_type= of the entrypoint)"
+        " without that argument (QUEUE_TYPE in the config, queue_type= of the entrypoint)",
     ),
-}
+    (
+        ReplyCode.ACCESS_REFUSED,
+        "",
+        "may not be declared by our user ({}): give it the permission (rabbitmqctl set_permissions), or declare it as"
+        " an administrator",
+    ),
+)
+
+
+def cure_of(error: AmqpError) -> str | None:
+    """What the user can do about a refusal; None if it is for others to judge."""
+    text = error.text
+    return next((cure for code, part, cure in CURES if error.code == code and part in text), None)
 
 
 def gone(failure: Failure) -> None:
@@ -78,10 +106,12 @@ async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
             return entity.name
         return await declare_queue(channel, entity)
     except (ChannelClosedByBroker, ConnectionClosedByBroker) as error:
-        cure = CURES.get(error.code)
+        cure = cure_of(error)
         if cure is None:
             raise
-        if isinstance(error, ConnectionClosedByBroker) and entity.name not in error.text:
+        exchange = entity if isinstance(entity, Exchange) else entity.exchange
+        about = (entity.name, *([exchange.type] if exchange else []))
+        if isinstance(error, ConnectionClosedByBroker) and not any(each in error.text for each in about):
             raise  # a connection may be closed for somebody else's declaration
         kind = type(entity).__name__.lower()
         raise DeclarationMismatch(f"{kind} {entity.name!r} {cure.format(error.text)}") from error

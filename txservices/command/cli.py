@@ -22,9 +22,10 @@ from txservices import configuration
 from txservices.command import exits, logs, outputs, reloading, tap
 from txservices.command.broker import embedded_address, for_client
 from txservices.command.options import Given
-from txservices.exceptions import CommandError, ConfigurationError
+from txservices.exceptions import ChannelClosedByBroker, CommandError, ConfigurationError
 from txservices.utils import default_reactor
 from txservices.utils.secrets import without_secrets
+from txservices.wire.spec import ReplyCode
 
 config_option = click.option(
     "-c",
@@ -167,7 +168,15 @@ def dispatch(service: str, event: str, payload: str, given: Given) -> None:
 
         async with event_dispatcher(config) as tell:
             await tell.start()
-            await tell(service, event, data)
+            try:
+                await tell(service, event, data)
+            except ChannelClosedByBroker as error:
+                if error.code != ReplyCode.NOT_FOUND:
+                    raise
+                raise CommandError(
+                    f"no service {service!r} has dispatched events on this broker, so nobody hears them: see the name,"
+                    " or start a service that dispatches or handles them"
+                ) from None
 
     as_client(work, given)
 

@@ -12,9 +12,11 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from txservices.authoring import get_service_name
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import CommandError
 
@@ -51,7 +53,12 @@ def load_module(name: str, folder: str) -> ModuleType:
             raise ModuleNotFoundError(name=name)  # a path, or a name that Python would take for a relative import
         return importlib.import_module(name)
     except ImportError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+        # not for an import in a circle, whose error has the name of a module that there is
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name
+            and (name == error.name or name.startswith(f"{error.name}."))
+        ):
             raise CommandError(f"no module named {name!r}{hint(name, folder)}") from None
         raise broken(name, error) from error
     except Exception as error:
@@ -124,3 +131,18 @@ def has_entrypoints(cls: type[Any]) -> bool:
 
 def is_base_of_another(cls: type[Any], classes: list[type[Any]]) -> bool:
     return any(other is not cls and issubclass(other, cls) for other in classes)
+
+
+def of_different_names(classes: Iterable[type[Any]]) -> list[type[Any]]:
+    """The classes, each once. ``ConfigurationError`` for two of one name: only one of them would run."""
+    by_name: dict[str, type[Any]] = {}
+    for cls in classes:
+        name = get_service_name(cls)
+        other = by_name.setdefault(name, cls)
+        if other is not cls:
+            one, two = (f"{each.__module__}.{each.__qualname__}" for each in (other, cls))
+            raise CommandError(
+                f"{one} and {two} are both called {name!r}: give them different names, or name the one that is to run,"
+                f" as in {cls.__module__}:{cls.__qualname__}"
+            )
+    return list(by_name.values())

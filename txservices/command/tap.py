@@ -99,9 +99,9 @@ def build(
     ``ConfigurationError`` if something is wrong with a module or a class.
     """
     tree = ServiceTree(config, ending, say, options)
-    for given in modules:
-        for service_class in loading.find_services(given, os.getcwd()):
-            tree.runner.add_service(service_class)
+    found = [cls for given in modules for cls in loading.find_services(given, os.getcwd())]
+    for service_class in loading.of_different_names(found):
+        tree.runner.add_service(service_class)
     return tree
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 
@@ -31,3 +32,13 @@ def members(cls: type) -> dict[str, Any]:
     for each in reversed(cls.__mro__):
         found.update(vars(each))
     return found
+
+
+def needed_by_init(cls: type[Any]) -> list[str]:
+    """The parameters without a default of a class's ``__init__``."""
+    init: Any = inspect.getattr_static(cls, "__init__")
+    if not isinstance(init, FunctionType):  # written in C
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    _, *parameters = inspect.signature(init, follow_wrapped=False).parameters.values()
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in variable]
