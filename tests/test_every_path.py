@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
 
+from tests import hostile
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.events import EventHandler, event_handler
-from txservices.exceptions import RpcTimeout
+from txservices.exceptions import RemoteError, RpcTimeout
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.rpc import Rpc, rpc
 from txservices.standalone.events import event_dispatcher
@@ -258,6 +260,52 @@ class EveryPath(ServicesCase):
             await container.stop()
             await self.assert_empty(f"evt-teller-broken--listener{number}.broken")
             self.flushLoggedErrors()
+
+    async def test_any_exception(self) -> None:
+        """Whatever an exception is like that a method raises, its caller gets an error and its event is settled."""
+        errors = [hostile.exception(Random(seed)) for seed in range(100)]
+        heard = Heard()
+
+        class Hears(DependencyProvider):
+            def worker_result(self, worker_ctx: WorkerContext, result: Any = None, exc_info: Any = None) -> None:
+                if worker_ctx.entrypoint.method_name == "handle":
+                    heard(exc_info)
+
+        class Service:
+            name = "service"
+            hears = Hears()
+
+            @rpc(expected_exceptions=KeyError)
+            def plain(self, number):
+                raise errors[number]
+
+            @rpc
+            async def waiting(self, number):
+                raise errors[number]
+
+            @rpc
+            def sound(self):
+                return "sound"
+
+            @event_handler("teller", "number")
+            def handle(self, number):
+                raise errors[number]
+
+        self.config["RPC_TIMEOUT"] = 60
+        (container,) = await self.start(Service, PREFETCH_COUNT=PREFETCH, max_workers=2)
+        proxy = (await self.cluster()).service
+        calls = [method(number) for method in (proxy.plain, proxy.waiting) for number in range(len(errors))]
+        outcomes = await DeferredList(calls, consumeErrors=True)
+        self.assertEqual({type(outcome.value) for _, outcome in outcomes}, {RemoteError})
+        self.assertEqual(await proxy.sound(), "sound")
+        dispatch = event_dispatcher(self.config)
+        self.addCleanup(dispatch.stop)
+        for number in range(len(errors)):
+            await dispatch("teller", "number", number)
+        await heard.wait(len(errors))
+        await container.stop()
+        await self.assert_empty("evt-teller-number--service.handle")
+        self.flushLoggedErrors()
 
     async def assert_empty(self, queue: str) -> None:
         """Nothing is left in a queue that nobody consumes any more."""

@@ -5,18 +5,29 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections import deque
+from random import Random
 from typing import Any
 
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.logger import eventAsText
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase as TestCase
 
+from tests import hostile
 from txservices.exceptions import UnserializableValueError, serialize
 from txservices.safe import (
+    BRIEF_MAX,
     SAFE_CUT,
     SAFE_DEPTH_MAX,
     SAFE_FAILED,
     SAFE_NODES_MAX,
     SAFE_TEXT_MAX,
+    brief,
     safe_for_serialization,
+    shown,
 )
 
 
@@ -86,8 +97,8 @@ def undecodable() -> UnicodeDecodeError:
     raise AssertionError
 
 
-def deep(levels: int) -> list[Any]:
-    value: list[Any] = []
+def deep(levels: int, value: Any = ()) -> Any:
+    value = list(value)
     for _ in range(levels):
         value = [value]
     return value
@@ -133,8 +144,16 @@ HARD: list[tuple[BaseException, str]] = [
     (ValueError({n: n for n in range(1_000_000)}), f"ValueError {SAFE_CUT}"),
     (ValueError(deep(10_000)), ""),
     (ValueError([[[[0] * 100] * 100] * 100] * 100), f"ValueError {SAFE_CUT}"),
-    (ValueError(Endless()), f"ValueError {SAFE_CUT}"),
+    (ValueError(Endless()), "[]"),
     (ValueError(forever()), "<generator object"),
+    (ValueError(ValueError(hostile.bomb())), f"ValueError {SAFE_CUT}"),
+    (ValueError(deep(SAFE_DEPTH_MAX + 5, hostile.bomb())), f"ValueError {SAFE_CUT}"),
+    (ValueError(deque([hostile.bomb()])), f"ValueError {SAFE_CUT}"),
+    (ValueError({"k": hostile.bomb()}.values()), f"ValueError {SAFE_CUT}"),
+    (OSError(1, hostile.bomb()), f"PermissionError {SAFE_CUT}"),
+    (SyntaxError(hostile.bomb()), f"SyntaxError {SAFE_CUT}"),
+    (ImportError(hostile.bomb()), f"ImportError {SAFE_CUT}"),
+    (StopIteration(hostile.bomb()), f"StopIteration {SAFE_CUT}"),
     (ValueError(iter([1])), "<list_iterator object"),
     (ValueError("\ud800"), "\ud800"),
     (KeyError({1: {2: {3}}}), "{1: {2: {3}}}"),
@@ -165,6 +184,35 @@ class Safe(TestCase):
                 (deepest,) = deepest.values() if isinstance(deepest, dict) else deepest
             self.assertEqual(deepest, SAFE_CUT)
         self.assertEqual(serialize(ValueError(ITSELF))["exc_args"], [safe_for_serialization(ITSELF)])
+
+
+class Anything(TestCase):
+    """What hypothesis thinks of."""
+
+    def test_errors(self) -> None:
+        """Any error is written, and has a form in which it can be logged, at once and without a raise."""
+
+        @settings(max_examples=100, deadline=None, database=None)
+        @given(st.randoms(use_true_random=False))
+        def try_one(random: Random) -> None:
+            error = hostile.exception(random)
+            written = serialize(error)
+            self.assertEqual([type(each) for each in written.values()], [str, str, list, str])
+            self.assertLess(len(json.dumps(written)), 15 * SAFE_TEXT_MAX)
+            yaml.safe_dump(safe_for_serialization(list(BaseException.args.__get__(error)))[:1])
+            fine = shown(error)
+            failure = Failure(fine, type(fine), None)
+            text = eventAsText({"log_format": "{error} {error!r}", "error": fine, "log_failure": failure})
+            self.assertLess(len(text), 15 * SAFE_TEXT_MAX)
+
+        try_one()
+
+    def test_values(self) -> None:
+        """Any value can be told in a line."""
+        for value in hostile.VALUES:
+            for each in (value, [value], {"k": value}, deque([value]), ValueError(value)):
+                self.assertLess(len(brief(each)), BRIEF_MAX + 10)
+                self.assertIn(type(safe_for_serialization(each)), (str, list, dict))
 
 
 class Hard(TestCase):

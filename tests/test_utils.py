@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from tests import hostile
 from txservices.utils import get_redacted_args, import_from_path, sanitize_url
 
 
@@ -74,6 +75,18 @@ REDACTIONS: list[tuple[Any, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
     ),
     ("args", (1, 2, 3), {"k": 4}, {"a": 1, "b": 2, "args": "********", "kwargs": {"k": 4}}),
     ("a.x", ((n for n in range(0)),), {}, {"a": "********", "b": None}),
+    ("a[1]", ((1, 2),), {}, {"a": (1, "********"), "b": None}),
+    ("a[0].x", (({"x": 1}, {"x": 2}),), {}, {"a": ({"x": "********"}, {"x": 2}), "b": None}),
+    ("a[0]", ("text",), {}, {"a": "********", "b": None}),
+    ("a[9]", ("text",), {}, {"a": "text", "b": None}),
+    ("a.x", ("text",), {}, {"a": "text", "b": None}),
+    (
+        ["a.x", "a.y.z"],
+        ({"x": 1, "y": {"z": 2, "n": 3}},),
+        {},
+        {"a": {"x": "********", "y": {"z": "********", "n": 3}}, "b": None},
+    ),
+    (["", ".", "a..b"], (1,), {}, {"a": 1, "b": None}),
 ]
 
 
@@ -89,6 +102,15 @@ class Redaction(TestCase):
             redacted = get_redacted_args(entrypoint, *args, **kwargs)
             empty: dict[str, Any] = {"args": (), "kwargs": {}}
             self.assertEqual({**empty, **redacted}, {**empty, **shown}, sensitive)
+
+    def test_large(self) -> None:
+        """An argument is not walked: only what the path names is looked at."""
+        large = {"secret": 1, "rest": hostile.bomb()}
+        entrypoint = SimpleNamespace(
+            container=SimpleNamespace(service_cls=Service), method_name="method", sensitive_arguments="a.secret"
+        )
+        shown = get_redacted_args(entrypoint, large)["a"]
+        self.assertEqual((shown["secret"], shown["rest"] is large["rest"], large["secret"]), ("********", True, 1))
 
     def test_arguments_stay(self) -> None:
         """The arguments themselves are not touched."""

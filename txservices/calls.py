@@ -186,7 +186,7 @@ class Client:
             except ValueError as error:
                 sending.lighten(properties, publisher.header_max, error)
                 publisher.publish_then(self.exchange, routing_key, body, properties, True, call.published, timeout)
-        except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
+        except BaseException:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
             call.unconfirmed.remove()
             raise

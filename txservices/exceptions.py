@@ -36,7 +36,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from txservices.safe import SAFE_CUT, SAFE_DEPTH_MAX, SAFE_FAILED, Safe, safe_for_serialization
+from txservices.safe import (
+    SAFE_CUT,
+    SAFE_DEPTH_MAX,
+    Safe,
+    arguments_of,
+    fits,
+    module_of,
+    name_of,
+    safe_for_serialization,
+)
 
 __all__ = [
     "AmqpError",
@@ -82,8 +91,6 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound=type[BaseException])
-
-SHOWING_ARGUMENTS = (BaseException.__str__, KeyError.__str__)  # those of an error without a `__str__` of its own
 
 
 class ConfigurationError(Exception):
@@ -305,10 +312,8 @@ class UnserializableValueError(Exception):
     """The serializer can't write the result of a method."""
 
     def __init__(self, value: Any) -> None:
-        safe = Safe()
-        safe.value(value)  # looked at first: the text of a result of 100 MB would hold the reactor
-        try:
-            self.repr_value = f"{type(value).__name__} {SAFE_CUT}" if safe.full else repr(value)
+        try:  # looked at first: the text of a result of 100 MB would hold the reactor
+            self.repr_value = str.__str__(repr(value)) if fits(value) else f"{type(value).__name__} {SAFE_CUT}"
         except BaseException:  # a result's `__repr__` may raise anything, and the caller must be told
             self.repr_value = "[__repr__ failed]"
         super().__init__()  # without the value, which the serializer could not write as an argument either
@@ -377,7 +382,9 @@ NAMEKO_PATHS: dict[type[BaseException], str] = {
 
 def get_module_path(exc_type: type[BaseException]) -> str:
     """The path of an error's class on the wire: nameko's path if nameko has the same error, else our own."""
-    return NAMEKO_PATHS.get(exc_type) or f"{exc_type.__module__}.{exc_type.__name__}"
+    module = module_of(exc_type)  # a metaclass may say anything else, and have a hash that raises
+    known = next((path for error, path in NAMEKO_PATHS.items() if error is exc_type), None)
+    return known or f"{module if isinstance(module, str) else 'builtins'}.{name_of(exc_type)}"
 
 
 # path on the wire -> class, for errors that arrive as what they are and not as RemoteError
@@ -397,20 +404,19 @@ deserialize_to_instance(WorkerTimeout)
 
 def serialize(error: BaseException) -> dict[str, Any]:
     """The form in which an error travels, which ``deserialize`` reads. Never raises, whatever the error is like."""
-    kind = type(error)
     try:
-        name, path, arguments = str(kind.__name__), get_module_path(kind), error.args
-    except BaseException:  # these may be properties, of the error's class or its metaclass, and raise anything
-        name, path, arguments = SAFE_FAILED, f"builtins.{SAFE_FAILED}", ()
-    if not isinstance(arguments, tuple):  # the class uses the name `args` for something else
-        arguments = BaseException.args.__get__(error)  # Python's own
-    safe = Safe()
-    safe_arguments = safe.sequence(arguments, SAFE_DEPTH_MAX)
-    if safe.full and kind.__str__ in SHOWING_ARGUMENTS and not (len(arguments) == 1 and isinstance(arguments[0], str)):
-        text = f"{name} {SAFE_CUT}"  # str(error) would make a text of all arguments
-    else:
-        text = safe_for_serialization(error)
-    return {"exc_type": name, "exc_path": path, "exc_args": safe_arguments, "value": text}
+        arguments = error.args
+    except BaseException:  # it may be a property, and raise anything
+        arguments = ()
+    if not issubclass(type(arguments), tuple):  # the class uses the name `args` for something else
+        arguments = arguments_of(error)
+    safe_arguments = Safe().sequence(tuple.__iter__(arguments), SAFE_DEPTH_MAX)
+    return {
+        "exc_type": name_of(type(error)),
+        "exc_path": get_module_path(type(error)),
+        "exc_args": safe_arguments,
+        "value": safe_for_serialization(error),
+    }
 
 
 def deserialize(data: Any) -> BaseException:

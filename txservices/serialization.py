@@ -38,6 +38,7 @@ from txservices.bounds import (
     read_yaml,
 )
 from txservices.exceptions import ConfigurationError, DecodeError, EncodeError
+from txservices.safe import brief, name_of, safe_for_serialization
 from txservices.utils import import_from_path
 
 __all__ = ["Format", "Serializers"]
@@ -105,7 +106,7 @@ def wrap(value: Any) -> Any:
     for kind, wrapped in WRAPPERS:
         if isinstance(value, kind):
             return wrapped(value)
-    raise TypeError(f"{value!r} is a {type(value).__name__}, which JSON can't carry")
+    raise TypeError(f"{brief(value)} is a {name_of(type(value))}, which JSON can't carry")
 
 
 def unwrap(found: dict[str, Any]) -> Any:
@@ -285,7 +286,7 @@ class Serializers:
             body = form.encode(value)
             written: bytes = body if isinstance(body, bytes) else body.encode()
         except BaseException as error:  # a serializer of the user's may raise anything, and give anything
-            raise EncodeError(f"{type(error).__name__}: {error}") from error
+            raise EncodeError(f"{name_of(type(error))}: {safe_for_serialization(error)}") from error
         return form.content_type, form.content_encoding, written
 
     def decode(

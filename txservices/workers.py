@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from txservices.exceptions import WorkerTimeout
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, WorkerContext
+from txservices.safe import shown, traceback_of
 from txservices.threads import Threads
 from txservices.utils.waiting import Waiters
 
@@ -220,35 +221,36 @@ class Workers:
     def failed(self, worker: WorkerContext, error: BaseException) -> ExcInfo:
         """Log the error of a worker, unless we cancelled it."""
         reraise_if_discarded(error)
-        if worker in self.overdue and isinstance(error, CancelledError):
+        kind = type(error)  # not isinstance, which asks the error
+        if worker in self.overdue and issubclass(kind, CancelledError):
             error = WorkerTimeout(f"the method took longer than {worker.entrypoint.worker_timeout:g} s")
-        elif self.cancelled and isinstance(error, CancelledError):
+        elif self.cancelled and issubclass(kind, CancelledError):
             pass
-        elif isinstance(error, worker.entrypoint.expected_exceptions):
-            log.warn("(expected) error handling worker {worker}: {error!r}", worker=worker, error=error)
+        elif issubclass(kind, worker.entrypoint.expected_exceptions):
+            log.warn("(expected) error handling worker {worker}: {error!r}", worker=worker, error=shown(error))
         else:
             log.failure(
                 "error handling worker {worker}: {error}",
-                Failure(error, type(error), error.__traceback__),
+                failure_of(error),
                 LogLevel.error,
                 worker=worker,
-                error=error,
+                error=shown(error),
             )
-        return type(error), error, error.__traceback__
+        return type(error), error, traceback_of(error)
 
     def hook_failed(self, worker: WorkerContext, hook: Callable[..., Any], error: BaseException) -> ExcInfo:
         """Log the error of a hook, unless we cancelled its worker."""
         reraise_if_discarded(error)
-        if not (self.cancelled and isinstance(error, CancelledError)):
+        if not (self.cancelled and issubclass(type(error), CancelledError)):
             log.failure(
                 "error in {hook} of worker {worker}: {error}",
-                Failure(error, type(error), error.__traceback__),
+                failure_of(error),
                 LogLevel.error,
                 hook=getattr(hook, "__qualname__", hook),
                 worker=worker,
-                error=error,
+                error=shown(error),
             )
-        return type(error), error, error.__traceback__
+        return type(error), error, traceback_of(error)
 
     # Workers that take long
 
@@ -345,12 +347,18 @@ def go_on(life: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any
         return
 
 
+def failure_of(error: BaseException) -> Failure:
+    """The failure for a log line: of the error, or of what ``shown`` has in its place."""
+    safe = shown(error)
+    return Failure(safe, type(safe), traceback_of(error))
+
+
 def reraise_if_discarded(error: BaseException) -> None:
     """Raise the error with which Python throws a coroutine away: it must not go on then.
 
     A GeneratorExit that a method has raised itself has a longer traceback.
     """
-    traceback = error.__traceback__
+    traceback = traceback_of(error)
     if type(error) is GeneratorExit and traceback is not None and traceback.tb_next is None:
         raise error
 

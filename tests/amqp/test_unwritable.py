@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import hostile
 from tests.amqp.peer import Peer
 from tests.amqp.test_publisher import NOT_FOUND, PublisherCase
 from txservices.amqp.connection import Connection
@@ -41,6 +42,8 @@ PROPERTIES: list[dict[str, Any]] = [
     {"expiration": 60_000},
     {"content_type": b"text/plain"},
     {"no_such_property": 1},
+    *({"type": value} for value in hostile.VALUES if type(value) not in (str, int, type(None), hostile.Text)),
+    *({"headers": {"h": value}} for value in (*hostile.VALUES[-10:], hostile.ITSELF, ValueError(hostile.bomb()))),
 ]
 MESSAGES: list[tuple[Any, Any, dict[str, Any]]] = [
     *((name, "k", {}) for name in NAMES),

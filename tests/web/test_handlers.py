@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from random import Random
 from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
 from werkzeug.wrappers import Response
 
+from tests import hostile
 from tests.web.peer import WebTestCase, text
 from txservices.exceptions import BadRequest, safe_for_serialization
 from txservices.extensions import DependencyProvider
@@ -317,6 +319,49 @@ class Overrides(WebTestCase):
         self.assertIn(b"X-Handled: yes\r\n", answer)
         self.assertIn(b"application/json\r\n", answer)
         self.assertTrue(answer.endswith(b'["one", "two", "fr"]'))
+
+
+class Hostile(WebTestCase):
+    """What nobody expects."""
+
+    async def test_exceptions(self) -> None:
+        """Whatever a method raises, its client gets a 500 or a 400, and the next one an answer."""
+        errors = [hostile.exception(Random(seed)) for seed in range(100)]
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/<int:number>", expected_exceptions=KeyError)
+            def method(self, request, number):
+                raise errors[number]
+
+        await self.serve(Service)
+        for number in range(len(errors)):
+            self.assertRegex(self.peer().get(f"/{number}"), rb"HTTP/1.1 (400|500) ")
+        self.flushLoggedErrors()
+
+    async def test_steps(self) -> None:
+        """Whatever an overridden step raises, its client gets a 500."""
+        steps = ["get_entrypoint_parameters", "check_signature", "response_from_result", "response_from_exception"]
+        steps += ["handle_request"]
+
+        for step in steps:
+            for error in hostile.RAISED:
+                handler = type("Handler", (HttpRequestHandler,), {step: hostile.raising(error)})
+
+                class Service:
+                    name = "service"
+
+                    @handler.decorator("GET", "/")
+                    def method(self, request, step=step):
+                        if step == "response_from_exception":
+                            raise ValueError
+                        return "fine"
+
+                runner = await self.serve(Service)
+                self.assertIn(b"HTTP/1.1 500 ", self.peer().get("/"), (step, error))
+                await runner.stop()
+        self.flushLoggedErrors()
 
 
 class Asynchronous(WebTestCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,8 +11,9 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from websockets.sync.client import connect
 
+from tests import hostile
 from tests.web.chat import Chat, SocketsCase, event, failed, succeeded
-from txservices.exceptions import ConfigurationError, ConnectionNotFound
+from txservices.exceptions import ConfigurationError, ConnectionNotFound, serialize
 from txservices.runners import ServiceRunner
 from txservices.web.websocket import WebSocketHubProvider, rpc
 
@@ -73,9 +75,38 @@ class Requests(SocketsCase):
         client, _ = self.connected()
         malformed = [failed("MalformedRequest", "Invalid JSON data")]
         bad = ["", "{", "1", "[]", "null", '{"correlation_id": 1}', '{"method": []}', '{"method": "echo", "data": [1]}']
-        for text in [*bad, "[" * 100_000]:
+        not_json = [f'{{"method": "subscribe", "correlation_id": {id}}}' for id in ("NaN", "1e999", "[-Infinity]")]
+        for text in [*bad, *not_json, "[" * 100_000]:
             self.assertEqual(client.text(text), malformed, text[:30])
         self.assertEqual(client.text('{"method": "whoami", "data": null}')[0]["success"], True)
+
+    async def test_any_error(self) -> None:
+        """Whatever a method raises or gives, its client gets an error, and the socket goes on."""
+        errors = [*(hostile.exception(Random(seed)) for seed in range(120)), SystemExit(), GeneratorExit()]
+        errors = [error for error in errors if len(json.dumps(serialize(error))) < 500_000]  # the client takes no more
+        results = [value for value in hostile.VALUES if type(value) not in (str, int, list, dict, tuple, type(None))]
+        results = [value for value in results if type(value) not in (hostile.Text, hostile.Row, hostile.BrokenRow)]
+        results += [{hostile.Raising(ValueError): 1}, {1, 2}, float("nan")]
+
+        class Hostile:
+            name = "hostile"
+
+            @rpc
+            def fail(self, socket_id, number):
+                raise errors[number]
+
+            @rpc
+            def give(self, socket_id, number):
+                return results[number]
+
+        await self.serve(Hostile)
+        client, _ = self.connected()
+        for method, number in (("fail", len(errors)), ("give", len(results))):
+            for each in range(number):
+                (answer,) = client.call(method, each, number=each)
+                self.assertEqual((answer["success"], answer["correlation_id"]), (False, each))
+        self.assertEqual(client.call("nothing")[0]["error"]["exc_type"], "MethodNotFound")
+        self.flushLoggedErrors()
 
     async def test_order(self) -> None:
         """Requests of one socket run one at a time, in order; those of another don't wait for them."""

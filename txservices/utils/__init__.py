@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
@@ -76,27 +75,29 @@ def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, A
     _, *arguments = bound.arguments.items()  # without self
     redacted = dict(arguments)
     sensitive = entrypoint.sensitive_arguments
-    copied: set[str] = set()
     for path in (sensitive,) if isinstance(sensitive, str) else sensitive:
-        name, *steps = [int(index) if index else key for index, key in SUBSCRIPT.findall(path)]
-        if name not in redacted:
-            continue
-        if steps and name not in copied:
-            try:
-                redacted[name] = deepcopy(redacted[name])
-            except Exception:  # what can't be copied can't be hidden in part
-                steps = []
-        copied.add(name)
-        redact(redacted, [name, *steps])
+        steps = [int(index) if index else key for index, key in SUBSCRIPT.findall(path)]
+        if steps and steps[0] in redacted:
+            redacted[steps[0]] = hide(redacted[steps[0]], steps[1:])
     return redacted
 
 
-def redact(value: Any, steps: list[Any]) -> None:
-    *inner, last = steps
+def hide(value: Any, steps: list[Any]) -> Any:
+    """The value with asterisks where the steps lead. Only the containers on the way there are copied.
+
+    Where it can't be hidden in part, all of it is hidden; what isn't there is no error.
+    """
+    if not steps:
+        return REDACTED
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if isinstance(value, (str, bytes)):
+        return REDACTED if isinstance(steps[0], int) and steps[0] < len(value) else value
+    if not isinstance(value, (dict, list, tuple)):
+        return REDACTED
+    copied: Any = dict(value) if isinstance(value, dict) else list(value)
     try:
-        for step in inner:
-            value = value[step]
-        value[last]  # only what is there
-        value[last] = REDACTED
+        copied[steps[0]] = hide(copied[steps[0]], steps[1:])
     except (LookupError, TypeError):
-        pass
+        return value
+    return tuple(copied) if isinstance(value, tuple) else copied

@@ -19,12 +19,13 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
-from txservices.exceptions import BadRequest, ContainerBeingKilled, safe_for_serialization
+from txservices.exceptions import BadRequest, ContainerBeingKilled
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, WorkerContext, new_call_id
+from txservices.safe import brief, name_of, safe_for_serialization, shown
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
-from txservices.workers import WAITS
+from txservices.workers import WAITS, failure_of
 
 __all__ = ["HttpRequestHandler", "http"]
 
@@ -94,7 +95,7 @@ class HttpRequestHandler(Entrypoint):
                 waiting.addErrback(self.wait_failed, received)
                 return
             received.answer(answer)
-        except Exception as error:
+        except BaseException as error:
             self.broken(received, error)
 
     def wait_failed(self, failure: Failure, received: Received) -> None:
@@ -119,7 +120,7 @@ class HttpRequestHandler(Entrypoint):
             self.container.spawn_worker(self, args, kwargs, context_data, call.handle_result)
         except ContainerBeingKilled:
             return unavailable()
-        except Exception as error:
+        except BaseException as error:
             return self.response_to(error, None)
         return call.answer if call.answer is not None else call.wait()
 
@@ -131,14 +132,14 @@ class HttpRequestHandler(Entrypoint):
             if self.plain and type(result) is str:
                 return result.encode()
             return self.response_from_result(result)
-        except Exception as error:
+        except BaseException as error:
             return self.response_to(error, worker)
 
     def response_to(self, error: BaseException, worker: WorkerContext | None) -> Response:
         self.failing = worker
         try:
             return self.response_from_exception(error)
-        except Exception as another:
+        except BaseException as another:
             return self.internal_error(another)
         finally:
             self.failing = None
@@ -157,7 +158,7 @@ class HttpRequestHandler(Entrypoint):
             else:
                 raise ValueError(f"a tuple of {len(result)}: give (status, text) or (status, headers, text)")
         if not isinstance(text, str):
-            raise TypeError(f"the text of the response is {text!r}: give a str, or else a werkzeug Response")
+            raise TypeError(f"the text of the response is {brief(text)}: give a str, or else a werkzeug Response")
         return text_response(text, status, headers)
 
     def response_from_exception(self, exc: BaseException) -> Response:
@@ -168,8 +169,8 @@ class HttpRequestHandler(Entrypoint):
         """
         if isinstance(exc, RequestEntityTooLarge):
             return text_response(f"Error: {exc.description}\n", 413)
-        if isinstance(exc, (BadRequest, *self.expected_exceptions)):
-            return text_response(f"Error: {type(exc).__name__}: {safe_for_serialization(exc)}\n", 400)
+        if issubclass(type(exc), (BadRequest, *self.expected_exceptions)):
+            return text_response(f"Error: {name_of(type(exc))}: {safe_for_serialization(exc)}\n", 400)
         return self.internal_error(exc)
 
     def internal_error(self, error: BaseException) -> Response:
@@ -177,10 +178,10 @@ class HttpRequestHandler(Entrypoint):
         worker = self.failing
         if worker is not None:  # the container has logged the traceback already
             call_id = worker.call_id
-            log.error("call {call_id} is answered 500: {error!r}", call_id=call_id, error=error)
+            log.error("call {call_id} is answered 500: {error!r}", call_id=call_id, error=shown(error))
         else:
             call_id = f"{self.where}.{new_call_id()}"
-            failure = Failure(error, type(error), error.__traceback__)
+            failure = failure_of(error)
             log.failure("call {call_id} is answered 500", failure, call_id=call_id)
         return text_response(f"Error: internal error, the log has it as call {call_id}\n", 500)
 

@@ -58,6 +58,7 @@ from txservices.extensions import (
     SharedExtension,
     WorkerContext,
 )
+from txservices.safe import shown
 from txservices.threads import in_reactor
 from txservices.utils.background import in_background
 from txservices.web.messages import HttpRequest, text_response, unavailable
@@ -72,7 +73,7 @@ WAITING_MAX = 16  # requests of one socket that wait for their turn; beyond them
 log = Logger()
 
 
-def written(message: dict[str, Any]) -> str:
+def written(message: Any) -> str:
     """A message as JSON. ``ValueError`` for NaN, which browsers can't read."""
     return json.dumps(message, allow_nan=False)
 
@@ -142,21 +143,21 @@ class Connection:
             provider.handle_message(self, data, partial(self.answer, correlation_id))
         except ContainerBeingKilled:
             self.socket.close(CloseReason.GOING_AWAY, "the service has stopped")
-        except Exception as error:
+        except BaseException as error:
             self.answer(correlation_id, None, error)
 
     def answer(self, correlation_id: Any, result: Any, error: BaseException | None) -> None:
         """Send the outcome of the current request, and handle the next one."""
-        try:
-            if error is not None:
-                raise error
-            text = written({"type": "result", "success": True, "data": result, "correlation_id": correlation_id})
-        except Exception as raised:
-            if raised is not error:  # it came from json: the result can't be written
-                log.error("a result for socket {id} can't be JSON: {error}", id=self.socket_id, error=raised)
-                raised = UnserializableValueError(result)
-            failed = {"type": "result", "success": False, "error": serialize(raised), "correlation_id": correlation_id}
-            text = written(failed)
+        message = {"type": "result", "correlation_id": correlation_id}
+        text = ""
+        if error is None:
+            try:
+                text = written({**message, "success": True, "data": result})
+            except BaseException as raised:  # a mapping in the result may raise anything
+                log.error("a result for socket {id} can't be JSON: {error}", id=self.socket_id, error=shown(raised))
+                error = UnserializableValueError(result)
+        if error is not None:
+            text = written({**message, "success": False, "error": serialize(error)})
         self.socket.send(text)
         self.busy = False
         self.handle_waiting()
@@ -171,10 +172,11 @@ def request_of(message: bytes, values_max: int) -> tuple[str, dict[str, Any], An
         text = message.decode()
         short = len(message) <= HERE_MAX or is_quick(message)
         request = json.loads(text) if short else JsonReader(text, values_max).read_all()
-        method, data = request["method"], request.get("data") or {}
+        method, data, correlation_id = request["method"], request.get("data") or {}, request.get("correlation_id")
         if not isinstance(method, str) or not isinstance(data, dict):
             raise TypeError
-        return method, data, request.get("correlation_id")
+        written(correlation_id)  # the answer has it, too: no NaN, and nothing too deep
+        return method, data, correlation_id
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise MalformedRequest("Invalid JSON data") from None
 

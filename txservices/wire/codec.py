@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Any
 
 from txservices.exceptions import FrameError
+from txservices.safe import brief
 from txservices.wire.spec import METHODS, METHODS_BY_ID, PROPERTIES, Method, ReplyCode
 from txservices.wire.tables import (
     LONG,
@@ -85,7 +86,7 @@ def encode_method(method: Method | str, **arguments: Any) -> bytes:
         try:
             parts.append(ARGUMENT_WRITERS[kind](value))
         except UNWRITABLE as error:
-            raise ValueError(f"{method.name}: {name}={value!r} is no {kind}: {error}") from error
+            raise ValueError(f"{method.name}: {name}={brief(value)} is no {kind}: {error}") from error
     if width:
         parts.append(bytes((bits,)))
     if arguments:
@@ -204,7 +205,7 @@ def encode_properties(properties: Mapping[str, Any]) -> bytes:
     except UNWRITABLE as error:
         if None in properties.values():
             return encode_properties({name: value for name, value in properties.items() if value is not None})
-        raise ValueError(f"property {name}={value!r}: {error}") from error
+        raise ValueError(f"property {name}={brief(value)}: {error}") from error
     return b"".join(parts)
 
 

@@ -17,6 +17,7 @@ from struct import error as StructError
 from typing import Any
 
 from txservices.exceptions import FrameError
+from txservices.safe import brief, name_of
 from txservices.wire.spec import ReplyCode
 
 TABLE_DEPTH_MAX = 64  # tables and arrays inside each other; deeper is an attack or a mistake
@@ -104,7 +105,9 @@ def encode_table(table: Mapping[str, Any] | None, depth: int = 0) -> bytes:
             parts.append(encode_shortstr(key))
             parts.append(encode_field(value, depth + 1))
         except UNWRITABLE as error:
-            raise (TypeError if isinstance(error, TypeError) else ValueError)(f"in field {key!r}: {error}") from error
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
+                f"in field {brief(key)}: {error}"
+            ) from error
     return encode_longstr(b"".join(parts))
 
 
@@ -288,9 +291,9 @@ def encode_field(value: Any, depth: int) -> bytes:
     if depth > TABLE_DEPTH_MAX:
         raise ValueError(f"nested deeper than {TABLE_DEPTH_MAX}")
     for kind, write in FIELD_WRITERS:
-        if isinstance(value, kind):
+        if issubclass(type(value), kind):
             return write(value, depth)
-    raise TypeError(f"{value!r} is a {type(value).__name__}, which an AMQP table can't carry")
+    raise TypeError(f"{brief(value)} is a {name_of(type(value))}, which an AMQP table can't carry")
 
 
 def guarded(read: Callable[[bytes, Any], Any], payload: bytes, argument: Any) -> Any:
