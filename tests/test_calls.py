@@ -414,7 +414,7 @@ class ClientTests(TestCase):
     def test_stopped(self) -> None:
         """A client that was stopped, also twice, leaves nothing behind with the connections."""
         call = self.call()
-        self.client.stop()
-        self.client.stop()
+        self.client.abort()
+        self.client.abort()
         self.assertIn("stopped", str(self.failureResultOf(call, RpcConnectionError).value))
         self.assertEqual(self.aborted, [])

@@ -251,7 +251,7 @@ class Client:
     def given_up(self) -> None:
         self.fail_pending(RpcConnectionError("the service is stopping, and there is no broker to bring the reply"))
 
-    def stop(self) -> None:
+    def abort(self) -> None:
         """Take no more calls. Those under way fail."""
         self.stopped = True
         if self.given_up in self.connections.leaving.on_aborted:

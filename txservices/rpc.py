@@ -371,7 +371,7 @@ class ReplyListener(SharedExtension):
 
     def stop(self) -> None:
         if self.client is not None:
-            self.client.stop()
+            self.client.abort()
 
     def kill(self) -> None:
         self.stop()

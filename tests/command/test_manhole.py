@@ -134,7 +134,7 @@ class ThePrompt(TestCase):
         done: list[int] = []
         opened = manhole.Manhole(0, {"done": done}, reactor)
         port = int(opened.listen().split()[-1])
-        self.addCleanup(opened.stop)
+        self.addCleanup(opened.close)
         me = await typist(self, port)
         me.transport.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\ndone.append(1)\r\n")
         await me.hung_up.addTimeout(processes.DEADLINE, reactor)

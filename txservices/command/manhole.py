@@ -59,7 +59,7 @@ class Transport(TelnetTransport):
 
 
 class Manhole:
-    """The port of the prompt: open from ``listen`` to ``stop``. Port 0 is any free one."""
+    """The port of the prompt: open from ``listen`` to ``close``. Port 0 is any free one."""
 
     def __init__(self, port: int, namespace: dict[str, Any], reactor: Any) -> None:
         self.port = port
@@ -75,7 +75,7 @@ class Manhole:
         self.listening = self.reactor.listenTCP(self.port, self.factory, interface=HOST)
         return f"{HOST} {self.listening.getHost().port}"
 
-    def stop(self) -> Deferred[Any]:
+    def close(self) -> Deferred[Any]:
         """Close the port. Fires when it is closed; prompts that are open stay open."""
         listening, self.listening = self.listening, None
         return maybeDeferred(listening.stopListening if listening else lambda: None)

@@ -238,7 +238,7 @@ class ServiceTree(Running):
             self.life.cancel()
         await close(self.broker)
         if self.manhole is not None:
-            await self.manhole.stop()
+            await self.manhole.close()
         return not any(container.gave_up for container in self.runner.containers)
 
 

@@ -114,7 +114,7 @@ class Share(MultiService):
 
     async def end(self) -> None:
         if self.client is not None:
-            self.client.stop()
+            self.client.abort()
             await self.client.delete_queue()
         await maybeDeferred(super().stopService)
 

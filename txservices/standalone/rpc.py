@@ -112,7 +112,7 @@ class StandaloneProxy(Generic[P]):
         The broker has all calls by then, so that the reply of a ``call_async`` may be ignored. Whoever still waits for
         a reply gets ``RpcConnectionError``.
         """
-        self.client.stop()
+        self.client.abort()
         return Deferred.fromCoroutine(self.close())
 
     async def close(self) -> None:
