@@ -6,8 +6,11 @@ import itertools
 from typing import Any
 
 from tests import rabbitmq
+from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Message
 from txservices.calls import Client
+from txservices.containers import ServiceContainer
+from txservices.messaging import amqp
 from txservices.standalone.rpc import ClusterProxy
 from txservices.testing import TestCase
 from txservices.testing.stage import Stage
@@ -57,6 +60,13 @@ def client_of(proxy: ClusterProxy) -> Client:
     """The client that makes the calls of a standalone proxy."""
     client: Client = proxy._begin.func.__self__
     return client
+
+
+def consuming(container: ServiceContainer) -> Connection:
+    """The connection that a service's own messages come in on."""
+    name = f"txservices: {container.service_name} consumes"
+    (connection,) = [each for each in amqp(container).in_use if each.connection_name == name]
+    return connection
 
 
 def properties_of(message: Message) -> dict[str, Any]:

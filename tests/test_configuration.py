@@ -72,6 +72,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),
     "max_workers": ([0, 1, 10_000], NO_WHOLE),
     "prefetch_count": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),
+    "PREFETCHED_BYTES_MAX": ([0, 1, 10**12], NO_WHOLE),
     "SHUTDOWN_TIMEOUT": ([0, 1, 0.5, 2_147_483], [*NO_NUMBERS, 2_147_484]),
     "WORKER_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "BLOCKED_REACTOR_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet.task import Clock, deferLater
@@ -30,26 +31,26 @@ class Overload(SynchronousTestCase):
                 self.begun.append(clock.seconds())
                 return deferLater(clock, TAKES, lambda: number)
 
-        self.container = ServiceContainer(Service, {"max_workers": WORKERS}, clock=clock)
+        config = {"max_workers": WORKERS, "AMQP_URI": "memory://nobody"}
+        container = ServiceContainer(Service, config, clock=clock)
+        (entrypoint,) = container.entrypoints
+        self.consumer = entrypoint.rpc_consumer
+        for extension in (self.consumer.queue_consumer, self.consumer, entrypoint):
+            extension.setup()
+        entrypoint.handle_result = self.handle_result
         self.answered: dict[int, float] = {}
         self.acked = 0
 
     def request(self, number: int, expiration: str | None) -> None:
-        properties = {} if expiration is None else {"expiration": expiration}
-        message = Message(b"", properties, "", "service.method", False, number, "", self.settle)
-        (entrypoint,) = self.container.entrypoints
+        properties = {"content_type": "application/json"}
+        if expiration is not None:
+            properties["expiration"] = expiration
+        body = json.dumps({"args": [number], "kwargs": {}}).encode()
+        self.consumer.handle_message(Message(body, properties, "", "service.method", False, number, "", self.settle))
 
-        def handle_result(message: Message, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
-            self.answered[number] = self.clock.seconds()
-            return result, exc_info
-
-        class Bound:
-            args = (message,)
-
-            def __call__(self, *outcome: Any) -> Any:
-                return handle_result(message, *outcome)
-
-        self.container.spawn_worker(entrypoint, (number,), {}, {}, Bound())
+    def handle_result(self, message: Message, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
+        self.answered[result] = self.clock.seconds()
+        return result, exc_info
 
     def settle(self, message: Message, ack: bool, requeue: bool) -> None:
         self.acked += ack

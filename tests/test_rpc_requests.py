@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError, gatherResults
 
 from tests.answering import MESSAGE, AnsweringCase, Other, Service
-from tests.services import Recorded
+from tests.services import Recorded, consuming
 from txservices.amqp import leaving
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.entities import Exchange, Queue
@@ -89,7 +89,7 @@ class RequestTests(AnsweringCase):
         cluster = await self.cluster()
         call = cluster.waiting.method()
         await heard.wait()
-        container.shared.get("amqp", None).consuming.protocol.abort()
+        consuming(container).protocol.abort()
         await heard.wait(2)
         for answer in answers:
             answer.callback("once")

@@ -46,9 +46,18 @@ class Order(Case):
 
     def test_instances(self) -> None:
         """Each worker has an instance of its own."""
-        first, second = (self.spawn("run", lambda service: service) for _ in range(2))
-        self.assertIsNot(first.service, second.service)
-        self.assertIs(self.handled[0][0], first.service)
+        seen: list[tuple[Any, Any]] = []
+
+        def handle_result(worker: Any, result: Any, exc_info: Any) -> Any:
+            seen.append((worker.service, result))
+            return result, exc_info
+
+        for _ in range(2):
+            self.spawn("run", lambda service: service, handle_result=handle_result)
+        (first, first_self), (second, second_self) = seen
+        self.assertIsNot(first, second)
+        self.assertIs(first, first_self)
+        self.assertIs(second, second_self)
 
     def test_result_is_replaced(self) -> None:
         """Dependencies see the result as the entrypoint has changed it."""

@@ -272,6 +272,14 @@ PREFETCH_COUNT: Key[int | None] = Key(
     "how many messages are taken from a queue before they are acknowledged. 0 is the default too",
     without="`max_workers` and 40 more",
 )
+PREFETCHED_BYTES_MAX = Key(
+    "PREFETCHED_BYTES_MAX",
+    256 * 1024 * 1024,
+    whole("one, as 268435456", noun="number of bytes"),
+    "how many bytes of messages a service takes before they are acknowledged. Above it nothing more is read from the"
+    " broker while a message waits for a worker; a single longer message is read",
+    unit="bytes",
+)
 SHUTDOWN_TIMEOUT: Key[float | None] = Key(
     "SHUTDOWN_TIMEOUT",
     30.0,  # Kubernetes kills after 30 as well

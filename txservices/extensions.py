@@ -24,7 +24,7 @@ For authors of extensions this page is the contract: ``Container`` and ``WorkerC
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sized
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, cast, overload
 
@@ -69,6 +69,44 @@ HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
 log = Logger()
 
 
+class Turns(Protocol):
+    """What an extension may ask of a container's workers.
+
+    Attributes:
+        running: how many run now.
+        max_workers: how many may. A further one waits for its turn.
+        cancelled: whether no more are taken: ``spawn_worker`` raises ``ContainerBeingKilled``.
+        queued: what waits for its turn.
+        on_none_queued: each is called when nothing waits any more.
+    """
+
+    running: int
+    max_workers: int
+    cancelled: bool
+    on_none_queued: list[Callable[[], None]]
+
+    @property
+    def queued(self) -> Sized: ...
+
+    def wait(
+        self,
+        entrypoint: Entrypoint,
+        begin: Callable[[], None],
+        patience: float = ...,
+        give_up: Callable[[], None] | None = None,
+    ) -> None:
+        """Call ``begin`` in its turn, when a worker of the entrypoint may begin.
+
+        ``give_up`` is called in place of it if the worker would probably not end within ``patience`` seconds from now.
+        """
+
+    def hold(self) -> None:
+        """Take a worker's place, for a message whose body is being decoded."""
+
+    def release(self, receive: Callable[[], None]) -> None:
+        """Give a place back, and call ``receive``, which may begin a worker there."""
+
+
 class Container(Protocol):
     """What an extension may ask of the container that it is bound to.
 
@@ -79,6 +117,7 @@ class Container(Protocol):
         shared: what the process has once, however many services run in it: see ``containers.SharedServices``.
         shared_extensions: the shared extensions of this container, by their ``sharing_key``.
         max_workers: how many workers run at a time.
+        workers: those that run and that wait.
         parent_calls_tracked: how many call ids are sent along with a call, besides its own.
         workers_aborted: whether workers may have been cancelled before they ended. Their messages go back.
     """
@@ -91,6 +130,9 @@ class Container(Protocol):
     shared_extensions: dict[Any, SharedExtension]
     max_workers: int
     parent_calls_tracked: int
+
+    @property
+    def workers(self) -> Turns: ...
 
     @property
     def workers_aborted(self) -> bool: ...
@@ -394,13 +436,6 @@ class Entrypoint(Extension):
             self.accepts(None, *args, **kwargs)
         except TypeError as error:
             raise IncorrectSignature(str(error)) from None
-
-    def patience(self, worker_ctx: WorkerContext) -> float:
-        """For how many seconds from now somebody waits for the answer of a worker that has to wait for its turn."""
-        return float("inf")
-
-    def not_begun(self, worker_ctx: WorkerContext) -> None:
-        """Called in place of the worker, if it could not end within ``patience``."""
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
         """Called if the worker's ``handle_result`` has raised, with its error.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -19,6 +19,7 @@ from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp import publish
+from txservices.amqp.connection import Connection
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import Reader
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
@@ -35,6 +36,7 @@ from txservices.extensions import (
     EntrypointOptions,
     ExcInfo,
     SharedExtension,
+    Turns,
     WorkerContext,
 )
 from txservices.serialization import Serializers
@@ -246,6 +248,17 @@ class QueueConsumer(SharedExtension):
     def setup(self) -> None:
         self.returning = Returning(self.container.clock)
 
+    @cached_property
+    def own(self) -> Connection:
+        """The connection that the messages come in on which wait for a worker of this service."""
+        container = self.container
+        workers = container.workers
+        bytes_max = configuration.PREFETCHED_BYTES_MAX.of(container.config)
+        connection = amqp(container).own(container.service_name, bytes_max, lambda: bool(workers.queued))
+        assert connection.prefetched is not None, "own() makes it"
+        workers.on_none_queued.append(connection.prefetched.look)
+        return connection
+
     def register_provider(self, provider: Provider) -> None:
         """Have the provider's queue consumed once the container starts. A provider calls this in its ``setup``."""
         self.providers[provider] = None
@@ -270,9 +283,13 @@ class QueueConsumer(SharedExtension):
         accept = getattr(provider, "accept", None)
         read = config if accept is None else {**config, configuration.ACCEPT.name: list(accept)}
         where = f"{self.container.service_name}.{getattr(provider, 'method_name', provider)}"
-        reader = self.readers[provider] = Reader(Serializers(read).decode, provider.handle_message, where)
+        workers = self.container.workers
+        in_turn = isinstance(provider, Consumer)  # another's message may be what a worker waits for
+        places = workers if in_turn else None
+        reader = self.readers[provider] = Reader(Serializers(read).decode, provider.handle_message, where, places)
+        receive = partial(take_turn, workers, provider, reader.receive) if in_turn else reader.receive
         count = getattr(provider, "prefetch_count", None)
-        consumer = self.providers[provider] = self.consume(queue, reader.receive, count)
+        consumer = self.providers[provider] = self.consume(queue, receive, count, in_turn)
         return consumer.ready
 
     def ack_message(self, message: Message) -> None:
@@ -290,13 +307,21 @@ class QueueConsumer(SharedExtension):
         self.returning.give_back(message)
 
     def consume(
-        self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int | None = None
+        self,
+        queue: Queue,
+        receive: Callable[[Message], None],
+        prefetch_count: int | None = None,
+        in_turn: bool = False,
     ) -> Subscription:
-        """Have the queue's messages delivered to ``receive``; as many at once as told here, or in the configuration."""
+        """Have the queue's messages delivered to ``receive``; as many at once as told here, or in the configuration.
+
+        With ``in_turn`` they may not be read for a while: ``receive`` has each of them wait for a worker, and no worker
+        waits for one of them, except for a call of its own service.
+        """
         container = self.container
         count = prefetch_count or configuration.PREFETCH_COUNT.of(container.config)
         count = count or min(container.max_workers + UNDER_WAY, configuration.PREFETCH_MAX)
-        consumer = amqp(container).consume(queue, receive, count)
+        consumer = amqp(container).consume(queue, receive, count, self.own if in_turn else None)
         self.opened.append(consumer)
         return consumer
 
@@ -317,7 +342,11 @@ class QueueConsumer(SharedExtension):
         if left:
             log.warn("{service}: {left} messages go back", service=self.container.service_name, left=left)
         opened, self.opened = self.opened, []
-        await connections.leaving.answered(gatherResults([consumer.close() for consumer in opened], consumeErrors=True))
+        closing = [(consumer.connection, consumer.close()) for consumer in opened]
+        if "own" in vars(self):  # what is answered there comes after all that was not read: this waits for the close
+            await connections.leave(self.own)
+        closing_others = [closed for connection, closed in closing if connection.prefetched is None]
+        await connections.leaving.answered(gatherResults(closing_others, consumeErrors=True))
 
     def kill(self) -> None:
         opened, self.opened = self.opened, []
@@ -325,6 +354,16 @@ class QueueConsumer(SharedExtension):
             self.returning.cancel()
         for consumer in opened:
             consumer.close()
+        if "own" in vars(self) and self.own.prefetched is not None:
+            self.own.prefetched.close()
+
+
+def take_turn(workers: Turns, entrypoint: Entrypoint, read: Callable[[Message], None], message: Message) -> None:
+    """Have a message read when a worker may begin. Until then only its bytes are kept."""
+    if workers.running >= workers.max_workers and not workers.cancelled:
+        workers.wait(entrypoint, partial(read, message))
+    else:
+        read(message)
 
 
 async def cancel(container: Container, consumer: Subscription, long: LongBodies) -> None:

@@ -25,7 +25,7 @@ from txservices.amqp.publish import Publisher, when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
 from txservices.bounds import LongBody
-from txservices.calls import Client, rpc_exchange
+from txservices.calls import FOREVER, Client, rpc_exchange
 from txservices.exceptions import (
     BadRequest,
     ChannelClosedByBroker,
@@ -198,12 +198,12 @@ class Responder:
             message.reject()
 
 
-def time_to_reply(request: Mapping[str, Any]) -> float:
-    """Seconds that a caller waits at most, by the properties of its request."""
+def time_to_reply(request: Mapping[str, Any], without: float = REPLY_TIMEOUT) -> float:
+    """Seconds that a caller waits at most, by the properties of its request; ``without`` if these don't tell."""
     try:
         return int(request["expiration"]) / 1000
     except (KeyError, TypeError, ValueError, OverflowError):
-        return REPLY_TIMEOUT
+        return without
 
 
 class RpcConsumer(SharedExtension):
@@ -225,8 +225,9 @@ class RpcConsumer(SharedExtension):
         config = self.container.config
         serializers = Serializers(config)
         exchange = rpc_exchange(config)
+        self.workers = self.container.workers
         self.decode = serializers.decode
-        self.long = LongBodies(self.decode, self.handle_message)
+        self.long = LongBodies(self.decode, self.handle_message, self.workers)
         self.accepted = serializers.accepted
         self.prefix = f"{self.container.service_name}."
         queue = Queue(
@@ -241,7 +242,7 @@ class RpcConsumer(SharedExtension):
     def start(self) -> Deferred[None] | None:
         if not self.methods:
             return None  # in a test that restricts its entrypoints
-        self.consumer = self.queue_consumer.consume(self.queue, self.handle_message)
+        self.consumer = self.queue_consumer.consume(self.queue, self.handle_message, in_turn=True)
         return self.consumer.ready
 
     def cancel(self) -> Deferred[Any] | None:
@@ -252,8 +253,18 @@ class RpcConsumer(SharedExtension):
         return Deferred.fromCoroutine(cancel(self.container, consumer, self.long))
 
     def handle_message(self, message: Message, decoded: Decoded | None = None) -> None:
-        """Run the method that a request is for; called again when a long body has been decoded."""
+        """Run the method that a request is for, when it is its turn; called again when a long body has been decoded.
+
+        Until its turn comes only its bytes are kept.
+        """
         properties = message.properties
+        entrypoint = self.methods.get(message.routing_key)
+        workers = self.workers
+        full = workers.running >= workers.max_workers and not workers.cancelled
+        if full and decoded is None and entrypoint is not None:
+            patience, give_up = time_to_reply(properties, FOREVER), partial(self.not_begun, message)
+            workers.wait(entrypoint, partial(self.handle_message, message), patience, give_up)
+            return
         content_type = properties.get("content_type")
         try:
             if content_type not in self.accepted:
@@ -267,7 +278,6 @@ class RpcConsumer(SharedExtension):
             else:
                 encoding, headers = properties.get("content_encoding"), properties.get("headers")
                 body = self.decode(content_type, encoding, message.body, headers, True)
-            entrypoint = self.methods.get(message.routing_key)
             if entrypoint is None:
                 raise MethodNotFound(message.routing_key.removeprefix(self.prefix))
             args, kwargs = arguments_of(body)
@@ -294,6 +304,10 @@ class RpcConsumer(SharedExtension):
             message.reject(requeue=True)
         except BaseException as error:
             self.not_taken(message, error)
+
+    def not_begun(self, message: Message) -> None:
+        log.debug("{call} is not begun: its caller will have gone", call=message.routing_key)
+        message.ack()
 
     def not_taken(self, message: Message, error: BaseException) -> None:
         """A hook that the service's author has overridden has raised: its error is the caller's answer."""
@@ -334,20 +348,6 @@ class Rpc(HeaderDecoder, Entrypoint):
     ) -> tuple[Any, ExcInfo | None]:
         """Reply to the request. A subclass overrides this to change results or errors before they are sent."""
         return self.rpc_consumer.responder.send_response(message, worker_ctx, result, exc_info)
-
-    def patience(self, worker_ctx: WorkerContext) -> float:
-        message = message_of(worker_ctx)
-        expiration = None if message is None else message.properties.get("expiration")
-        try:
-            return int(expiration) / 1000 if expiration else float("inf")
-        except ValueError:  # a stranger's text
-            return float("inf")
-
-    def not_begun(self, worker_ctx: WorkerContext) -> None:
-        message = message_of(worker_ctx)
-        if message is not None:
-            log.debug("{call} is not begun: its caller will have gone", call=message.routing_key)
-            message.ack()
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
         message = message_of(worker_ctx)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar, copy_context
+from functools import partial
 from types import CoroutineType
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from txservices.utils.waiting import Waiters
 
 WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any other is a value
 
+FOREVER = float("inf")
 STARVED_AFTER = 5.0  # seconds that a worker waits for its turn before the log tells who keeps it waiting
 HOLDERS_MAX = 5  # workers named in that line, those that have run for longest
 
@@ -44,12 +46,31 @@ class Running(NamedTuple):
     timeout: IDelayedCall | None
 
 
+class Turn(NamedTuple):
+    """What waits for a worker to end.
+
+    Attributes:
+        begin: begins a worker, or does something else that is not to happen earlier.
+        entrypoint: whose method the worker calls.
+        since: the clock's time when this began to wait.
+        deadline: the time after which nobody waits for the worker any more.
+        give_up: called in place of ``begin`` if the worker could not end by then.
+    """
+
+    begin: Callable[[], None]
+    entrypoint: Entrypoint
+    since: float
+    deadline: float
+    give_up: Callable[[], None] | None
+
+
 class Workers:
     """The workers of one container.
 
     Attributes:
         running: how many workers run, without those that are queued.
-        queued: the workers that wait for one of the running ones to end.
+        queued: what waits for one of the running workers to end.
+        on_none_queued: each is called when nothing waits any more.
         cancelled: whether no more workers are taken. The result of one that still ends is not handled.
         aborted: whether workers may have been cancelled before they ended.
         on_ended: each is called with a worker, its result and its exc_info when its dependencies are torn down.
@@ -60,8 +81,8 @@ class Workers:
         self.max_workers = max_workers
         self.running = 0
         self.clock = clock
-        # since when each waits, and when nobody waits for it any more
-        self.queued: deque[tuple[WorkerContext, float, float]] = deque()
+        self.queued: deque[Turn] = deque()
+        self.on_none_queued: list[Callable[[], None]] = []
         self.took: dict[Entrypoint, tuple[float, float]] = {}  # seconds of those that waited: their mean and deviation
         self.starving: IDelayedCall | None = None  # the next look at the queue
         self.overdue: set[WorkerContext] = set()  # cancelled since their time was up
@@ -88,14 +109,34 @@ class Workers:
         if self.running < self.max_workers:
             self.begin(worker)
         else:
-            self.wait(worker)
+            self.wait(worker.entrypoint, partial(self.begin, worker))
 
-    def wait(self, worker: WorkerContext) -> None:
-        """Have a worker wait for its turn."""
+    def wait(
+        self,
+        entrypoint: Entrypoint,
+        begin: Callable[[], None],
+        patience: float = FOREVER,
+        give_up: Callable[[], None] | None = None,
+    ) -> None:
+        """See ``extensions.Turns``."""
         now = self.clock.seconds()
-        self.queued.append((worker, now, now + worker.entrypoint.patience(worker)))
+        in_context = partial(copy_context().run, begin)  # and not in that of the worker whose end begins it
+        self.queued.append(Turn(in_context, entrypoint, now, now + patience, give_up))
         if self.starving is None:
             self.starving = self.clock.callLater(STARVED_AFTER, self.look, STARVED_AFTER)
+
+    def hold(self) -> None:
+        """Take a worker's place, for a message whose body is being decoded."""
+        self.running += 1
+
+    def release(self, receive: Callable[[], None]) -> None:
+        """Give a place back, and call ``receive``, which may begin a worker there."""
+        self.running -= 1
+        try:
+            receive()
+        finally:
+            self.running += 1
+            self.ended()
 
     def begin(self, worker: WorkerContext) -> None:
         self.running += 1
@@ -138,17 +179,19 @@ class Workers:
         self.beginning_queued = True
         try:
             while self.queued and self.running < self.max_workers:
-                worker, _, deadline = self.queued.popleft()
-                mean, deviation = self.took.get(worker.entrypoint, (0.0, 0.0))
-                if deadline < self.clock.seconds() + mean + 2 * deviation:
+                turn = self.queued.popleft()
+                mean, deviation = self.took.get(turn.entrypoint, (0.0, 0.0))
+                if turn.give_up is not None and turn.deadline < self.clock.seconds() + mean + 2 * deviation:
                     # Its caller gives up before it can end, and to run it would make the next one late, too.
-                    worker.entrypoint.not_begun(worker)
+                    turn.give_up()
                 else:
-                    self.begin(worker)
+                    turn.begin()
         finally:
             self.beginning_queued = False
         if not self.queued:
             self.look_no_more()
+            for call in self.on_none_queued:
+                call()
 
     async def live(self, worker: WorkerContext) -> None:
         """A worker from its beginning to its end. Raises nothing."""
@@ -207,6 +250,7 @@ class Workers:
                 call(worker, result, exc_info)
             except BaseException as error:
                 self.hook_failed(worker, call, error)
+        worker.service = None  # what is injected there refers to the worker: a cycle, which kept long messages for long
         exc_info = None  # its traceback refers to this frame: a cycle that only the garbage collector ends
 
     def not_handled(self, worker: WorkerContext, exc_info: ExcInfo) -> None:
@@ -263,7 +307,7 @@ class Workers:
 
     def look(self, interval: float) -> None:
         """Tell who keeps the queued workers waiting, if the oldest has waited for too long."""
-        waited = self.clock.seconds() - self.queued[0][1]
+        waited = self.clock.seconds() - self.queued[0].since
         if waited < STARVED_AFTER:
             self.starving = self.clock.callLater(STARVED_AFTER - waited, self.look, STARVED_AFTER)
             return

@@ -11,11 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
 from tests.peer import method
-from tests.services import OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase, consuming
 from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.events import event_handler
-from txservices.messaging import amqp
 from txservices.testing.waiting import Heard
 from txservices.wire import codec, frames
 from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD
@@ -208,7 +207,7 @@ class UnreadableOnEmbeddedTests(ServicesCase):
         dead = await self.dead_letters(connections)
         protocol = await connections.consuming.when_connected()
         channel = await protocol.open_channel()
-        ours = amqp(container).consuming.protocol
+        ours = consuming(container).protocol
         for number, key in enumerate(NOT_UTF8):
             self.send(channel, key, b"%d" % -number)
             self.send(channel, b"good", b"%d" % number)
@@ -216,7 +215,7 @@ class UnreadableOnEmbeddedTests(ServicesCase):
         self.assertEqual(heard.things, list(range(len(NOT_UTF8))))
         await rejected.wait(len(NOT_UTF8) + self.outgrown)
         self.assertEqual(dead.things, [])
-        self.assertIs(amqp(container).consuming.protocol, ours)
+        self.assertIs(consuming(container).protocol, ours)
 
     async def dead_letters(self, connections: Any) -> Heard:
         """Messages that outgrow a frame when they are dead-lettered: their header is over frame_max for a consumer."""

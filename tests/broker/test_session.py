@@ -371,6 +371,39 @@ class BackPressureTests(SynchronousTestCase):
         self.client.transport.producer.resumeProducing()
         self.assertEqual(self.client.transport.producerState, "producing")
 
+    def test_full_at_each_write(self) -> None:
+        """A transport whose buffer is full says so at each write, as Twisted's: that does not begin the count anew."""
+        transport = self.client.transport
+        write = transport.write
+
+        def write_and_say(data: bytes) -> None:
+            write(data)
+            transport.producer.pauseProducing()
+
+        transport.write = write_and_say
+        self.client.declare("get")
+        self.client.publish("get", b"x" * (session.BACKLOG_MAX // 4))
+        gets = 0
+        while transport.producerState == "producing":
+            self.client.method(1, "basic.get", queue="get")
+            self.client.method(1, "basic.reject", delivery_tag=gets + 1, requeue=True)
+            gets += 1
+            self.assertLess(gets, 10)
+
+    def test_one_long_delivery(self) -> None:
+        """A delivery that alone fills the transport does not keep the broker from reading, so heartbeats are heard."""
+        transport = self.client.transport
+        write = transport.write
+
+        def write_and_say(data: bytes) -> None:
+            write(data)
+            if len(data) > 10_000:
+                transport.producer.pauseProducing()
+
+        transport.write = write_and_say
+        Client(self.client.broker).open().publish("q", b"x" * 2 * session.BACKLOG_MAX)
+        self.assertEqual(transport.producerState, "producing")
+
 
 class EndTests(SynchronousTestCase):
     """A connection ends: nothing of its own is left, and everything that it did not settle goes back."""

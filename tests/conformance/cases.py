@@ -91,9 +91,9 @@ class Case(ServicesCase):
         return self.broker.vhosts["/"]
 
     def cut(self, *connections: Connections) -> None:
-        """Both connections of each are gone, without a word."""
-        for pair in connections:
-            for connection in (pair.consuming, pair.publisher.connection):
+        """All connections of each are gone, without a word."""
+        for each in connections:
+            for connection in each.in_use:
                 if connection.protocol is not None:
                     connection.protocol.abort()
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import LogLevel
 
 from tests.conformance.cases import QUEUE, Case, Waiting
-from tests.services import OnRabbitMQ, client_of
+from tests.services import OnRabbitMQ, client_of, consuming
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher, event_handler
@@ -130,7 +130,7 @@ class Lost(Case):
         lines = self.lines()
         for container, (which, way) in zip(containers, holes, strict=True):
             connections = self.amqp(container)
-            connection = connections.consuming if which == "consuming" else connections.publisher.connection
+            connection = consuming(container) if which == "consuming" else connections.publisher.connection
             pipe = connection.protocol.transport
             (pipe if way == "in" else pipe.peer).pauseProducing()
         self.assertEqual(await gatherResults([cluster[name].echo(name) for name in names]), names)
@@ -231,7 +231,7 @@ class Flow(Case):
             (container,) = await self.process(**config).start(Echo)
             connections = self.amqp(container)
             await connections.publisher.publish("", "nobody", b"", {})
-            for connection in (connections.consuming, connections.publisher.connection):
+            for connection in (consuming(container), connections.publisher.connection):
                 self.assertEqual(connection.heartbeat, wished)
                 self.assertEqual(connection.protocol.heartbeat.interval, agreed)
             await container.stop()

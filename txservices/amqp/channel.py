@@ -20,6 +20,7 @@ from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQChannel
 
 from txservices.amqp.entities import NOTHING, Message
+from txservices.amqp.prefetched import Prefetched
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -118,6 +119,7 @@ class Channel(AMQChannel):
         rejects: False if a reject is to be an ack, as for a stream: there RabbitMQ closes the connection for one.
         patience: seconds that the broker may take for each answer, None for no limit. A request that takes longer fails
             with ``NotAnswered``, and the channel is of no more use: the broker does nothing else there meanwhile.
+        prefetched: counts the bytes that are delivered and not settled; None if there is no limit.
         on_closed: called with the error when the channel ends, from either side.
         on_cancelled: called with the consumer tag when the broker cancels a consumer because its queue is gone.
         on_drained: called when every delivery is settled (acked or rejected).
@@ -128,6 +130,7 @@ class Channel(AMQChannel):
         super().__init__(id, outgoing, client)
         self.closing = False
         self.patience: float | None = None
+        self.prefetched: Prefetched | None = None
         self.on_closed: Callable[[AmqpError], None] | None = None
         self.on_cancelled: Callable[[str], None] | None = None
         self.on_drained: Callable[[], None] | None = None
@@ -257,11 +260,18 @@ class Channel(AMQChannel):
         except FrameError as error:
             self.unreadable(args, error)
             return
+        prefetched = self.prefetched
+        if prefetched is not None:
+            prefetched.bytes += message.size
+            if prefetched.bytes > prefetched.bytes_max and prefetched.parks(message):
+                return
         try:
             receive(message)
         except Exception:
             log.failure("{delivery} was not taken, rejected", delivery=message)
             message.reject()
+        if prefetched is not None and prefetched.bytes > prefetched.bytes_max:
+            prefetched.look()
 
     def unreadable(self, args: dict[str, Any], error: FrameError) -> None:
         """Reject a message that can't be read, and tell why: it costs itself alone."""
@@ -278,6 +288,11 @@ class Channel(AMQChannel):
         # Not later than that: RabbitMQ confirms a persistent message to its publisher when it is acked, or on disk.
         # Acks held back longer made a service with a small prefetch, which acks a request when its reply is confirmed,
         # half as fast.
+        prefetched = self.prefetched
+        if prefetched is not None:
+            prefetched.bytes -= message.size
+            if prefetched.paused:
+                prefetched.look()
         if self.closing:
             return
         self.unsettled -= 1

@@ -23,6 +23,7 @@ from txservices import configuration
 from txservices.amqp.causes import HANDSHAKE_TIMEOUT, describe, refusal
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.outbox import Outbox
+from txservices.amqp.prefetched import Prefetched
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol
 from txservices.exceptions import (
     AmqpError,
@@ -54,6 +55,7 @@ class Connection(Service):
 
     Attributes:
         protocol: the open connection, or None while there is none.
+        prefetched: says when nothing is read for a while; None if everything is always read.
         on_connected: called with each new ``Protocol`` before anyone else may use it; if one gives a Deferred, that is
             waited for.
         on_changed: called without arguments each time ``protocol`` comes or goes.
@@ -85,6 +87,7 @@ class Connection(Service):
         self.started_at = 0.0
         self.attempts = 0
         self.protocol: Protocol | None = None
+        self.prefetched: Prefetched | None = None
         self.on_connected: list[Callable[[Protocol], Any]] = []
         self.on_changed: list[Callable[[], None]] = []
         self.waiting: Waiters[Protocol] = Waiters()
@@ -107,6 +110,8 @@ class Connection(Service):
     async def close(self) -> None:
         """Close the connection in order if there is one, and make no other."""
         self.waiting.fail(ConnectionLost("the service is stopping"))
+        if self.prefetched is not None:
+            self.prefetched.close()
         protocol = self.protocol
         self.use(None)
         if protocol is not None and not protocol.closed:
@@ -117,6 +122,20 @@ class Connection(Service):
             gone = self.latest.disconnected.wait()
             self.latest.abort()
             await gone
+
+    def limit(self, bytes_max: int, waits: Callable[[], bool]) -> Prefetched:
+        """Read nothing while the unsettled bodies have more bytes and a message waits: see ``prefetched``."""
+        self.prefetched = Prefetched(bytes_max, waits, self.pause, self.resume)
+        self.on_changed.append(self.prefetched.connection_changed)
+        return self.prefetched
+
+    def pause(self) -> None:
+        if self.protocol is not None:
+            self.protocol.pause()
+
+    def resume(self) -> None:
+        if self.protocol is not None:
+            self.protocol.resume()
 
     def use(self, protocol: Protocol | None) -> None:
         self.protocol = protocol

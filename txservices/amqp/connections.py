@@ -1,7 +1,8 @@
-"""The pair of connections that a process has: one consumes, one publishes, however many services run in it.
+"""The connections of a process: one publishes, one takes replies, and each service has one for its own messages.
 
-There are two because a broker that is short of memory stops reading from connections that publish, and acks must still
-reach it.
+What publishes has a connection to itself because a broker that is short of memory stops reading from connections that
+publish, and acks must still reach it. A service's own messages have one because it is not read while they take too much
+memory (see ``prefetched``), and a worker must not wait for a reply, or for another service, that is not read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from txservices import configuration
 from txservices.amqp.connection import Connection
@@ -28,7 +29,7 @@ from txservices.utils.address import Address, parse_addresses
 
 
 class Connections(MultiService):
-    """Both connections, each made when it is first needed.
+    """All of them, each made when it is first needed.
 
     Attributes:
         in_use: the connections that were needed until now.
@@ -92,10 +93,22 @@ class Connections(MultiService):
 
     @cached_property
     def consuming(self) -> Connection:
-        """The connection that messages come in on."""
+        """The connection that is always read: replies come in on it, and whatever else a worker may wait for."""
         connection = self.connection("consumes")
         connection.setServiceParent(self)
         return connection
+
+    def own(self, service: str, bytes_max: int, waits: Callable[[], bool]) -> Connection:
+        """Another connection, for the messages that a service works on: see ``Prefetched`` for the arguments."""
+        connection = self.connection(f"{service} consumes")
+        connection.limit(bytes_max, waits)
+        connection.setServiceParent(self)
+        return connection
+
+    async def leave(self, connection: Connection) -> None:
+        """Close a connection that was somebody's own. Its unsettled messages go back."""
+        self.in_use.remove(connection)
+        await maybeDeferred(connection.disownServiceParent)
 
     @cached_property
     def publisher(self) -> Publisher:
@@ -110,12 +123,19 @@ class Connections(MultiService):
         """Whether every connection in use is open now."""
         return all(connection.protocol is not None for connection in self.in_use)
 
-    def consume(self, queue: Queue, receive: Callable[[Message], None], prefetch_count: int) -> Subscription:
+    def consume(
+        self,
+        queue: Queue,
+        receive: Callable[[Message], None],
+        prefetch_count: int,
+        connection: Connection | None = None,
+    ) -> Subscription:
         """Declare the queue and have its messages delivered to ``receive``, now and after every reconnect.
 
-        ``prefetch_count`` is how many messages may be delivered and not settled; 0 sets no limit.
+        ``prefetch_count`` is how many messages may be delivered and not settled; 0 sets no limit. ``connection`` is one
+        of ``own``; without it the messages come in on the one that is always read.
         """
-        subscription = Subscription(self.consuming, queue, receive, prefetch_count)
+        subscription = Subscription(connection or self.consuming, queue, receive, prefetch_count)
         self.unacked.watch(subscription)
         return subscription
 
@@ -141,7 +161,7 @@ class Connections(MultiService):
             connection.reconnect()
 
     def stopService(self) -> Deferred[Any]:
-        """Close both, once the broker has confirmed everything or has not answered for too long. Fires then."""
+        """Close all, once the broker has confirmed everything or has not answered for too long. Fires then."""
         return Deferred.fromCoroutine(self.close())
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, queue_of
-from txservices.amqp.longbodies import Decoded, LongBodies
+from txservices.amqp.longbodies import Decoded, LongBodies, Places
 from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
 from txservices.bounds import LongBody
@@ -43,13 +43,20 @@ class Reader:
     Args:
         decode: ``Serializers.decode``.
         where: who consumes, for the log.
+        places: see ``LongBodies``.
     """
 
-    def __init__(self, decode: Callable[..., Any], handle: Callable[[Any, Message], Any], where: str) -> None:
+    def __init__(
+        self,
+        decode: Callable[..., Any],
+        handle: Callable[[Any, Message], Any],
+        where: str,
+        places: Places | None = None,
+    ) -> None:
         self.decode = decode
         self.handle = handle
         self.where = where
-        self.long = LongBodies(decode, self.receive)
+        self.long = LongBodies(decode, self.receive, places)
 
     def receive(self, message: Message, decoded: Decoded | None = None) -> None:
         """Take a message as it is delivered, or again when its body has been decoded."""

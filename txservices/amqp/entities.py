@@ -77,6 +77,7 @@ class Message:
         "routing_key",
         "settle",
         "settled",
+        "size",
     )
 
     def __init__(
@@ -91,6 +92,7 @@ class Message:
         settle: Callable[[Message, bool, bool], None],
     ) -> None:
         self.body = body
+        self.size = len(body)
         self.properties = properties
         self.exchange = exchange
         self.routing_key = routing_key

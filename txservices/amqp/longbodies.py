@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -28,26 +28,45 @@ log = Logger()
 Decoded = Callable[[], Any]  # gives a body that is decoded, or raises ``DecodeError``
 
 
+class Places(Protocol):
+    """The places of a service's workers. A message that waits here takes one, so that few bodies are in memory."""
+
+    def hold(self) -> None:
+        """Take a place."""
+
+    def release(self, receive: Callable[[], None]) -> None:
+        """Give a place back, and call ``receive``, which may begin a worker there."""
+
+
 class LongBodies:
     """The messages of one consumer that wait for a long body.
 
     Args:
         decode: ``Serializers.decode``.
         receive: called with each message and a function that gives its body or raises ``DecodeError``.
+        places: of the workers that the messages are for; None if there are none.
 
     Attributes:
         waiting: the messages in their order. The body of the first one is being decoded.
     """
 
-    def __init__(self, decode: Callable[..., Any], receive: Callable[[Message, Decoded], None]) -> None:
+    def __init__(
+        self,
+        decode: Callable[..., Any],
+        receive: Callable[[Message, Decoded], None],
+        places: Places | None = None,
+    ) -> None:
         self.decode = decode
         self.receive = receive
+        self.places = places
         self.waiting: deque[Message] = deque()
         self.idle: Waiters[None] = Waiters()
 
     def add(self, message: Message) -> None:
         """Decode this message's body after those that wait."""
         self.waiting.append(message)
+        if self.places is not None:
+            self.places.hold()
         if len(self.waiting) == 1:
             self.begin()
 
@@ -76,7 +95,10 @@ class LongBodies:
     def pass_on(self, decoded: Decoded) -> None:
         message = self.waiting[0]
         try:
-            self.receive(message, decoded)
+            if self.places is None:
+                self.receive(message, decoded)
+            else:
+                self.places.release(partial(self.receive, message, decoded))
         except Exception:
             log.failure("{delivery} was not taken, rejected", delivery=message)
             message.reject()

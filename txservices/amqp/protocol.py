@@ -225,6 +225,16 @@ class Protocol(AMQClient):
                 self.set_error(no_start(data, error))
                 self.abort()
 
+    def pause(self) -> None:
+        """Read nothing until ``resume``. TCP has the broker wait; heartbeats and acks still go out."""
+        self.heartbeat.reading = False
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        self.heartbeat.reading = True
+        self.heartbeat.read_at = self.clock.seconds()
+        self.transport.resumeProducing()
+
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
         """Pass one frame to its channel."""
         channel = self.channels.get(number)

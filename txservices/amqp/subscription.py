@@ -94,6 +94,8 @@ class Subscription:
     def attach(self, protocol: Protocol) -> None:
         """Consume on that connection; called for each new one."""
         if self.consuming and self.attaching is None:
+            if self.connection.prefetched is not None:
+                self.connection.prefetched.ask()
             self.attaching = Deferred.fromCoroutine(self.open_channel(protocol))
             self.attaching.addBoth(self.attached, protocol)
 
@@ -107,6 +109,7 @@ class Subscription:
             return
         self.channel = channel
         channel.rejects = self.rejects
+        channel.prefetched = self.connection.prefetched
         channel.on_closed = self.channel_closed
         channel.on_cancelled = self.cancel_received
         await self.consume(channel)
@@ -121,6 +124,8 @@ class Subscription:
 
     def attached(self, result: Any, protocol: Protocol) -> None:
         self.attaching = None
+        if self.connection.prefetched is not None:
+            self.connection.prefetched.answered()
         error = getattr(result, "value", None)
         if error is None:
             if self.consuming:
@@ -237,13 +242,26 @@ class Subscription:
     # The end
 
     def cancel(self) -> Deferred[Any]:
-        """Take no more deliveries; those that have come can still be settled. Fires when the broker agrees."""
+        """Take no more deliveries; those that have come can still be settled. Fires when the broker agrees.
+
+        While the connection is not read, nothing is waited for: the broker's answer comes after everything that it has
+        sent, all of which goes back to the queue.
+        """
         self.detach()
         channel = self.channel
         if channel is None or channel.closed or self.tag not in channel.consumers:
             return succeed(None)
+        prefetched = channel.prefetched
         cancelling: Deferred[Any] = channel.basic_cancel(consumer_tag=self.tag)
-        return cancelling.addErrback(gone)
+        if prefetched is None:
+            return cancelling.addErrback(gone)
+        if prefetched.paused:
+            channel.consumers[self.tag] = give_back
+            cancelling.addErrback(gone)
+            return succeed(None)
+        prefetched.ask()
+        cancelling.addErrback(gone)
+        return cancelling.addCallback(lambda _: prefetched.answered())
 
     def drain(self) -> Deferred[None]:
         """Fires with None when every delivery is settled, or can't be any more because the channel is gone."""
@@ -272,3 +290,8 @@ class Subscription:
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
+
+
+def give_back(message: Message) -> None:
+    """Have a message delivered to somebody else."""
+    message.reject(requeue=True)

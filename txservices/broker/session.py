@@ -167,8 +167,9 @@ class Session(protocol.Protocol):
     def write(self, data: bytes) -> None:
         """Send frames. The transport joins what one turn of the reactor writes into one send."""
         self.heartbeat.wrote = True
+        waits = self.paused  # the write that fills the transport does not count: it may be one long delivery
         self.transport.write(data)
-        if self.paused:
+        if waits:
             self.backlog += len(data)
             if self.backlog > BACKLOG_MAX:
                 self.stall()
@@ -212,6 +213,8 @@ class Session(protocol.Protocol):
 
     def pauseProducing(self) -> None:
         """The client reads too slowly: no deliveries for now."""
+        if self.paused:  # Twisted's transport calls this at each write while its buffer is full
+            return
         self.paused = True
         self.backlog = 0
         for channel in self.channels.values():

@@ -23,10 +23,11 @@ class Heartbeat:
     Attributes:
         interval: seconds; 0 while stopped.
         read_at: the clock's time when bytes came last. The connection sets it.
+        reading: whether the connection reads. While it doesn't, nobody is given up. The connection sets it.
         wrote: whether anything was written since the last half interval. The connection sets it.
     """
 
-    __slots__ = ("beating", "clock", "give_up", "interval", "looking", "read_at", "send", "turns", "wrote")
+    __slots__ = ("beating", "clock", "give_up", "interval", "looking", "read_at", "reading", "send", "turns", "wrote")
 
     def __init__(self, clock: Any, send: Callable[[], None], give_up: Callable[[], None]) -> None:
         self.clock = clock
@@ -34,6 +35,7 @@ class Heartbeat:
         self.give_up = give_up
         self.interval: float = 0
         self.read_at: float = clock.seconds()
+        self.reading = True
         self.wrote = False
         self.beating: Any = None  # the delayed calls
         self.looking: Any = None
@@ -68,6 +70,8 @@ class Heartbeat:
         When this process was held up, bytes may have come that are not read yet. The reactor reads those of a socket
         in the next turn. A peer in this process was held up as well: both write now, and read in the two turns to come.
         """
+        if not self.reading:
+            self.read_at = self.clock.seconds()
         left = self.read_at + SILENT_INTERVALS * self.interval - self.clock.seconds()
         if left > 0:
             self.turns = EXTRA_TURNS
