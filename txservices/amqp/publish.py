@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from typing_extensions import Unpack
 
 from txservices import configuration
+from txservices.amqp.channel import Publishing
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import exchange_of
 from txservices.amqp.options import MessageOptions, PublisherOptions, PublishOptions, Sending, options_of
@@ -92,11 +93,11 @@ class Confirmation(Deferred[None]):
     """
 
     looked = awaited = False
+    on_looked: Callable[[], None] | None = None
 
     def __init__(self, unconfirmed: Unconfirmed, exchange: str, routing_key: str, by_worker: bool = False) -> None:
         super().__init__()
         self.by_worker = by_worker
-        self.on_looked: Callable[[], None] | None = None
         self.unconfirmed = unconfirmed
         self.exchange = exchange
         self.routing_key = routing_key
@@ -106,11 +107,10 @@ class Confirmation(Deferred[None]):
     def done(self, error: Exception | None) -> None:
         """The broker has answered, or never will."""
         unconfirmed = self.unconfirmed
-        del self.unconfirmed  # the owner, which may hold this Deferred from now on
-        self.on_looked = None
         if error is None:
             self.run(self.callback, None)
         else:
+            del self.unconfirmed  # the owner, which may hold this Deferred from now on
             self.run(self.errback, error)
             if self.by_worker:
                 unconfirmed.failed.append(self)
@@ -129,11 +129,10 @@ class Confirmation(Deferred[None]):
 
     def look(self) -> None:
         self.looked = True
-        on_looked, self.on_looked = self.on_looked, None
-        if on_looked is not None:
-            on_looked()
+        if self.on_looked is not None and not self.called:
+            self.on_looked()
 
-    # In Twisted none of these calls another.
+    # In Twisted none of these calls another; a Deferred that is awaited has ``addBoth`` called, too.
 
     def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
         self.look()
@@ -148,7 +147,8 @@ class Confirmation(Deferred[None]):
         return super().addErrback(*args, **kwargs)
 
     def addBoth(self, *args: Any, **kwargs: Any) -> Any:
-        self.look()
+        if not self.looked:
+            self.look()
         return super().addBoth(*args, **kwargs)
 
     def __iter__(self) -> Generator[Deferred[None], None, None]:
@@ -193,35 +193,56 @@ def send(
         confirmation.done(PublishTimeout(exchange, routing_key))
         return confirmation
     publish = partial(publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done)
-    if declare_first:
-        begun = publisher.clock.seconds()
-        declaring = publisher.declare_for(size, *sending.declare)
-        if timeout is not None:
-            declaring.addTimeout(timeout, publisher.clock, lambda *_: Failure(PublishTimeout(exchange, routing_key)))
-
-        def declared(_: None) -> None:
-            left = None if timeout is None else timeout - publisher.clock.seconds() + begun
-            try:
-                publish(left)
-            except ValueError as error:
-                sending.lighten(properties, publisher.header_max, error)
-                publish(left)
-
-        declaring.addCallback(declared).addErrback(confirmation.not_sent)
-        return confirmation if sending.use_confirms else succeed(None)
     until_looked = by_worker and not sending.timeout_given
     try:
+        if declare_first:
+            declare_then(publish, confirmation, connections, sending, properties, size)
+            return confirmation if sending.use_confirms else succeed(None)
         try:
             publishing = publish(None if until_looked else timeout)
         except ValueError as error:
             sending.lighten(properties, publisher.header_max, error)
             publishing = publish(None if until_looked else timeout)
         if until_looked and timeout is not None and not confirmation.called:
-            confirmation.on_looked = lambda: publisher.expect(publishing, timeout)
+            confirmation.on_looked = partial(expect, connections, publishing, timeout)
     except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
         confirmation.unconfirmed.remove()
         raise
     return confirmation if sending.use_confirms else succeed(None)
+
+
+def declare_then(
+    publish: Callable[[float | None], Any],
+    confirmation: Confirmation,
+    connections: Connections,
+    sending: Sending,
+    properties: dict[str, Any],
+    size: int,
+) -> None:
+    """Declare what a message needs, and publish it. Both together have its timeout."""
+    publisher, timeout = connections.publisher, sending.timeout
+    late = PublishTimeout(confirmation.exchange, confirmation.routing_key)
+    begun = publisher.clock.seconds()
+    declaring = publisher.declare_for(size, *sending.declare)
+    if timeout is not None:
+        declaring.addTimeout(timeout, publisher.clock, lambda *_: Failure(late))
+
+    def declared(_: None) -> None:
+        left = None if timeout is None else timeout - publisher.clock.seconds() + begun
+        try:
+            publish(left)
+        except ValueError as error:
+            sending.lighten(properties, publisher.header_max, error)
+            publish(left)
+
+    declaring.addCallback(declared).addErrback(confirmation.not_sent)
+
+
+def expect(connections: Connections, publishing: Publishing, timeout: float) -> None:
+    """Somebody waits from now on for a message that was published without a deadline: have it fail after that."""
+    publisher = connections.publisher
+    publishing.deadline = publisher.clock.seconds() + timeout
+    publisher.sweeper.watch()
 
 
 class Publisher:

@@ -193,11 +193,6 @@ class Publisher:
 
         return self.declare(*entities).addBoth(ended)
 
-    def expect(self, publishing: Publishing, timeout: float) -> None:
-        """Somebody waits from now on for a message that was published without a deadline: have it fail after that."""
-        publishing.deadline = self.clock.seconds() + timeout
-        self.sweeper.watch()
-
     def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
         """The broker has answered for a message; ``error`` is None if it has it."""
         key = publishing.key
