@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import json
 import math
@@ -78,7 +79,9 @@ class StepsTests(SynchronousTestCase):
 
     def smaller(self, **numbers: int) -> None:
         for name, number in numbers.items():
-            self.patch(serialization if name.startswith(("TEXT", "HERE")) else bounds, name, number)
+            for module in (bounds, serialization):
+                if hasattr(module, name):
+                    self.patch(module, name, number)
 
     def test_json_table(self) -> None:
         """JSON, right and wrong, whatever a step has in it."""
@@ -112,7 +115,7 @@ class StepsTests(SynchronousTestCase):
     @given(VALUES, st.sampled_from([1, 3, 8, 40, 4096]), st.sampled_from([None, 1]))
     def test_json(self, value: Any, step: int, indent: int | None) -> None:
         """JSON, with steps of all lengths; and its values are counted exactly."""
-        self.smaller(STEP=step, ALONE=1)
+        self.smaller(STEP=step, TEXT_STEP=step + 11, ALONE=1)  # the longest escape is 12 characters
         for ascii in (True, False):
             text = json.dumps(value, ensure_ascii=ascii, indent=indent)
             self.assertEqual(read_json(text), json.loads(text))
@@ -127,9 +130,45 @@ class StepsTests(SynchronousTestCase):
     @given(TOKENS, st.sampled_from([1, 3, 8, 4096]))
     def test_no_json(self, tokens: list[str], step: int) -> None:
         """What is no JSON is none in steps, and what is some is the same."""
-        self.smaller(STEP=step, ALONE=1)
+        self.smaller(STEP=step, TEXT_STEP=step + 11, ALONE=1)  # the longest escape is 12 characters
         text = "".join(tokens)
         self.assertEqual(outcome(read_json, text), outcome(json.loads, text))
+
+    @settings(max_examples=500, deadline=None)
+    @given(
+        st.lists(
+            st.sampled_from(
+                ["\\ud83d", "\\ude00", "\\\\", "\\n", '\\"', '"', "\\u00e9", "\\u", "\\", "u", "a", "\n", "é"]
+            )
+        ),
+        st.sampled_from([12, 13, 14, 17, 24]),
+    )
+    def test_json_text(self, parts: list[str], step: int) -> None:
+        """A long text of JSON, right and wrong, wherever the steps are cut."""
+        self.smaller(TEXT_STEP=step)
+        text = f'"{"".join(parts)}"'
+        self.assertEqual(outcome(read_json, text), outcome(json.loads, text))
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.binary(max_size=60), st.integers(0, 80), st.sampled_from(["", "=", "a", "\n", "é"]))
+    def test_base64(self, value: bytes, at: int, other: str) -> None:
+        """Wrapped bytes, right and wrong."""
+        self.smaller(TEXT_STEP=4)
+        text = base64.b64encode(value).decode()
+        text = text[:at] + other + text[at:]
+
+        def whole(text: str) -> bytes:
+            return base64.b64decode(text, validate=True)
+
+        self.assertEqual(outcome(serialization.unwrap_base64, text), outcome(whole, text))
+
+    def test_long_wrapped(self) -> None:
+        """Wrapped bytes may be long; a time, decimal or UUID that is long is none."""
+        most = serialization.WRAPPED_MAX
+        self.assertEqual(len(unwrap({"__type__": "bytes", "__value__": "x" * MIB})), MIB)
+        self.assertEqual(len(str(unwrap({"__type__": "decimal", "__value__": "1" * most}))), most)
+        for kind in ("decimal", "date", "time", "datetime", "uuid"):
+            self.assertRaises(ValueError, unwrap, {"__type__": kind, "__value__": "1" * (most + 1)})
 
     @settings(max_examples=300, deadline=None)
     @given(VALUES, st.integers(0, 10_000), st.binary(min_size=1, max_size=2))
@@ -182,7 +221,7 @@ class StepsTests(SynchronousTestCase):
     def test_text(self, text: str, encoding: str) -> None:
         """A long text is what it is at once, wherever the steps are cut."""
         body = text.encode(encoding, "replace")
-        self.smaller(HERE_MAX=0, TEXT_STEP=7)
+        self.smaller(TEXT_STEP=7)
         self.assertEqual(decode_charset(body, encoding, "strict"), body.decode(encoding))
 
     @settings(max_examples=100, deadline=None)
@@ -190,7 +229,7 @@ class StepsTests(SynchronousTestCase):
     def test_lone_surrogates(self, text: str) -> None:
         """A long JSON with lone surrogates in it, which kombu writes, is read wherever the steps are cut."""
         body = text.encode("utf-8", "surrogatepass")
-        self.smaller(HERE_MAX=0, TEXT_STEP=1)
+        self.smaller(TEXT_STEP=1)
         self.assertEqual(decode_charset(body, "utf-8", "surrogatepass"), text)
 
 
@@ -228,6 +267,8 @@ LONGEST: dict[str, tuple[str, str | None, bytes]] = {
     "one text": (JSON, None, b'"' + b"a" * (16 * MIB) + b'"'),
     "commas in a text": (JSON, None, b'"' + b",[" * (8 * MIB) + b'"'),
     "escapes": (JSON, None, b'"' + b"\\u00e9" * (16 * MIB // 6) + b'"'),
+    "decimal": (JSON, None, b'[{"__type__":"decimal","__value__":"' + b"1" * 65_536 + b'"}' + b" " * HERE_MAX + b"]"),
+    "bytes": (JSON, None, b'{"__type__":"base64","__value__":"' + b"A" * (16 * MIB) + b'"}'),
     "space": (JSON, None, b" " * (16 * MIB) + b"1"),
     "few, with NaN": (JSON, None, b"[NaN," + b",".join(b'{"%d":1}' % n for n in range(14_000)) + b"]"),
     "wrapped": (JSON, None, b"[" + b",".join([b'{"__type__":"decimal","__value__":"1.5"}'] * 100_000) + b"]"),
@@ -257,6 +298,7 @@ BOMBS: dict[str, tuple[str, str | None, bytes]] = {
     "short and deep": (JSON, None, b"[" * 50_000),
     "short, deep, wrapped": (JSON, None, b'["__type__",' * 5_000),
     "digits": (JSON, None, b"1" * (16 * MIB)),
+    "date": (JSON, None, b'{"__type__":"date","__value__":"' + b"1" * (16 * MIB) + b'"}'),
     "no end": (JSON, None, lists(190_000)[:-1]),
     "msgpack lists": (MSGPACK, None, b"\xdd" + (600_000).to_bytes(4, "big") + b"\x90" * 600_000),
     "msgpack claims": (MSGPACK, None, b"\xdd\xff\xff\xff\xff" + b"\x01" * 300_000),

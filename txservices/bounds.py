@@ -8,6 +8,7 @@ each value and each key is 1, and each list and mapping ``CONTAINER`` more.
 
 from __future__ import annotations
 
+import codecs
 import re
 import zlib
 from bz2 import BZ2Decompressor
@@ -26,6 +27,7 @@ QUICK_MAX = 1_048_576  # bytes of a long JSON that is decoded in one step all th
 QUICK_VALUES_MAX = 100_000  # such few
 CONTAINER = 4  # what a list or a mapping counts, besides its values
 STEP = 4096  # characters of JSON that are decoded in one step, unless they are one text or number
+TEXT_STEP = 1_048_576  # bytes or characters of a text that are decoded in one step; some charsets take 3 ms for that
 ALONE = 100  # values that are read one by one after a step that failed
 YAML_VALUE = 10  # what a value counts in YAML, whose reader takes 0.1 ms and a kilobyte for each
 YAML_DEPTH_MAX = 100  # lists and mappings inside each other; Python's recursion limit comes soon after
@@ -52,13 +54,28 @@ class Count:
             raise ValueError(f"it has more than {self.most} values, the limit that VALUES_MAX sets")
 
 
+# Text ----------------------------------------------------------------------------------------------------------------
+
+
+def decode_charset(body: bytes, charset: str, errors: str) -> str:
+    """Text, decoded in steps if it is long."""
+    if len(body) <= TEXT_STEP:
+        return body.decode(charset, errors)
+    decoder = codecs.getincrementaldecoder(charset)(errors)
+    pieces = [decoder.decode(body[at : at + TEXT_STEP]) for at in range(0, len(body), TEXT_STEP)]
+    return "".join((*pieces, decoder.decode(b"", True)))
+
+
 # JSON ----------------------------------------------------------------------------------------------------------------
 
 Found = tuple[Any, int]  # a value, and the place behind it
 
 # reads one value, in C
 scan: Callable[[str, int], Found] = JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed lacks it
-skip_space: Callable[[str, int], Any] = re.compile(r"[ \t\n\r]*").match
+skip_space: Callable[..., Any] = re.compile(r"[ \t\n\r]*").match
+# Characters and escapes of a text, of which no escape is cut at the end of the step.
+skip_text: Callable[..., Any] = re.compile(r"""(?:[^"\\]+|\\u[0-9A-Fa-f]{4}|\\[^u])*""").match
+is_low_surrogate: Callable[[str, int], Any] = re.compile(r"\\u[dD][c-fC-F][0-9A-Fa-f]{2}").match
 
 
 def is_quick(body: bytes) -> bool:
@@ -75,9 +92,9 @@ def values_at_most(body: bytes) -> int:
 class JsonReader:
     """Reads JSON in steps.
 
-    A step is Python's decoder in C, for a part that can't be long: a list or mapping that ends soon, or some values of
-    one that does not. Such a part is read alone. If it is JSON by itself, a reader of the whole text would have found
-    the same values there.
+    A step is Python's decoder in C, for a part that can't be long: a list or mapping that ends soon, some values of one
+    that does not, or a megabyte of a text. Such a part is read alone. If it is JSON by itself, a reader of the whole
+    text would have found the same values there.
 
     Args:
         most: how many values it may have.
@@ -97,7 +114,13 @@ class JsonReader:
         return value
 
     def behind_space(self, at: int) -> int:
-        end: int = skip_space(self.text, at).end()
+        end: int = skip_space(self.text, at, at + TEXT_STEP).end()
+        return end if end < at + TEXT_STEP else self.behind_space_from(end)
+
+    def behind_space_from(self, end: int) -> int:
+        at = -1
+        while at < end:
+            at, end = end, skip_space(self.text, end, end + TEXT_STEP).end()
         return end
 
     def read(self, at: int) -> Found:
@@ -109,13 +132,31 @@ class JsonReader:
             self.count(CONTAINER)
             mapping, end = self.read_short(at, "}") or self.read_mapping(self.behind_space(at + 1))
             return (mapping if self.unwrap is None else self.unwrap(mapping)), end
-        return self.step(self.text, at)
+        return self.read_plain(at)
 
-    def step(self, text: str, at: int) -> Found:
+    def read_plain(self, at: int) -> Found:
+        text = self.text
+        if text[at : at + 1] == '"' and text.find('"', at + 1, at + TEXT_STEP) < 0:
+            return self.read_long_text(at + 1)
         try:
             return scan(text, at)
         except StopIteration:
             raise ValueError(f"no value at {at}") from None
+
+    def read_long_text(self, at: int) -> Found:
+        pieces = []
+        text = self.text
+        while text[at : at + 1] != '"':
+            end = at + TEXT_STEP
+            if end > len(text) or text.find("\\", at, end) >= 0 or text.find('"', at, end) >= 0:
+                end = skip_text(text, at, end).end()
+            if is_low_surrogate(text, end):
+                end += 6  # it may be a character with the one before it
+            if end == at:
+                raise ValueError(f"no text and no end of it at {at}")
+            pieces.append(scan(f'"{text[at:end]}"', 0)[0])
+            at = end
+        return "".join(pieces), at + 1
 
     def read_short(self, at: int, close: str) -> Found | None:
         """The list or mapping that opens here, if it closes within a step and there is no other in it."""
@@ -173,7 +214,7 @@ class JsonReader:
                 at = some[1]
                 continue
             alone = alone - 1 if alone else ALONE
-            key, at = self.step(self.text, at)
+            key, at = self.read_plain(at)
             at = self.behind_space(at)
             if type(key) is not str or self.text[at : at + 1] != ":":
                 raise ValueError(f"no key and value at {at}")
@@ -238,6 +279,8 @@ def read_msgpack(body: bytes, most: int) -> Any:
             length = int.from_bytes(body[at + 1 : at + 1 + width], "big")
         if kind == PLAIN:
             end = at + head + length
+            if length > TEXT_STEP and body[at] == 0xDB and end <= len(body):  # a text
+                return decode_charset(body[at + head : end], "utf-8", "strict"), end
             return decode(body[at:end]), end
         at += head
         if kind == LIST:

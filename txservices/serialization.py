@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import bz2
-import codecs
 import encodings
 import json
 import pickle
@@ -29,9 +28,11 @@ from txservices import configuration
 from txservices.bounds import (
     DENSE_HERE_MAX,
     HERE_MAX,
+    TEXT_STEP,
     YAML_HERE_MAX,
     JsonReader,
     LongBody,
+    decode_charset,
     decompress,
     is_quick,
     read_msgpack,
@@ -44,7 +45,7 @@ from txservices.utils import import_from_path
 __all__ = ["Format", "Serializers"]
 
 ERROR_TEXT_MAX = 300  # characters of what a decoder says: some repeat the whole body
-TEXT_STEP = 1_048_576  # bytes that are decoded to text in one step; some charsets take 3 ms for that
+WRAPPED_MAX = 65_536  # characters of a wrapped value, unless it is bytes: 16 MB of digits would take 0.1 s
 
 TYPE, VALUE = "__type__", "__value__"
 ENVELOPE = {TYPE, VALUE}
@@ -87,6 +88,17 @@ WRAPPERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (uuid.UUID, lambda value: {TYPE: "uuid", VALUE: {"hex": value.hex}}),
     (bytes, wrap_bytes),
 )
+
+
+def unwrap_base64(value: str) -> bytes:
+    """The bytes, decoded in steps, which are multiples of four characters; the last one has the padding."""
+    last = max(0, len(value) - 3) // TEXT_STEP * TEXT_STEP
+    if "=" in value[:last]:
+        raise ValueError("base64 that goes on behind its end")
+    steps = [value[at : at + TEXT_STEP] for at in range(0, last, TEXT_STEP)]
+    return b"".join(base64.b64decode(step, validate=True) for step in (*steps, value[last:]))
+
+
 UNWRAPPERS: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
@@ -94,7 +106,7 @@ UNWRAPPERS: dict[str, Callable[[Any], Any]] = {
     "decimal": Decimal,
     "uuid": lambda value: uuid.UUID(hex=value["hex"]),
     "bytes": lambda value: value.encode(),
-    "base64": lambda value: base64.b64decode(value, validate=True),
+    "base64": unwrap_base64,
 }
 
 
@@ -112,7 +124,10 @@ def wrap(value: Any) -> Any:
 def unwrap(found: dict[str, Any]) -> Any:
     """The value in a wrapped object. Any other object stays as it is."""
     if found.keys() == ENVELOPE:
-        return UNWRAPPERS[found[TYPE]](found[VALUE])
+        kind, value = found[TYPE], found[VALUE]
+        if type(value) is str and len(value) > WRAPPED_MAX and kind not in ("bytes", "base64"):
+            raise ValueError(f"a {kind} of over {WRAPPED_MAX} characters")
+        return UNWRAPPERS[kind](value)
     return found
 
 
@@ -211,15 +226,6 @@ def decode_text(body: bytes, content_encoding: str | None, here: bool) -> str | 
     if here and len(body) > HERE_MAX:
         raise LongBody()
     return decode_charset(body, charset, "strict")
-
-
-def decode_charset(body: bytes, charset: str, errors: str) -> str:
-    """Text, decoded in steps if it is long."""
-    if len(body) <= HERE_MAX:
-        return body.decode(charset, errors)
-    decoder = codecs.getincrementaldecoder(charset)(errors)
-    pieces = [decoder.decode(body[at : at + TEXT_STEP]) for at in range(0, len(body), TEXT_STEP)]
-    return "".join((*pieces, decoder.decode(b"", True)))
 
 
 # Compression ---------------------------------------------------------------------------------------------------------
