@@ -43,7 +43,8 @@ MODULES = {
     " conformance.test_poison",
     "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
     "proxies": "test_calls test_rpc conformance.test_rpc",
-    "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests conformance.test_workers",
+    "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests test_starving test_overload"
+    " conformance.test_workers",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners"
     " conformance.test_containers",
     "events": "test_events conformance.test_events",

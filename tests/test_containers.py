@@ -9,6 +9,7 @@ from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.noting import ALL, ContainerCase, Service
+from txservices import configuration
 from txservices.containers import (
     ServiceContainer,
     SharedServices,
@@ -405,9 +406,19 @@ class Configured(TestCase):
         for cls, text in ((Nameless, "must define a `name` attribute (tests."), (Numbered, "must be a string (tests.")):
             self.assertIn(text, str(self.assertRaises(ConfigurationError, get_service_name, cls)))
 
+    def test_what_it_reads(self) -> None:
+        """How many workers it has, and how many parents of a call it tracks, come from the configuration."""
+        for config, expected in (
+            ({"max_workers": 3, configuration.PARENT_CALLS_TRACKED.name: 2}, (3, 2)),
+            ({}, (configuration.MAX_WORKERS.default, configuration.PARENT_CALLS_TRACKED.default)),
+        ):
+            container = ServiceContainer(Service, config)
+            self.assertEqual((container.workers.max_workers, container.parent_calls_tracked), expected)
+
     def test_wrong_configuration(self) -> None:
         """A mistake in the configuration is refused at once; a key nobody knows is a warning, once for a process."""
         self.assertRaises(ConfigurationError, ServiceContainer, Service, {"max_workers": "many"})
+        self.assertRaises(ConfigurationError, ServiceContainer, Service, {"HEARTBEAT": "x"})  # others will read that
         lines: list[str] = []
 
         def observe(event: Any) -> None:

@@ -119,3 +119,17 @@ class Pool(TestCase):
         self.assertEqual(pool.max, before + 7)
         self.successResultOf(container.stop())
         self.assertEqual(pool.max, before)
+        self.successResultOf(container.kill())
+        self.assertEqual(pool.max, before)  # they are given back once
+
+    def test_no_threads(self) -> None:
+        """A service without blocking methods takes no thread from the others, and gives none back."""
+        from twisted.internet import reactor
+
+        pool = reactor.getThreadPool()
+        before = pool.max
+        for end in (ServiceContainer.stop, ServiceContainer.kill):
+            container = ServiceContainer(type("Plain", (), {"name": "plain"}), {"max_workers": 7})
+            self.successResultOf(container.start())
+            self.successResultOf(end(container))
+            self.assertEqual(pool.max, before)

@@ -7,12 +7,15 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.recording import Case, Service, variable
 from txservices.containers import ServiceContainer, WorkerContext
+from txservices.extensions import Entrypoint
 from txservices.utils.life import State
-from txservices.workers import this_worker
+from txservices.workers import Workers, this_worker
 
 
 class Order(Case):
@@ -140,6 +143,19 @@ class Waiting(Case):
         waiting["teardown_one"].callback(None)
         self.assertEqual(self.over, [("injected", None)])
 
+    def test_setup_comes_first(self) -> None:
+        """The method is called when every setup has ended, and not when one that waits fails."""
+        for hook in ("setup_one", "setup_two"):
+            for ends in (True, False):
+                waiting: Deferred[None] = Deferred()
+                called: list[str] = []
+                setup = {hook: lambda waiting=waiting: waiting}
+                self.spawn("run", lambda service, called=called: called.append("method"), **setup)
+                self.assertEqual(called, [])
+                waiting.callback(None) if ends else waiting.errback(KeyError())
+                self.assertEqual(called, ["method"] if ends else [])
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
+
     def test_turns(self) -> None:
         """No more than max_workers run; the others wait for their turn, in order, and block nobody."""
         waiting: list[Deferred[Any]] = [Deferred() for _ in range(5)]
@@ -246,6 +262,23 @@ class Failing(Case):
         self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info: 1 // 0)
         self.assertIn(("result", "one", None, ZeroDivisionError), self.calls)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_not_handled(self) -> None:
+        """An entrypoint whose handle_result fails is told, with the error: it settles what it answers for."""
+        told: list[Any] = []
+        entrypoint = self.container.entrypoints[0]
+        for fails in (lambda: 1 // 0, lambda: fail(ZeroDivisionError())):
+            entrypoint.result_not_handled = lambda worker, exc_info: told.append((worker, exc_info[0]))
+            worker = self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info, way=fails: way())
+            self.assertEqual(told.pop(), (worker, ZeroDivisionError))
+            self.assertEqual(len(self.over.pop()), 2)
+        entrypoint.result_not_handled = lambda worker, exc_info: told.remove("nothing")
+        self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info: 1 // 0)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)  # whatever it raises, the rest has its turn
+        self.assertEqual((len(self.over), self.hooks()[-1]), (1, "teardown two"))
+        self.spawn("run", lambda service: 7)
+        self.assertEqual(told, [])
+        self.flushLoggedErrors(ZeroDivisionError)
 
     def test_log_says_where(self) -> None:
         """The line of an error in a hook has the hook and the worker in it."""
@@ -357,3 +390,24 @@ class Context(Case):
         self.assertEqual((worker_ctx.service_name, worker_ctx.config), ("service", {"key": "value"}))
         self.assertRegex(repr(worker_ctx), r"^<WorkerContext \[service\.run\] at 0x[0-9a-f]+>$")
         self.assertFalse(hasattr(worker_ctx, "__dict__"))
+
+
+class Alone(SynchronousTestCase):
+    """Workers without a container."""
+
+    def test_without_dependencies(self) -> None:
+        """They need not learn of any."""
+
+        class Plain:
+            name = "plain"
+
+            def method(self) -> None:
+                ended.append("method")
+
+        ended: list[str] = []
+        entrypoint = Entrypoint()
+        entrypoint.method_name = "method"
+        workers = Workers(Plain, 1, Clock())
+        workers.on_ended.append(lambda worker, result, exc_info: ended.append("ended"))
+        workers.spawn(WorkerContext(self, None, entrypoint))
+        self.assertEqual(ended, ["method", "ended"])
