@@ -1,5 +1,5 @@
-"""kombu's exchanges and queues; and what kind of queue a service's queues are, on brokers that have quorum queues and
-on the one that has not.
+"""kombu's exchanges and queues; and what kind of queue a service's queues are, on RabbitMQ and on the embedded broker,
+which has no streams.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Exchange, Queue, exchange_of, queue_of, with_queue_type
+from txservices.broker.memory import broker_named
 from txservices.containers import ServiceContainer
 from txservices.events import BROADCAST, EventDispatcher, event_handler
 from txservices.exceptions import ConfigurationError, DeclarationMismatch
@@ -101,6 +102,7 @@ class QueueTypes(SynchronousTestCase):
 
 heard = Heard()
 readings = Queue("readings", Exchange("readings"), "r")
+stream = Queue("stream", arguments={"x-queue-type": "stream"})
 
 
 class Shop:
@@ -192,30 +194,60 @@ class QuorumQueues(OnRabbitMQ):
 
 
 class Embedded(ServicesCase):
-    """The broker that has no quorum queues."""
+    """The embedded broker."""
 
-    async def refused(self, service: type, **config: Any) -> str:
-        container = ServiceContainer(service, {**self.config, **config})
+    def setUp(self) -> None:
+        super().setUp()
+        heard.things.clear()
+
+    def types(self) -> dict[str, str]:
+        """The queues that there are, with their types."""
+        queues = broker_named(self.config["AMQP_URI"].removeprefix("memory://")).vhosts["/"].queues
+        return {name: queue.arguments.get("x-queue-type", "classic") for name, queue in queues.items()}
+
+    async def test_configured(self) -> None:
+        """QUEUE_TYPE gives quorum queues as with RabbitMQ, and all works."""
+        await self.start(Shop, QUEUE_TYPE="quorum")
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.shop.sell("pen"), "PEN")
+        await heard.wait(3)
+        quorum = {name for name, kind in self.types().items() if kind == "quorum"}
+        self.assertEqual(quorum, {"rpc-shop", "evt-shop-sold--shop.sold", "readings"})
+
+    async def test_per_entrypoint(self) -> None:
+        """queue_type is for one entrypoint's queue."""
+        await self.start(Safe)
+        self.assertEqual(self.types(), {"evt-shop-sold--safe.sold": "quorum", "evt-shop-sold--safe.again": "classic"})
+
+    async def refused(self, service: type) -> str:
+        container = ServiceContainer(service, self.config)
         self.addCleanup(container.stop)
         with self.assertRaises(DeclarationMismatch) as raised:
             await container.start()
         return str(raised.exception)
 
-    async def test_consumed(self) -> None:
-        """A service that wants one does not start, and says what to do."""
-        error = await self.refused(Safe)
-        self.assertRegex(error, r"queue 'evt-shop-sold--safe.sold' is of a kind that this broker does not have \(.*\)")
+    async def test_stream_consumed(self) -> None:
+        """A service that wants a stream does not start, and says what to do."""
+
+        class Reads:
+            name = "reads"
+
+            @consume(stream)
+            def read(self, item: str) -> None:
+                """Hear it."""
+
+        error = await self.refused(Reads)
+        self.assertRegex(error, r"queue 'stream' is of a kind that this broker does not have \(.*\)")
         self.assertIn("set AMQP_URI (or --broker) to a RabbitMQ", error)
 
-    async def test_published_to(self) -> None:
-        """The same where a Publisher is the first to declare it, and for all queues at once."""
+    async def test_stream_published_to(self) -> None:
+        """The same where a Publisher is the first to declare it."""
 
         class Tells:
             name = "tells"
-            publish = Publisher(queue=readings)
+            publish = Publisher(queue=stream)
 
-        self.assertIn("queue 'readings'", await self.refused(Tells, QUEUE_TYPE="quorum"))
-        self.assertIn("this broker does not have", await self.refused(Shop, QUEUE_TYPE="quorum"))
+        self.assertIn("queue 'stream' is of a kind that this broker does not have", await self.refused(Tells))
 
     async def test_classic(self) -> None:
         """The embedded broker has classic queues."""

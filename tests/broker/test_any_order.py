@@ -18,7 +18,20 @@ from txservices.broker.server import Broker
 from txservices.wire.spec import METHODS
 
 NAMES = ("", "q", "r", "x", "y", "t", "amq.topic", "amq.headers", "direct", "topic", "fanout", "headers")
-ARGUMENTS = ("x-expires", "x-message-ttl", "x-max-length", "x-overflow", "x-dead-letter-exchange", "x-match", "a")
+ARGUMENTS = (
+    "x-expires",
+    "x-message-ttl",
+    "x-max-length",
+    "x-overflow",
+    "x-dead-letter-exchange",
+    "x-match",
+    "a",
+    "x-queue-type",
+    "x-delivery-limit",
+    "x-max-priority",
+    "x-single-active-consumer",
+    "x-priority",
+)
 VALUES: tuple[Any, ...] = (
     0,
     1,
@@ -27,6 +40,7 @@ VALUES: tuple[Any, ...] = (
     "q",
     "x",
     "any",
+    "quorum",
     "reject-publish",
     "reject-publish-dlx",
     [1],
@@ -73,6 +87,8 @@ class Chance(random.Random):
             if self.random() < 0.2:
                 copies = [self.choice((*NAMES, *self.replies)) for _ in range(3)]
                 properties["headers"] = {self.choice(("CC", "BCC")): copies}
+            if self.random() < 0.3:
+                properties["priority"] = self.choice((0, 1, 9))
             body = b"x" * self.choice((0, 1, 5000))
             key = self.choice((*NAMES, *self.replies))
             return publish(key, body, self.choice(NAMES), channel, self.random() < 0.3, **properties)
@@ -89,7 +105,12 @@ class AnyOrderTests(SynchronousTestCase):
             ready = [*queue.fresh, *(entry for _, entry in queue.requeued)]
             self.assertEqual(queue.ready_bytes, sum(len(entry.message.body) for entry in ready), seed)
             self.assertLessEqual(set(queue.turn), set(queue.consumers), seed)
+            single = queue.single
+            if single is not None:
+                self.assertLessEqual(set(queue.turn), {single.active}, seed)
             for consumer in queue.consumers:
+                if single is not None and (consumer is not single.active or single.choose(queue.consumers) is None):
+                    continue
                 self.assertNotEqual(consumer.in_turn, consumer in consumer.deliveries.without_room, seed)
                 self.assertFalse(
                     ready and consumer.has_room(), f"{queue.name} has messages and {consumer.tag} room: {seed}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.broker.channel_case import ChannelTestCase
 from tests.broker.peer import Client, publish
 from tests.peer import method
-from txservices.broker.queues import UNACKED_MAX
+from txservices.broker.deliveries import UNACKED_MAX
 from txservices.wire import codec
 
 

@@ -195,16 +195,14 @@ class QueueTests(ChannelTestCase):
             {"x-message-ttl": True}, {"x-max-length": True}, {"x-max-length-bytes": True},
             {"x-max-length-bytes": "1"}, {"x-overflow": "burst"}, {"x-dead-letter-exchange": 1},
             {"x-dead-letter-routing-key": "k"}, {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k" * 256},
+            {"x-queue-type": "quorum", "x-delivery-limit": "3"}, {"x-queue-type": "quorum", "x-delivery-limit": True},
+            {"x-queue-type": "burst"}, {"x-max-priority": 256}, {"x-queue-type": "quorum", "x-max-priority": 1},
         ):  # fmt: skip
             client = Client().open()
             answer, code, text = client.refusal(1, "queue.declare", queue="a", arguments=arguments)
             self.assertEqual((answer, code), ("channel.close", 406), arguments)
             self.assertIn(f"invalid arg '{list(arguments)[-1]}' for queue 'a' in vhost '/'", text)
-        for arguments in (
-            {"x-queue-type": "quorum"}, {"x-max-priority": 5}, {"x-single-active-consumer": True},
-            {"x-delivery-limit": 3},
-        ):  # fmt: skip
-            self.refused_all(540, "queue.declare", queue="a", arguments=arguments)
+        self.refused_all(540, "queue.declare", queue="a", durable=True, arguments={"x-queue-type": "stream"})
         self.ok("queue.declare", queue="a", arguments={"x-queue-type": "classic"})
         self.ok("queue.declare", queue="a")
         self.ok("queue.declare", queue="b", arguments={"x-queue-mode": "lazy", "x-single-active-consumer": False})

@@ -5,57 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
-
+from tests.broker.queue_case import QueueTestCase
+from txservices.broker.deliveries import UNACKED_MAX, Deliveries, Entry, requeue
 from txservices.broker.messages import Message
-from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, Queue, requeue
-
-
-class QueueTestCase(SynchronousTestCase):
-    """A queue on a clock, and what its consumers got as (tag, body)."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.got: list[tuple[str, bytes]] = []
-        self.dead: list[tuple[bytes, str]] = []
-        self.ended: list[Queue] = []
-        self.queue = self.make()
-
-    def make(self, **arguments: Any) -> Queue:
-        queue = Queue("q", arguments=arguments, seconds=self.clock.seconds)
-        queue.dead_letter = lambda entry, reason: self.dead.append((entry.message.body, reason))
-        queue.unused = self.ended.append
-        return queue
-
-    def put(self, *bodies: bytes, expiration: int | None = None, queue: Queue | None = None) -> list[bool]:
-        target = self.queue if queue is None else queue
-        return [target.put(Message("", "q", b"", b"\0\0", body, expiration)) for body in bodies]
-
-    def consumer(
-        self, tag: str, prefetch: int = 0, deliveries: Deliveries | None = None, queue: Queue | None = None, **rest: Any
-    ) -> Consumer:
-        deliveries = deliveries or Deliveries()
-
-        def send(consumer: Consumer, entry: Entry) -> None:
-            if not consumer.no_ack:
-                deliveries.add(entry, consumer)
-            self.got.append((tag, entry.message.body))
-
-        target = self.queue if queue is None else queue
-        consumer = Consumer(tag, target, deliveries, send, lambda consumer: None, prefetch, **rest)
-        target.add(consumer)
-        return consumer
-
-    def ack(self, consumer: Consumer, tag: int, multiple: bool = False) -> list[Entry]:
-        entries = consumer.deliveries.settle(tag, multiple)
-        consumer.deliveries.make_room()
-        return entries
-
-    def ready(self, queue: Queue | None = None) -> list[bytes]:
-        """What is ready, taken out, in order."""
-        target = self.queue if queue is None else queue
-        return [target.take().message.body for _ in range(len(target))]
+from txservices.broker.queues import Queue
 
 
 class TurnTests(QueueTestCase):
@@ -208,7 +161,7 @@ class SettleTests(QueueTestCase):
         self.queue.requeue([entries[1], entries[0]])
         taken = [self.queue.take() for _ in range(5)]
         self.assertEqual([entry.message.body for entry in taken], [b"1", b"2", b"3", b"4", b"5"])
-        self.assertEqual([entry.redelivered for entry in taken], [True, True, True, False, False])
+        self.assertEqual([entry.returned for entry in taken], [1, 1, 1, 0, 0])
 
     def test_requeued_together_in_their_old_order(self) -> None:
         """What comes back in one go is given out in its old order, however it was handed back, before what is newer."""

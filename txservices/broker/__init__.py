@@ -2,12 +2,12 @@
 
 It is for the first hour, for tests and for one machine; pika and kombu can use it over TCP as they are. Nothing is kept
 when the process ends: "durable" and "persistent" are taken and compared, and mean nothing more. It refuses with AMQP's
-own error what it does not do (transactions, priority and quorum queues). Priorities of messages and of consumers are
-taken and have no effect.
+own error what it does not do (transactions, streams). Its quorum queues are in one place, and lost like the others.
 
-    bindings, messages <- arguments, queues <- exchanges, replies <- vhost    pure: matching; a message's bytes; what is
-                            refused; turns and limits; routing; Direct Reply-to; exchanges and queues by name, and a
-                            message's way through them
+    bindings, messages <- arguments, deliveries <- turns <- queues <- kinds, exchanges, replies <- vhost    pure:
+                            matching; a message's bytes; what is refused; what is unsettled; who is next; a queue, and
+                            its other kinds; routing; Direct Reply-to; exchanges and queues by name, and a message's way
+                            through them
     assemblers <- topology, channel     frames to methods; one function for each AMQP method
     handshake <- session    a client's connection: how it begins; bytes, back-pressure, the close
     server <- memory        users, virtual hosts, TCP; client and server joined inside the process, by bytes

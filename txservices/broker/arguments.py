@@ -15,12 +15,19 @@ from txservices.exceptions import AmqpError
 from txservices.wire.spec import ReplyCode
 
 SHORTSTR_MAX = 255  # bytes
+PRIORITY_MAX = 255  # of a message in a queue with x-max-priority
+
+QUEUE_TYPES = ("classic", "quorum", "stream")  # of which this broker has the first two
 
 Check = Callable[[Any], bool]
 
 
-def number_from(least: int, most: float = float("inf")) -> Check:
+def number_from(least: float, most: float = float("inf")) -> Check:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def one_of(*values: str) -> Check:
+    return lambda value: value in list(values)  # it may be a table
 
 
 def is_short(value: Any) -> bool:
@@ -34,45 +41,96 @@ QUEUE_ARGUMENTS: dict[str, tuple[Check, str]] = {
     "x-max-length": (number_from(0), "a number from 0"),
     "x-max-length-bytes": (number_from(0), "a number from 0"),
     "x-overflow": (
-        lambda value: value in ("drop-head", "reject-publish", "reject-publish-dlx"),
+        one_of("drop-head", "reject-publish", "reject-publish-dlx"),
         "drop-head, reject-publish or reject-publish-dlx",
     ),
     "x-dead-letter-exchange": (is_short, "an exchange's name"),
     "x-dead-letter-routing-key": (is_short, "a routing key"),
-    "x-queue-mode": (lambda value: value in ("default", "lazy"), "default or lazy"),
+    "x-queue-mode": (one_of("default", "lazy"), "default or lazy"),
+    "x-queue-type": (one_of(*QUEUE_TYPES), "classic or quorum"),
+    "x-max-priority": (number_from(0, PRIORITY_MAX), f"a number from 0 to {PRIORITY_MAX}"),
+    "x-single-active-consumer": (lambda value: isinstance(value, bool), "true or false"),
+    "x-delivery-limit": (number_from(float("-inf")), "a number"),
+    "x-quorum-initial-group-size": (number_from(1), "a number from 1"),
+    "x-dead-letter-strategy": (one_of("at-most-once", "at-least-once"), "at-most-once or at-least-once"),
 }
-# argument -> the one value that changes nothing here, besides None
-QUEUE_ARGUMENTS_NOT_IMPLEMENTED: dict[str, Any] = {
-    "x-queue-type": "classic",
-    "x-max-priority": None,
-    "x-single-active-consumer": False,
-    "x-delivery-limit": None,
+# argument -> the only type of queue that has it
+OF_ONE_TYPE = {
+    "x-queue-mode": "classic",
+    "x-queue-version": "classic",
+    "x-max-priority": "classic",
+    "x-delivery-limit": "quorum",
+    "x-quorum-initial-group-size": "quorum",
+    "x-dead-letter-strategy": "quorum",
+    "x-max-in-memory-length": "quorum",
+    "x-max-in-memory-bytes": "quorum",
+    "x-max-age": "stream",
+    "x-stream-max-segment-size-bytes": "stream",
+    "x-initial-cluster-size": "stream",
 }
+CONSUMER_ARGUMENTS: dict[str, tuple[Check, str]] = {"x-priority": (number_from(float("-inf")), "a number")}
 # argument that a second declaration of a queue must repeat -> the value that it has where it is left out
 COMPARED: dict[str, Any] = {
-    **dict.fromkeys([*QUEUE_ARGUMENTS, *QUEUE_ARGUMENTS_NOT_IMPLEMENTED]),
+    **dict.fromkeys(QUEUE_ARGUMENTS),
     "x-queue-type": "classic",
 }
 
 
-def check_queue(called: str, arguments: Mapping[str, Any]) -> None:
-    """``PRECONDITION_FAILED`` for a wrong value, ``NOT_IMPLEMENTED`` for an argument that this broker does not have."""
+def check(called: str, arguments: Mapping[str, Any], table: Mapping[str, tuple[Check, str]]) -> None:
+    """``PRECONDITION_FAILED`` for a value that the table does not allow."""
     for name, value in arguments.items():
-        if name in QUEUE_ARGUMENTS:
-            check, wanted = QUEUE_ARGUMENTS[name]
-            if not check(value):
+        if name in table:
+            is_right, wanted = table[name]
+            if not is_right(value):
                 raise AmqpError(
                     ReplyCode.PRECONDITION_FAILED, f"invalid arg '{name}' for {called}: {value!r} is not {wanted}"
                 )
-        elif value is not None and value != QUEUE_ARGUMENTS_NOT_IMPLEMENTED.get(name, value):
-            raise AmqpError(
-                ReplyCode.NOT_IMPLEMENTED, f"{name}={value!r} for {called}: the embedded broker has no such queues"
-            )
+
+
+def check_queue(called: str, arguments: Mapping[str, Any]) -> None:
+    """``PRECONDITION_FAILED`` for a wrong value, and for an argument that queues of this type don't have."""
+    check(called, arguments, QUEUE_ARGUMENTS)
     if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
         raise AmqpError(
             ReplyCode.PRECONDITION_FAILED,
             f"invalid arg 'x-dead-letter-routing-key' for {called}: there is no 'x-dead-letter-exchange'",
         )
+    queue_type = type_of(arguments)
+    for name in arguments:
+        if OF_ONE_TYPE.get(name, queue_type) != queue_type:
+            raise AmqpError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"invalid arg '{name}' for {called} of queue type rabbit_{queue_type}_queue",
+            )
+
+
+def check_lasting(
+    called: str, name: str, durable: bool, exclusive: bool, auto_delete: bool, arguments: Mapping[str, Any]
+) -> None:
+    """``PRECONDITION_FAILED`` for a quorum queue that would not last, ``NOT_IMPLEMENTED`` for a stream."""
+    queue_type = type_of(arguments)
+    if queue_type == "classic":
+        return
+    if not name:
+        raise AmqpError(
+            ReplyCode.PRECONDITION_FAILED, f"Cannot declare a server-named queue for type rabbit_{queue_type}_queue"
+        )
+    for wrong, what in ((not durable, "non-durable"), (exclusive, "exclusive-owner"), (auto_delete, "auto-delete")):
+        if wrong:
+            raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"invalid property '{what}' for {called}")
+    if queue_type == "stream":
+        raise AmqpError(
+            ReplyCode.NOT_IMPLEMENTED, f"x-queue-type='stream' for {called}: the embedded broker has no such queues"
+        )
+
+
+def type_of(arguments: Mapping[str, Any]) -> Any:
+    return arguments.get("x-queue-type", "classic")
+
+
+def check_consumer(called: str, arguments: Mapping[str, Any]) -> None:
+    """``PRECONDITION_FAILED`` for a priority that is no number."""
+    check(called, arguments, CONSUMER_ARGUMENTS)
 
 
 def check_exchange(called: str, type: str, arguments: Mapping[str, Any]) -> None:

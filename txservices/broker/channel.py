@@ -13,9 +13,10 @@ from struct import Struct
 from typing import Any, Protocol
 
 from txservices.broker import messages
+from txservices.broker.arguments import check_consumer
 from txservices.broker.assemblers import ClosedChannel, Decoded, Publishes
+from txservices.broker.deliveries import UNACKED_MAX, Consumer, Deliveries, Entry, requeue
 from txservices.broker.messages import DIRECT_REPLY_TO, Message
-from txservices.broker.queues import UNACKED_MAX, Consumer, Deliveries, Entry, requeue
 from txservices.broker.replies import refuse_second
 from txservices.broker.topology import DECLARATIONS, Topology, reactions
 from txservices.broker.vhost import VirtualHost
@@ -143,6 +144,7 @@ class Channel:
     def cancel(self) -> None:
         """Cancel all consumers: no delivery begins any more. A body that has not come whole is dropped."""
         self.assembler.join()
+        self.deliveries.flowing = False  # of two that share a queue, the second gets nothing when the first is gone
         consumers, self.consumers = self.consumers, {}
         for consumer in consumers.values():
             consumer.queue.remove(consumer)
@@ -173,13 +175,16 @@ class Channel:
         tag = args["consumer_tag"] or f"amq.ctag-{new_id()}"
         if tag in self.consumers:
             raise AmqpError(ReplyCode.NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
+        priority = 0
         if direct:
             queue = self.vhost.replies.open()
             self.reply_to = queue.name
         else:
             queue = self.topology.queue(content)
-        if queue.has_exclusive_consumer() or (args["exclusive"] and queue.consumers):
-            raise AmqpError(ReplyCode.ACCESS_REFUSED, f"{self.vhost.called(queue)} in exclusive use")
+            called = self.vhost.called(queue)
+            check_consumer(called, args["arguments"])
+            queue.check_consume(called, args["exclusive"], self.deliveries.prefetch < UNACKED_MAX)
+            priority = args["arguments"].get("x-priority", 0)
         consumer = self.consumers[tag] = Consumer(
             tag,
             queue,
@@ -189,6 +194,7 @@ class Channel:
             self.consumer_prefetch,
             args["no_ack"],
             args["exclusive"],
+            priority,
         )
         self.answer(content, "basic.consume-ok", consumer_tag=tag)  # before the first delivery
         queue.add(consumer)
@@ -211,17 +217,19 @@ class Channel:
         deliveries = self.deliveries
         tag = deliveries.skip() if consumer.no_ack else deliveries.add(entry, consumer)
         message = entry.message
+        header = entry.queue.header(entry) if entry.returned else message.header
         method = b"%b%b%b%b" % (
             DELIVER,
             consumer.short_tag,
-            DELIVERY_TAG.pack(tag, entry.redelivered),
+            DELIVERY_TAG.pack(tag, entry.returned),
             message.address,
         )
         session = self.session
-        session.write(content_frames(self.number, method, message.header, message.body, session.frame_max))
+        session.write(content_frames(self.number, method, header, message.body, session.frame_max))
 
     def basic_get(self, content: Content) -> None:
         queue = self.topology.queue(content)
+        queue.check_get(self.vhost.called(queue))
         deliveries = self.deliveries
         if len(deliveries.unacked) >= UNACKED_MAX:
             raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"over {UNACKED_MAX} messages unacked on this channel")
@@ -231,9 +239,10 @@ class Channel:
             return
         tag = deliveries.skip() if content.args["no_ack"] else deliveries.add(entry, None)
         message = entry.message
-        method = GET_OK + DELIVERY_TAG.pack(tag, entry.redelivered) + message.address + MESSAGE_COUNT.pack(len(queue))
+        header = entry.queue.header(entry) if entry.returned else message.header
+        method = GET_OK + DELIVERY_TAG.pack(tag, entry.returned) + message.address + MESSAGE_COUNT.pack(len(queue))
         session = self.session
-        session.write(content_frames(self.number, method, message.header, message.body, session.frame_max))
+        session.write(content_frames(self.number, method, header, message.body, session.frame_max))
 
     # Settling
 

@@ -15,7 +15,7 @@ from struct import error as StructError
 from typing import Any
 
 from txservices.broker.watermark import Watermark
-from txservices.exceptions import AmqpError
+from txservices.exceptions import AmqpError, FrameError
 from txservices.wire.codec import decode_properties, encode_properties
 from txservices.wire.frames import FRAME_MAX, header_max
 from txservices.wire.spec import PROPERTIES, ReplyCode
@@ -129,6 +129,28 @@ def read_expiration(header: bytes, flags: int) -> int | None:
             "basic.publish",
         )
     return number
+
+
+def read_priority(header: bytes) -> int:
+    """The priority that a message has, 0 if it has none. Few queues ask for it, so the properties are decoded."""
+    if not read_flags(header) & PRIORITY:
+        return 0
+    try:
+        priority: int = decode_properties(header)["priority"]
+    except FrameError:
+        return 0
+    return priority
+
+
+def with_header(header: bytes, name: str, value: Any) -> bytes:
+    """The properties with one header more. As they are, if they can't be read or would outgrow a frame."""
+    try:
+        properties = decode_properties(header)
+        headers = writable(properties.get("headers") or {})
+        changed = encode_properties({**properties, "headers": {**headers, name: value}})
+    except (FrameError, ValueError, TypeError):
+        return header
+    return changed if len(changed) <= HEADER_MAX else header
 
 
 def read_unusual(header: bytes, flags: int, user: str, reply_to: Callable[[], str]) -> tuple[bytes, tuple[str, ...]]:

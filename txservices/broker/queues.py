@@ -5,177 +5,51 @@
 A message goes to a consumer as soon as one has room: neither its own prefetch nor its channel's is used up, and its
 channel flows. A consumer without room leaves the turn, and ``Deliveries`` brings it back when it has room again: a
 hundred full consumers do not slow a message down. The clock is a function, and nothing here makes a delayed call: a
-queue with a ``deadline`` asks to be looked at (``watch``).
+queue with a ``deadline`` asks to be looked at (``watch``). This is the classic kind; the others are in ``kinds``.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from math import inf
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from txservices.broker.bindings import Binding
+from txservices.broker.deliveries import Consumer, Entry
 from txservices.broker.messages import Message
-from txservices.wire.tables import encode_shortstr
-
-# Deliveries that a channel may leave unsettled if it asked for no lower limit: the largest prefetch there is. Past it,
-# the channel gets no more until it settles some, so that a client that never acks can't take a whole backlog.
-UNACKED_MAX = 65_535
+from txservices.broker.turns import ByPriority, SingleActive
+from txservices.exceptions import AmqpError
+from txservices.wire.spec import ReplyCode
 
 
-class Entry:
-    """A message in one queue, ready or delivered."""
+class Line(Protocol):
+    """Entries in the order in which they are given out: a deque, or what a kind of queue has in its place."""
 
-    __slots__ = ("consumer", "deadline", "message", "position", "queue", "redelivered")
+    def append(self, entry: Entry, /) -> None: ...
 
-    def __init__(self, message: Message, queue: Queue, position: int) -> None:
-        self.message = message
-        self.queue = queue
-        self.position = position
-        self.redelivered = False
-        self.deadline = inf  # seconds of the clock
-        self.consumer: Consumer | None = None
+    def popleft(self) -> Entry: ...
 
+    def clear(self) -> None: ...
 
-class Consumer:
-    """A consumer of one queue on one channel, with the count of its unsettled deliveries.
+    def __getitem__(self, index: Literal[0], /) -> Entry: ...
 
-    ``send`` is called with each entry that it is given, ``cancelled`` when its queue is deleted.
-    """
+    def __iter__(self) -> Iterator[Entry]: ...
 
-    __slots__ = (
-        "cancelled",
-        "deliveries",
-        "exclusive",
-        "in_turn",
-        "no_ack",
-        "prefetch",
-        "queue",
-        "send",
-        "short_tag",
-        "tag",
-        "unacked",
-    )
-
-    def __init__(
-        self,
-        tag: str,
-        queue: Queue,
-        deliveries: Deliveries,
-        send: Callable[[Consumer, Entry], None],
-        cancelled: Callable[[Consumer], None],
-        prefetch: int = 0,
-        no_ack: bool = False,
-        exclusive: bool = False,
-    ) -> None:
-        self.tag = tag
-        self.short_tag = encode_shortstr(tag)
-        self.queue = queue
-        self.deliveries = deliveries
-        self.send = send
-        self.cancelled = cancelled
-        self.prefetch = prefetch or UNACKED_MAX
-        self.no_ack = no_ack
-        self.exclusive = exclusive
-        self.unacked = 0
-        self.in_turn = False
-
-    def has_room(self) -> bool:
-        deliveries = self.deliveries
-        return deliveries.flowing and (
-            self.no_ack or (self.unacked < self.prefetch and deliveries.counted < deliveries.prefetch)
-        )
-
-
-class Deliveries:
-    """The unsettled deliveries of one channel by delivery tag, and how much of its prefetch they use."""
-
-    __slots__ = ("counted", "flowing", "freed", "last_tag", "prefetch", "unacked", "was_full", "without_room")
-
-    def __init__(self) -> None:
-        self.unacked: dict[int, Entry] = {}
-        self.last_tag = 0
-        self.prefetch = UNACKED_MAX  # for all consumers of the channel together
-        self.counted = 0  # unacked deliveries to consumers; those of basic.get don't count for the prefetch
-        self.flowing = True
-        self.without_room: dict[Consumer, None] = {}  # consumers that have left their queue's turn
-        self.freed: dict[Consumer, None] = {}  # consumers with deliveries settled since, which may have room
-        self.was_full = False
-
-    def add(self, entry: Entry, consumer: Consumer | None) -> int:
-        """Note an entry that has to be settled, and return its delivery tag."""
-        self.last_tag += 1
-        self.unacked[self.last_tag] = entry
-        entry.consumer = consumer
-        if consumer is not None:
-            consumer.unacked += 1
-            self.counted += 1
-        return self.last_tag
-
-    def skip(self) -> int:
-        """The delivery tag of an entry that need not be settled."""
-        self.last_tag += 1
-        return self.last_tag
-
-    def settle(self, tag: int, multiple: bool = False) -> list[Entry]:
-        """Settle the delivery of that tag, with ``multiple`` all up to it, or all there are if the tag is 0.
-
-        Returns their entries. ``KeyError`` for a tag that is not unsettled on this channel. Call ``make_room`` next,
-        after the entries that are requeued.
-        """
-        entries = self.pop(tag, multiple)
-        self.was_full |= self.counted >= self.prefetch
-        for entry in entries:
-            consumer = entry.consumer
-            if consumer is not None:
-                entry.consumer = None
-                consumer.unacked -= 1
-                self.counted -= 1
-                if not consumer.in_turn:
-                    self.freed[consumer] = None
-        return entries
-
-    def pop(self, tag: int, multiple: bool) -> list[Entry]:
-        unacked = self.unacked
-        if not multiple:
-            return [unacked.pop(tag)]
-        if tag == 0:
-            entries = list(unacked.values())
-            unacked.clear()
-            return entries
-        unacked[tag]  # KeyError, before anything is popped
-        tags = []
-        for each in unacked:  # in the order of delivery
-            if each > tag:
-                break
-            tags.append(each)
-        return [unacked.pop(each) for each in tags]
-
-    def make_room(self) -> None:
-        """Give the consumers that waited for room their next messages, after ``settle``."""
-        if self.was_full or self.freed:
-            consumers = self.without_room if self.was_full else self.freed
-            self.was_full = False
-            self.freed = {}
-            self.wake(consumers)
-
-    def wake(self, consumers: Iterable[Consumer] | None = None) -> None:
-        """Bring those consumers, or all, back into the turn if they have room now."""
-        for consumer in list(self.without_room if consumers is None else consumers):
-            if consumer in self.without_room and consumer.has_room():
-                del self.without_room[consumer]
-                consumer.queue.join(consumer)
+    def __len__(self) -> int: ...
 
 
 class Queue:
-    """A queue. Its vhost sets what it can't do by itself: ``dead_letter``, ``watch`` and ``unused``.
+    """A classic queue. Its vhost sets what it can't do by itself: ``dead_letter``, ``watch`` and ``unused``.
 
     Attributes:
         owner: the only connection that may use it, or None if it is not exclusive.
         turn: the consumers that may have room, the next one first.
+        single: chooses the only consumer that gets messages, or None if all of them do.
     """
+
+    takes_over = False  # whether a single active consumer gives way to one of higher priority
 
     def __init__(
         self,
@@ -196,12 +70,13 @@ class Queue:
         self.deleted = False
         # requeued messages come before fresh ones, since they were delivered from the head
         self.requeued: list[tuple[int, Entry]] = []  # a heap, by old place
-        self.fresh: deque[Entry] = deque()
+        self.fresh: Line = deque()
         self.next_position = 0
         self.ready_bytes = 0
         self.has_timed = False  # since it was last empty, something with a deadline came in
         self.consumers: dict[Consumer, None] = {}
         self.turn: deque[Consumer] = deque()
+        self.single = SingleActive(self.takes_over) if arguments.get("x-single-active-consumer") else None
         self.ttl: int | None = arguments.get("x-message-ttl")
         self.expires: int | None = arguments.get("x-expires")
         self.max_length: float = arguments.get("x-max-length", inf)
@@ -212,6 +87,11 @@ class Queue:
         self.watch: Callable[[Queue], None] = lambda queue: None
         self.unused: Callable[[Queue], None] = lambda queue: None
         self.expires_at = inf
+        self.returns_max = inf  # how often a message may come back
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Set what another kind of queue has otherwise."""
 
     def __len__(self) -> int:
         """How many messages are ready."""
@@ -254,19 +134,26 @@ class Queue:
             self.watch(self)
 
     def requeue(self, entries: Iterable[Entry]) -> None:
-        """Put entries back at their old places, marked as redelivered."""
+        """Take entries back."""
         if self.deleted:
             return
         for entry in entries:
-            entry.redelivered = True
-            heappush(self.requeued, (entry.position, entry))
+            entry.returned += 1
+            if entry.returned > self.returns_max:
+                self.dead_letter(entry, "delivery_limit")
+                continue
             self.ready_bytes += len(entry.message.body)
             self.has_timed |= entry.deadline < inf
+            self.put_back(entry)
         self.deliver()
         if self.limited:
             self.trim()
         if self.has_timed and len(self):
             self.watch(self)
+
+    def put_back(self, entry: Entry) -> None:
+        """Put an entry back at its old place."""
+        heappush(self.requeued, (entry.position, entry))
 
     # Out
 
@@ -300,9 +187,25 @@ class Queue:
             turn.rotate(-1)
             consumer.send(consumer, entry)
 
+    def header(self, entry: Entry) -> bytes:
+        """The flags and values of a message's properties, as they go out."""
+        return entry.message.header
+
     def join(self, consumer: Consumer) -> None:
         """Put a consumer that may have room at the end of the turn."""
-        if not consumer.in_turn and consumer in self.consumers:
+        if consumer not in self.consumers:
+            return
+        if self.single is not None:
+            chosen = self.single.choose(self.consumers)
+            if self.turn and self.turn[0] is not chosen:
+                self.leave(self.turn[0])
+            if chosen is None:
+                if consumer is self.single.active:  # it is asked again when it has settled more
+                    consumer.deliveries.without_room[consumer] = None
+                return
+            chosen.deliveries.without_room.pop(chosen, None)
+            consumer = chosen
+        if not consumer.in_turn:
             consumer.in_turn = True
             self.turn.append(consumer)
             self.deliver()
@@ -329,6 +232,8 @@ class Queue:
     # Consumers
 
     def add(self, consumer: Consumer) -> None:
+        if consumer.priority and type(self.turn) is deque:
+            self.turn = ByPriority(self.turn)
         self.consumers[consumer] = None
         self.used()
         self.join(consumer)
@@ -342,14 +247,35 @@ class Queue:
         if consumer.in_turn:
             consumer.in_turn = False
             self.turn.remove(consumer)
-        if not self.consumers and not self.deleted:
+        if self.consumers:
+            if self.single is not None:
+                self.join(next(iter(self.consumers)))  # the next one may have its turn
+        elif not self.deleted:
             if self.auto_delete:
                 self.unused(self)
             else:
                 self.used()
 
-    def has_exclusive_consumer(self) -> bool:
-        return any(consumer.exclusive for consumer in self.consumers)
+    @property
+    def consumer_count(self) -> int:
+        return len(self.consumers)
+
+    # What is refused. ``called`` is the queue's name for the client.
+
+    def check_consume(self, called: str, exclusive: bool, channel_limited: bool) -> None:
+        """Refuse a consumer. ``channel_limited``: its channel has a prefetch for all its consumers together."""
+        has_exclusive = any(consumer.exclusive for consumer in self.consumers)
+        if has_exclusive or (exclusive and (self.consumers or self.single is not None)):
+            raise AmqpError(ReplyCode.ACCESS_REFUSED, f"{called} in exclusive use")
+
+    def check_get(self, called: str) -> None:
+        """Refuse a ``basic.get``: not here."""
+
+    def check_delete(self, called: str, if_unused: bool, if_empty: bool) -> None:
+        if if_unused and self.consumers:
+            raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"{called} in use")
+        if if_empty and len(self):
+            raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"{called} not empty")
 
     # Limits and time
 
@@ -388,12 +314,3 @@ class Queue:
             self.unused(self)
         elif self.deadline > -inf:
             self.watch(self)
-
-
-def requeue(entries: list[Entry]) -> None:
-    """Requeue entries, those of one queue together."""
-    by_queue: dict[Queue, list[Entry]] = {}
-    for entry in entries:
-        by_queue.setdefault(entry.queue, []).append(entry)
-    for queue, its in by_queue.items():
-        queue.requeue(its)

@@ -25,8 +25,8 @@ from zope.interface import implementer
 
 from txservices.broker.assemblers import Decoded
 from txservices.broker.channel import Channel, close_arguments
+from txservices.broker.deliveries import requeue
 from txservices.broker.handshake import CHANNEL_MAX, LOGIN_FRAME_MAX, SHOWN_MAX, Handshake, Host
-from txservices.broker.queues import requeue
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
 from txservices.utils.waiting import Waiters
@@ -329,6 +329,8 @@ class Session(protocol.Protocol):
     def close_channels(self) -> None:
         """Requeue every unsettled delivery, and delete the exclusive queues."""
         channels, self.channels = self.channels, {}
+        for channel in channels.values():
+            channel.deliveries.flowing = False
         for channel in channels.values():
             channel.cancel()
         # after all consumers are cancelled, so that no message goes to one of them, and at once, to keep the order

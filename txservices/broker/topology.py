@@ -87,7 +87,7 @@ class Topology:
             "queue.declare-ok",
             queue=queue.name,
             message_count=len(queue),
-            consumer_count=len(queue.consumers),
+            consumer_count=queue.consumer_count,
         )
 
     def declare_replies(self, content: Content) -> None:
@@ -131,10 +131,7 @@ class Topology:
         if name in self.vhost.queues:  # RabbitMQ takes it for no error to delete a queue that isn't there
             queue = self.queue(content)
             count = len(queue)
-            if args["if_unused"] and queue.consumers:
-                raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"{self.vhost.called(queue)} in use")
-            if args["if_empty"] and count:
-                raise AmqpError(ReplyCode.PRECONDITION_FAILED, f"{self.vhost.called(queue)} not empty")
+            queue.check_delete(self.vhost.called(queue), args["if_unused"], args["if_empty"])
             self.vhost.delete_queue(queue)
         self.answer(content, "queue.delete-ok", message_count=count)
 

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 from twisted.logger import Logger
 
 from txservices.broker import messages
-from txservices.broker.arguments import COMPARED, check_exchange, check_queue, require_same
+from txservices.broker.arguments import COMPARED, check_exchange, check_lasting, check_queue, require_same
 from txservices.broker.bindings import X_MATCH, Destination
+from txservices.broker.deliveries import Entry
 from txservices.broker.exchanges import Exchange, route
+from txservices.broker.kinds import kind_of
 from txservices.broker.messages import Message
-from txservices.broker.queues import Entry, Queue
+from txservices.broker.queues import Queue
 from txservices.broker.replies import Replies
 from txservices.broker.watermark import ENTRY_COST, MESSAGE_COST, Watermark
 from txservices.exceptions import AmqpError, FrameError
@@ -137,7 +139,8 @@ class VirtualHost:
             try:
                 self.bury_now(*self.dead[0])
             except (FrameError, ValueError, TypeError) as error:
-                log.error("a dead letter of queue {queue} is lost: {error}", queue=entry.queue.name, error=error)
+                # repr: a name may have line ends in it
+                log.error("a dead letter of queue {queue!r} is lost: {error!r}", queue=entry.queue.name, error=error)
             finally:
                 self.dead.popleft()
 
@@ -274,15 +277,17 @@ class VirtualHost:
             return queue
         if name:
             self.refuse_reserved("queue", name)
-        else:
-            name = f"amq.gen-{new_id()}"
-        check_queue(f"queue '{name}' in vhost '{self.name}'", arguments)
+        called = f"queue '{name}' in vhost '{self.name}'"
+        check_queue(called, arguments)
+        check_lasting(called, name, durable, exclusive, auto_delete, arguments)
+        name = name or f"amq.gen-{new_id()}"
         if len(self.queues) >= QUEUES_MAX:
             raise AmqpError(
                 ReplyCode.PRECONDITION_FAILED,
                 f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({QUEUES_MAX}) is reached",
             )
-        queue = Queue(name, durable, owner if exclusive else None, auto_delete, arguments, self.seconds)
+        kind = kind_of(arguments)
+        queue = kind(name, durable, owner if exclusive else None, auto_delete, arguments, self.seconds)
         queue.dead_letter = self.bury
         queue.watch = self.watch
         queue.unused = self.delete_queue

@@ -1,0 +1,94 @@
+"""Quorum queues and queues with priorities, where no conversation gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.broker.queue_case import QueueTestCase
+from txservices.broker.deliveries import Entry
+from txservices.broker.kinds import PriorityQueue, QuorumQueue, kind_of
+from txservices.broker.messages import HEADER_MAX, Message
+from txservices.broker.queues import Queue
+from txservices.wire.codec import decode_properties, encode_properties
+
+
+class KindTests(QueueTestCase):
+    """Each kind by itself."""
+
+    def message(self, header: bytes) -> Message:
+        return Message("", "q", b"", header, b"x")
+
+    def kind(self, **arguments: Any) -> Queue:
+        queue = kind_of(arguments)("q", arguments=arguments, seconds=self.clock.seconds)
+        queue.dead_letter = lambda entry, reason: self.dead.append((entry.message.body, reason))
+        return queue
+
+    def test_which(self) -> None:
+        """The arguments say which kind it is."""
+        for arguments, kind in (
+            ({}, Queue),
+            ({"x-queue-type": "classic"}, Queue),
+            ({"x-queue-type": "quorum"}, QuorumQueue),
+            ({"x-max-priority": 0}, PriorityQueue),
+            ({"x-max-priority": 3, "x-queue-type": "classic"}, PriorityQueue),
+        ):
+            self.assertIs(kind_of(arguments), kind)
+
+    def test_delivery_count(self) -> None:
+        """The header is added to those that there are, or left out where it does not fit or they can't be read."""
+        queue = self.kind(**{"x-queue-type": "quorum"})
+        large = encode_properties({"headers": {"h": "x" * (HEADER_MAX - 30)}})
+        for header, expected in (
+            (encode_properties({}), {"headers": {"x-delivery-count": 1}}),
+            (encode_properties({"headers": {"a": 1}}), {"headers": {"a": 1, "x-delivery-count": 1}}),
+            (encode_properties({"priority": 2}), {"headers": {"x-delivery-count": 1}, "priority": 2}),
+            (encode_properties({"headers": {"x-delivery-count": "a"}}), {"headers": {"x-delivery-count": 1}}),
+        ):  # fmt: skip
+            entry = Entry(self.message(header), queue, 0)
+            queue.requeue([entry])
+            self.assertEqual(decode_properties(queue.header(entry)), expected)
+        for header in (large, b"\x20\x00\x00\x00\x00\x05\x01"):
+            entry = Entry(self.message(header), queue, 0)
+            queue.requeue([entry])
+            self.assertEqual(queue.header(entry), header)
+
+    def test_given_up(self) -> None:
+        """What came back too often is dead, and counts no more; without a limit it comes back for ever."""
+        for limit, times in ((0, 0), (2, 2), (-1, 1000), (None, 20)):
+            self.dead.clear()
+            queue = self.kind(**{"x-queue-type": "quorum", **({} if limit is None else {"x-delivery-limit": limit})})
+            self.put(b"x", queue=queue)
+            for _ in range(times):
+                queue.requeue([queue.take()])
+            self.assertEqual((self.dead, len(queue), queue.ready_bytes), ([], 1, 1))
+            if limit != -1:
+                queue.requeue([queue.take()])
+                self.assertEqual((self.dead, len(queue), queue.ready_bytes), ([(b"x", "delivery_limit")], 0, 0))
+
+    def test_purge_and_iterate(self) -> None:
+        """A purge leaves nothing, and a look at what there is takes nothing away."""
+        for arguments in ({"x-queue-type": "quorum"}, {"x-max-priority": 9}):
+            queue = self.kind(**arguments)
+            for priority in (9, 0, 5):
+                queue.put(self.message(encode_properties({"priority": priority})))
+            self.assertEqual((len(list(queue.fresh)), len(queue)), (3, 3))
+            self.assertEqual((queue.purge(), len(queue), queue.ready_bytes), (3, 0, 0))
+
+    def test_unreadable_priority(self) -> None:
+        """A message whose properties can't be read has no priority."""
+        queue = self.kind(**{"x-max-priority": 9})
+        for header in (b"\x08\x00", b"\x28\x00\x00\x00\x00\x09", encode_properties({"priority": 1})):
+            queue.put(self.message(header))
+        self.assertEqual([len(queue.take().message.header) for _ in range(3)], [3, 2, 6])
+
+    def test_expires_by_priority(self) -> None:
+        """A queue asks to be looked at when its head expires, whichever came first."""
+        queue = self.kind(**{"x-max-priority": 9})
+        for priority, expiration in ((0, 1000), (9, 3000)):
+            header = encode_properties({"priority": priority})
+            queue.put(Message("", "q", b"", header, b"%d" % priority, expiration))
+        self.assertEqual(queue.deadline, 3)
+        self.clock.advance(3)
+        queue.look()
+        self.assertEqual(self.dead, [(b"9", "expired"), (b"0", "expired")])
+        self.assertEqual(queue.deadline, float("-inf"))
