@@ -90,6 +90,15 @@ class DeclarationsTests(PublisherCase):
         self.assertEqual(self.answer(), ["good"])
         self.successResultOf(good)
 
+    def test_lost_links(self) -> None:
+        """However often the connection is lost otherwise, a declaration is made on the next one."""
+        declaring = self.publisher.declare(Queue("bad"))
+        for _ in range(5):
+            self.assertEqual(self.answer(reply_code=320), ["bad"])
+            self.successResultOf(self.restored())
+        self.assertEqual(self.answer(bad=""), ["bad"])
+        self.successResultOf(declaring)
+
     def restored(self) -> Deferred[None]:
         restoring = self.connect_again()
         self.channel = self.opened()

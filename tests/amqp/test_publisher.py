@@ -102,6 +102,7 @@ class PublisherCase(SynchronousTestCase):
         publisher = self.publisher
         self.assertEqual((publisher.unconfirmed, publisher.unconfirmed_bytes), ({}, 0))
         self.assertEqual((publisher.nacked, publisher.to_republish, publisher.unsent), ({}, set(), {}))
+        self.assertEqual(publisher.suspects, set())
 
     def nack(self, channel: int, tag: int = 0) -> None:
         """Confirm one message, or all of them."""

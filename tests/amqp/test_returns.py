@@ -121,8 +121,8 @@ class ReturnsTests(SynchronousTestCase):
         method = frames.frame(FRAME_METHOD, 1, payload)
         self.channel.assembler.body_max = 1000
         for data in (
-            frames.content_frames(1, payload, b"\x80\x00\x04caf\xe9", b""),
-            frames.content_frames(1, payload, b"\x00\x03", b""),
+            frames.content_frames(1, payload, b"\x80\x00\x04caf\xe9", b"body"),
+            frames.content_frames(1, payload, b"\x00\x03", b"body"),
             method + frames.frame(FRAME_HEADER, 1, frames.HEADER.pack(BASIC_CLASS, 0, 0).ljust(LARGE, b"x")),
             method
             + frames.frame(FRAME_HEADER, 1, frames.HEADER.pack(BASIC_CLASS, 0, 3).ljust(LARGE, b"x"))
@@ -131,9 +131,9 @@ class ReturnsTests(SynchronousTestCase):
         ):
             last = self.channel.published
             self.outcomes.clear()
-            self.publish("another")
-            self.publish()
-            self.publish("another")
+            self.publish("another", b"body")
+            self.publish(body=b"body")
+            self.publish("another", b"body")
             self.peer.write(data)
             self.ack(last + 3, multiple=True)
             self.assertEqual((self.undeliverable(), len(self.outcomes)), ([last + 2], 3))

@@ -152,6 +152,20 @@ class SuspectsTests(SuspectsCase):
         self.assertEqual(outcomes, [[None], [None]])
         self.nothing_is_kept()
 
+    def test_retiring(self) -> None:
+        """One that was under way on the channel before, which retires, is suspected too, and fails for no other."""
+        silent, nacked = self.told(b"silent"), self.told(b"nacked")
+        self.published()
+        self.nack(self.channel, 2)
+        second = self.next_channel()
+        self.assertEqual(self.published(), [b"nacked"])
+        self.peer.method(second, "basic.ack", delivery_tag=1)
+        self.closed()
+        self.assertEqual(self.published(), [b"silent"])
+        self.ack(1)
+        self.assertEqual((silent, nacked), ([None], [None]))
+        self.nothing_is_kept()
+
     def test_any(self) -> None:
         """Culprits among others, as hypothesis has them, also some that close their channel, and plain losses."""
         fates = st.sampled_from(("good",) * 6 + ("bad", "no exchange", "lost"))

@@ -11,6 +11,7 @@ from tests.amqp.test_publisher import PublisherCase
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Queue
 from txservices.exceptions import HeadersTooLarge, PublishError
+from txservices.rpc import rpc
 from txservices.wire.codec import encode_properties
 from txservices.wire.frames import FRAME_MAX, header_max
 
@@ -123,6 +124,25 @@ class TooLargeOnEmbeddedTests(ServicesCase):
         declared = await channel.queue_declare(queue="q", passive=True)
         self.assertEqual(declared.message_count, 2)
         self.assertIs(publisher.connection.protocol, protocol)
+
+    async def test_call(self) -> None:
+        """A call with such headers fails at once, and one beside it is answered."""
+
+        class Echo:
+            name = "echo"
+
+            @rpc
+            def echo(self, value: int) -> int:
+                return value
+
+        await self.start(Echo)
+        cluster = await self.cluster()
+        beside = cluster.echo.echo(1)
+        for headers in ({"h": "x" * FRAME_MAX}, {"h": float("nan")}):
+            with self.assertRaises(ValueError):
+                cluster.echo.echo.options(headers=headers)(2)
+        self.assertEqual(await beside, 1)
+        self.assertEqual(await cluster.echo.echo(3), 3)
 
 
 class TooLargeOnRabbitTests(OnRabbitMQ, TooLargeOnEmbeddedTests):

@@ -74,7 +74,7 @@ class Publisher:
         self.unconfirmed: dict[int, Publishing] = {}  # by key, in the order of publishing
         self.unconfirmed_bytes = 0
         self.unsent: OrderedDict[int, None] = OrderedDict()  # keys that wait for a channel, or for their turn
-        self.suspects: dict[int, None] = {}  # one of them made the broker close a channel or the connection
+        self.suspects: set[int] = set()  # one of them made the broker close a channel or the connection
         self.header_max = header_max(FRAME_MAX)  # bytes of properties: of the latest connection, or what we ask for
         self.nacked: dict[int, PublishNacked] = {}  # the last nack of each message that has one and is unconfirmed
         self.to_republish: set[int] = set()  # those among them that wait for a new channel
@@ -197,7 +197,7 @@ class Publisher:
         """The broker has answered for a message; ``error`` is None if it has it."""
         key = publishing.key
         if self.suspects:
-            self.suspects.pop(key, None)
+            self.suspects.discard(key)
         if type(error) is PublishNacked and publishing.retry_nacked:
             self.nack(key, error)
         elif self.unconfirmed.pop(key, None) is not None:  # else it had expired
@@ -212,7 +212,7 @@ class Publisher:
     def expire(self, key: int, publishing: Publishing) -> None:
         nack = self.forget_nack(key)
         self.unsent.pop(key, None)
-        self.suspects.pop(key, None)
+        self.suspects.discard(key)
         self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
         if self.is_crowded():
             self.flow.crowd(True)
@@ -248,7 +248,7 @@ class Publisher:
             key, _ = unsent.popitem(last=False)
             publishing = self.unconfirmed[key]
             if len(publishing.header) > self.header_max:  # the broker of before took larger frames
-                self.suspects.pop(key, None)
+                self.suspects.discard(key)
                 del self.unconfirmed[key]
                 error = HeadersTooLarge(
                     publishing.exchange, publishing.routing_key, len(publishing.header), self.header_max
@@ -312,7 +312,7 @@ class Publisher:
         self.flow = protocol.flow
         self.flow.on_resumed = self.send
         self.header_max = header_max(protocol.frame_max)
-        self.unsent = OrderedDict.fromkeys([*self.suspects, *self.unconfirmed])
+        self.unsent = OrderedDict.fromkeys(self.unconfirmed)
         await self.topology.restore(protocol)
         await self.open(protocol)
 
@@ -362,10 +362,9 @@ class Publisher:
             if len(sent) == 1 and (its_own or sent[0].key in self.suspects):
                 self.confirmed(sent[0], error)
             else:
-                # in the order of publishing: those that were suspects before come later
                 keys = [each.key for each in sent if each.key in self.unconfirmed]
-                self.suspects = dict.fromkeys([*keys, *self.suspects])
-                self.unsent = OrderedDict.fromkeys([*self.suspects, *self.unsent])
+                self.suspects.update(keys)
+                self.unsent = OrderedDict.fromkeys([*keys, *self.unsent])
                 self.send()
 
     def reopen_failed(self, failure: Failure, protocol: Protocol) -> None:
