@@ -179,9 +179,14 @@ class Doors(SocketsCase):
 
     async def test_origin(self) -> None:
         """Pages of another origin are refused, unless the configuration names theirs."""
-        await self.start()
+        await self.start(WEB_SERVER_ADDRESS="0.0.0.0:8000")
         self.assertEqual(self.client("http://here:8000").response.status_code, 101)
         self.assertEqual(self.client("http://elsewhere").response.status_code, 403)
+
+    async def test_loopback(self) -> None:
+        """On the loopback, a page of any other name is a stranger's, who has it resolved to 127.0.0.1."""
+        await self.start(WEB_SERVER_ADDRESS="127.0.0.1:8000")
+        self.assertEqual(self.client("http://here:8000").response.status_code, 403)
 
     async def test_origins(self) -> None:
         """The configured origins, and then no others."""

@@ -69,7 +69,12 @@ def main() -> None:
         outputs.let_go()
 
 
-@click.group(name="txservices", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    name="txservices",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Completion of commands in bash: eval "$(_TXSERVICES_COMPLETE=bash_source txservices)", likewise zsh_source'
+    " and fish_source.",
+)
 @click.version_option(package_name="txservices")
 def commands() -> None:
     """Microservices on Twisted: RPC, events, HTTP and timers."""

@@ -62,6 +62,7 @@ from txservices.safe import shown
 from txservices.threads import in_reactor
 from txservices.utils.background import in_background
 from txservices.web.messages import HttpRequest, text_response, unavailable
+from txservices.web.origins import is_ours
 from txservices.web.server import Listener, WebServer
 from txservices.web.site import Received
 from txservices.web.sockets import Backlogs, CloseReason, Socket, handshake
@@ -266,17 +267,12 @@ class WebSockets(Service):
         if self.stopped:
             return unavailable()
         origin = request.headers.get("Origin")
-        if origin is None or self.takes_origin(origin, request.headers.get("Host", "")):
+        host = request.headers.get("Host", "")
+        if origin is None or is_ours(origin, host, self.listener.host, self.origins):
             return None
         key = configuration.WEBSOCKET_ORIGINS.name
         log.warn("a page of {origin} may not open a WebSocket: add it to {key} if it should", origin=origin, key=key)
         return text_response(f"Error: pages of {origin} are not in {key}\n", 403)
-
-    def takes_origin(self, origin: str, host: str) -> bool:
-        """Whether a page of that origin may connect: by default one of our own host, else one that is configured."""
-        if self.origins is not None:
-            return "*" in self.origins or origin in self.origins
-        return origin.partition("://")[2].lower() == host.lower()
 
 
 class WebSocketServer(ProviderCollector, SharedExtension):
