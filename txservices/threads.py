@@ -19,6 +19,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 
 from txservices.exceptions import ContainerBeingKilled
 from txservices.utils import default_reactor
+from txservices.utils.forks import end
 
 __all__ = ["in_reactor"]
 
@@ -51,6 +52,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.cancelled = False
+        self.disowned = False  # in a forked child
         self.calls: set[Deferred[Any]] = set()  # the calls that the reactor has not answered yet
         self.running: dict[int, str] = {}  # the names of the methods that run, by their threads
 
@@ -67,6 +69,8 @@ class Threads:
         try:
             return method(*args, **kwargs)
         finally:
+            if self.disowned:
+                end()
             del self.running[thread]
             this_thread.threads = None
 

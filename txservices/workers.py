@@ -26,6 +26,7 @@ from txservices.exceptions import WorkerTimeout
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, WorkerContext
 from txservices.safe import shown, traceback_of
 from txservices.threads import Threads
+from txservices.utils.forks import end, owners
 from txservices.utils.waiting import Waiters
 
 WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any other is a value
@@ -93,6 +94,7 @@ class Workers:
         self.idle: Waiters[None] = Waiters()
         self.on_ended: list[Callable[[WorkerContext, Any, ExcInfo | None], None]] = []
         self.learn([])
+        owners.add(self)
 
     def learn(self, dependencies: list[DependencyProvider]) -> None:
         """Note the hooks to call: most dependencies have one or two of the four."""
@@ -124,6 +126,12 @@ class Workers:
         self.queued.append(Turn(in_context, entrypoint, now, now + patience, give_up))
         if self.starving is None:
             self.starving = self.clock.callLater(STARVED_AFTER, self.look, STARVED_AFTER)
+
+    def disown(self) -> None:
+        """Called in a forked child: when the method returns, no hook is called, and the child ends."""
+        self.cancelled = self.threads.cancelled = self.threads.disowned = True
+        self.results = []
+        self.teardowns = [(0, lambda worker_ctx: end())]
 
     def hold(self) -> None:
         """Take a worker's place, for a message whose body is being decoded."""

@@ -34,6 +34,7 @@ from txservices.amqp.outbox import Flow, Outbox, send
 from txservices.amqp.spec import shared_spec
 from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
 from txservices.utils.address import Address
+from txservices.utils.forks import leave, owners
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
@@ -146,6 +147,7 @@ class Protocol(AMQClient):
     """
 
     channelClass = Channel
+    transport: Any
     address: Address
     closed: bool
 
@@ -190,6 +192,7 @@ class Protocol(AMQClient):
     # Bytes
 
     def connectionMade(self) -> None:
+        owners.add(self)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         if hasattr(self.transport, "setTcpKeepAlive"):
@@ -345,6 +348,10 @@ class Protocol(AMQClient):
         """End the connection at once, without a word to the broker."""
         if self.transport is not None:
             self.transport.abortConnection()
+
+    def disown(self) -> None:
+        """Called in a forked child: the connection is its parent's."""
+        self.transport = leave(self.transport)
 
     def set_error(self, error: AmqpError) -> None:
         """Remember why this connection ends: the first reason is the true one."""

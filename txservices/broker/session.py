@@ -29,6 +29,7 @@ from txservices.broker.deliveries import requeue
 from txservices.broker.handshake import CHANNEL_MAX, LOGIN_FRAME_MAX, SHOWN_MAX, Handshake, Host
 from txservices.broker.vhost import VirtualHost
 from txservices.exceptions import AmqpError, FrameError
+from txservices.utils.forks import leave, owners
 from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
@@ -109,6 +110,7 @@ class Session(protocol.Protocol):
     # Bytes
 
     def connectionMade(self) -> None:
+        owners.add(self)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.broker.add(self)
@@ -181,6 +183,10 @@ class Session(protocol.Protocol):
         if not self.stalled and not self.closing:
             self.stalled = True
             self.transport.pauseProducing()
+
+    def disown(self) -> None:
+        """Called in a forked child: the connection is its parent's."""
+        self.transport = leave(self.transport)
 
     def go_on(self) -> None:
         """Take the frames that wait, and read again, unless that is too early."""

@@ -32,6 +32,7 @@ from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
 from txservices.utils import default_reactor
 from txservices.utils.address import PORT_MAX, WEB_ADDRESS, host_and_port
+from txservices.utils.forks import leave, owners
 from txservices.web.messages import HttpRequest, unavailable
 from txservices.web.site import Answer, Received, WebSite
 
@@ -141,6 +142,11 @@ class Listener(Service):
         self.serving: dict[Any, None] = {}
         self.begin_app()
         self.listening: Any = None
+        owners.add(self)
+
+    def disown(self) -> None:
+        """Called in a forked child: the port is its parent's."""
+        self.listening = leave(self.listening)
 
     def begin_app(self) -> None:
         self.app = Klein()

@@ -29,6 +29,7 @@ from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.server import Request, Site
 from werkzeug.wrappers import Response
 
+from txservices.utils.forks import leave, owners
 from txservices.utils.waiting import Waiters
 from txservices.web.messages import BODYLESS, RETRY_AFTER, TEXT, head_of
 from txservices.web.pieces import Pieces
@@ -300,6 +301,12 @@ class WebSite(Site):
         self.ticking: Any = None
         self.gone: Waiters[None] = Waiters()  # for the end of all connections
         self.date = datetimeToString()
+        owners.add(self)
+
+    def disown(self) -> None:
+        """Called in a forked child: the connections are its parent's."""
+        for channel in (*self.channels, *self.turned_away):
+            channel.transport = leave(channel.transport)
 
     def startFactory(self) -> None:
         """Does nothing: Twisted's method would open a log file."""
