@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
+from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
@@ -229,6 +231,33 @@ class BacklogTests(SynchronousTestCase):
         self.assertGreater(len(answers), 50)
         self.assertEqual(client.transport.producerState, "producing")
 
+    def test_many_that_do_not_read(self) -> None:
+        """The answers that wait for all clients together have a bound, too; with the clients they are gone."""
+        broker = Broker(clock=Clock(), memory_max=8_000_000)
+        body = b"x" * 100_000
+        Client(broker).open().write(method(1, "queue.declare", queue="q") + publish("q", body) * 40)
+        clients = [Client(broker).open() for _ in range(40)]
+        again = b"".join(
+            method(1, "basic.get", queue="q") + method(1, "basic.reject", delivery_tag=tag, requeue=True)
+            for tag in range(1, 9)
+        )
+        for client in clients:
+            client.transport.write = partial(write, client.transport)
+            client.write(again)
+        waiting = sum(len(client.transport.value()) for client in clients)
+        self.assertGreater(waiting, 4_000_000)  # the messages take the other half
+        self.assertLess(waiting, 4_000_000 + len(clients) * 2.1 * len(body))
+        self.assertTrue(broker.watermark.alarmed)
+        for client in clients[:20]:
+            while client.transport.value():
+                client.bodies()
+                client.transport.producer.resumeProducing()
+        for client in clients[20:]:
+            client.lose()
+        self.assertLess(broker.watermark.held, 41 * len(body))
+        broker.clock.advance(server.ALARM_INTERVAL)
+        self.assertFalse(broker.watermark.alarmed)
+
 
 def write(transport: Transport, data: bytes) -> None:
     """Write as a socket whose other end does not read: the producer is paused when much waits."""
@@ -262,3 +291,42 @@ class NumberTests(SynchronousTestCase):
         name, code, text = client.refusal(1, "queue.declare", queue="c")
         self.assertEqual((name, code), ("channel.close", 406))
         self.assertIn("queue limit in vhost '/' (2) is reached", text)
+
+    def test_exchanges(self) -> None:
+        """The same for exchanges."""
+        self.patch(vhost, "EXCHANGES_MAX", len(vhost.PREDEFINED) + 1)
+        client = Client().open()
+        self.assertEqual(client.call(1, "exchange.declare", exchange="a", type="topic")[0], "exchange.declare-ok")
+        self.assertEqual(client.call(1, "exchange.declare", exchange="a", type="topic")[0], "exchange.declare-ok")
+        name, code, text = client.refusal(1, "exchange.declare", exchange="b", type="topic")
+        self.assertEqual((name, code), ("channel.close", 406))
+        self.assertIn("exchange limit in vhost '/' (7) is reached", text)
+
+    def test_bindings(self) -> None:
+        """The same for bindings, however they end: undone, or with their queue or either exchange."""
+        self.patch(vhost, "BINDINGS_MAX", 2)
+        for end, arguments in (
+            ("queue.unbind", {"queue": "q", "exchange": "x", "routing_key": "a"}),
+            ("queue.delete", {"queue": "q"}),
+            ("exchange.delete", {"exchange": "x"}),
+            ("exchange.unbind", {"source": "x", "destination": "y", "routing_key": "a"}),
+            ("exchange.delete", {"exchange": "y"}),
+        ):
+            client = Client().open()
+            client.declare("q")
+            for name in ("x", "y"):
+                client.call(1, "exchange.declare", exchange=name, type="topic")
+            to_queue: dict[str, Any] = {"queue": "q", "exchange": "x", "routing_key": "a"}
+            for _ in range(2):
+                self.assertEqual(client.call(1, "queue.bind", **to_queue)[0], "queue.bind-ok")
+            to_exchange = {"destination": "y", "source": "x", "routing_key": "a"}
+            self.assertEqual(client.call(1, "exchange.bind", **to_exchange)[0], "exchange.bind-ok")
+            name, code, text = client.refusal(1, "queue.bind", **{**to_queue, "routing_key": "b"})
+            self.assertEqual((name, code), ("channel.close", 406))
+            self.assertIn("binding limit in vhost '/' (2) is reached", text)
+            client.method(1, "channel.close-ok")
+            client.method(1, "channel.open")
+            self.assertEqual(client.call(1, end, **arguments)[0], f"{end}-ok")
+            client.declare("q")
+            another = {"queue": "q", "exchange": "amq.topic", "routing_key": "b"}
+            self.assertEqual(client.call(1, "queue.bind", **another)[0], "queue.bind-ok", end)

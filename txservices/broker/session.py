@@ -7,7 +7,8 @@ An ``AmqpError`` raised on the way closes the channel, or the connection if AMQP
 more harm than that.
 
 If a client does not read, deliveries to it stop while its transport is paused. Once ``BACKLOG_MAX`` bytes of answers
-wait for it, nothing more is read from it either, and its heartbeats are missed if it stays so. Nothing is read either
+wait for it, or any while the broker is short of memory, nothing more is read from it either, and its heartbeats are
+missed if it stays so. Nothing is read either
 from a client that publishes while the broker is short of memory, until the broker has memory again.
 """
 
@@ -28,6 +29,7 @@ from txservices.broker.channel import Channel, close_arguments
 from txservices.broker.deliveries import requeue
 from txservices.broker.handshake import CHANNEL_MAX, LOGIN_FRAME_MAX, SHOWN_MAX, Handshake, Host
 from txservices.broker.vhost import VirtualHost
+from txservices.broker.watermark import Watermark
 from txservices.exceptions import AmqpError, FrameError
 from txservices.utils.forks import leave, owners
 from txservices.utils.waiting import Waiters
@@ -64,6 +66,7 @@ class Server(Host, Protocol):
     """What a session asks of the broker that it is a connection to."""
 
     clock: Any
+    watermark: Watermark
 
     def add(self, session: Session) -> None: ...
 
@@ -101,6 +104,7 @@ class Session(protocol.Protocol):
         self.heartbeat = Heartbeat(broker.clock, self.heartbeat_due, self.silence_found)
         self.paused = False
         self.backlog = 0
+        self.unread = 0  # bytes that the watermark counts, the backlog and the write before it
         self.blocked = False  # it has published while the broker was short of memory
         self.stalled = False  # for either reason nothing is read, and no frame is taken
         self.untaken: deque[tuple[int, int, bytes]] = deque()  # frames that had come before it was stalled
@@ -171,9 +175,12 @@ class Session(protocol.Protocol):
         self.heartbeat.wrote = True
         waits = self.paused  # the write that fills the transport does not count: it may be one long delivery
         self.transport.write(data)
+        if self.paused:
+            self.unread += len(data)
+            self.broker.watermark.take(len(data))
         if waits:
             self.backlog += len(data)
-            if self.backlog > BACKLOG_MAX:
+            if self.backlog > BACKLOG_MAX or self.broker.watermark.alarmed:
                 self.stall()
 
     # Back-pressure
@@ -229,9 +236,14 @@ class Session(protocol.Protocol):
     def resumeProducing(self) -> None:
         self.paused = False
         self.backlog = 0
+        self.forget_unread()
         for channel in list(self.channels.values()):
             channel.update_flow()
         self.go_on()
+
+    def forget_unread(self) -> None:
+        self.broker.watermark.held -= self.unread
+        self.unread = 0
 
     def stopProducing(self) -> None:
         self.paused = True
@@ -349,6 +361,7 @@ class Session(protocol.Protocol):
         self.cancel_timeout()
         self.heartbeat.stop()
         self.close_channels()
+        self.forget_unread()
         self.broker.remove(self)
         self.lost.fire(None)
 

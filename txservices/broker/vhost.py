@@ -20,7 +20,7 @@ from txservices.broker import messages
 from txservices.broker.arguments import COMPARED, check_exchange, check_lasting, check_queue, require_same
 from txservices.broker.bindings import X_MATCH, Destination
 from txservices.broker.deliveries import Entry
-from txservices.broker.exchanges import Exchange, route
+from txservices.broker.exchanges import Exchange, in_order, route
 from txservices.broker.kinds import kind_of
 from txservices.broker.messages import Message
 from txservices.broker.queues import Queue
@@ -43,6 +43,8 @@ PREDEFINED = (
 )
 RESERVED = "amq."  # names that clients may not make
 QUEUES_MAX = 100_000  # queues of a virtual host
+EXCHANGES_MAX = 10_000  # exchanges of a virtual host
+BINDINGS_MAX = 100_000  # bindings of a virtual host, besides one of each queue to the default exchange
 ROUTES_MAX = 10_000  # routing keys whose queues are remembered
 
 Owner = Any  # the connection of an exclusive queue: only ever compared
@@ -78,6 +80,7 @@ class VirtualHost:
         self.replies = Replies(seconds, self.count)
         self.exchanges = {name: Exchange(name, type) for name, type in PREDEFINED}
         self.queues: dict[str, Queue] = {}
+        self.bindings = 0  # how many there are, of exchanges that have a name
         self.owned: dict[Owner, dict[Queue, None]] = {}
         self.routes: dict[tuple[str, str], list[Queue]] = {}
         self.dead: deque[tuple[Entry, str]] = deque()
@@ -190,6 +193,7 @@ class VirtualHost:
             return
         self.refuse_reserved("exchange", name)
         check_exchange(f"exchange '{name}' in vhost '{self.name}'", type, arguments)
+        self.refuse_more(f"declare exchange '{name}'", "exchange", len(self.exchanges), EXCHANGES_MAX)
         self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
         self.routes.clear()  # another exchange may name it as its alternate
 
@@ -206,7 +210,7 @@ class VirtualHost:
     def remove_exchange(self, exchange: Exchange) -> None:
         del self.exchanges[exchange.name]
         for binding in list(exchange.bindings.values()):
-            exchange.unbind(binding.destination, binding.key, binding.arguments)
+            self.undo(exchange, binding.destination, binding.key, binding.arguments)
         self.unbind_all(exchange)
 
     def bind(self, source: str, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
@@ -217,20 +221,30 @@ class VirtualHost:
                 ReplyCode.PRECONDITION_FAILED,
                 f"invalid x-match {arguments['x-match']!r} for {self.called(exchange)}: one of {', '.join(X_MATCH)}",
             )
-        exchange.bind(destination, key, arguments)
-        self.routes.clear()
+        if (destination, key, in_order(arguments)) not in exchange.bindings:
+            self.refuse_more(f"bind to {self.called(exchange)}", "binding", self.bindings, BINDINGS_MAX)
+            exchange.bind(destination, key, arguments)
+            self.bindings += 1
+            self.routes.clear()
 
     def unbind(self, source: str, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
         self.refuse_default(source)
         exchange = self.exchanges.get(source)
-        if exchange is not None and exchange.unbind(destination, key, arguments):
+        if exchange is not None and self.undo(exchange, destination, key, arguments):
             self.after_unbind(exchange)
+
+    def undo(self, exchange: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> bool:
+        """Undo a binding; whether there was one."""
+        found = exchange.unbind(destination, key, arguments)
+        if found and exchange.name:
+            self.bindings -= 1
+        return found
 
     def unbind_all(self, destination: Destination) -> None:
         """Undo all bindings to a queue or exchange that is being deleted."""
         for binding in list(destination.incoming):
             source = self.exchanges[binding.source]
-            source.unbind(destination, binding.key, binding.arguments)
+            self.undo(source, destination, binding.key, binding.arguments)
             self.after_unbind(source)
         self.routes.clear()
 
@@ -281,11 +295,7 @@ class VirtualHost:
         check_queue(called, arguments)
         check_lasting(called, name, durable, exclusive, auto_delete, arguments)
         name = name or f"amq.gen-{new_id()}"
-        if len(self.queues) >= QUEUES_MAX:
-            raise AmqpError(
-                ReplyCode.PRECONDITION_FAILED,
-                f"cannot declare queue '{name}': queue limit in vhost '{self.name}' ({QUEUES_MAX}) is reached",
-            )
+        self.refuse_more(f"declare queue '{name}'", "queue", len(self.queues), QUEUES_MAX)
         kind = kind_of(arguments)
         queue = kind(name, durable, owner if exclusive else None, auto_delete, arguments, self.seconds)
         queue.dead_letter = self.bury
@@ -335,6 +345,13 @@ class VirtualHost:
     def called(self, thing: Destination) -> str:
         kind = "exchange" if isinstance(thing, Exchange) else "queue"
         return f"{kind} '{thing.name}' in vhost '{self.name}'"
+
+    def refuse_more(self, what: str, kind: str, count: int, most: int) -> None:
+        if count >= most:
+            raise AmqpError(
+                ReplyCode.PRECONDITION_FAILED,
+                f"cannot {what}: {kind} limit in vhost '{self.name}' ({most}) is reached",
+            )
 
     def refuse_default(self, exchange: str) -> None:
         if exchange == "":

@@ -1,9 +1,10 @@
-"""How many bytes the messages in the broker take, and the mark above which publishers wait. Pure.
+"""How many bytes the broker holds for messages and clients, and the mark above which publishers wait. Pure.
 
     VirtualHost.publish, a body that comes in parts -> held -> over most: alarm() -> held low again: is_low()
 
 A message counts from its publish until nothing refers to it any more: ready, delivered and not settled, or on its way
-into the dead letters. A message in several queues counts once, with a small part for each queue.
+into the dead letters. A message in several queues counts once, with a small part for each queue. Bytes that a
+client has not read count, too.
 """
 
 from __future__ import annotations
