@@ -74,7 +74,6 @@ SERVICES = {"rpc": Echo, "events": Listener, "http": Web, "http-rpc": Relay}
 def serve(options: Any) -> None:
     """Become `txservices run`; its line `running:` stands for the line `ready` of the others."""
     os.environ |= {
-        "BENCHMARK_AMQP_URI": "" if options.uri == EMBEDDED else options.uri,
         "BENCHMARK_PORT": str(options.port),
         "BENCHMARK_METHODS": str(options.methods),
         "BENCHMARK_SERVICES": str(options.services),
@@ -83,7 +82,8 @@ def serve(options: Any) -> None:
     if options.methods > 1 or options.services > 1:
         services = ["benchmarks.peers.many"]
     txservices = os.path.join(os.path.dirname(sys.executable), "txservices")
-    os.execv(txservices, [txservices, "run", "--config", CONFIG, *services])
+    broker = [] if options.uri == EMBEDDED else ["--broker", options.uri]
+    os.execv(txservices, [txservices, "run", "--config", CONFIG, *broker, *services])
 
 
 async def call(options: Any) -> None:
