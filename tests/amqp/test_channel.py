@@ -7,8 +7,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
-from txservices.amqp.channel import PUBLISH_PAYLOADS_MAX, Publishing, publish_payload
 from txservices.amqp.entities import Message
+from txservices.amqp.publishing import PUBLISH_PAYLOADS_MAX, Publishing, publish_payload
 from txservices.exceptions import (
     ChannelClosedByBroker,
     ConnectionClosedByBroker,

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
 from tests.services import OnRabbitMQ, ServicesCase
-from txservices.amqp.channel import Publishing
 from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.publishing import Publishing
 from txservices.exceptions import UndeliverableMessage
 from txservices.wire import codec, frames
 from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD

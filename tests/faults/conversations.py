@@ -11,9 +11,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.faults.mutations import Pieces, pieces_of
 from tests.services import numbers
-from txservices.amqp.channel import Publishing
 from txservices.amqp.entities import Queue
 from txservices.amqp.protocol import Protocol
+from txservices.amqp.publishing import Publishing
 from txservices.broker import memory
 from txservices.broker.server import Broker
 from txservices.broker.session import Session

@@ -22,8 +22,9 @@ from tests.faults.growth import memory
 from tests.faults.mutations import flip
 from tests.faults.scene import FULL, until
 from tests.services import ServicesCase
-from txservices.amqp.channel import Channel, Publishing
+from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Queue
+from txservices.amqp.publishing import Publishing
 from txservices.events import event_handler
 from txservices.messaging import consume
 from txservices.rpc import rpc

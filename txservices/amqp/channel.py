@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -21,6 +21,7 @@ from txamqp.protocol import AMQChannel
 
 from txservices.amqp.entities import NOTHING, Message
 from txservices.amqp.prefetched import Prefetched
+from txservices.amqp.publishing import Publishing, may_be_return_of
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -31,7 +32,7 @@ from txservices.exceptions import (
     PublishNacked,
     UndeliverableMessage,
 )
-from txservices.wire.codec import decode_properties, encode_ack, encode_method
+from txservices.wire.codec import encode_ack, encode_method
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, FRAME_OVERHEAD, METHODS, METHODS_BY_ID, ReplyCode
 from txservices.wire.tables import octets
@@ -44,70 +45,6 @@ UNASKED_ON_CONNECTION = ("connection.start", "connection.close", "connection.blo
 UNASKED_ON_CHANNEL = ("channel.close", "channel.flow", "basic.cancel")
 CLOSE = METHODS["channel.close"]
 CLOSE_OK = METHODS["channel.close-ok"]
-PUBLISH_PAYLOADS_MAX = 4096  # encoded publish methods kept, one for each exchange and routing key in use
-
-
-@lru_cache(maxsize=PUBLISH_PAYLOADS_MAX)
-def publish_payload(exchange: str, routing_key: str, mandatory: bool) -> bytes:
-    """An encoded ``basic.publish``. ``ValueError`` for names that AMQP can't carry."""
-    return encode_method("basic.publish", exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-
-
-class Publishing:
-    """One message on its way to the broker, kept until its confirm so that it can be sent again on a new channel.
-
-    Making one encodes its method: what can't be written is a ``ValueError`` before anything knows of the message.
-    ``done`` is called once: with None when the broker has the message, otherwise with the error.
-
-    Attributes:
-        size: bytes of the names, the header and the body.
-    """
-
-    __slots__ = (
-        "body",
-        "deadline",
-        "done",
-        "exchange",
-        "header",
-        "key",
-        "mandatory",
-        "payload",
-        "retry_nacked",
-        "routing_key",
-        "size",
-    )
-
-    def __init__(
-        self,
-        exchange: str,
-        routing_key: str,
-        mandatory: bool,
-        header: bytes,
-        body: bytes,
-        done: Callable[[Exception | None], None],
-        deadline: float,
-        retry_nacked: bool = True,
-    ) -> None:
-        self.payload = publish_payload(exchange, routing_key, mandatory)  # of the method's frame
-        self.key = 0  # place in the order of publishing, given by the publisher
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.mandatory = mandatory
-        self.header = header  # encoded properties
-        self.body = body
-        self.size = len(self.payload) + len(header) + len(body)
-        self.done = done
-        self.deadline = deadline  # seconds of the connection's clock
-        self.retry_nacked = retry_nacked
-
-    def forget(self) -> None:
-        """Its outcome is told: keep nothing that takes memory, for as long as the channel keeps its tag."""
-        self.header = self.body = b""
-        self.done = forgotten
-
-
-def forgotten(error: Exception | None) -> None:
-    """``done`` of a message whose outcome is told."""
 
 
 class Channel(AMQChannel):
@@ -379,25 +316,6 @@ class Channel(AMQChannel):
                     args["exchange"], args["routing_key"], args["reply_code"], args["reply_text"]
                 )
         return None
-
-
-def may_be_return_of(content: Content, publishing: Publishing) -> bool:
-    """Whether a return with a message's exchange and routing key is of that message, as far as it can be read.
-
-    A return names no delivery tag, and a message id may be used for several messages.
-    """
-    if content.error is not None:  # too large to be taken
-        return True
-    if publishing.done is forgotten:  # all that is known still of a late message
-        return len(content.header) + len(content.body) == publishing.size - len(publishing.payload)
-    if content.body != publishing.body:
-        return False
-    if content.header == publishing.header:
-        return True
-    try:  # RabbitMQ 4 sorts the tables in it
-        return content.properties == decode_properties(publishing.header)
-    except FrameError:
-        return True
 
 
 def check_text(*names: str) -> None:

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 from typing_extensions import Unpack
 
 from txservices import configuration
-from txservices.amqp.channel import Publishing
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import exchange_of
 from txservices.amqp.options import MessageOptions, PublisherOptions, PublishOptions, Sending, options_of
+from txservices.amqp.publishing import Publishing
 from txservices.exceptions import PublishTimeout, UndeliverableMessage
 from txservices.serialization import Serializers
 from txservices.utils.waiting import Unconfirmed

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -25,11 +25,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices import configuration
-from txservices.amqp.channel import Channel, Publishing
+from txservices.amqp.channel import Channel
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.outbox import Flow
 from txservices.amqp.protocol import Protocol
+from txservices.amqp.publishing import Publishing, destinations
 from txservices.amqp.topology import Topology
 from txservices.exceptions import (
     AmqpError,
@@ -57,7 +58,6 @@ NACKED_RETRY = 0.2  # seconds until nacked messages are published again
 NACKED_RETRY_GROWTH = 1.6  # factor by which that grows each time, for as long as some of them are not confirmed
 NACKED_RETRY_MAX = 2.0  # seconds
 RETIRING_MAX = 8  # channels that wait for their last confirms; of more, the oldest is closed and its messages resent
-REPORTED_MAX = 10  # destinations named in the report of what a stop could not publish
 FOREVER = float("inf")
 
 
@@ -420,10 +420,3 @@ def is_for_a_publish(error: AmqpError) -> bool:
     """Whether the broker may have closed the connection for a message; often it does not tell the method."""
     by_broker = isinstance(error, ConnectionClosedByBroker)
     return by_broker and error.code in REQUEST_ERRORS and error.method in (None, "basic.publish")
-
-
-def destinations(publishings: list[Publishing]) -> str:
-    """How many messages go where, in words for a log line."""
-    counts = Counter((each.exchange, each.routing_key) for each in publishings)
-    named = [f"{count} to {exchange!r} as {key!r}" for (exchange, key), count in counts.most_common(REPORTED_MAX)]
-    return ", ".join(named) + (", …" if len(counts) > REPORTED_MAX else "")
