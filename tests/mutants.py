@@ -44,7 +44,7 @@ MODULES = {
     "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
     "proxies": "test_calls test_rpc conformance.test_rpc",
     "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests test_starving test_overload"
-    " conformance.test_workers",
+    " amqp.test_longbodies conformance.test_workers",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners"
     " conformance.test_containers",
     "events": "test_events conformance.test_events",
@@ -52,6 +52,7 @@ MODULES = {
     " amqp.test_connection",
     "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving",
     "broker.queues": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
+    "broker.deliveries": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
 }
 
 # Changes --------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.defer import CancelledError, gatherResults
 
 from tests.answering import MESSAGE, AnsweringCase, Other, Service
+from tests.hostile import raising
 from tests.services import Recorded, consuming
 from txservices.amqp import leaving
 from txservices.amqp import publisher as publisher_module
@@ -19,7 +23,7 @@ from txservices.exceptions import (
     RemoteError,
     RpcConnectionError,
 )
-from txservices.rpc import RpcProxy, rpc
+from txservices.rpc import Rpc, RpcProxy, rpc
 from txservices.testing.waiting import Heard
 
 ANY_FORMAT = {"ACCEPT": ["json", "msgpack"]}
@@ -248,3 +252,50 @@ class PublishedTests(AnsweringCase):
         host.delete_queue(host.queues[queue.name])
         await container.stop()
         await self.assert_empty("telling")
+
+
+class HookTests(AnsweringCase):
+    """Hooks that an author has overridden, and that fail: the caller gets that error once, and the request is acked."""
+
+    async def calls(self, hook: str, way: Callable[..., Any]) -> tuple[Any, list[str]]:
+        """The outcome of a call of a method whose entrypoint has that hook, and all replies to it, in order."""
+        own = type("Own", (Rpc,), {hook: way}).decorator
+
+        class Hooked:
+            name = f"hooked-{hook}"
+
+            @own
+            def method(self):
+                return "done"
+
+        (container,) = await self.start(Hooked)
+        replies = await self.tap("nameko-rpc", "#")
+        outcome = await (await self.cluster())[Hooked.name].method().addErrback(lambda failure: failure.value)
+        await container.stop()
+        await self.assert_empty(Hooked.name)
+        keys = [message.routing_key for message in replies.things]
+        return outcome, [key for key in keys if not key.startswith("hooked")]
+
+    async def test_before_the_worker(self) -> None:
+        """One that fails before the method runs."""
+        for hook in ("unpack_message_headers", "check_signature"):
+            outcome, replies = await self.calls(hook, raising(KeyError))
+            self.assertEqual((type(outcome), outcome.exc_type, len(replies)), (RemoteError, "KeyError", 1))
+            self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    async def test_after_the_worker(self) -> None:
+        """One that fails when the method has ended, before there is an answer."""
+        outcome, replies = await self.calls("handle_result", raising(KeyError))
+        self.assertEqual((type(outcome), outcome.exc_type, len(replies)), (RemoteError, "KeyError", 1))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    async def test_after_the_answer(self) -> None:
+        """One that fails when the answer is on its way: there is no other."""
+
+        def answers_and_fails(self: Any, *args: Any) -> Any:
+            Rpc.handle_result(self, *args)
+            raise KeyError
+
+        outcome, replies = await self.calls("handle_result", answers_and_fails)
+        self.assertEqual((outcome, len(replies)), ("done", 1))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)

@@ -11,11 +11,12 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import hostile
 from tests.recording import Case, Service, variable
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.extensions import Entrypoint
 from txservices.utils.life import State
-from txservices.workers import Workers, this_worker
+from txservices.workers import Running, Workers, failure_of, go_on, this_worker
 
 
 class Order(Case):
@@ -327,7 +328,13 @@ class Failing(Case):
         self.spawn("wait", Deferred())
         self.container.workers.pending.clear()
         gc.collect()
-        self.assertEqual(self.hooks(), ["get one", "get two", "setup one", "setup two"])
+        begun = ["get one", "get two", "setup one", "setup two"]
+        self.assertEqual(self.hooks(), begun)
+        self.calls.clear()
+        self.spawn("run", lambda service: 7, handle_result=lambda ctx, result, exc_info: Deferred())
+        self.container.workers.pending.clear()
+        gc.collect()
+        self.assertEqual(self.hooks(), begun)
 
 
 class Context(Case):
@@ -411,3 +418,38 @@ class Alone(SynchronousTestCase):
         workers.on_ended.append(lambda worker, result, exc_info: ended.append("ended"))
         workers.spawn(WorkerContext(self, None, entrypoint))
         self.assertEqual(ended, ["method", "ended"])
+
+    def test_time_it_takes(self) -> None:
+        """The time that a method takes is smoothed as TCP smooths that of a round trip, and so is its deviation."""
+        clock = Clock()
+        workers = Workers(type("Plain", (), {"name": "plain"}), 1, clock)
+        worker = WorkerContext(self, None, Entrypoint())
+        for seconds, expected in ((2.0, (2.0, 0.0)), (10.0, (3.0, 2.0)), (3.0, (3.0, 1.5)), (1.0, (2.75, 1.625))):
+            workers.note_time(Running(worker, clock.seconds() - seconds, None))
+            self.assertEqual(workers.took[worker.entrypoint], expected)
+
+    def test_thrown_away(self) -> None:
+        """The rest of a life that Python throws away ends with it."""
+
+        async def live() -> None:
+            await waiting
+
+        waiting: Deferred[None] = Deferred()
+        life = live()
+        rest = go_on(life, life.send(None))
+        next(rest)
+        rest.close()
+        self.assertRaises(RuntimeError, life.send, None)  # it is over
+
+    def test_logged(self) -> None:
+        """An error is logged in a form that can be shown, with its own traceback."""
+        plain, huge = KeyError("k"), KeyError(hostile.bomb())
+        for error in (plain, huge):
+            try:
+                raise error
+            except KeyError:
+                pass
+            failure = failure_of(error)
+            self.assertEqual((failure.value is error, failure.tb), (error is plain, error.__traceback__))
+            self.assertLess(len(failure.getTraceback()), 1000)
+            self.assertIn("KeyError", failure.getTraceback())

@@ -53,9 +53,11 @@ from txservices.proxies import (
     default_options,
     run_here,
 )
+from txservices.safe import shown
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
 from txservices.utils.modules import callable_as_decorator
+from txservices.workers import failure_of
 
 __all__ = [
     "Client",
@@ -311,16 +313,16 @@ class RpcConsumer(SharedExtension):
 
     def not_taken(self, message: Message, error: BaseException) -> None:
         """A hook that the service's author has overridden has raised: its error is the caller's answer."""
-        log.failure("{call} can't be handled", call=message.routing_key)
+        log.failure("{call} can't be handled", failure_of(error), call=message.routing_key)
         self.refuse(message, error)
 
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer a message that is no request to one of our methods. No worker runs for it."""
         if message.properties.get("reply_to"):
-            log.debug("{call} is refused: {error}", call=message.routing_key, error=error)
+            log.debug("{call} is refused: {error}", call=message.routing_key, error=shown(error))
             self.responder.send_response(message, None, None, (type(error), error, None))
         else:
-            log.error("{call} has no reply_to, rejected: {error}", call=message.routing_key, error=error)
+            log.error("{call} has no reply_to, rejected: {error}", call=message.routing_key, error=shown(error))
             message.reject()
 
 

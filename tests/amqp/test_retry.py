@@ -29,7 +29,13 @@ from txservices.amqp.connection import (
 )
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.protocol import CLOSE_TIMEOUT
-from txservices.exceptions import BrokerRefused, BrokerUnreachable, ConnectionClosedByBroker, ConnectionLost
+from txservices.exceptions import (
+    BrokerRefused,
+    BrokerUnreachable,
+    ConfigurationError,
+    ConnectionClosedByBroker,
+    ConnectionLost,
+)
 from txservices.utils.address import parse_address
 from txservices.wire import codec, frames
 from txservices.wire.spec import FRAME_METHOD, ReplyCode
@@ -234,6 +240,27 @@ class RetryTests(KeepingCase):
         self.clock.advance(RETRY_MAX)
         self.assertIs(self.successResultOf(opened), Opened.latest.protocol)
 
+    def test_closed_while_it_is_opened(self) -> None:
+        """A broker that closes the connection while it is made ready has told why: that decides what comes next."""
+        self.answer = opens
+        connection = Connection((ADDRESS,), "tests", self.clock, 0)
+        refusal = {"reply_code": ReplyCode.ACCESS_REFUSED, "reply_text": "no", "class_id": 0, "method_id": 0}
+        connection.on_connected.append(lambda protocol: Opened.latest.method(0, "connection.close", **refusal))
+        self.addCleanup(connection.stopService)
+        connection.startService()
+        self.clock.advance(RETRY_MAX)
+        self.assertEqual(len(self.tried), 1)
+        told = connection.when_connected()
+        self.clock.advance(REFUSED_RETRY)
+        self.assertEqual(len(self.tried), 2)
+        self.failureResultOf(told, BrokerRefused)
+
+    def test_login_too_long(self) -> None:
+        """A login that no broker can read is told when the connection is made, also that of a later address."""
+        long = parse_address(f"amqp://guest:{'p' * 8192}@broker.test/")
+        for addresses in ((long,), (ADDRESS, long)):
+            self.assertRaises(ConfigurationError, Connection, addresses, "tests", self.clock)
+
     def test_silent(self) -> None:
         """A broker that does not answer the handshake is left for another attempt."""
         self.answer = silent
@@ -404,10 +431,13 @@ class EndTests(KeepingCase):
         attempt: Deferred[Any] = Deferred()
         self.answer = lambda factory: attempt
         connection = self.start()
+        ended: list[bool] = []
         told = connection.when_connected().addErrback(lambda failure: connection.stopService())
+        told.addCallback(lambda _: ended.append(bool(connection.keeping.called)))
         tried = len(self.tried)
         attempt.errback(ConnectionClosedByBroker(ReplyCode.ACCESS_REFUSED, "no"))
         self.successResultOf(told)
+        self.assertEqual(ended, [True])
         self.clock.advance(2 * REFUSED_RETRY)
         self.assertEqual(len(self.tried), tried)
 
@@ -422,6 +452,27 @@ class EndTests(KeepingCase):
         self.assertIs(self.connection.protocol, Opened.latest.protocol)
         self.assertIsNot(Opened.latest, self.peer)
         self.assertEqual([self.changes[0], self.changes[-1]], [False, True])
+
+    def test_reconnect_at_once(self) -> None:
+        """One that does not answer is nobody's any more, however long its socket takes to close."""
+        with mock.patch.object(self.peer, "lose"):
+            self.connection.reconnect()
+        self.assertTrue(self.peer.was_aborted)
+        self.assertEqual((self.connection.protocol, self.changes), (None, [False]))
+        self.peer.lose()
+
+    def test_closed_by_the_broker(self) -> None:
+        """A connection that the broker has closed, and whose socket stays, is aborted; the end waits for the socket."""
+        code = {"reply_code": ReplyCode.CONNECTION_FORCED, "reply_text": "no", "class_id": 0, "method_id": 0}
+        self.peer.method(0, "connection.close", **code)
+        self.assertFalse(self.peer.was_aborted)
+        with mock.patch.object(self.peer, "lose"):
+            ended = self.connection.stopService()
+        self.assertTrue(self.peer.was_aborted)
+        self.assertNoResult(ended)
+        self.peer.lose()
+        self.successResultOf(ended)
+        self.assert_ended()
 
     def test_lost(self) -> None:
         """A lost connection is nobody's any more, at once."""
