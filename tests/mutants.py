@@ -50,7 +50,7 @@ MODULES = {
     "events": "test_events conformance.test_events",
     "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
     " amqp.test_connection",
-    "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving",
+    "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched",
     "broker.queues": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
     "broker.deliveries": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
 }

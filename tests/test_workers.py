@@ -312,6 +312,8 @@ class Failing(Case):
         waiting.cancel()
         self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
         self.assertEqual(len(self.container.workers.pending), 0)
+        self.spawn("run", lambda service: 7, teardown_one=lambda: fail(CancelledError()))
+        self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
         self.spawn("wait", Deferred(lambda waiting: waiting.errback(ValueError("cancelled"))))
         self.container.kill()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

@@ -379,10 +379,12 @@ class EndTests(KeepingCase):
     def test_in_order(self) -> None:
         """Acks of this turn go first, then the close; it ends with the answer and the socket."""
         channel = self.peer.open_channel()
-        channel.consume("q", "t", lambda message: message.ack())
+        messages: list[Any] = []
+        channel.consume("q", "t", messages.append)
         self.peer.method(1, "basic.consume-ok", consumer_tag="t")
         self.peer.sent()
         self.peer.content(1, "basic.deliver", {}, b"", consumer_tag="t", delivery_tag=1)
+        messages[0].ack()
         ended = self.connection.stopService()
         self.assertEqual(self.peer.names(), ["basic.ack", "connection.close"])
         self.assertEqual(self.changes, [False])
