@@ -7,7 +7,7 @@ delivery replaced by ``wire``; ``spec`` is the table of methods for txamqp, and 
 ``connection`` keeps a broker connected: a lost connection comes back there. On it, ``publisher`` keeps each message
 until it is confirmed, and ``subscription`` keeps a queue consumed. ``longbodies`` decodes long bodies in a thread,
 ``unacked`` warns of messages that nobody acks, and ``returning`` gives messages back after a pause. ``connections`` is
-the pair of connections that a process has, and ``leaving`` limits the time that its stop waits for the broker.
+the connections that a process has, and ``leaving`` limits the time that its stop waits for the broker.
 
 ``publish`` and ``consume`` are where nameko has them: for programs, and for services. ``options`` are the options of
 messages.

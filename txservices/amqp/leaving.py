@@ -67,7 +67,7 @@ class Leaving:
     async def answered(self, waited: Deferred[Any]) -> bool:
         """Wait for a Deferred, at most STOP_TIMEOUT, and give whether it fired.
 
-        If it did not, the broker does not answer, and both connections are aborted: everything else that waits for the
+        If it did not, the broker does not answer, and all connections are aborted: everything else that waits for the
         broker ends with them, and not each after a timeout of its own. If the process goes on, other connections are
         made.
         """

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 
 class Outbox:
-    """Has each connection send its frames at the right time. The two connections of a process share one."""
+    """Has each connection send its frames at the right time. The connections of a process share one."""
 
     # To wait for the end of the turn each time would cost one more poll of all sockets. A write through the reactor's
     # own buffer would cost two ``epoll_ctl``. A call alone is faster without them.
