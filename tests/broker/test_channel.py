@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from tests.broker.channel_case import ChannelTestCase
 from tests.broker.peer import Client, publish
 from tests.peer import method
@@ -211,3 +214,25 @@ class SettleTests(ChannelTestCase):
         self.client.method(1, "basic.recover-async", requeue=True)
         self.assertEqual(self.redelivered(), [(b"1", True), (b"2", True), (b"3", True)])
         self.assertEqual(self.client.refusal(1, "basic.recover")[:2], ("connection.close", 540))
+
+    def test_gone_with_waiting_consumers(self) -> None:
+        """Of a single active consumer that goes, nothing comes to others that go with it: no delivery counts."""
+        ways: tuple[tuple[Callable[[Client], Any], int], ...] = (  # and the channel of the last consumer
+            (lambda client: client.lose(), 2),
+            (lambda client: client.method(0, "connection.close"), 2),
+            (lambda client: client.method(1, "channel.close"), 1),
+        )
+        for goes, last in ways:
+            client = Client().open()
+            client.method(2, "channel.open")
+            arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+            client.declare("s", durable=True, arguments=arguments)
+            for tag, channel in (("a", 1), ("b", 1), ("c", last)):
+                client.method(channel, "basic.qos", prefetch_count=1)
+                client.consume("s", tag, channel)
+            client.publish("s", b"x")
+            client.publish("s", b"waits")
+            goes(client)
+            self.assertEqual(client.names().count("basic.deliver"), 1)
+            queue = client.broker.vhosts["/"].queues["s"]
+            self.assertEqual([queue.take().returned for _ in range(2)], [1, 0])

@@ -17,7 +17,6 @@ from tests.broker.conversing import (
     rests,
     seen,
     told,
-    until_ready,
 )
 from tests.broker.wire import Wire
 
@@ -83,7 +82,7 @@ class Single:
         self.consumers[index].call(1, "basic.cancel", consumer_tag="t")
 
     def settle(self, index: int, method: str = "basic.ack", **arguments: Any) -> None:
-        self.consumers[index].method(1, method, **arguments).call(1, "basic.qos", prefetch_count=self.prefetch)
+        self.consumers[index].method(1, method, **arguments)
 
     def count(self) -> Any:
         return self.wire.call(1, "queue.declare", queue=self.queue, passive=True)[2]["consumer_count"]
@@ -145,6 +144,7 @@ def takes_over(connect: Connect, arguments: Arguments) -> Any:
     single.cancel(1)
     found.append(single.publish("5"))
     single.settle(0, delivery_tag=0, multiple=True)
+    found.append(single.got())
     single.add(2)
     return [*found, single.publish("6")]
 
@@ -189,7 +189,7 @@ def deleted(connect: Connect, arguments: Arguments) -> Any:
 
 
 def of_one_client(connect: Connect, arguments: Arguments) -> Any:
-    """What a lost client had goes to the other client, and to none of its own other consumers on the way."""
+    """What a lost client had goes to the other client."""
     single = Single(connect, arguments, None)
     two = connect(channels=2)
     single.consumers[:] = [two, *single.consumers]
@@ -199,8 +199,8 @@ def of_one_client(connect: Connect, arguments: Arguments) -> Any:
     single.add()
     found = [single.publish("12")]
     single.consumers.pop(0).close()
-    until_ready(single.wire, single.queue, 0)
-    return [*found, single.got()]
+    # RabbitMQ may count a delivery to one that is going, too
+    return [*found, [[body for body, *_ in each] for each in single.got()]]
 
 
 def for_each_kind(name: str, talk: Any) -> dict[str, Case]:
