@@ -350,10 +350,14 @@ class ClientTests(TestCase):
         self.aborted: list[Any] = []
         self.sent: list[tuple[Any, ...]] = []
         connections: Any = SimpleNamespace(
-            publisher=SimpleNamespace(publish_then=lambda *args: self.sent.append(args)),
+            publisher=SimpleNamespace(
+                publish_then=lambda *args: self.sent.append(args), connection=SimpleNamespace(protocol=None)
+            ),
             leaving=SimpleNamespace(on_aborted=self.aborted),
         )
-        self.client = Client(connections, "me", {}, Clock())
+        self.connections = connections
+        self.clock = Clock()
+        self.client = Client(connections, "me", {}, self.clock)
         self.owner: Any = SimpleNamespace(context_data={}, unconfirmed=None)
 
     def call(self) -> Deferred[Any]:
@@ -372,11 +376,30 @@ class ClientTests(TestCase):
             call = self.call()
             self.sent[-1][5](error)
             told = self.failureResultOf(call, expected).value
-            self.assertEqual((told.args, told.__cause__), (arguments, error))
+            self.assertEqual((told.args, told.__cause__, told.call), (arguments, error, "service.method"))
+            self.assertIn("(call of service.method)", str(told))
             self.assertEqual(self.owner.unconfirmed.count, 0)
         call = self.call()
         self.sent[-1][5](full)
         self.assertIs(self.failureResultOf(call).value, full)
+
+    def test_late(self) -> None:
+        """An ``RpcTimeout`` says whether the request was sent, is with the broker, or is taken by the service."""
+        states = (
+            (None, False, "it was not sent, for there was no connection to a broker"),
+            ("open", False, "the broker has not confirmed that it has the request"),
+            ("open", True, "the broker has the request, so it waits in queue rpc-service"),
+            (None, True, "the broker has the request, so it waits in queue rpc-service"),
+        )
+        for protocol, taken, words in states:
+            call = self.call()
+            self.connections.publisher.connection.protocol = protocol
+            if taken:
+                self.sent[-1][5](None)
+            self.clock.pump([1] * 5)
+            text = str(self.failureResultOf(call, RpcTimeout).value)
+            self.assertTrue(text.startswith(f"no reply within 3 s: {words}"), text)
+            self.assertTrue(text.endswith("(call of service.method)"), text)
 
     def test_reply_queue_lost(self) -> None:
         """Calls fail when there is another reply queue in place of the lost one, and not before; later ones do not."""

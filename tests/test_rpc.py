@@ -6,7 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests.answering import Custom, Other, Service
@@ -20,6 +20,7 @@ from txservices.exceptions import (
     PublishNacked,
     PublishTimeout,
     RemoteError,
+    RpcTimeout,
     UnknownService,
     deserialize_to_instance,
     registry,
@@ -57,11 +58,44 @@ class AnswerTests(ServicesCase):
         cluster = await self.cluster()
         with self.assertRaises(UnknownService) as raised:
             await cluster.nobody.method()
-        self.assertEqual(str(raised.exception), "Unknown service `nobody`")
+        self.assertEqual(str(raised.exception), "Unknown service `nobody` (call of nobody.method)")
         with self.assertRaises(RemoteError) as remote:
             await cluster.service.deferred(1)
         self.assertEqual(remote.exception.exc_type, "UnknownService")
         self.assertEqual(len(self.flushLoggedErrors(UnknownService)), 1)
+
+    async def test_passed_on(self) -> None:
+        """An error that a service in the middle passes on says whose call it was, and that of its own caller."""
+
+        class Middle:
+            name = "middle"
+            far = ClusterRpc()
+
+            @rpc
+            def method(self):
+                return self.far.service.nothing()
+
+            @rpc
+            def waits(self):
+                return self.far.waiting.method.options(timeout=0.1)()
+
+        class Waiting:
+            name = "waiting"
+
+            @rpc
+            def method(self):
+                return Deferred()
+
+        await self.start(Service, Middle)
+        await self.process(SHUTDOWN_TIMEOUT=0).start(Waiting)
+        middle = (await self.cluster()).middle
+        with self.assertRaises(MethodNotFound) as missing:
+            await middle.method()
+        self.assertEqual(str(missing.exception), "nothing (call of service.nothing) (call of middle.method)")
+        with self.assertRaises(RemoteError) as late:
+            await middle.waits()
+        self.assertRegex(str(late.exception), r"^RpcTimeout no reply within 0.1 s: .* \(call of waiting.method\)$")
+        self.flushLoggedErrors(MethodNotFound, RpcTimeout)
 
     async def test_unknown_method(self) -> None:
         """A method that isn't there is named in the error."""

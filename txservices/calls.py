@@ -26,6 +26,8 @@ from txservices.amqp.subscription import Subscription
 from txservices.amqp.topology import gone
 from txservices.bounds import LongBody
 from txservices.exceptions import (
+    BadRequest,
+    CallFailed,
     ConnectionLost,
     DecodeError,
     PublishTimeout,
@@ -63,21 +65,49 @@ class Context(Owner, Protocol):
     def context_data(self) -> Mapping[str, Any]: ...
 
 
+# What has become of a request that the broker has, when its caller's time is up.
+TAKEN = (
+    "the broker has the request, so it waits in queue rpc-{0} (see whether the service runs, and has workers free), or"
+    " its method still runs"
+)
+
+
 class Call:
     """One call, from its request to its reply, its error, or the end of its time.
 
     Attributes:
+        name: of the method, as ``service.method``.
+        taken: whether the broker has the request.
         run: runs a function in the caller's context, so that log lines of the answer's callbacks bear its call id.
     """
 
-    __slots__ = ("answer", "client", "correlation_id", "deadline", "run", "service", "timeout", "unconfirmed")
+    __slots__ = (
+        "answer",
+        "client",
+        "correlation_id",
+        "deadline",
+        "name",
+        "run",
+        "service",
+        "taken",
+        "timeout",
+        "unconfirmed",
+    )
 
     def __init__(
-        self, client: Client, unconfirmed: Unconfirmed, service: str, correlation_id: str, timeout: float | None
+        self,
+        client: Client,
+        unconfirmed: Unconfirmed,
+        service: str,
+        name: str,
+        correlation_id: str,
+        timeout: float | None,
     ) -> None:
         self.client = client
         self.unconfirmed = unconfirmed
         self.service = service
+        self.name = name
+        self.taken = False
         self.correlation_id = correlation_id
         self.timeout = timeout
         self.deadline = FOREVER if timeout is None else client.clock.seconds() + timeout
@@ -90,20 +120,33 @@ class Call:
 
     def published(self, error: Exception | None) -> None:
         """The broker has the request, or can't have it."""
-        if error is not None and self.client.pending.pop(self.correlation_id, None) is not None:
+        if error is None:
+            self.taken = True
+        elif self.client.pending.pop(self.correlation_id, None) is not None:
             self.run(self.answer.errback, self.outcome(error))
         self.unconfirmed.remove()
+
+    def fail(self, error: CallFailed) -> None:
+        """End the call with an error, which gets its name."""
+        error.call = self.name
+        self.run(self.answer.errback, error)
+
+    def late(self) -> RpcTimeout:
+        """The error of a call whose time is up."""
+        state = TAKEN.format(self.service) if self.taken else self.client.not_taken()
+        return RpcTimeout(self.timeout, state)
 
     def outcome(self, error: Exception) -> Exception:
         """The error for the caller of a request that did not get out."""
         if isinstance(error, UndeliverableMessage):
-            told: Exception = UnknownService(self.service)
+            told: CallFailed = UnknownService(self.service)
         elif isinstance(error, PublishTimeout):
-            told = RpcTimeout(self.timeout)
+            told = self.late()
         elif isinstance(error, ConnectionLost):
             told = RpcConnectionError(str(error))
         else:
             return error
+        told.call = self.name
         told.__cause__ = error
         return told
 
@@ -168,24 +211,27 @@ class Client:
         if self.stopped:
             raise RuntimeError("this proxy has been stopped, and can't be used any more")
         timeout = sending.timeout
+        name = f"{service}.{method}"
         if timeout is not None and timeout <= 0:
-            return fail(RpcTimeout(timeout))
+            late = RpcTimeout(timeout, "its time was over before it was sent")
+            late.call = name
+            return fail(late)
         properties, body = sending.write(
             self.serializers, {"args": args, "kwargs": kwargs}, encode_to_headers(context.context_data)
         )
         correlation_id = new_id()
         properties["correlation_id"] = properties["message_id"] = correlation_id
         properties["reply_to"] = self.reply_to
-        call = Call(self, unconfirmed_of(context), service, correlation_id, timeout)
+        call = Call(self, unconfirmed_of(context), service, name, correlation_id, timeout)
         self.pending[correlation_id] = call
         call.unconfirmed.add()
-        publisher, routing_key = self.connections.publisher, f"{service}.{method}"
+        publisher = self.connections.publisher
         try:
             try:
-                publisher.publish_then(self.exchange, routing_key, body, properties, True, call.published, timeout)
+                publisher.publish_then(self.exchange, name, body, properties, True, call.published, timeout)
             except ValueError as error:
                 sending.lighten(properties, publisher.header_max, error)
-                publisher.publish_then(self.exchange, routing_key, body, properties, True, call.published, timeout)
+                publisher.publish_then(self.exchange, name, body, properties, True, call.published, timeout)
         except BaseException:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
             call.unconfirmed.remove()
@@ -212,16 +258,25 @@ class Client:
             return
         except (DecodeError, KeyError, TypeError) as problem:
             message.ack()
-            call.run(call.answer.errback, DecodeError(f"the reply of {call.service} can't be read: {problem}"))
+            call.run(call.answer.errback, DecodeError(f"the reply of {call.name} can't be read: {problem}"))
             return
         message.ack()
         if error:
-            call.run(call.answer.errback, deserialize(error))
+            told = deserialize(error)
+            if isinstance(told, BadRequest):
+                told.call = call.name
+            call.run(call.answer.errback, told)
         else:
             call.run(call.answer.callback, result)
 
     def expire(self, correlation_id: str, call: Call) -> None:
-        call.run(call.answer.errback, RpcTimeout(call.timeout))
+        call.fail(call.late())
+
+    def not_taken(self) -> str:
+        """Why the broker has not taken a request in its time, in words."""
+        if self.connections.publisher.connection.protocol is None:
+            return "it was not sent, for there was no connection to a broker"
+        return "the broker has not confirmed that it has the request: is it free of memory and disk alarms?"
 
     def reply_queue_missing(self, consumer: Subscription) -> None:
         """The queue is gone. Have another, with another name.
@@ -240,16 +295,16 @@ class Client:
         """
         if self.replies_lost:
             self.replies_lost = False
-            self.fail_pending(ReplyQueueExpiredWithPendingReplies(f"reply queue {self.queue.name!r} was gone"))
+            self.fail_pending(ReplyQueueExpiredWithPendingReplies, f"reply queue {self.queue.name!r} was gone")
 
-    def fail_pending(self, error: Exception) -> None:
+    def fail_pending(self, kind: type[CallFailed], text: str) -> None:
         pending = list(self.pending.values())
         self.pending.clear()
         for call in pending:
-            call.run(call.answer.errback, error)
+            call.fail(kind(text))
 
     def given_up(self) -> None:
-        self.fail_pending(RpcConnectionError("the service is stopping, and there is no broker to bring the reply"))
+        self.fail_pending(RpcConnectionError, "the service is stopping, and there is no broker to bring the reply")
 
     def abort(self) -> None:
         """Take no more calls. Those under way fail."""
@@ -257,7 +312,7 @@ class Client:
         if self.given_up in self.connections.leaving.on_aborted:
             self.connections.leaving.on_aborted.remove(self.given_up)
         self.sweeper.stop()
-        self.fail_pending(RpcConnectionError("the proxy was stopped before the reply came"))
+        self.fail_pending(RpcConnectionError, "the proxy was stopped before the reply came")
 
     async def delete_queue(self) -> None:
         """Take the reply queue away, if the broker is there. It would live on for minutes, and nobody needs it."""

@@ -17,6 +17,7 @@
       PublishNacked  PublishTimeout  PublishBufferFull
       HeadersTooLarge                   a ValueError, too: its headers are more than a frame may have
     EncodeError  DecodeError            a value can't be written, a body can't be read
+    CallFailed                          a call has no result; all but RemoteError of these name the call
     RpcTimeout(timeout)                 no reply came in time
     RpcConnectionError                  no reply can come any more
       ReplyQueueExpiredWithPendingReplies
@@ -264,18 +265,43 @@ class DecodeError(Exception):
     """A message's body can't be read, or its content type is not accepted here."""
 
 
-class RpcTimeout(Exception):
-    """No reply came in time. The method may have run."""
+class CallFailed(Exception):
+    """A call has no result. What these errors have in common.
 
-    def __init__(self, timeout: float | None = None) -> None:
-        super().__init__(*(() if timeout is None else (timeout,)))
-        self.timeout = timeout
+    Attributes:
+        call: the call as ``service.method``; empty if it isn't known, as in an error that was just raised.
+    """
+
+    call = ""
 
     def __str__(self) -> str:
-        return "no reply in time" if self.timeout is None else f"no reply within {self.timeout:g} s"
+        text = self.words()
+        return f"{text} (call of {self.call})" if self.call else text
+
+    def words(self) -> str:
+        """What happened, without the name of the call."""
+        return super().__str__()
 
 
-class RpcConnectionError(Exception):
+class RpcTimeout(CallFailed):
+    """No reply came in time. The method may have run.
+
+    Attributes:
+        timeout: seconds.
+        state: what had become of the request by then, in words.
+    """
+
+    def __init__(self, timeout: float | None = None, state: str = "") -> None:
+        super().__init__(*(() if timeout is None else (timeout,)))
+        self.timeout = timeout
+        self.state = state
+
+    def words(self) -> str:
+        text = "no reply in time" if self.timeout is None else f"no reply within {self.timeout:g} s"
+        return f"{text}: {self.state}" if self.state else text
+
+
+class RpcConnectionError(CallFailed):
     """No reply can come any more. The method may have run."""
 
 
@@ -297,14 +323,14 @@ class RemoteError(Exception):
         self.value = value
 
 
-class UnknownService(Exception):
+class UnknownService(CallFailed):
     """No queue takes calls to that service: it has never run with this broker."""
 
     def __init__(self, service_name: str) -> None:
         super().__init__(service_name)
         self._service_name = service_name
 
-    def __str__(self) -> str:
+    def words(self) -> str:
         return f"Unknown service `{self._service_name}`"
 
 
@@ -322,7 +348,7 @@ class UnserializableValueError(Exception):
         return f"Unserializable value: `{self.repr_value}`"
 
 
-class BadRequest(Exception):
+class BadRequest(CallFailed):
     """A mistake of the caller, not of the service."""
 
 
@@ -408,6 +434,8 @@ def serialize(error: BaseException) -> dict[str, Any]:
         arguments = error.args
     except BaseException:  # it may be a property, and raise anything
         arguments = ()
+    if isinstance(error, BadRequest) and error.call:
+        arguments = (str(error),)  # of a call that our method has made: its caller has called another
     if not issubclass(type(arguments), tuple):  # the class uses the name `args` for something else
         arguments = arguments_of(error)
     safe_arguments = Safe().sequence(tuple.__iter__(arguments), SAFE_DEPTH_MAX)

@@ -119,6 +119,8 @@ class Responder:
             try:
                 content_type, content_encoding, body = self.encode(serializer, {"result": result, "error": None})
             except EncodeError as error:
+                text = "the result of {call} for {caller} can't be written: {error}"
+                log.warn(text, call=message.routing_key, caller=caller_of(message), error=error)
                 content_type, content_encoding, body = self.write_error(serializer, UnserializableValueError(result))
                 result, exc_info = None, (type(error), error, error.__traceback__)
         else:
@@ -319,11 +321,23 @@ class RpcConsumer(SharedExtension):
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer a message that is no request to one of our methods. No worker runs for it."""
         if message.properties.get("reply_to"):
-            log.debug("{call} is refused: {error}", call=message.routing_key, error=shown(error))
+            log.warn(
+                "a call of {call} by {caller} is refused: {kind}: {error}",
+                call=message.routing_key,
+                caller=caller_of(message),
+                kind=type(error).__name__,
+                error=shown(error),
+            )
             self.responder.send_response(message, None, None, (type(error), error, None))
         else:
             log.error("{call} has no reply_to, rejected: {error}", call=message.routing_key, error=shown(error))
             message.reject()
+
+
+def caller_of(message: Message) -> str:
+    """The call id of whoever has sent a request, for a log line; or that it is not known."""
+    stack = message.headers.get(f"{constants.HEADER_PREFIX}.{constants.CALL_ID_STACK_CONTEXT_KEY}")
+    return str(stack[-1]) if isinstance(stack, list) and stack else "an unknown caller"
 
 
 def arguments_of(body: Any) -> tuple[Any, Any]:

@@ -107,9 +107,9 @@ class Commands(TestCase):
         running = await self.services()
         for target, expected in [
             ("odd.fail", "RemoteError: ValueError not today\n"),
-            ("odd.absent", "MethodNotFound: absent\n"),
+            ("odd.absent", "MethodNotFound: absent (call of odd.absent)\n"),
             ("odd.add", "IncorrectSignature: "),
-            ("nobody.add", "UnknownService: Unknown service `nobody`\n"),
+            ("nobody.add", "UnknownService: Unknown service `nobody` (call of nobody.add)\n"),
         ]:
             status, stdout, stderr = await self.call(target)
             self.assertEqual((status, stdout), (1, ""), target)

@@ -79,7 +79,7 @@ class Shells(TestCase):
         running = await self.services()
         for text, error in [
             ("n.rpc.odd.fail()", "RemoteError: ValueError not today"),
-            ("n.rpc.nobody.fail()", "UnknownService: Unknown service `nobody`"),
+            ("n.rpc.nobody.fail()", "UnknownService: Unknown service `nobody` (call of nobody.fail)"),
             ("1 +", "SyntaxError: invalid syntax"),
         ]:
             shell = self.piped(f"print('begins')\n{text}\nprint('not reached')\n", "--interface", "ipython")

@@ -108,7 +108,9 @@ class Calls(Case):
         await self.start(Maths)
         with self.assertRaises(MethodNotFound) as raised:
             await (await self.cluster()).maths.nothing()
-        self.assertEqual((raised.exception.args, str(raised.exception)), (("nothing",), "nothing"))
+        self.assertEqual(
+            (raised.exception.args, str(raised.exception)), (("nothing",), "nothing (call of maths.nothing)")
+        )
 
     async def test_line_06_malformed_request(self) -> None:
         """A body without ``args`` or ``kwargs`` is a MalformedRequest under nameko's path."""
@@ -132,7 +134,9 @@ class Calls(Case):
         """A service that has never run is UnknownService, from a worker and from both standalone proxies."""
         await self.start(Maths)
         cluster = await self.cluster()
-        self.assertEqual(await cluster.maths.try_nobody(), ["Unknown service `nobody`", ["nobody"]])
+        self.assertEqual(
+            await cluster.maths.try_nobody(), ["Unknown service `nobody` (call of nobody.method)", ["nobody"]]
+        )
         async with ServiceRpcProxy("nobody", self.config) as nobody:
             for method in (nobody.method, cluster.nobody.method):
                 with self.assertRaises(UnknownService):

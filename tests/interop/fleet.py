@@ -111,7 +111,8 @@ def outcome(call: Callable[[], Any]) -> dict[str, Any]:
         return {"result": call()}
     except Exception as error:
         seen = {name: getattr(error, name) for name in ("exc_type", "value") if hasattr(error, name)}
-        return {"error": type(error).__name__, "args": [repr(each) for each in error.args], "text": str(error), **seen}
+        text = str(error).partition(" (call of ")[0]  # our errors name the call, too
+        return {"error": type(error).__name__, "args": [repr(each) for each in error.args], "text": text, **seen}
 
 
 def deserialize_registered(framework: str) -> None:
