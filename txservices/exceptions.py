@@ -432,10 +432,11 @@ def serialize(error: BaseException) -> dict[str, Any]:
     """The form in which an error travels, which ``deserialize`` reads. Never raises, whatever the error is like."""
     try:
         arguments = error.args
+        if issubclass(type(error), BadRequest) and error.call:  # type: ignore[attr-defined]  # it is one
+            # of a call that our method has made: its caller has called another
+            arguments = (safe_for_serialization(error),)
     except BaseException:  # it may be a property, and raise anything
         arguments = ()
-    if isinstance(error, BadRequest) and error.call:
-        arguments = (str(error),)  # of a call that our method has made: its caller has called another
     if not issubclass(type(arguments), tuple):  # the class uses the name `args` for something else
         arguments = arguments_of(error)
     safe_arguments = Safe().sequence(tuple.__iter__(arguments), SAFE_DEPTH_MAX)
