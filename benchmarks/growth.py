@@ -13,6 +13,7 @@ from benchmarks.measure import Bench, Figures
 from benchmarks.rows import Measure, Row
 
 FLAT = 0.8  # as much as runs of the same thing differ on a machine that does other work too
+GOODPUT = 0.9  # of what is answered without overload
 SIZES = {"10 B": 10, "1 KB": 10**3, "10 KB": 10**4, "100 KB": 10**5, "1 MB": 10**6, "16 MB": 16 * 10**6}
 PAYLOADS_IN_FLIGHT = 4  # the same for all sizes; fifty of the largest would be a gigabyte
 
@@ -41,6 +42,10 @@ def waiting(number: int) -> Measure:
 
 def backlog(number: int) -> Measure:
     return lambda bench: measure.backlog(bench, number)
+
+
+def overload(rate: float) -> Measure:
+    return lambda bench: measure.overload(bench, rate)
 
 
 def headers(number: int) -> Measure:
@@ -88,5 +93,10 @@ GROWTH = [
     row(
         "headers", "Entries of the call id stack in each request, 50 in flight", "calls/s",
         {"1 entry": headers(1), "10 entries": headers(10)}, "1 entry",
+    ),
+    Row(
+        "overload", "Calls answered in time, with no more than the workers can take and with twice as many", "calls/s",
+        {"as many as can be taken": overload(0), "twice as many": overload(100)},
+        {"as many as can be taken": GOODPUT}, ours="twice as many", grows=True,
     ),
 ]  # fmt: skip

@@ -103,6 +103,16 @@ def events_through(bench: Bench, peer: str, uri: str, in_flight: int, *options: 
     return {"rate": sent["turns"] / (max(handled["last"], sent["confirmed"]) - sent["began"])}
 
 
+def overload(bench: Bench, rate: float) -> Figures:
+    """Calls answered in time, of those that begin at a rate; 0 for as many at a time as there are workers."""
+    argv = [ours_python(), "-m", "benchmarks.peers.overload"]
+    uri = bench.node.uri(bench.node.new_vhost())
+    with running([*argv, "serve", uri]) as service:
+        service.line("ready")
+        with running([*argv, "call", uri, str(2 * bench.seconds), str(rate)]) as caller:
+            return caller.json(TIMEOUT)
+
+
 def backlog(bench: Bench, number: int) -> Figures:
     """Events that waited in the queue before their service started."""
     uri = bench.node.uri(bench.node.new_vhost())
