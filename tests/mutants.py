@@ -37,7 +37,8 @@ TRACED_MAX = 300.0  # seconds for the traced run of a module's tests
 TEST_TIMEOUT = 3.0  # seconds that one test may wait for a Deferred; trial would give it 120
 SLACK = 6.0  # seconds that a mutant may take, beside three times what its tests took
 
-# Module -> the tests that it is for, as names of modules in tests/. None of them needs RabbitMQ or another process.
+# Module -> the tests that it is for: names of modules in tests/, or of classes in them. None needs RabbitMQ or another
+# process.
 MODULES = {
     "rpc": "test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies"
     " conformance.test_poison",
@@ -49,7 +50,8 @@ MODULES = {
     " conformance.test_containers",
     "events": "test_events conformance.test_events",
     "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
-    " amqp.test_connection",
+    " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"
+    " amqp.test_declarations.DeclarationsTests",
     "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched",
     "broker.queues": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
     "broker.deliveries": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",

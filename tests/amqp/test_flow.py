@@ -18,7 +18,7 @@ from txservices.amqp.outbox import Flow
 from txservices.amqp.publish import send
 from txservices.broker import memory
 from txservices.broker.server import ALARM_INTERVAL, Broker
-from txservices.exceptions import PublishBufferFull, PublishTimeout
+from txservices.exceptions import ConnectionLost, PublishBufferFull, PublishTimeout
 
 
 class FlowTests(SynchronousTestCase):
@@ -64,6 +64,17 @@ class PausedCase(PublisherCase):
 
 class BlockedTests(PausedCase):
     """Which messages wait, and which do not."""
+
+    def test_aborted(self) -> None:
+        """What waits when the publisher is aborted fails, and is not sent when the broker takes messages again."""
+        self.pause()
+        outcomes = self.wait(b"1", b"2")
+        self.publisher.abort()
+        for outcome in outcomes:
+            self.failureResultOf(outcome, ConnectionLost)
+        self.nothing_is_kept()
+        self.resume()
+        self.assertEqual(self.published(), [])
 
     def test_messages_wait(self) -> None:
         """They are sent in order when it goes on; what was sent before is confirmed meanwhile."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -159,6 +160,9 @@ class NackedTests(PublisherCase):
     def test_published_again_until_it_is_confirmed(self) -> None:
         """A nacked message goes out again on a new channel, with the same id; others are not held up by it."""
         (outcome,) = self.publish(b"1")
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
         self.nack(self.channel)
         (other,) = self.publish(b"2")
         self.peer.method(self.channel, "basic.ack", delivery_tag=2)
@@ -175,6 +179,7 @@ class NackedTests(PublisherCase):
         self.successResultOf(outcome)
         self.assertEqual(self.peer.sent(), [])
         self.nothing_is_kept()
+        self.assertEqual(len([each for each in logged if "Published again" in str(each.get("log_format"))]), 1)
 
     def test_the_old_channel_stays_for_its_confirms(self) -> None:
         """Everything goes out on the new channel; the one that nacked is closed when it is answered for."""
