@@ -17,7 +17,6 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txservices import configuration
 from txservices.amqp.causes import HANDSHAKE_TIMEOUT, describe, refusal
@@ -187,7 +186,6 @@ class Connection(Service):
                 except CancelledError:
                     raise
                 except Exception as error:  # whatever it was, the next attempt may succeed
-                    log.debug("an attempt to connect failed", failure=Failure())
                     cause: Exception | None = error
                 else:
                     opened_at = self.clock.seconds()
