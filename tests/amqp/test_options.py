@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.options import FIELDS, IGNORED, PROPERTIES, PublisherOptions, Sending
 from txservices.exceptions import ConfigurationError
+from txservices.messaging import decode_from_headers
 from txservices.serialization import Serializers
 
 JSON = Serializers({})
@@ -54,6 +55,17 @@ class SendingTests(SynchronousTestCase):
         self.assertEqual(properties.pop("expiration"), "10000")
         self.assertEqual({name: properties[name] for name in given}, given)
         self.assertEqual(self.write(expiration=0.5)[0]["expiration"], "500")
+
+    def test_order_of_headers(self) -> None:
+        """The call's header wins also where a broker has sorted them by their names."""
+        context = {"nameko.language": "en"}
+        for below in ({}, {"language": "fr"}, {"nameko.language": "fr"}):
+            for call in ({"language": "de"}, {"nameko.language": "de"}):
+                sending = Sending().merged({"headers": below}).merged({"headers": call}, of_call=True)
+                headers = sending.write(JSON, 1, context)[0]["headers"]
+                for order in (list(headers), sorted(headers), sorted(headers, reverse=True)):
+                    read = decode_from_headers({name: headers[name] for name in order})
+                    self.assertEqual(read, {"language": "de"}, (below, call, order))
 
     def test_times(self) -> None:
         """A time is a number of seconds within its limit, or None; anything else is an error at once, which says so."""

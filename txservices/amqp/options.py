@@ -182,14 +182,15 @@ class Sending:
             content_type, content_encoding, body = serializers.encode(self.serializer, value)
         headers = context_headers
         if self.headers or self.call_headers:
-            # In nameko's order. To a reader, a value of the context and a plain header of its name are the same: where
-            # the call gives either, the context's stays here.
-            given = {**self.headers, **self.call_headers}
-            call = self.call_headers
-            headers = given | {
+            # In nameko's order. To a reader, a value of the context and a plain header of its name are the same, and
+            # the last of them counts; but RabbitMQ 4 sorts headers. Where the call gives either, all others stay here.
+            call, of_context = self.call_headers, f"{constants.HEADER_PREFIX}."
+            plain = {name.removeprefix(of_context) for name in call}
+            below = {name: each for name, each in self.headers.items() if name.removeprefix(of_context) not in plain}
+            headers = {**below, **call} | {
                 name: each
                 for name, each in context_headers.items()
-                if name not in call and name.partition(".")[2] not in call
+                if name not in call and name.partition(".")[2] not in plain
             }
         if self.compression is not None:
             header, body = compress(self.compression, body)
