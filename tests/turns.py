@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from typing import Any
 
@@ -10,7 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import TestCase
 
-TURN_MAX = 0.1  # seconds
+# Coverage makes a line of Python take several times as long: where it is measured, these tests see that all is handled,
+# and .ci/run has them measure the time in another run.
+TRACED = 5
+TURN_MAX = 0.1 * (TRACED if "coverage" in sys.modules else 1)  # seconds
 
 
 class TurnsCase(TestCase):
