@@ -7,6 +7,7 @@ import bz2
 import json
 import math
 import pickle
+import re
 import time
 import tracemalloc
 import zlib
@@ -62,10 +63,13 @@ def count_of(value: Any) -> int:
     return 0
 
 
+ADDRESS = re.compile("at 0x[0-9a-f]+")  # of an object of msgpack's that has no text of its own
+
+
 def outcome(read: Any, *arguments: Any) -> Any:
     """What a function gives, in a form that tells 1 from True and from 1.0; or ValueError."""
     try:
-        return repr(read(*arguments))
+        return ADDRESS.sub("at 0x", repr(read(*arguments)))
     except (ValueError, TypeError, RecursionError, IndexError, msgspec.DecodeError):
         return ValueError
 

@@ -261,8 +261,8 @@ REQUESTS: list[Pieces] = [
     lines("POST /form HTTP/1.1|Host: here|Content-Type: multipart/form-data; boundary=b|Content-Length: "
           f"{sum(map(len, MULTIPART))}", *MULTIPART),
     [
-        *lines("GET /ws HTTP/1.1|Host: here|Connection: Upgrade|Upgrade: websocket|Sec-WebSocket-Version: 13"
-               "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==|Origin: http://here"),
+        *lines("GET /ws HTTP/1.1|Host: localhost|Connection: Upgrade|Upgrade: websocket|Sec-WebSocket-Version: 13"
+               "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==|Origin: http://localhost"),
         masked(1, CALL), masked(9, b"ping"), masked(1, CALL[:20], final=False), masked(0, CALL[20:]),
         masked(2, CALL), masked(1, b'{"method": "echo", "data": {"value": "%s"}}' % (b"x" * 200)),
         masked(8, b"\x03\xe8"),

@@ -46,6 +46,7 @@ CONTEXT = {
 UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 NAMES = re.compile(rb"(caller|teller|answers)_[nt]")
 # Python's own words, about the function that looks whether arguments fit.
+CALL_NAMED = re.compile(rb" \(call of [\w.]+\)")  # at the end of what our errors of calls say
 CHECKED_BY = re.compile(rb"(inspect\.getcallargs|txservices\.utils\.signatures\.\w+)(?=\(\) argument after)")
 
 # Arguments of errors that go out otherwise, as README's table of differences says: it may have no end.
@@ -87,7 +88,7 @@ def wire(message: Message) -> tuple[Any, ...]:
     if properties.pop("message_id", None) is not None:  # ours: what is left of it once that is taken out
         raw = encode_properties(properties)
     names = [UUID.sub(b"an id", part) for part in (message.exchange.encode(), message.routing_key.encode(), raw, body)]
-    return tuple(CHECKED_BY.sub(rb"", NAMES.sub(rb"\1", name)) for name in names)
+    return tuple(CALL_NAMED.sub(b"", CHECKED_BY.sub(rb"", NAMES.sub(rb"\1", name))) for name in names)
 
 
 class Wire(InteropCase):
