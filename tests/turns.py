@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,6 +16,20 @@ from twisted.trial.unittest import TestCase
 # and .ci/run has them measure the time in another run.
 TRACED = 5
 TURN_MAX = 0.1 * (TRACED if "coverage" in sys.modules else 1)  # seconds
+
+
+TRIES = 10  # other processes on this processor only add to a time: the least counts
+
+
+async def least(measured: Callable[[], Any]) -> float:
+    """The least of several measurements of seconds; no more are made once one is within TURN_MAX."""
+    found = float("inf")
+    for _ in range(TRIES):
+        seconds: float = await measured()
+        found = min(found, seconds)
+        if found <= TURN_MAX:
+            break
+    return found
 
 
 class TurnsCase(TestCase):
