@@ -116,12 +116,12 @@ class Strangers(CausesCase):
         self.assertIn("speaks no TLS there: write amqp://", await self.refused(f"amqps://localhost:{port}/"))
 
     def test_frames(self) -> None:
-        """What begins as a frame of AMQP does is no stranger."""
+        """An answer that begins like a frame of AMQP is that of a broker."""
         self.assertIsNone(stranger(b"\x01\x00\x00\x00"))
 
 
 class Logins(CausesCase):
-    """What the first frame holds."""
+    """The first frame of a client has to hold its user and its password."""
 
     async def test_too_long(self) -> None:
         """A user and a password that do not fit into it end a start with what to do; the longest that do fit log in."""

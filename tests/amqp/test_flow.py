@@ -66,7 +66,7 @@ class BlockedTests(PausedCase):
     """Which messages wait, and which do not."""
 
     def test_aborted(self) -> None:
-        """What waits when the publisher is aborted fails, and is not sent when the broker takes messages again."""
+        """Messages that wait when the publisher is aborted fail, and are not sent later."""
         self.pause()
         outcomes = self.wait(b"1", b"2")
         self.publisher.abort()

@@ -125,7 +125,8 @@ class Confirmation(Deferred[None]):
     def lost(self) -> Exception | None:
         """Its error, if nobody has looked at it."""
         failure = getattr(self, "result", None)
-        return failure.value if isinstance(failure, Failure) and not self.looked else None  # type: ignore[return-value]
+        error = failure.value if isinstance(failure, Failure) and not self.looked else None
+        return error if isinstance(error, Exception) else None
 
     def look(self) -> None:
         self.looked = True
