@@ -42,12 +42,16 @@ SLACK = 6.0  # seconds that a mutant may take, beside three times what its tests
 MODULES = {
     "rpc": "test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies"
     " conformance.test_poison",
+    "responder": "test_responder test_rpc test_rpc_requests test_rpc_wire test_every_path conformance.test_rpc"
+    " conformance.test_replies conformance.test_poison",
     "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
     "proxies": "test_calls test_rpc conformance.test_rpc",
     "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests test_starving test_overload"
     " amqp.test_longbodies conformance.test_workers",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners"
     " conformance.test_containers",
+    "consumers": "test_consumers test_messaging_consumers test_prefetched test_overload amqp.test_longbodies"
+    " conformance.test_messaging conformance.test_events",
     "events": "test_events conformance.test_events",
     "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"

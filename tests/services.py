@@ -9,8 +9,8 @@ from tests import rabbitmq
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Message
 from txservices.calls import Client
+from txservices.consumers import amqp
 from txservices.containers import ServiceContainer
-from txservices.messaging import amqp
 from txservices.standalone.rpc import ClusterProxy
 from txservices.testing import TestCase
 from txservices.testing.stage import Stage

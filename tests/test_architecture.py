@@ -284,7 +284,7 @@ class Rows(SynchronousTestCase):
     def test_what_is_allowed(self) -> None:
         """It lets pass what the map allows."""
         for module, imported in [
-            ("txservices.rpc", "txservices.messaging.amqp"),
+            ("txservices.rpc", "txservices.consumers.amqp"),
             ("txservices.runners", "txservices.containers"),
             ("txservices.broker.session", "txservices.wire.frames.frame"),
             ("txservices.command.tap", "txservices.broker.memory.Broker"),

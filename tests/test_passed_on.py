@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.amqp.test_any_delivery import nested
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.options import LEFT_OUT_SHOWN, Sending
+from txservices.consumers import amqp
 from txservices.events import EventDispatcher, event_handler
-from txservices.messaging import amqp
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.waiting import Heard
 from txservices.wire import codec, frames

@@ -15,8 +15,8 @@ from tests.amqp.test_publisher import PublisherCase
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Queue
 from txservices.broker import messages
+from txservices.consumers import amqp
 from txservices.exceptions import AmqpError, ConnectionClosedByBroker, PublishTimeout
-from txservices.messaging import amqp
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.waiting import Heard
 from txservices.wire.spec import REQUEST_ERRORS, ReplyCode

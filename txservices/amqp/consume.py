@@ -53,7 +53,6 @@ class Reader:
         where: str,
         places: Places | None = None,
     ) -> None:
-        self.decode = decode
         self.handle = handle
         self.where = where
         self.long = LongBodies(decode, self.receive, places)
@@ -62,14 +61,11 @@ class Reader:
         """Take a message as it is delivered, or again when its body has been decoded."""
         properties = message.properties
         try:
-            if decoded is not None:
-                body = decoded()
-            elif self.long.waiting:
-                self.long.add(message)
-                return
-            else:
+            if decoded is None:
                 content_type, content_encoding = properties.get("content_type"), properties.get("content_encoding")
-                body = self.decode(content_type, content_encoding, message.body, message.headers, True)
+                body = self.long.read(content_type, content_encoding, message.body, message.headers, True)
+            else:
+                body = decoded()
             self.handle(body, message)
         except LongBody:
             self.long.add(message)

@@ -1,9 +1,9 @@
 """Decodes long bodies in a thread: in the reactor, one would hold up everything else for seconds.
 
-    receive(message) -> LongBody -> add(message) -> decode, in a thread -> receive(message, decoded)
+    receive(message) -> read: LongBody -> add(message) -> decode, in a thread -> receive(message, decoded)
 
 The message is not settled meanwhile. Messages of the same consumer that come after it wait for it, so that all are
-received in their order.
+received in their order: until then ``read`` takes each of them for long.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class LongBodies:
         places: of the workers that the messages are for; None if there are none.
 
     Attributes:
+        read: ``decode`` for ``receive`` to call with ``here``. While messages wait it raises ``LongBody`` for any body.
         waiting: the messages in their order. The body of the first one is being decoded.
     """
 
@@ -56,7 +57,7 @@ class LongBodies:
         receive: Callable[[Message, Decoded], None],
         places: Places | None = None,
     ) -> None:
-        self.decode = decode
+        self.decode = self.read = decode
         self.receive = receive
         self.places = places
         self.waiting: deque[Message] = deque()
@@ -65,6 +66,7 @@ class LongBodies:
     def add(self, message: Message) -> None:
         """Decode this message's body after those that wait."""
         self.waiting.append(message)
+        self.read = behind_others
         if self.places is not None:
             self.places.hold()
         if len(self.waiting) == 1:
@@ -90,6 +92,7 @@ class LongBodies:
             except DecodeError:
                 decoded = Failure().raiseException
             self.pass_on(decoded)
+        self.read = self.decode
         self.idle.fire(None)
 
     def pass_on(self, decoded: Decoded) -> None:
@@ -103,6 +106,10 @@ class LongBodies:
             log.failure("{delivery} was not taken, rejected", delivery=message)
             message.reject()
         self.waiting.popleft()  # last: what is delivered meanwhile comes after it
+
+
+def behind_others(*parts: Any) -> Any:
+    raise LongBody()
 
 
 def parts_of(message: Message) -> tuple[Any, ...]:

@@ -1,0 +1,84 @@
+"""Replies, and what becomes of the requests that they answer."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from txservices.exceptions import (
+    ChannelClosedByBroker,
+    ConnectionLost,
+    PublishBufferFull,
+    PublishNacked,
+    PublishTimeout,
+)
+from txservices.responder import REPLY_TIMEOUT, Responder
+from txservices.serialization import Serializers
+
+
+class ResponderTests(TestCase):
+    """The end of a request depends on the end of its reply."""
+
+    def test_settled(self) -> None:
+        """A request is acked with its reply, with the refusal in its place, or when its caller waits no longer. It is
+        rejected if the refusal is refused as well, and goes back if its reply did not get out.
+
+        A nacked reply is published again, and its request is done, so that it keeps no other away. A reply is not
+        mandatory, since its caller may have gone.
+        """
+        refusal, nack, late = (
+            ChannelClosedByBroker(406, "no"),
+            PublishNacked("", "caller"),
+            PublishTimeout("", "caller"),
+        )
+        table: list[tuple[list[Exception | None], list[str]]] = [
+            ([None], ["ack"]),
+            ([refusal, None], ["ack"]),
+            ([refusal, refusal], ["reject"]),
+            ([ConnectionLost("stopped")], ["requeue"]),
+            ([late], ["ack"]),
+            ([nack, None], ["ack"]),
+            ([nack, nack], ["ack"]),
+            ([nack, late], ["ack"]),
+            ([nack, PublishBufferFull(1, 1)], ["ack"]),
+            ([nack, ConnectionLost("stopped")], ["ack"]),
+        ]
+        for outcomes, expected in table:
+            settled, ways = self.replied(outcomes, {})
+            self.assertEqual(settled, expected, outcomes)
+            self.assertEqual([way[:-1] for way in ways], [("replies", "caller", False, REPLY_TIMEOUT)] * len(outcomes))
+            # only the first publish is told of a nack: the next is repeated until its time is up
+            self.assertEqual([way[-1] for way in ways], [False, True][: len(outcomes)])
+
+    def test_deadline(self) -> None:
+        """A reply has the time that its caller waits, which is the request's expiration in milliseconds."""
+        table = [("1500", 1.5), ("0", 0.0), (None, REPLY_TIMEOUT), ("soon", REPLY_TIMEOUT), ("9" * 400, REPLY_TIMEOUT)]
+        for expiration, seconds in table:
+            for outcomes in ([None], [PublishNacked("", "caller"), None], [ChannelClosedByBroker(406, "no"), None]):
+                _, ways = self.replied(outcomes, {"expiration": expiration})
+                self.assertEqual([way[3] for way in ways], [seconds] * len(outcomes), expiration)
+
+    def replied(
+        self, outcomes: list[Any], properties: dict[str, Any]
+    ) -> tuple[list[str], list[tuple[str, str, bool, float, bool]]]:
+        """Answer a request by publishes with these outcomes: how it is settled, and how each is published."""
+        settled: list[str] = []
+        ways: list[tuple[str, str, bool, float, bool]] = []
+
+        def publish_then(exchange, key, body, properties, mandatory, done, timeout, always=False, retry_nacked=True):
+            ways.append((exchange, key, mandatory, timeout, retry_nacked))
+            done(outcomes[len(ways) - 1])
+
+        message: Any = SimpleNamespace(
+            properties={"reply_to": "caller", **properties},
+            routing_key="a.b",
+            ack=partial(settled.append, "ack"),
+            reject=lambda requeue=False: settled.append("requeue" if requeue else "reject"),
+        )
+        connections: Any = SimpleNamespace(publisher=SimpleNamespace(publish_then=publish_then))
+        responder = Responder(connections, "replies", Serializers({}), lambda message: message.reject(requeue=True))
+        responder.send_response(message, None, 1, None)
+        return settled, ways
