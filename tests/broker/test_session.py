@@ -322,8 +322,17 @@ class LimitTests(SynchronousTestCase):
         client.declare("q")
         for number in range(100):
             client.publish(f"key-{number}")
-            self.assertLessEqual(len(client.session.publishes), 8)
+            self.assertLessEqual(len(client.session.vhost.publishes), 8)
             self.assertLessEqual(len(client.broker.vhosts["/"].routes), 8)
+        self.patch(vhost, "ROUTED_MAX", 20)
+        self.patch(vhost, "ROUTES_MAX", 100)
+        for name in ("a", "b", "c"):
+            client.declare(name)
+            client.call(1, "queue.bind", queue=name, exchange="amq.fanout")
+        for number in range(100):
+            client.write(publish(f"key-{number}", exchange="amq.fanout"))
+            routes = client.broker.vhosts["/"].routes
+            self.assertLessEqual(sum(map(len, routes.values())), 20)
         client.publish("q", b"routed all the same")
         client.consume("q")
         self.assertEqual(client.bodies(), [b"routed all the same"])

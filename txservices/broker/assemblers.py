@@ -18,7 +18,7 @@ PUBLISH = METHODS["basic.publish"]
 PUBLISH_ID = METHOD_ID.pack(60, 40)
 OF_A_CHANNEL = (METHOD_ID.pack(20, 10), METHOD_ID.pack(20, 40), METHOD_ID.pack(20, 41))  # open, close, close-ok
 
-PUBLISHES_MAX = 4096  # publish methods kept decoded, one for each exchange and routing key that a connection uses
+PUBLISHES_MAX = 4096  # publish methods kept decoded, one for each exchange and routing key of a virtual host
 
 Decoded = dict[bytes, dict[str, Any]]  # a publish's bytes -> its arguments
 
@@ -27,7 +27,7 @@ class Publishes(Assembler):
     """Frames to methods. A publish method of the same bytes as an earlier one is not decoded again.
 
     All publishes that look the same share one dict of arguments. Its "address" is exchange and routing key in the bytes
-    in which they came. ``decoded`` is shared by the channels of a connection.
+    in which they came. ``decoded`` is shared by the channels of a virtual host.
 
     A body that comes in several frames counts for the watermark from its first frame on. ``block`` is called if it
     comes while publishers have to wait.

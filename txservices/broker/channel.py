@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from txservices.broker import messages
 from txservices.broker.arguments import check_consumer
-from txservices.broker.assemblers import ClosedChannel, Decoded, Publishes
+from txservices.broker.assemblers import ClosedChannel, Publishes
 from txservices.broker.deliveries import UNACKED_MAX, Consumer, Deliveries, Entry, requeue
+from txservices.broker.held import CONSUMER_COST
 from txservices.broker.messages import DIRECT_REPLY_TO, Message
 from txservices.broker.replies import refuse_second
 from txservices.broker.topology import DECLARATIONS, Topology, reactions
@@ -45,7 +46,6 @@ class Connection(Protocol):
     capabilities: dict[str, Any]  # the client's
     frame_max: int
     paused: bool  # the client reads too slowly
-    publishes: Decoded
     unconfirmed: list[Channel]
 
     def write(self, data: bytes) -> None: ...
@@ -65,7 +65,7 @@ class Channel:
         self.session = session
         self.vhost = session.vhost
         self.watermark = session.vhost.watermark
-        self.assembler: Assembler = Publishes(self.method_received, session.publishes, self.watermark, session.block)
+        self.assembler: Assembler = Publishes(self.method_received, self.vhost.publishes, self.watermark, session.block)
         self.is_open = False
         self.topology = Topology(self.vhost, session, self.answer)
         self.deliveries = Deliveries()
@@ -146,6 +146,7 @@ class Channel:
         self.assembler.join()
         self.deliveries.flowing = False  # of two that share a queue, the second gets nothing when the first is gone
         consumers, self.consumers = self.consumers, {}
+        self.vhost.held.give(CONSUMER_COST * len(consumers))
         for consumer in consumers.values():
             consumer.queue.remove(consumer)
 
@@ -177,6 +178,7 @@ class Channel:
             raise AmqpError(ReplyCode.NOT_ALLOWED, f"attempt to reuse consumer tag '{tag}'")
         priority = 0
         if direct:
+            self.vhost.held.take("consume replies", CONSUMER_COST)
             queue = self.vhost.replies.open()
             self.reply_to = queue.name
         else:
@@ -185,6 +187,7 @@ class Channel:
             check_consumer(called, args["arguments"])
             queue.check_consume(called, args["exclusive"], self.deliveries.prefetch < UNACKED_MAX)
             priority = args["arguments"].get("x-priority", 0)
+            self.vhost.held.take(f"consume {called}", CONSUMER_COST)
         consumer = self.consumers[tag] = Consumer(
             tag,
             queue,
@@ -204,12 +207,14 @@ class Channel:
         tag = content.args["consumer_tag"]
         consumer = self.consumers.pop(tag, None)
         if consumer is not None:
+            self.vhost.held.give(CONSUMER_COST)
             consumer.queue.remove(consumer)
         self.answer(content, "basic.cancel-ok", consumer_tag=tag)
 
     def cancelled(self, consumer: Consumer) -> None:
         """The consumer's queue is gone: tell the client, if it has said that it understands this."""
-        self.consumers.pop(consumer.tag, None)
+        if self.consumers.pop(consumer.tag, None) is not None:
+            self.vhost.held.give(CONSUMER_COST)
         if self.session.capabilities.get("consumer_cancel_notify"):
             self.session.send(self.number, "basic.cancel", consumer_tag=consumer.tag, nowait=True)
 

@@ -24,10 +24,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txservices.broker.assemblers import Decoded
 from txservices.broker.channel import Channel, close_arguments
 from txservices.broker.deliveries import requeue
 from txservices.broker.handshake import CHANNEL_MAX, LOGIN_FRAME_MAX, SHOWN_MAX, Handshake, Host
+from txservices.broker.held import CHANNEL_COST
 from txservices.broker.vhost import VirtualHost
 from txservices.broker.watermark import Watermark
 from txservices.exceptions import AmqpError, FrameError
@@ -89,7 +89,6 @@ class Session(protocol.Protocol):
         self.user = ""
         self.vhost: VirtualHost
         self.channels: dict[int, Channel] = {}
-        self.publishes: Decoded = {}
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.capabilities: dict[str, Any] = {}
@@ -282,11 +281,13 @@ class Session(protocol.Protocol):
                 f"number of channels opened ({len(self.channels)}) has reached the negotiated channel_max"
                 f" ({self.channel_max})",
             )
+        self.vhost.held.take(f"open channel {number}", CHANNEL_COST, ReplyCode.RESOURCE_ERROR)
         channel = self.channels[number] = Channel(number, self)
         return channel
 
     def forget(self, channel: Channel) -> None:
-        self.channels.pop(channel.number, None)
+        if self.channels.pop(channel.number, None) is not None:
+            self.vhost.held.give(CHANNEL_COST)
 
     # The end
 
@@ -354,6 +355,7 @@ class Session(protocol.Protocol):
         # after all consumers are cancelled, so that no message goes to one of them, and at once, to keep the order
         requeue([entry for channel in channels.values() for entry in channel.deliveries.settle(0, multiple=True)])
         if self.handshake is None:
+            self.vhost.held.give(CHANNEL_COST * len(channels))
             self.vhost.forget_owner(self)
 
     def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:

@@ -18,9 +18,11 @@ from twisted.logger import Logger
 
 from txservices.broker import messages
 from txservices.broker.arguments import COMPARED, check_exchange, check_lasting, check_queue, require_same
+from txservices.broker.assemblers import Decoded
 from txservices.broker.bindings import X_MATCH, Destination
 from txservices.broker.deliveries import Entry
 from txservices.broker.exchanges import Exchange, in_order, route
+from txservices.broker.held import EXCHANGE_COST, QUEUE_COST, Held, arguments_cost, binding_cost
 from txservices.broker.kinds import kind_of
 from txservices.broker.messages import Message
 from txservices.broker.queues import Queue
@@ -46,6 +48,7 @@ QUEUES_MAX = 100_000  # queues of a virtual host
 EXCHANGES_MAX = 10_000  # exchanges of a virtual host
 BINDINGS_MAX = 100_000  # bindings of a virtual host, besides one of each queue to the default exchange
 ROUTES_MAX = 10_000  # routing keys whose queues are remembered
+ROUTED_MAX = 1_000_000  # places in these queues' lists together
 
 Owner = Any  # the connection of an exclusive queue: only ever compared
 
@@ -83,6 +86,9 @@ class VirtualHost:
         self.bindings = 0  # how many there are, of exchanges that have a name
         self.owned: dict[Owner, dict[Queue, None]] = {}
         self.routes: dict[tuple[str, str], list[Queue]] = {}
+        self.routed = 0  # how many places their lists have
+        self.publishes: Decoded = {}
+        self.held = Held(name)
         self.dead: deque[tuple[Entry, str]] = deque()
 
     # Messages
@@ -116,10 +122,16 @@ class VirtualHost:
         if exchange.name == "" and self.replies.deliver(message):
             return queues  # not remembered, since the next one has to be delivered as well
         if by_key_alone:
-            if len(self.routes) >= ROUTES_MAX:
-                self.routes.clear()
+            self.routed += len(queues)
+            if len(self.routes) >= ROUTES_MAX or self.routed > ROUTED_MAX:
+                self.forget_routes()
+                self.routed = len(queues)
             self.routes[message.exchange, message.routing_key] = queues
         return queues
+
+    def forget_routes(self) -> None:
+        self.routes.clear()
+        self.routed = 0
 
     def route(self, exchange: Exchange, message: Message) -> tuple[list[Queue], bool]:
         def headers() -> Mapping[str, Any]:
@@ -194,8 +206,9 @@ class VirtualHost:
         self.refuse_reserved("exchange", name)
         check_exchange(f"exchange '{name}' in vhost '{self.name}'", type, arguments)
         self.refuse_more(f"declare exchange '{name}'", "exchange", len(self.exchanges), EXCHANGES_MAX)
+        self.held.take(f"declare exchange '{name}'", EXCHANGE_COST + arguments_cost(arguments))
         self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
-        self.routes.clear()  # another exchange may name it as its alternate
+        self.forget_routes()  # another exchange may name it as its alternate
 
     def delete_exchange(self, name: str, if_unused: bool = False) -> None:
         self.refuse_default(name)
@@ -209,6 +222,7 @@ class VirtualHost:
 
     def remove_exchange(self, exchange: Exchange) -> None:
         del self.exchanges[exchange.name]
+        self.held.give(EXCHANGE_COST + arguments_cost(exchange.arguments))
         for binding in list(exchange.bindings.values()):
             self.undo(exchange, binding.destination, binding.key, binding.arguments)
         self.unbind_all(exchange)
@@ -223,9 +237,10 @@ class VirtualHost:
             )
         if (destination, key, in_order(arguments)) not in exchange.bindings:
             self.refuse_more(f"bind to {self.called(exchange)}", "binding", self.bindings, BINDINGS_MAX)
+            self.held.take(f"bind to {self.called(exchange)}", binding_cost(exchange.type, key, arguments))
             exchange.bind(destination, key, arguments)
             self.bindings += 1
-            self.routes.clear()
+            self.forget_routes()
 
     def unbind(self, source: str, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
         self.refuse_default(source)
@@ -238,6 +253,7 @@ class VirtualHost:
         found = exchange.unbind(destination, key, arguments)
         if found and exchange.name:
             self.bindings -= 1
+            self.held.give(binding_cost(exchange.type, key, arguments))
         return found
 
     def unbind_all(self, destination: Destination) -> None:
@@ -246,10 +262,10 @@ class VirtualHost:
             source = self.exchanges[binding.source]
             self.undo(source, destination, binding.key, binding.arguments)
             self.after_unbind(source)
-        self.routes.clear()
+        self.forget_routes()
 
     def after_unbind(self, exchange: Exchange) -> None:
-        self.routes.clear()
+        self.forget_routes()
         if exchange.auto_delete and not exchange.bindings and exchange.name in self.exchanges:
             self.remove_exchange(exchange)
 
@@ -296,6 +312,7 @@ class VirtualHost:
         check_lasting(called, name, durable, exclusive, auto_delete, arguments)
         name = name or f"amq.gen-{new_id()}"
         self.refuse_more(f"declare queue '{name}'", "queue", len(self.queues), QUEUES_MAX)
+        self.held.take(f"declare queue '{name}'", QUEUE_COST + arguments_cost(arguments))
         kind = kind_of(arguments)
         queue = kind(name, durable, owner if exclusive else None, auto_delete, arguments, self.seconds)
         queue.dead_letter = self.bury
@@ -305,7 +322,7 @@ class VirtualHost:
         if exclusive:
             self.owned.setdefault(owner, {})[queue] = None
         self.exchanges[""].bind(queue, name, {})
-        self.routes.clear()
+        self.forget_routes()
         queue.used()
         return queue
 
@@ -322,6 +339,7 @@ class VirtualHost:
             return
         queue.deleted = True
         del self.queues[queue.name]
+        self.held.give(QUEUE_COST + arguments_cost(queue.arguments))
         self.unbind_all(queue)
         if queue.owner is not None:
             del self.owned[queue.owner][queue]
