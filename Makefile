@@ -15,7 +15,7 @@ TRIAL := twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
 BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"]; \
 	print("branches: {covered_branches} of {num_branches}, {percent_branches_covered:.1f} %".format(**found))
 
-.PHONY: help run test coverage trixie interop faults soak mutants lint bench clean
+.PHONY: help run test coverage trixie interop faults soak mutants lint docs bench clean
 
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
@@ -27,6 +27,7 @@ help:
 	@echo "make soak     ten minutes at load, after which no memory, file, channel or queue is kept (SOAK_SECONDS=60 for less)"
 	@echo "make mutants  changes that no test notices (SAMPLE=20 of each module, all without it; MUTATED='rpc events' for some)"
 	@echo "make lint   ruff, and mypy: --strict on txservices/, less on tests/"
+	@echo "make docs   the guide, in build/docs/; a warning is an error"
 	@echo "make bench  the benchmarks"
 	@echo "make clean  take away the virtual environment and everything made"
 
@@ -68,6 +69,9 @@ mutants: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks

@@ -1,4 +1,4 @@
-"""The table of configuration keys: what each takes and refuses, what is told of it, and that README has the same."""
+"""The table of configuration keys: what each takes and refuses, what is told of it, and the same in docs/."""
 
 from __future__ import annotations
 
@@ -309,13 +309,12 @@ class Unknown(SynchronousTestCase):
 
 
 class Written(SynchronousTestCase):
-    """README's table of keys."""
+    """docs/configuration.md: its table of keys."""
 
-    def test_readme(self) -> None:
+    def test_page(self) -> None:
         """Every key has its row, in the table's order, with the same default and the same words."""
-        with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-            _, _, section = file.read().partition("\n## Configuration\n")
-        rows = re.findall(r"^\| `.*", section.partition("\n## ")[0], re.MULTILINE)
+        with open(os.path.join(ROOT, "docs", "configuration.md"), encoding="utf-8") as file:
+            rows = re.findall(r"^\| `.*", file.read(), re.MULTILINE)
         self.assertEqual("\n".join(rows), "\n".join(row(key) for key in KEYS.values()))
 
     def test_constants(self) -> None:
@@ -326,13 +325,13 @@ class Written(SynchronousTestCase):
 
 
 def row(key: Key[Any]) -> str:
-    """A row of README's table."""
+    """A row of the page's table."""
     null = f"; null is for {key.null}" if key.null else ""
     return f"| `{key.name}` | {default(key)} | {key.use}{null} |"
 
 
 def default(key: Key[Any]) -> str:
-    """The default as README has it."""
+    """The default as the page has it."""
     if key.default is None:
         return key.without
     if key.unit == "bytes":

@@ -3,8 +3,8 @@
     timeout = configuration.RPC_TIMEOUT.of(config)
 
 A config is checked once at the start, every key of it: ``check`` tells all mistakes in one ``ConfigurationError``, an
-argument for each. README's table has the same rows, and a test compares them. The page is long because it is a table:
-a key is added by adding a row.
+argument for each. The table in docs/configuration.md has the same rows, and a test compares them. The page is long
+because it is a table: a key is added by adding a row.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Key(Generic[T]):
     Attributes:
         default: the value if the config does not have the key.
         kind: which values it takes.
-        use: what it is for; README's table has the same text.
+        use: what it is for; the table in docs/configuration.md has the same text.
         unit: of a number.
         null: what null stands for; the reader gets None then. If this is empty, null is as good as no key.
         without: the meaning of the default, if that is None.

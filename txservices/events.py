@@ -124,10 +124,11 @@ class EventHandler(Consumer):
     """Runs the method with the data of each event of one type from one service.
 
     Handler types, for a service that runs in several instances:
-        ``SERVICE_POOL``: one instance of each service with a handler gets the event.
-        ``SINGLETON``: one instance of one service, among all that handle it so.
-        ``BROADCAST``: every instance. Its queue goes with the instance, so this takes ``reliable_delivery=False``, or
-            a subclass with a ``broadcast_identifier`` that stays the same from start to start.
+
+    - ``SERVICE_POOL``: one instance of each service with a handler gets the event.
+    - ``SINGLETON``: one instance of one service, among all that handle it so.
+    - ``BROADCAST``: every instance. Its queue goes with the instance, so this takes ``reliable_delivery=False``, or a
+      subclass with a ``broadcast_identifier`` that stays the same from start to start.
 
     With ``reliable_delivery`` events wait for a service that doesn't run. Without it they do not wait, and the queue is
     deleted with its last consumer. ``event_type`` may be a pattern of AMQP's topics.

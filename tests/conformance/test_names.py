@@ -80,7 +80,7 @@ CONTAINER = """accept config dependencies entrypoints extensions interface kill 
 service_name shared_extensions spawn_managed_thread spawn_worker start started stop subextensions wait"""
 RUNNER = "add_service containers kill service_names start stop wait"
 
-# Those that mean nothing here: README says which, and why.
+# Those that mean nothing here: docs/nameko.md says which, and why.
 NOT_HERE = {
     "messaging": "QueueConsumerStopped",
     "amqp.publish": "get_connection get_producer",
@@ -118,9 +118,9 @@ class Names(SynchronousTestCase):
             self.assertEqual([name for name in names.split() if not hasattr(thing, name)], [], repr(thing))
 
     def test_not_here(self) -> None:
-        """A name that can mean nothing without eventlet and kombu is not there, and README says so."""
-        with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-            readme = file.read()
+        """A name that can mean nothing without eventlet and kombu is not there, and docs/nameko.md says so."""
+        with open(os.path.join(ROOT, "docs", "nameko.md"), encoding="utf-8") as file:
+            page = file.read()
         for module, names in NOT_HERE.items():
             self.assertEqual(len(self.missing(module, names)), len(names.split()), module)
         for dotted, names in NO_ATTRIBUTES.items():
@@ -128,4 +128,4 @@ class Names(SynchronousTestCase):
             self.assertEqual(len(self.missing(module, names, name)), len(names.split()), dotted)
         for names in (*NOT_HERE.values(), *NO_ATTRIBUTES.values()):
             for name in names.split():
-                self.assertIn(f"`{name}", readme)
+                self.assertIn(f"`{name}", page)

@@ -49,7 +49,7 @@ NAMES = re.compile(rb"(caller|teller|answers)_[nt]")
 CALL_NAMED = re.compile(rb" \(call of [\w.]+\)")  # at the end of what our errors of calls say
 CHECKED_BY = re.compile(rb"(inspect\.getcallargs|txservices\.utils\.signatures\.\w+)(?=\(\) argument after)")
 
-# Arguments of errors that go out otherwise, as README's table of differences says: it may have no end.
+# Arguments of errors that go out otherwise, as the table in docs/nameko.md says: it may have no end.
 DIFFERENT = {"iterator"}
 
 TOPOLOGY = {

@@ -1,9 +1,11 @@
 """nameko's helpers for one container: call a method, wait for a method, replace dependencies, restrict entrypoints.
 
-replace_dependencies(container, "y")
-await container.start()
-with entrypoint_hook(container, "method") as method:
-    result = await method(1)
+    replace_dependencies(container, "y")
+    await container.start()
+    with entrypoint_hook(container, "method") as method:
+        result = await method(1)
+
+The containers are those of ``TestCase``, of a ``Stage``, or of pytest's ``container_factory``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""How Sphinx builds the guide: `make docs`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.inspect import signature, stringify_signature
+
+import txservices
+from txservices.extensions import Extension
+
+project = html_title = "txservices"
+version = release = txservices.__version__
+copyright = "the authors of txservices"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_show_sphinx = html_copy_source = False
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True}
+autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # `setup`, `start`, `stop` and `kill` are explained once, in `Extension`
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True  # attributes in a list: as entries of their own many would come twice
+
+LOADED = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
+
+
+def show_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Show what our docstrings indent as it stands: it is code, or a table in columns."""
+    inside = False
+    done: list[str] = []
+    for line in lines:
+        indented = line.startswith("    ")
+        if indented and not inside and done and not done[-1]:
+            done += ["::", ""]
+        inside = indented or (inside and not line)
+        done.append(line)
+    lines[:] = done
+
+
+def show_arguments(app: Sphinx, what: str, name: str, thing: Any, *others: Any) -> tuple[str, str] | None:
+    """Show the arguments of an extension, or of its decorator, which `Extension.__new__` and `decorator` hide."""
+    made = getattr(thing, "__self__", thing)
+    if isinstance(made, type) and issubclass(made, Extension) and thing in (made, getattr(made, "decorator", made)):
+        return stringify_signature(signature(made.__init__, bound_method=True), show_return_annotation=False), ""
+    return None
+
+
+def check_offline(app: Sphinx, error: Exception | None) -> None:
+    """Fail if a page loads anything from the internet."""
+    pages = Path(app.outdir).rglob("*.html")
+    found = [f"{page.name}: {match}" for page in pages for match in LOADED.findall(page.read_text(encoding="utf-8"))]
+    if found and error is None:
+        raise ExtensionError("these pages load something from the internet:\n" + "\n".join(found))
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", show_code, priority=400)  # before napoleon, which indents sections
+    app.connect("autodoc-process-signature", show_arguments)
+    app.connect("build-finished", check_offline)
