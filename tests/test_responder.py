@@ -6,6 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from txservices.exceptions import (
@@ -49,9 +50,11 @@ class ResponderTests(TestCase):
         for outcomes, expected in table:
             settled, ways = self.replied(outcomes, {})
             self.assertEqual(settled, expected, outcomes)
-            self.assertEqual([way[:-1] for way in ways], [("replies", "caller", False, REPLY_TIMEOUT)] * len(outcomes))
+            self.assertEqual([way[:-2] for way in ways], [("replies", "caller", False, REPLY_TIMEOUT)] * len(outcomes))
             # only the first publish is told of a nack: the next is repeated until its time is up
             self.assertEqual([way[-1] for way in ways], [False, True][: len(outcomes)])
+            # a reply that holds its request is taken where there is no room, one whose request is done is not
+            self.assertEqual([way[-2] for way in ways], [True, outcomes[0] is refusal][: len(outcomes)])
 
     def test_deadline(self) -> None:
         """A reply has the time that its caller waits, which is the request's expiration in milliseconds."""
@@ -61,15 +64,25 @@ class ResponderTests(TestCase):
                 _, ways = self.replied(outcomes, {"expiration": expiration})
                 self.assertEqual([way[3] for way in ways], [seconds] * len(outcomes), expiration)
 
+    def test_late(self) -> None:
+        """The log tells of a call whose caller's time is up, and not of a reply that arrives after all."""
+        late = PublishTimeout("replies", "caller")
+        for outcomes, told in (([late], ["a.b"]), ([PublishNacked("", "caller"), late], ["a.b"]), ([None], [])):
+            with capturedLogs() as events:
+                self.replied(outcomes, {})
+            lines = [event for event in events if "its caller's time is up" in event["log_format"]]
+            self.assertEqual([event["call"] for event in lines], told)
+            self.assertEqual([event["error"] for event in lines], [late] * len(told))
+
     def replied(
         self, outcomes: list[Any], properties: dict[str, Any]
-    ) -> tuple[list[str], list[tuple[str, str, bool, float, bool]]]:
+    ) -> tuple[list[str], list[tuple[str, str, bool, float, bool, bool]]]:
         """Answer a request by publishes with these outcomes: how it is settled, and how each is published."""
         settled: list[str] = []
-        ways: list[tuple[str, str, bool, float, bool]] = []
+        ways: list[tuple[str, str, bool, float, bool, bool]] = []
 
         def publish_then(exchange, key, body, properties, mandatory, done, timeout, always=False, retry_nacked=True):
-            ways.append((exchange, key, mandatory, timeout, retry_nacked))
+            ways.append((exchange, key, mandatory, timeout, always, retry_nacked))
             done(outcomes[len(ways) - 1])
 
         message: Any = SimpleNamespace(

@@ -90,6 +90,20 @@ class Starving(Case):
         until.callback(None)
         self.assertEqual((self.ended, self.clock.getDelayedCalls()), ([None, "quick", None], []))
 
+    def test_first_that_waits_now(self) -> None:
+        """A call that is the first of those that wait since another has begun has its own five seconds."""
+        until: Deferred[Any] = Deferred()
+        for each in (until, Deferred(), Deferred()):
+            self.spawn("long", each)
+        self.clock.advance(3)
+        self.spawn("quick")
+        until.callback(None)
+        self.clock.advance(2)
+        self.clock.advance(2.9)
+        self.assertEqual(self.told("are taken"), [])
+        self.clock.advance(0.1)
+        self.assertIn("1 calls wait, the first for 5.0 s", *self.told("are taken"))
+
     def test_not_told(self) -> None:
         """Waits that end in time are not told, however many there are; nor are taken workers for which nobody waits."""
         for _ in range(10):

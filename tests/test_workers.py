@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import hostile
 from tests.recording import Case, Service, variable
+from txservices import workers as workers_module
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.extensions import Entrypoint
 from txservices.utils.life import State
@@ -169,6 +170,21 @@ class Waiting(Case):
             each.callback(None)
         self.assertEqual(len(self.over), 5)
 
+    def test_none_queued(self) -> None:
+        """Whoever wants to know is told when the last that waited for its turn has begun, and not before."""
+        told: list[int] = []
+        self.container.workers.on_none_queued.append(lambda: told.append(len(self.hooks())))
+        waiting: list[Deferred[Any]] = [Deferred() for _ in range(5)]
+        for each in waiting:
+            self.spawn("wait", each)
+        waiting[0].callback(None)
+        self.assertEqual(told, [])
+        waiting[1].callback(None)
+        self.assertEqual(told, [len(self.hooks())])
+        for each in waiting[2:]:
+            each.callback(None)
+        self.assertEqual(len(told), 1)
+
     def test_many_turns(self) -> None:
         """Thousands that wait for their turn and then for nothing else are not a recursion."""
         waiting: list[Deferred[Any]] = [Deferred() for _ in range(3)]
@@ -323,6 +339,17 @@ class Failing(Case):
         found: list[Any] = []
         worker = self.spawn("run", lambda service: found.append(this_worker.get()))
         self.assertEqual((found, this_worker.get()), ([worker], None))
+
+    def test_disowned(self) -> None:
+        """In a forked child no result is handled and no dependency is told of it: the child ends."""
+        workers = self.container.workers
+        ended: list[str] = []
+        self.patch(workers_module, "end", lambda: ended.append("child"))
+        self.spawn("run", lambda service: workers.disown())
+        self.assertEqual(self.hooks(), ["get one", "get two", "setup one", "setup two"])
+        self.assertEqual((ended, self.handled), (["child"], []))
+        self.assertTrue(workers.threads.cancelled)
+        self.assertTrue(workers.threads.disowned)
 
     def test_discarded(self) -> None:
         """A worker that Python throws away, its Deferred being lost, does not go on."""
