@@ -23,7 +23,7 @@ from txservices.amqp.entities import Queue
 from txservices.amqp.options import Sending
 from txservices.containers import ServiceContainer
 from txservices.extensions import Entrypoint
-from txservices.messaging import consume
+from txservices.messaging import amqp, consume
 from txservices.rpc import ClusterRpc, RpcProxy, rpc
 from txservices.testing.waiting import Heard
 
@@ -221,7 +221,11 @@ class BytesTests(ServicesCase):
         """A kill while the connection is not read ends it, and everything goes back."""
         await self.publish()
         container = await self.begin()
+        connections = amqp(container)
         await container.kill()
+        self.assertNotIn(self.own, connections.in_use)
+        await gatherResults(list(connections.left.values()))
+        self.assertEqual((self.own.protocol, self.own.running, connections.left), (None, 0, {}))
         self.answers.clear()
         self.heard.things.clear()
         await self.process().start(self.service)

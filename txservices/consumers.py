@@ -201,8 +201,9 @@ class QueueConsumer(SharedExtension):
             self.returning.cancel()
         for consumer in opened:
             consumer.close()
-        if "own" in vars(self) and self.own.prefetched is not None:
-            self.own.prefetched.close()
+        if "own" in vars(self):  # not waited for here: a kill ends what is not the broker's at once
+            leaving = Deferred.fromCoroutine(amqp(self.container).leave(self.own))
+            leaving.addErrback(lambda failure: log.failure("while a connection is closed", failure))
 
 
 def take_turn(workers: Turns, entrypoint: Entrypoint, read: Callable[[Message], None], message: Message) -> None:

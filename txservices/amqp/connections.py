@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 
 from txservices import configuration
 from txservices.amqp.connection import Connection
@@ -57,6 +57,7 @@ class Connections(MultiService):
             "start_timeout": start_timeout,
         }
         self.in_use: list[Connection] = []
+        self.left: dict[Connection, Deferred[None]] = {}  # those that are being closed
         self.unacked = Unacked(consumer_timeout, clock)
         self.leaving = Leaving(lambda: self.connected, self.abort, self.reconnect, clock)
 
@@ -106,9 +107,12 @@ class Connections(MultiService):
         return connection
 
     async def leave(self, connection: Connection) -> None:
-        """Close a connection that was somebody's own. Its unsettled messages go back."""
-        self.in_use.remove(connection)
-        await maybeDeferred(connection.disownServiceParent)
+        """Close a connection that was somebody's own. Its unsettled messages go back. A stop waits for that."""
+        if connection in self.in_use:
+            self.in_use.remove(connection)
+            self.left[connection] = maybeDeferred(connection.disownServiceParent)
+            await self.left[connection]
+            del self.left[connection]
 
     @cached_property
     def publisher(self) -> Publisher:
@@ -172,4 +176,4 @@ class Connections(MultiService):
             await self.leaving.answered(self.publisher.drain())
             self.publisher.abort()
         self.leaving.end()
-        await MultiService.stopService(self)
+        await gatherResults([*self.left.values(), MultiService.stopService(self)])
