@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
+
+from twisted.logger import formatEvent, globalLogPublisher
 
 from tests import rabbitmq
 from txservices.amqp.connection import Connection
@@ -35,6 +38,19 @@ class ServicesCase(TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.config["SHUTDOWN_TIMEOUT"] = 30  # longer than a busy machine takes to end what is under way
+
+    def logged(self, pattern: str) -> Heard:
+        """The lines of the log, from now on, in which the pattern is found."""
+        lines = Heard()
+
+        def observe(event: dict[str, Any]) -> None:
+            text = formatEvent(event)
+            if re.search(pattern, text):
+                lines(text)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
 
     def process(self, **config: Any) -> Stage:
         """A stage on the same broker, as of another process: with its own connections, and its own configuration."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.services import OnRabbitMQ, Recorded, ServicesCase, properties_of
+from txservices.amqp import refusals
 from txservices.amqp.entities import Exchange, Queue
 from txservices.containers import WorkerContext
 from txservices.contextdata import ContextDataProvider
 from txservices.exceptions import (
-    ChannelClosedByBroker,
     DeclarationMismatch,
     EncodeError,
     UndeliverableMessage,
@@ -125,9 +127,14 @@ class PublisherTests(ServicesCase):
         await publish(1, routing_key="nowhere", mandatory=True, use_confirms=False)
 
     async def test_no_exchange(self) -> None:
-        """An exchange that only had to exist, and doesn't, refuses the service's start."""
-        with self.assertRaises(ChannelClosedByBroker):
-            await self.publisher(exchange=Exchange("missing", passive=True))
+        """The start waits for an exchange that only has to exist, and doesn't, and says so."""
+        said = self.logged("the start waits: exchange 'late' is not there")
+        self.patch(refusals, "PAUSE_FIRST", 0.02)
+        starting = Deferred.fromCoroutine(self.publisher(exchange=Exchange("late", passive=True)))
+        await said.wait(2)
+        self.assertFalse(starting.called)
+        await self.connections().publisher.declare(Exchange("late"))
+        await starting
 
     async def test_value_that_cannot_be_written(self) -> None:
         """A value that can't be written raises from the call itself, and holds back no ack."""

@@ -109,7 +109,7 @@ class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
         self.publisher = publisher_for(self, exchange)
         if exchange.passive:
             return None
-        return self.publisher.connections.publisher.declare(exchange, *self.publisher.sending.declare)
+        return self.publisher.connections.publisher.declare_when_granted(exchange, *self.publisher.sending.declare)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Dispatch:
         dispatch = partial(self.dispatch, worker_ctx)

@@ -5,8 +5,10 @@
       BrokerRefused                     the broker refuses the credentials or the virtual host
       BrokerUnreachable                 no broker answered within BROKER_START_TIMEOUT
       DeclarationMismatch               an exchange or queue exists with other properties
+        CantBeDeclared                  a ValueError, too: AMQP can't carry its name or its arguments
     AmqpError(code, text, method)       the connection to the broker failed
       ChannelClosedByBroker
+        RefusedForNow                   what the broker may grant later: a queue that others declare, a limit
       ConnectionClosedByBroker
       ConnectionLost
       NotAnswered                       the broker leaves a request unanswered
@@ -53,6 +55,7 @@ __all__ = [
     "BadRequest",
     "BrokerRefused",
     "BrokerUnreachable",
+    "CantBeDeclared",
     "ChannelClosedByBroker",
     "CommandError",
     "ConfigurationError",
@@ -75,6 +78,7 @@ __all__ = [
     "PublishError",
     "PublishNacked",
     "PublishTimeout",
+    "RefusedForNow",
     "RemoteError",
     "ReplyQueueExpiredWithPendingReplies",
     "RpcConnectionError",
@@ -117,6 +121,10 @@ class DeclarationMismatch(ConfigurationError):
     """An exchange or queue exists on the broker with other properties than declared here, or can't have these."""
 
 
+class CantBeDeclared(DeclarationMismatch, ValueError):
+    """An exchange or queue has a name or an argument that AMQP can't carry, or a consumer of it has."""
+
+
 class AmqpError(Exception):
     """Something went wrong between us and the broker.
 
@@ -139,6 +147,10 @@ class AmqpError(Exception):
 
 class ChannelClosedByBroker(AmqpError):
     """The broker closed a channel. The connection is still open."""
+
+
+class RefusedForNow(ChannelClosedByBroker):
+    """The broker refuses what it may grant later. The text says what is waited for, and what would help."""
 
 
 class ConnectionClosedByBroker(AmqpError):

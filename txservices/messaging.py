@@ -145,7 +145,7 @@ class Publisher(HeaderEncoder, DependencyProvider[Publish]):
         sending = self.publisher.sending
         destination = self.queue or self.exchange
         own = () if destination is None else (with_queue_type(destination, sending.queue_type),)
-        return self.publisher.connections.publisher.declare(*sending.declare, *own)
+        return self.publisher.connections.publisher.declare_when_granted(*sending.declare, *own)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Publish:
         publish = partial(self.publish, worker_ctx)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tests.services import OnRabbitMQ, ServicesCase
+from txservices.amqp import refusals
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.exceptions import ChannelClosedByBroker, DeclarationMismatch
+from txservices.exceptions import DeclarationMismatch, RefusedForNow
+from txservices.testing.waiting import Heard
 
 # what is declared -> a part of the line
 REFUSED: tuple[tuple[Exchange | Queue, str], ...] = (
@@ -17,10 +19,16 @@ REFUSED: tuple[tuple[Exchange | Queue, str], ...] = (
         r"^queue 'bad' is refused by the broker \(.*: correct its arguments",
     ),
     (Queue("bad", arguments={"x-message-ttl": "soon"}), r"^queue 'bad' is refused by the broker \(.*correct its"),
+    (Queue("amq.mine"), r"^queue 'amq.mine' has a name of the broker's own \(.*: give it one that does not begin with"),
+    (Queue("q" * 256), r"^queue 'q{60}…' is nothing that AMQP can carry \(.* has 256 bytes.*: correct its names, "),
+    (Queue("q", Exchange("x", type="t" * 256)), r"^exchange 'x' of queue 'q' is nothing that AMQP can carry \("),
+    (Queue("q", Exchange("y"), "k" * 256), r"^queue 'q' is nothing that AMQP can carry \(.*256 bytes.*: correct its"),
+    (Queue("odd", arguments={"x-odd": object()}), r"^queue 'odd' is nothing that AMQP can carry \(.*x-odd.*: correct"),
+    (Queue("odd", arguments={"x-odd": float("nan")}), r"^queue 'odd' is nothing that AMQP can carry \(.*not finite"),
     (Exchange("late", type="x-delayed-message"), r"^exchange 'late' is of a type that this broker does not have \("),
     (
         Queue("q2", Exchange("late", type="x-delayed-message"), "k"),
-        r"^queue 'q2' is of a type that this broker does not have \(.*x-delayed-message.*enable the plugin",
+        r"^exchange 'late' of queue 'q2' is of a type that this broker does not have \(.*x-delayed-message.*enable the",
     ),
 )
 
@@ -43,13 +51,64 @@ class Refusals(ServicesCase):
         ready = self.connections(**config).consume(queue, Message.ack, 1).ready
         self.assertRegex(str(await self.assertFailure(ready, DeclarationMismatch)), pattern)
 
+    async def test_consumers(self) -> None:
+        """A consumer that can't be is told like a queue that can't be."""
+        await self.connections().publisher.declare(Queue("read"))
+        for queue, count, pattern in (
+            (Queue("read", consumer_arguments={"x-priority": "high"}), 1, r"^queue 'read' is refused by the broker \("),
+            (Queue("read", consumer_arguments={"x": object()}), 1, r"^a consumer of queue 'read' is nothing that AMQP"),
+            (Queue("read"), 70_000, r"^a consumer of queue 'read' is nothing that AMQP can carry \(.*prefetch_count"),
+        ):
+            ready = self.connections().consume(queue, Message.ack, count).ready
+            self.assertRegex(str(await self.assertFailure(ready, DeclarationMismatch)), pattern)
+
     async def test_passive(self) -> None:
-        """A queue that somebody else is to declare is waited for."""
+        """What somebody else is to declare is waited for, and each attempt says so."""
         publisher = self.connections().publisher
-        await self.assertFailure(publisher.declare(Queue("theirs", passive=True)), ChannelClosedByBroker)
-        consumer = self.connections().consume(Queue("theirs", passive=True), Message.ack, 1)
-        await publisher.declare(Queue("theirs"))
+        queue, exchange = Queue("theirs", passive=True), Exchange("theirs", passive=True)
+        for what, entity in (("queue", queue), ("exchange", exchange)):
+            error = await self.assertFailure(publisher.declare(entity), RefusedForNow)
+            self.assertRegex(
+                str(error), rf"^{what} 'theirs' is not there \(NOT_FOUND .*\), and is declared by others: "
+            )
+        said = self.logged("is not there")
+        self.patch(refusals, "PAUSE_FIRST", 0.02)
+        consumer = self.connections().consume(queue, Message.ack, 1)
+        declaring = publisher.declare_when_granted(exchange)
+        for line in await said.wait(6):
+            self.assertRegex(line, r"is declared by others: see whether they run\b.*\. Trying again in 0\.\d s$")
+        await publisher.declare(Queue("theirs"), Exchange("theirs"))
         await consumer.ready
+        await declaring
+
+    async def test_lost_later(self) -> None:
+        """What is refused after the start is waited for, longer each time, with a line each time."""
+        consumer = self.connections().consume(Queue("changed"), Message.ack, 1)
+        await consumer.ready
+        said = self.logged("exists with other properties")
+        self.patch(refusals, "PAUSE_FIRST", 0.05)
+        consumer.queue = Queue("changed", durable=False)
+        consumer.cancel_received(consumer.tag)
+        waits = [float(line.rpartition(" in ")[2].removesuffix(" s")) for line in await said.wait(4)]
+        self.assertEqual((waits, len(set(waits)) > 1), (sorted(waits), True))
+        back = Heard()
+        consumer.on_ready.append(back)
+        channel = await (await self.connections().consuming.when_connected()).open_channel()
+        await channel.queue_delete(queue="changed")
+        await back.wait()
+
+    async def test_channels(self) -> None:
+        """With more queues than a connection may have channels, one waits until a channel is free."""
+        connections = self.connections()
+        first = connections.consume(Queue("first"), Message.ack, 1)
+        await first.ready
+        assert connections.consuming.protocol is not None
+        connections.consuming.protocol.channel_max = 1
+        said = self.logged("all 1 channels of a connection are in use, .*: raise the broker's channel_max.* 0.5 s$")
+        second = connections.consume(Queue("second"), Message.ack, 1)
+        await said.wait()
+        first.close()
+        await second.ready
 
 
 class RefusalsOfRabbitMQ(OnRabbitMQ, Refusals):
@@ -62,9 +121,26 @@ class RefusalsOfRabbitMQ(OnRabbitMQ, Refusals):
         uri = self.node.uri(self.vhost_name, "reader", "s3cret")
         pattern = r"^queue 'q' may not be declared by our user \(.*: give it the permission \(rabbitmqctl"
         await self.refused(Queue("q"), pattern, AMQP_URI=uri)
+        await self.node.ctl("set_permissions", "-p", self.vhost_name, "reader", ".*", ".*", "^$")
+        pattern = r"^queue 'q' may not be consumed by our user \(.*: give it the permission to read \(rabbitmqctl"
+        await self.refused(Queue("q"), pattern, AMQP_URI=uri)
 
     async def test_limit(self) -> None:
-        """A virtual host that may have no more queues is told as such."""
+        """A virtual host that may have no more queues is waited for, with a line that says so."""
         await self.node.ctl("set_vhost_limits", "-p", self.vhost_name, '{"max-queues": 1}')
         await self.connections().publisher.declare(Queue("one"))
-        await self.refused(Queue("two"), r"^queue 'two' is too many for its virtual host \(.*: raise the limit")
+        said = self.logged(r"queue 'two' is too many for its virtual host \(.*: raise the limit .* Trying again in")
+        self.patch(refusals, "PAUSE_FIRST", 0.05)
+        consumer = self.connections().consume(Queue("two"), Message.ack, 1)
+        await said.wait(2)
+        await self.node.ctl("clear_vhost_limits", "-p", self.vhost_name)
+        await consumer.ready
+
+    async def test_connections(self) -> None:
+        """A virtual host that may have no more connections is waited for as well."""
+        await self.node.ctl("set_vhost_limits", "-p", self.vhost_name, '{"max-connections": 0}')
+        said = self.logged(r"connection limit \(0\) is reached .*: raise the limit .*vhost_limits.* Trying again in")
+        consumer = self.connections().consume(Queue("q"), Message.ack, 1)
+        await said.wait(2)
+        await self.node.ctl("clear_vhost_limits", "-p", self.vhost_name)
+        await consumer.ready

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from twisted.logger import formatEvent, globalLogPublisher
 
 from tests import rabbitmq
 from tests.faults.proxy import Proxy
 from tests.services import ServicesCase
 from txservices.amqp.connections import Connections
 from txservices.rpc import rpc
-from txservices.testing.waiting import Heard
 
 FULL = bool(os.environ.get("FAULTS_FULL"))  # the long form of what is scaled down
 BACK = 2.0  # seconds within which all is back once the broker can be reached
@@ -81,19 +78,6 @@ class FaultsCase(ServicesCase):
     def in_time(self, began: float, allowed: float) -> None:
         """Assert that no more than so many seconds have passed since then."""
         self.assertLess(reactor.seconds() - began, allowed)
-
-    def logged(self, pattern: str) -> Heard:
-        """The lines of the log, from now on, in which the pattern is found."""
-        lines = Heard()
-
-        def observe(event: dict[str, Any]) -> None:
-            text = formatEvent(event)
-            if re.search(pattern, text):
-                lines(text)
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        return lines
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue, as an administrator does, on a connection of its own."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 
 from txservices.exceptions import (
@@ -21,6 +23,10 @@ SHOWN_MAX = 40  # bytes of an answer that is no AMQP
 
 # Codes by which a broker refuses a user, a password or a virtual host.
 REFUSALS = {ReplyCode.ACCESS_REFUSED, ReplyCode.NOT_ALLOWED, ReplyCode.INVALID_PATH}
+
+CREDENTIALS = "check user, password and virtual host of AMQP_URI, and the user's permissions on the broker"
+# A limit of the virtual host or the user. RabbitMQ refuses with the same code as for a virtual host that isn't there.
+LIMIT = re.compile(r"limit (of )?\(\d+\)")
 
 # The beginning of an answer that is no AMQP -> who gives it, and what to write.
 STRANGERS = (
@@ -63,7 +69,17 @@ def describe(error: BaseException | None) -> str:
         return "the connection was lost"
     if isinstance(error, DeferredTimeout):
         return f"no answer to the handshake within {HANDSHAKE_TIMEOUT:.0f} s"
+    if is_limit(error):
+        return f"{error}: raise the limit (rabbitmqctl set_vhost_limits, set_user_limits), or end others' connections"
+    if isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS:
+        return f"{error}: {CREDENTIALS}"
     return str(error).rstrip(".") or type(error).__name__
+
+
+def is_limit(error: BaseException | None) -> bool:
+    """Whether the broker refuses a connection, or closes it, because there are too many: it may be granted later."""
+    code = ReplyCode.NOT_ALLOWED
+    return isinstance(error, ConnectionClosedByBroker) and error.code == code and bool(LIMIT.search(error.text))
 
 
 def tls_cause(error: BaseException) -> str | None:
@@ -81,11 +97,8 @@ def refusal(error: Exception | None, address: Address) -> ConfigurationError | N
     """The error for whoever waits for the first connection, if none can come without another configuration."""
     if isinstance(error, ConfigurationError):
         return error
-    if isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS:
-        return BrokerRefused(
-            f"the broker at {address} refuses us ({describe(error)}): check user, password and virtual"
-            " host of AMQP_URI, and the user's permissions on the broker"
-        )
+    if isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS and not is_limit(error):
+        return BrokerRefused(f"the broker at {address} refuses us ({error}): {CREDENTIALS}")
     if isinstance(error, HandshakeFailed):
         return BrokerRefused(f"no connection to the broker at {address}: {error.text}")
     return None

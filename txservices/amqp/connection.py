@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txservices import configuration
-from txservices.amqp.causes import HANDSHAKE_TIMEOUT, describe, refusal
+from txservices.amqp.causes import HANDSHAKE_TIMEOUT, describe, is_limit, refusal
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.prefetched import Prefetched
@@ -40,7 +40,7 @@ RETRY_GROWTH = 1.6  # by which the wait grows with each attempt
 RETRY_MAX = 1.4  # seconds; consumers are to be back within 2 s of a reachable broker
 LIVED = 5.0  # seconds after which a connection that is lost was a good one; one that died younger is a failed attempt
 RETRY_JITTER = 0.5  # the wait is spread by half, so that 200 services don't come back in one moment
-REFUSED_RETRY = 30.0  # seconds between attempts while the broker refuses our credentials or virtual host
+REFUSED_RETRY = 30.0  # seconds between attempts while the broker refuses our credentials; the most for other refusals
 
 
 class QuietFactory(Factory):
@@ -239,13 +239,17 @@ class Connection(Service):
         refused = refusal(error, self.address)
         if not self.was_connected:
             if refused is not None:
+                told = len(self.waiting)
                 self.waiting.fail(refused)
+                if told:  # the start ends with that error: nothing is tried again
+                    return REFUSED_RETRY
             elif failed >= len(self.addresses) and self.start_is_late():
                 self.start_failed(error)
         if refused is not None:
             delay = REFUSED_RETRY
         else:
-            delay = min(RETRY_FIRST * RETRY_GROWTH ** min(failed, 20), RETRY_MAX)
+            most = REFUSED_RETRY if is_limit(error) else RETRY_MAX
+            delay = min(RETRY_FIRST * RETRY_GROWTH ** min(failed, 20), most)
             delay = uniform(delay * (1 - RETRY_JITTER), delay)
         log.warn(
             "no connection to the broker at {address} ({name}): {cause}. Trying again in {delay:.1f} s",

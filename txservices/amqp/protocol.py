@@ -302,7 +302,10 @@ class Protocol(AMQClient):
             return fail(self.error or ConnectionLost("the connection to the broker is closed"))
         number = next((n for n in range(1, self.channel_max + 1) if n not in self.channels), None)
         if number is None:
-            text = f"all {self.channel_max} channels are in use"
+            text = (
+                f"all {self.channel_max} channels of a connection are in use, and each queue that is consumed takes"
+                " one: raise the broker's channel_max, or run some of the services in another process"
+            )
             return fail(AmqpError(ReplyCode.RESOURCE_ERROR, text, "channel.open"))
         channel: Channel = self.channelFactory(number, self.outgoing, self)
         self.channels[number] = channel

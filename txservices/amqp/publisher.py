@@ -82,6 +82,7 @@ class Publisher:
         self.republished = 0  # how often, since all was well
         self.topology = Topology(connection)
         self.declare = self.topology.declare
+        self.declare_when_granted = self.topology.declare_when_granted
         self.draining: dict[int, Waiters[None]] = {}  # by the last key that they wait for, in order
         self.cancelled = False
         self.sweeper = Sweeper(clock, self.unconfirmed, self.expire)

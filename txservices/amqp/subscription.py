@@ -16,6 +16,7 @@ from txservices.amqp.channel import Channel
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.protocol import Protocol
+from txservices.amqp.refusals import explained, named, passes, pause, unwritable
 from txservices.amqp.topology import ANSWER_TIMEOUT, declare_on, gone, queue_exists
 from txservices.constants import QUEUE_TYPE_ARGUMENT
 from txservices.exceptions import (
@@ -36,7 +37,6 @@ CONSUME_RETRY = 0.5  # seconds before a queue is consumed again on a connection 
 CONSUME_RETRY_GROWTH = 1.6  # factor by which that grows each time, until the queue is consumed for CONSUMED_LONG
 CONSUME_RETRY_MAX = 2.0  # seconds
 CONSUMED_LONG = 5.0  # seconds
-MISMATCH_RETRY = 10.0  # seconds, if the queue exists with other properties by now
 PATIENCE_MAX = 60.0  # seconds for each answer, after several attempts that were not answered in time
 
 
@@ -45,8 +45,7 @@ class Subscription:
 
     Attributes:
         ready: fires with None when the queue is consumed for the first time; fails with ``DeclarationMismatch``,
-            ``BrokerRefused``, ``BrokerUnreachable``, or ``ValueError`` for a name, an argument or a prefetch count that
-            AMQP can't carry, and then nothing is tried again.
+            ``BrokerRefused`` or ``BrokerUnreachable``, and then nothing is tried again.
         on_ready: called each time the queue is consumed, the first time too.
         on_missing: if set, the queue is looked for before it is declared again, and this is called if it is gone.
         queue_name: the queue's name on the broker, which chooses one for a queue without a name when it is declared.
@@ -116,9 +115,18 @@ class Subscription:
 
     async def consume(self, channel: Channel) -> None:
         self.queue_name = await declare_on(channel, self.queue)
-        await channel.basic_qos(prefetch_count=self.prefetch_count)
-        if self.consuming:  # not cancelled meanwhile
-            await channel.consume(self.queue_name, self.tag, self.receive, self.queue.consumer_arguments)
+        what = named("queue", self.queue_name)
+        try:
+            await channel.basic_qos(prefetch_count=self.prefetch_count)
+            if self.consuming:  # not cancelled meanwhile
+                await channel.consume(self.queue_name, self.tag, self.receive, self.queue.consumer_arguments)
+        except ValueError as error:
+            raise unwritable(f"a consumer of {what}", error) from error
+        except ChannelClosedByBroker as error:
+            known = explained(what, error)
+            if known is None:
+                raise
+            raise known from error
         channel.patience = None
         self.patience = ANSWER_TIMEOUT
 
@@ -130,7 +138,7 @@ class Subscription:
         if error is None:
             if self.consuming:
                 self.consumed()
-        elif isinstance(error, (DeclarationMismatch, ValueError)) and not self.ready.called:
+        elif isinstance(error, DeclarationMismatch) and not self.ready.called:
             self.close()
             self.ready.errback(error)
         elif not isinstance(error, (AmqpError, DeclarationMismatch)):
@@ -138,12 +146,13 @@ class Subscription:
             self.again(self.delay())
         elif self.consuming and not protocol.closed:
             delay = self.delay()
+            refused = isinstance(error, DeclarationMismatch) or passes(error)
             if isinstance(error, NotAnswered):
                 self.not_answered(protocol)
                 delay = CONSUME_RETRY  # instead, the time that an answer may take grows
-            elif isinstance(error, DeclarationMismatch):
-                delay = MISMATCH_RETRY
-            if self.tells:
+            elif refused:
+                delay = pause(self.failed)
+            if refused or self.tells:
                 log.warn(
                     "queue {queue} can't be consumed, {failed} times in a row: {error}. Trying again in {delay:.1f} s",
                     queue=self.queue_name,

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -15,6 +18,7 @@ from txservices.amqp.channel import Channel
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.protocol import Protocol
+from txservices.amqp.refusals import explained, named, passes, pause, unwritable
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -35,45 +39,6 @@ BLAMED_MAX = 2  # connections that the broker closes while something is declared
 # channel does nothing else. RabbitMQ 3.10 answers at once.
 ANSWER_TIMEOUT = 1.5  # seconds for each answer about exchanges and queues, when others wait for the outcome
 DECLARE_TIMEOUT = 30.0  # seconds for each answer when somebody declares, who is told of the failure
-
-NO_SUCH_TYPE = "is of a type that this broker does not have ({}): enable the plugin that has it"
-OTHER = "exists with other properties ({}): delete it on the broker, or declare it as it is there"
-REFUSED = "is refused by the broker ({}): correct its arguments"
-# What the user can do about a refusal, by the broker's reply code and a part of its text.
-CURES: tuple[tuple[int, str, str], ...] = (
-    (ReplyCode.PRECONDITION_FAILED, "inequivalent", OTHER),
-    (ReplyCode.PRECONDITION_FAILED, "limit in vhost", "is too many for its virtual host ({}): raise the limit"),
-    (ReplyCode.PRECONDITION_FAILED, "limit in cluster", "is too many for the cluster ({}): raise the limit"),
-    (
-        ReplyCode.PRECONDITION_FAILED,
-        "unknown exchange type",
-        "is of a type that this broker does not have ({}): enable the plugin that has it",
-    ),
-    (
-        ReplyCode.COMMAND_INVALID,
-        "unknown exchange type",
-        "is of a type that this broker does not have ({}): enable the plugin that has it",
-    ),
-    (ReplyCode.PRECONDITION_FAILED, "", REFUSED),
-    (
-        ReplyCode.NOT_IMPLEMENTED,
-        "",
-        "is of a kind that this broker does not have ({}): set AMQP_URI (or --broker) to a RabbitMQ, or declare it"
-        " without that argument (QUEUE_TYPE in the config, queue_type= of the entrypoint)",
-    ),
-    (
-        ReplyCode.ACCESS_REFUSED,
-        "",
-        "may not be declared by our user ({}): give it the permission (rabbitmqctl set_permissions), or declare it as"
-        " an administrator",
-    ),
-)
-
-
-def cure_of(error: AmqpError) -> str | None:
-    """What the user can do about a refusal; None if it is for others to judge."""
-    text = error.text
-    return next((cure for code, part, cure in CURES if error.code == code and part in text), None)
 
 
 def gone(failure: Failure) -> None:
@@ -97,24 +62,36 @@ async def declare(protocol: Protocol, *entities: Exchange | Queue, patience: flo
 async def declare_on(channel: Channel, entity: Exchange | Queue) -> str:
     """Declare an exchange, or a queue with its exchange and binding. Gives the name; the broker may have chosen it.
 
-    Raises ``DeclarationMismatch`` if it exists with other properties or this broker has no such kind,
-    ``ChannelClosedByBroker`` for any other refusal, and ``NotAnswered``.
+    Raises ``DeclarationMismatch`` if that can't succeed, ``RefusedForNow`` if it may later, ``ChannelClosedByBroker``
+    for any other refusal, and ``NotAnswered``.
     """
-    try:
-        if isinstance(entity, Exchange):
+    if isinstance(entity, Exchange):
+        with told(named("exchange", entity.name), entity.passive, entity.name, entity.type):
             await declare_exchange(channel, entity)
-            return entity.name
+        return entity.name
+    what = named("queue", entity.name)
+    if entity.exchange is not None:
+        exchange = entity.exchange
+        with told(f"{named('exchange', exchange.name)} of {what}", exchange.passive, exchange.name, exchange.type):
+            await declare_exchange(channel, exchange)
+    with told(what, entity.passive, entity.name):
         return await declare_queue(channel, entity)
+
+
+@contextmanager
+def told(what: str, passive: bool, *about: str) -> Iterator[None]:
+    """Raise errors of a declaration in words. One that closes the connection is of this only if it names ``about``."""
+    try:
+        yield
+    except ValueError as error:
+        raise unwritable(what, error) from error
     except (ChannelClosedByBroker, ConnectionClosedByBroker) as error:
-        cure = cure_of(error)
-        if cure is None:
+        known = explained(what, error, passive)
+        if known is None:
             raise
-        exchange = entity if isinstance(entity, Exchange) else entity.exchange
-        about = (entity.name, *([exchange.type] if exchange else []))
         if isinstance(error, ConnectionClosedByBroker) and not any(each in error.text for each in about):
             raise  # a connection may be closed for somebody else's declaration
-        kind = type(entity).__name__.lower()
-        raise DeclarationMismatch(f"{kind} {entity.name!r} {cure.format(error.text)}") from error
+        raise known from error
 
 
 async def declare_exchange(channel: Channel, exchange: Exchange) -> None:
@@ -132,8 +109,6 @@ async def declare_exchange(channel: Channel, exchange: Exchange) -> None:
 
 
 async def declare_queue(channel: Channel, queue: Queue) -> str:
-    if queue.exchange is not None:
-        await declare_exchange(channel, queue.exchange)
     declared = await channel.queue_declare(
         queue=queue.name,
         passive=queue.passive,
@@ -182,12 +157,29 @@ class Topology:
     def declare(self, *entities: Exchange | Queue) -> Deferred[None]:
         """Declare exchanges and queues in order, now and on every new connection. Fires with None when they exist.
 
-        Fails with ``DeclarationMismatch`` (one exists with other properties), ``ChannelClosedByBroker`` (any other
-        refusal), ``ConnectionClosedByBroker`` (the broker closes connections for it), ``NotAnswered``,
-        ``BrokerRefused``, ``BrokerUnreachable``, ``ValueError`` (a name or an argument that AMQP can't carry), and
-        ``ConnectionLost`` when the publisher is stopped.
+        Fails with ``DeclarationMismatch`` (one exists with other properties, or has what AMQP can't carry),
+        ``RefusedForNow``, ``ChannelClosedByBroker`` (any other refusal), ``ConnectionClosedByBroker`` (the broker
+        closes connections for it), ``NotAnswered``, ``BrokerRefused``, ``BrokerUnreachable``, and ``ConnectionLost``
+        when the publisher is stopped.
         """
         return Deferred.fromCoroutine(self.declare_all(entities))
+
+    def declare_when_granted(self, *entities: Exchange | Queue) -> Deferred[None]:
+        """``declare``, for a start: what is refused for now is waited for, with a line in the log each time."""
+        return Deferred.fromCoroutine(self.ask_until_granted(entities))
+
+    async def ask_until_granted(self, entities: tuple[Exchange | Queue, ...]) -> None:
+        refused = 0
+        while True:
+            try:
+                return await self.declare_all(entities)
+            except AmqpError as error:
+                if not passes(error):
+                    raise
+                refused += 1
+                delay = pause(refused)
+                log.warn("the start waits: {error}. Trying again in {delay:.1f} s", error=error, delay=delay)
+            await deferLater(self.connection.clock, delay)
 
     async def declare_all(self, entities: tuple[Exchange | Queue, ...]) -> None:
         new = [entity for entity in entities if entity not in self.entities]
@@ -237,7 +229,7 @@ class Topology:
     async def declare_again(self, protocol: Protocol, entity: Exchange | Queue) -> None:
         try:
             await declare(protocol, entity, patience=ANSWER_TIMEOUT)
-        except (DeclarationMismatch, ChannelClosedByBroker, NotAnswered, ValueError) as error:
+        except (DeclarationMismatch, ChannelClosedByBroker, NotAnswered) as error:
             if isinstance(error.__cause__, ConnectionClosedByBroker):
                 raise error.__cause__ from error
             log.error("{entity} could not be declared again: {error}", entity=entity, error=error)
