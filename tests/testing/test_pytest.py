@@ -1,9 +1,8 @@
-"""The fixtures, in a pytest of their own; and the examples of docs/testing.md."""
+"""The fixtures, in a pytest of their own; and the examples of docs/testing.md, with pytest or trial."""
 
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 from unittest.mock import Mock, patch
 
@@ -258,19 +257,17 @@ class PytestTests(PytestCase):
         self.assertIn("give --amqp-uri", process.stdout)
         self.assertIn("--rabbit-api-uri http://", process.stdout)
 
-    async def test_documentation(self) -> None:
+    async def test_examples(self) -> None:
         """Every example of docs/testing.md runs, with trial or with pytest."""
-        with open(os.path.join(processes.ROOT, "docs", "testing.md"), encoding="utf-8") as file:
-            one_method, running, for_pytest = re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
-        status, process = await self.run_pytest(for_pytest)
+        folder = os.path.join(processes.EXAMPLES, "testing")
+        with open(os.path.join(folder, "test_greeting.py"), encoding="utf-8") as file:
+            status, process = await self.run_pytest(file.read())
         self.assertEqual(status, 0, str(process))
-        folder = os.path.abspath(self.mktemp())
-        os.makedirs(folder)
-        for name, text in (("test_one", one_method), ("test_running", running)):
-            with open(os.path.join(folder, f"{name}.py"), "w", encoding="utf-8") as file:
-                file.write(text)
         trial = processes.python(
-            self, "-m", "twisted.trial", "test_one", "test_running", cwd=folder, PYTHONPATH=f"{folder}:{processes.ROOT}"
+            *(self, "-m", "twisted.trial", f"--temp-directory={os.path.abspath(self.mktemp())}"),
+            *("test_conversion", "test_shop"),
+            cwd=folder,
+            PYTHONPATH=f"{folder}:{processes.ROOT}",
         )
         self.assertEqual(await trial.exit(), 0, str(trial))
         self.assertIn("successes=6", trial.stdout)

@@ -1,0 +1,26 @@
+"""A service under pytest, with its fixtures. Run it with `pytest test_greeting.py`."""
+
+from txservices.rpc import rpc
+from txservices.testing.services import entrypoint_hook
+
+
+class Greeting:
+    name = "greeting"
+
+    @rpc
+    def hello(self, who):
+        return f"Hello, {who}!"
+
+
+async def test_hello(container_factory, rabbit_config):
+    container = container_factory(Greeting, rabbit_config)
+    await container.start()
+    with entrypoint_hook(container, "hello") as hello:
+        assert await hello("world") == "Hello, world!"
+
+
+def test_hello_in_a_plain_test(container_factory, rabbit_config, run):
+    container = container_factory(Greeting, rabbit_config)
+    run(container.start)
+    with entrypoint_hook(container, "hello") as hello:
+        assert run(hello, "world") == "Hello, world!"

@@ -1,0 +1,184 @@
+"""The examples of the guide, as its pages show them, on the embedded broker; in a process where a command is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from importlib import import_module
+from types import ModuleType
+from unittest.mock import patch
+
+import yaml
+
+from tests import processes
+from tests.processes import EXAMPLES
+from txservices import configuration
+from txservices.amqp import returning
+from txservices.amqp.entities import Exchange
+from txservices.command import settings
+from txservices.containers import EXTENSION_TIMEOUT
+from txservices.exceptions import ConfigurationError, RemoteError, UndeliverableMessage
+from txservices.testing import TestCase
+from txservices.testing.services import entrypoint_waiter
+from txservices.testing.websocket import open_socket
+
+GUIDE = os.path.join(EXAMPLES, "guide")
+OPERATING = os.path.join(EXAMPLES, "operating")
+
+
+def example(name: str) -> ModuleType:
+    """A module of examples/guide."""
+    with patch.object(sys, "path", [GUIDE, *sys.path]):
+        return import_module(name)
+
+
+class Dependencies(TestCase):
+    """docs/dependencies.md."""
+
+    async def place_and_count(self, name: str) -> None:
+        await self.start(example(name).Orders, DATABASE_URL=f"sqlite:///{self.mktemp()}")
+        orders = (await self.cluster()).orders
+        self.assertEqual([await orders.place("spoon"), await orders.place("fork")], [1, 2])
+        self.assertEqual(await orders.count("spoon"), 1)
+        with self.assertRaisesRegex(RemoteError, "IntegrityError"):
+            await orders.place(None)
+        self.assertEqual(await orders.place("knife"), 3)
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    async def test_blocking(self) -> None:
+        """Each call has a session of its own: what one commits the next one sees, and an error is undone."""
+        await self.place_and_count("database")
+
+    async def test_async(self) -> None:
+        """The same with methods that wait for a Deferred."""
+        await self.place_and_count("database_async")
+
+
+class Messages(TestCase):
+    """docs/messaging.md."""
+
+    async def test_invoices(self) -> None:
+        """An order becomes an invoice; one that can't be handled is tried four times, and is among the failed then."""
+        self.patch(returning, "PAUSE_FIRST", 0.01)
+        messages = example("messages")
+        await self.start(messages.Shop, messages.Invoices)
+        written = await self.tap(Exchange("invoices", type="fanout"))
+        shop = (await self.cluster()).shop
+        await shop.place("fr", 12)
+        (invoice,) = await written.wait()
+        self.assertEqual(invoice.body, b'{"amount": 12, "text": "Thank you!"}')
+        await shop.place("fr", 0)
+        failed = await self.stage.get_message("invoices.failed", timeout=20)
+        self.assertEqual(failed.payload, {"total": 0})
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 4)
+
+    async def test_nobody_listens(self) -> None:
+        """An order that no queue takes is an error."""
+        await self.start(example("messages").Shop)
+        with self.assertRaisesRegex(RemoteError, "UndeliverableMessage"):
+            await (await self.cluster()).shop.place("fr", 12)
+        self.assertEqual(len(self.flushLoggedErrors(UndeliverableMessage)), 1)
+
+
+class WebSockets(TestCase):
+    """docs/websockets.md."""
+
+    async def test_chat(self) -> None:
+        """The page is there; what one client says all of its room hear, and nobody may say anything elsewhere."""
+        await self.start(example("chat").Chat)
+        response = await self.web_session().get("/")
+        self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["text/html; charset=utf-8"])
+        self.assertIn("new WebSocket(address)", await response.text())
+        one, two = [await open_socket(self.stage.web_endpoint(), "localhost") for _ in range(2)]
+        for socket in (one, two):
+            await socket.rpc("join", room="lobby")
+        await one.rpc("say", room="lobby", text="hello")
+        for socket in (one, two):
+            self.assertEqual(await socket.wait_for_event("said"), ("said", {"room": "lobby", "text": "hello"}))
+        with self.assertRaisesRegex(RemoteError, "join attic first"):
+            await one.rpc("say", room="attic", text="hello")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class Context(TestCase):
+    """docs/context.md."""
+
+    async def test_user(self) -> None:
+        """The user of a request is known to the service behind the one that was asked."""
+        context = example("context")
+        await self.start(context.Front, context.Greetings)
+        for headers, expected in (
+            ({"Authorization": "Bearer secret-of-ada"}, "Hello ada of acme!"),
+            ({}, "who are you?"),
+        ):
+            response = await self.web_session().get("/greeting", headers=headers)
+            self.assertEqual(await response.text(), expected)
+        self.assertEqual(await (await self.web_session().get("/health")).text(), "fine")
+
+    async def test_from_outside(self) -> None:
+        """A program gives the context of its calls."""
+        await self.start(example("context").Greetings)
+        cluster = await self.cluster(context_data={"user_id": "bob", "customer": "acme"})
+        self.assertEqual(await cluster.greetings.greet(), "Hello bob of acme!")
+
+
+class Operating(TestCase):
+    """docs/configuration.md, docs/logging.md and docs/deploying.md."""
+
+    def text(self, name: str) -> str:
+        with open(os.path.join(OPERATING, name), encoding="utf-8") as file:
+            return file.read()
+
+    def test_configuration(self) -> None:
+        """What the environment gives is in the configuration, which is right; without the broker it is not."""
+        environ = {"AMQP_URI": "amqps://u:p@h/", "DATABASE_URL": "sqlite://", "WORKERS": "5"}
+        config = settings.parse(self.text("production.yaml"), "production.yaml", environ)
+        configuration.check(config)
+        self.assertEqual((config["AMQP_URI"], config["max_workers"]), ("amqps://u:p@h/", 5))
+        self.assertEqual(configuration.mistyped(config), {})
+        without = settings.parse(self.text("production.yaml"), "production.yaml", {})
+        error = self.assertRaises(ConfigurationError, configuration.check, without)
+        self.assertIn("AMQP_URI", str(error))
+
+    def test_time_to_stop(self) -> None:
+        """systemd and Docker wait for longer than a stop may take."""
+        config = settings.parse(self.text("production.yaml"), "production.yaml", {})
+        longest = config["SHUTDOWN_TIMEOUT"] + 2 * EXTENSION_TIMEOUT
+        unit = re.search(r"^TimeoutStopSec=(\d+)$", self.text("shop@.service"), re.MULTILINE)
+        assert unit is not None
+        compose = yaml.safe_load(self.text("compose.yaml"))["services"]["shop"]
+        for seconds in (unit[1], compose["stop_grace_period"].removesuffix("s")):
+            self.assertGreater(int(seconds), longest)
+
+    async def test_the_command(self) -> None:
+        """The unit and the image run one command, which serves; its log has the id of the call in each line."""
+        unit = re.search(r"^ExecStart=\S+/txservices (.*) --config \S+$", self.text("shop@.service"), re.MULTILINE)
+        image = re.search(r"^CMD (\[.*\])$", self.text("Dockerfile"), re.MULTILINE)
+        assert unit is not None and image is not None
+        self.assertEqual(["txservices", *unit[1].split(), "--config", "production.yaml"], json.loads(image[1]))
+        environ = {
+            "AMQP_URI": await self.stage.listen(),
+            "DATABASE_URL": f"sqlite:///{os.path.abspath(self.mktemp())}",
+            "SQL_LEVEL": "INFO",
+        }
+        config = os.path.join(OPERATING, "production.yaml")
+        service = processes.txservices(self, *unit[1].split(), "--config", config, cwd=GUIDE, **environ)
+        await service.line("running: orders")
+        self.assertEqual(await (await self.cluster()).orders.place("spoon"), 1)
+        await service.line(r"^20\S+ \S+ INFO sqlalchemy\.engine\S* \[orders\.place\.[^\]]+\] INSERT INTO orders")
+        await processes.stopped(service)
+
+
+class FromNameko(TestCase):
+    """docs/nameko.md."""
+
+    async def test_both_ways(self) -> None:
+        """The methods give the same value, in a thread and with `await`."""
+        module = example("from_nameko")
+        _, _, rates = await self.start(module.Prices, module.PricesWithAwait, module.Rates)
+        cluster = await self.cluster()
+        async with entrypoint_waiter(rates, "asked"):
+            self.assertEqual(await cluster.prices.in_euro(10, "usd"), 9.2)
+        self.assertEqual(await cluster.prices_with_await.in_euro(10, "gbp"), 11.7)
