@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.services import Recorded, ServicesCase
-from txservices.amqp.entities import Queue
+from txservices.amqp.entities import Message, Queue
 from txservices.consumers import QueueConsumer
 from txservices.containers import ServiceContainer
 from txservices.extensions import Entrypoint
@@ -24,6 +24,28 @@ class Reading:
     def read(self, body): ...
 
 
+class Lines(Entrypoint):
+    """Consumes in its own way; what it does with a message is the test's to say."""
+
+    queue_consumer = QueueConsumer()
+    queue = Queue("lines")
+    in_turn = False
+
+    def setup(self) -> None:
+        self.queue_consumer.register_provider(self)
+
+    def stop(self) -> Any:
+        return self.queue_consumer.unregister_provider(self)
+
+    def handle_message(self, body: Any, message: Message) -> None: ...
+
+
+class InTurn(Lines):
+    """Its messages wait for a worker."""
+
+    in_turn = True
+
+
 class QueueConsumerTests(ServicesCase):
     """``QueueConsumer``, for an entrypoint of one's own."""
 
@@ -31,16 +53,7 @@ class QueueConsumerTests(ServicesCase):
         """Its queue is consumed while the service runs; it gets bodies with their messages, and settles them."""
         queue, heard = Queue("lines"), Heard()
 
-        class Lines(Entrypoint):
-            queue_consumer = QueueConsumer()
-            queue = Queue("lines")
-
-            def setup(self):
-                self.queue_consumer.register_provider(self)
-
-            def stop(self):
-                return self.queue_consumer.unregister_provider(self)
-
+        class Settling(Lines):
             def handle_message(self, body, message):
                 if body == "again" and not message.redelivered:
                     self.queue_consumer.requeue_message(message)
@@ -53,7 +66,7 @@ class QueueConsumerTests(ServicesCase):
         class Service:
             name = "service"
 
-            @Lines.decorator
+            @Settling.decorator
             def line(self, text, redelivered):
                 heard((text, redelivered))
 
@@ -74,17 +87,7 @@ class QueueConsumerTests(ServicesCase):
         for in_turn in (True, False):
             go, waits, read, heard = Deferred[None](), Heard(), Heard(), Heard()
 
-            class Lines(Entrypoint):
-                in_turn: Any
-                queue_consumer = QueueConsumer()
-                queue = Queue("lines")
-
-                def setup(self):
-                    self.queue_consumer.register_provider(self)
-
-                def stop(self):
-                    return self.queue_consumer.unregister_provider(self)
-
+            class Read(InTurn if in_turn else Lines):
                 def handle_message(self, body, message, read=read):
                     read(body)
                     self.container.spawn_worker(self, (body,), {})
@@ -93,12 +96,11 @@ class QueueConsumerTests(ServicesCase):
             class Service:
                 name = "service"
 
-                @Lines.decorator
+                @Read.decorator
                 def line(self, text, go=go, heard=heard):
                     heard(text)
                     return go
 
-            Lines.in_turn = in_turn
             (container,) = await self.start(Service, max_workers=1)
             wait = container.workers.wait
             self.patch(container.workers, "wait", lambda *turn, wait=wait, waits=waits: waits(wait(*turn)))
@@ -110,6 +112,34 @@ class QueueConsumerTests(ServicesCase):
             go.callback(None)
             self.assertEqual(await heard.wait(2), ["one", "two"])
             await container.stop()
+
+    async def test_kill(self) -> None:
+        """Nothing is consumed any more and no message waits; a connection of its own is read, and no other is made."""
+        for kind in (Lines, InTurn):
+            service = type("Service", (), {"name": "service", "line": kind.decorator(lambda service: None)})
+            (container,) = await self.start(service)
+            consumer = container.entrypoints[0].queue_consumer
+            (subscription,) = consumer.opened
+            await container.kill()
+            self.assertFalse(subscription.consuming)
+            self.assertTrue(consumer.returning.cancelled)
+            self.assertEqual("own" in vars(consumer), kind.in_turn)
+            self.assertEqual(consumer.own.prefetched.closing if kind.in_turn else False, kind.in_turn)
+
+    async def test_acked(self) -> None:
+        """A message that has failed and is acked has its pauses anew if it comes again."""
+        consumer = ServiceContainer(Reading, self.config).entrypoints[0].queue_consumer
+        consumer.setup()
+        settled: list[bool] = []
+        message = Message(b"", {}, "", "q", False, 1, "", lambda message, ack, requeue: settled.append(ack))
+        for _ in range(2):
+            consumer.requeue_message(message)
+            self.assertEqual(len(consumer.returning.failures), 1)
+            message.settled = False  # it comes again
+            consumer.ack_message(message)
+            self.assertEqual(len(consumer.returning.failures), 0)
+            message.settled = False
+        self.assertEqual(settled, [False, True] * 2)
 
     async def test_never_started(self) -> None:
         """A provider of a service that did not start may be taken out all the same."""

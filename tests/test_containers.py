@@ -17,7 +17,7 @@ from txservices.containers import (
     get_service_name,
 )
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
-from txservices.extensions import DependencyProvider
+from txservices.extensions import DependencyProvider, Entrypoint
 from txservices.utils.life import State
 
 
@@ -405,6 +405,33 @@ class Configured(TestCase):
         self.assertEqual(get_service_name(Service), "service")
         for cls, text in ((Nameless, "must define a `name` attribute (tests."), (Numbered, "must be a string (tests.")):
             self.assertIn(text, str(self.assertRaises(ConfigurationError, get_service_name, cls)))
+
+    def test_class(self) -> None:
+        """A class whose instances the workers can't make is refused."""
+
+        class Needing:
+            name = "needing"
+
+            def __init__(self, value: Any) -> None: ...
+
+        self.assertRaises(ConfigurationError, ServiceContainer, Needing, {})
+
+    def test_worker_timeout(self) -> None:
+        """An entrypoint without a limit of its own has the configured one."""
+
+        class Limited:
+            name = "limited"
+
+            @Entrypoint.decorator
+            def one(self) -> None: ...
+
+            @Entrypoint.decorator(worker_timeout=2)
+            def two(self) -> None: ...
+
+        container = ServiceContainer(Limited, {"WORKER_TIMEOUT": 5})
+        self.assertEqual(
+            {each.method_name: each.worker_timeout for each in container.entrypoints}, {"one": 5, "two": 2}
+        )
 
     def test_what_it_reads(self) -> None:
         """How many workers it has, and how many parents of a call it tracks, come from the configuration."""

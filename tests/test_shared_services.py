@@ -111,6 +111,17 @@ class SharedThings(TestCase):
         self.successResultOf(killing)
         self.assertEqual(steps, ["stopping", "a"])
 
+    def test_killed(self) -> None:
+        """A container that is killed tells its own shared services before they stop, and others' nothing."""
+        steps: list[Any] = []
+        for given in (None, SharedServices()):
+            container = ServiceContainer(Service, {}, given, Clock())
+            container.shared.get("a", lambda: self.Thing(steps))
+            container.shared.on_killing.append(lambda: steps.append("killing"))
+            self.successResultOf(container.start())
+            self.successResultOf(container.kill())
+        self.assertEqual(steps, ["killing", "a"])
+
     def test_container_waits_for_it(self) -> None:
         """A container has stopped when its own shared services have; it tells others' nothing."""
         steps: list[Any] = []

@@ -11,7 +11,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.services import OnRabbitMQ, ServicesCase
-from txservices.containers import ServiceContainer
+from txservices.containers import ServiceContainer, WorkerContext
 from txservices.exceptions import WorkerTimeout
 from txservices.extensions import Entrypoint
 from txservices.rpc import rpc
@@ -104,6 +104,17 @@ class Starving(Case):
         self.clock.advance(0.1)
         self.assertIn("1 calls wait, the first for 5.0 s", *self.told("are taken"))
 
+    def test_names(self) -> None:
+        """The line names five workers, those that have run for longest, and says whether there are more."""
+        for taken, more in ((5, False), (6, True)):
+            workers = ServiceContainer(Service, {"max_workers": taken}, clock=self.clock).workers
+            long = next(each for each in self.container.entrypoints if each.method_name == "long")
+            for _ in range(taken):
+                workers.spawn(WorkerContext(self.container, None, long, (Deferred(),)))
+                self.clock.advance(1)
+            times = ", ".join(f"service.long for {seconds}.0 s" for seconds in range(taken, taken - 5, -1))
+            self.assertEqual(workers.holders(), times + (", …" if more else ""))
+
     def test_not_told(self) -> None:
         """Waits that end in time are not told, however many there are; nor are taken workers for which nobody waits."""
         for _ in range(10):
@@ -143,6 +154,12 @@ class Limited(Case):
         self.assertEqual(self.ended, [WorkerTimeout, "quick", WorkerTimeout])
         self.assertEqual(len(self.told("its limit: it is cancelled")), 2)
         self.assertEqual((len(self.flushLoggedErrors(WorkerTimeout)), self.container.workers.overdue), (0, set()))
+
+    def test_own_error(self) -> None:
+        """A worker that raises an error of its own when it is cancelled fails with that one."""
+        self.spawn("limited", Deferred(lambda waiting: waiting.errback(Exception("own"))))
+        self.clock.advance(2)
+        self.assertEqual((self.ended, len(self.flushLoggedErrors(Exception))), ([Exception], 1))
 
     def test_no_limit(self) -> None:
         """0 is for no limit, and a worker that ends in time leaves nothing on the clock."""

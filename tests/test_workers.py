@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -17,7 +18,7 @@ from txservices import workers as workers_module
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.extensions import Entrypoint
 from txservices.utils.life import State
-from txservices.workers import Running, Workers, failure_of, go_on, this_worker
+from txservices.workers import FOREVER, Running, Workers, failure_of, go_on, this_worker
 
 
 class Order(Case):
@@ -330,9 +331,10 @@ class Failing(Case):
         self.assertEqual(len(self.container.workers.pending), 0)
         self.spawn("run", lambda service: 7, teardown_one=lambda: fail(CancelledError()))
         self.assertEqual(len(self.flushLoggedErrors(CancelledError)), 1)
-        self.spawn("wait", Deferred(lambda waiting: waiting.errback(ValueError("cancelled"))))
+        self.spawn("wait", Deferred(lambda waiting: waiting.errback(Exception("cancelled"))))
+        self.spawn("wait", Deferred(), teardown_one=lambda: fail(Exception("torn down")))
         self.container.kill()
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(Exception)), 2)
 
     def test_known_to_the_log(self) -> None:
         """While a worker runs, the log can ask which one it is."""
@@ -456,6 +458,17 @@ class Alone(SynchronousTestCase):
         for seconds, expected in ((2.0, (2.0, 0.0)), (10.0, (3.0, 2.0)), (3.0, (3.0, 1.5)), (1.0, (2.75, 1.625))):
             workers.note_time(Running(worker, clock.seconds() - seconds, None))
             self.assertEqual(workers.took[worker.entrypoint], expected)
+
+    def test_too_late(self) -> None:
+        """A call is given up when the method will take longer, by its mean and twice its deviation, than is left."""
+        workers = Workers(type("Plain", (), {"name": "plain"}), 1, Clock())
+        entrypoint = Entrypoint()
+        workers.took[entrypoint] = 1.0, 0.25
+        outcomes: list[str] = []
+        for patience in (1.4, 1.6, FOREVER):
+            workers.wait(entrypoint, partial(outcomes.append, "begun"), patience, partial(outcomes.append, "given up"))
+            workers.begin_queued()
+        self.assertEqual(outcomes, ["given up", "begun", "begun"])
 
     def test_thrown_away(self) -> None:
         """The rest of a life that Python throws away ends with it."""
