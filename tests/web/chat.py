@@ -12,7 +12,7 @@ from websockets.uri import parse_uri
 
 from tests.web.peer import Peer, WebTestCase
 from txservices.web.handlers import http
-from txservices.web.websocket import WebSocketHubProvider, rpc
+from txservices.web.websocket import WebSocketHub, WebSocketHubProvider, rpc
 
 
 class Client:
@@ -130,6 +130,11 @@ class SocketsCase(WebTestCase):
 
     async def start(self, **config: Any) -> None:
         await self.serve(Chat, **config)
+
+    def hub(self) -> WebSocketHub:
+        (container,) = self.runner.containers
+        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        return hub
 
     def client(self, origin: Any = None) -> Client:
         return Client(self.peer(), origin)

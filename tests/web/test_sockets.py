@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.web.chat import Chat, Client, SocketsCase, succeeded
 from txservices.exceptions import ConnectionNotFound
-from txservices.web import sockets
-from txservices.web.websocket import WebSocketHubProvider
+from txservices.web import sockets, websocket
 
 
 def fill(client: Client) -> None:
@@ -81,8 +82,7 @@ class Frames(SocketsCase):
         """When too much waits for all such clients together, those go for whom most waits, and the others stay."""
         self.patch(sockets, "BACKLOGS_MAX", 10_000)
         await self.start()
-        (container,) = self.runner.containers
-        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        hub = self.hub()
         reading, ids = self.connected()[0], []
         for number in range(10):
             client, socket_id = self.connected()
@@ -104,8 +104,7 @@ class Frames(SocketsCase):
         """Nothing is counted any more for a client that reads again, is cut, or leaves."""
         self.patch(sockets, "BACKLOG_MAX", 1000)
         await self.start()
-        (container,) = self.runner.containers
-        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        hub = self.hub()
         clients = [self.connected() for _ in range(3)]
         backlogs = hub.connection(clients[0][1]).socket.backlogs
         for client, socket_id in clients:
@@ -124,6 +123,70 @@ class Frames(SocketsCase):
         client, _ = self.connected()
         fill(client)
         self.assertEqual(client.call("echo", value="x" * 2000), [succeeded("x" * 2000)])
+
+    async def test_all_that_send(self) -> None:
+        """When too much has come of messages that are not handled, those go who have sent most, and the others stay."""
+        self.patch(sockets, "MESSAGES_MAX", 10_000)
+        await self.start()
+        clients = [self.connected()[0] for _ in range(6)]
+        messages = next(iter(self.hub().connections.values())).socket.messages
+        for number, client in enumerate(clients[:5]):  # half a message of each
+            client.protocol.send_text(b'{"method": "echo", "data": {"value": "%s' % (b"x" * (1000 + number)), fin=False)
+            client.exchange()
+        clients[4].protocol.send_continuation(b"x" * 6000, fin=False)
+        clients[4].exchange()
+        self.assertEqual([client.peer.transport.connected for client in clients], [True] * 4 + [False, True])
+        self.assertEqual(clients[5].call("echo", value="y" * 500), [succeeded("y" * 500)])
+        for number, client in enumerate(clients[:4]):
+            client.protocol.send_continuation(b'"}}', fin=True)
+            self.assertEqual(client.messages(), [succeeded("x" * (1000 + number))])
+        self.assertEqual((messages.waiting, messages.total), ({}, 0))
+
+    async def test_sent_ends(self) -> None:
+        """What came of messages counts no more when they are handled, refused, or their client has left."""
+        await self.start(WEB_BODY_MAX=5000)
+        self.connected()
+        messages = next(iter(self.hub().connections.values())).socket.messages
+        for end in ("handled", "refused", "left", "waiting"):
+            client, _ = self.connected()
+            client.protocol.send_text(b'{"method": "wait", "data": {"value": "', fin=False)
+            client.exchange()
+            self.assertEqual(messages.total, 38)
+            if end == "refused":
+                client.protocol.send_continuation(b"x" * 5000, fin=False)
+            elif end == "handled":
+                client.protocol.send_continuation(b'"}}', fin=True)
+            elif end == "waiting":  # behind another one
+                client.protocol.send_continuation(b'"}}', fin=True)
+                client.protocol.send_text(b"{}")
+                client.exchange()
+                self.assertEqual(messages.total, 2)
+                client.peer.leave()
+            else:
+                client.peer.leave()
+            client.exchange()
+            self.assertEqual((messages.waiting, messages.total), ({}, 0), end)
+        for waiting in Chat.waiting:
+            waiting.callback(None)
+
+    async def test_long_messages_wait(self) -> None:
+        """While requests of over WAITING_BYTES_MAX wait for their turn nothing more is read; then all are answered."""
+        self.patch(websocket, "WAITING_BYTES_MAX", 3000)
+        await self.start()
+        client, socket_id = self.connected()
+        connection = self.hub().connections[socket_id]
+        for number in range(4):
+            self.assertFalse(connection.paused)
+            request = {"method": "wait", "data": {"value": f"{number}".ljust(1000)}}
+            client.protocol.send_text(json.dumps(request).encode())
+            client.exchange()
+        self.assertEqual((len(connection.waiting), client.peer.transport.producerState), (3, "paused"))
+        for number in range(4):
+            Chat.waiting[number].callback(None)
+            self.reactor.pump([0.0] * 3)
+            client.exchange()
+        self.assertEqual([value.strip() for value in Chat.calls], [str(number) for number in range(4)])
+        self.assertEqual((connection.waiting_bytes, client.peer.transport.producerState), (0, "producing"))
 
     async def test_close(self) -> None:
         """A client's goodbye is answered."""
@@ -157,8 +220,7 @@ class Pings(SocketsCase):
         await self.start()
         client, socket_id = self.connected()
         client.call("subscribe", channel="room")
-        (container,) = self.runner.containers
-        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        hub = self.hub()
         self.pass_time(sockets.PING_INTERVAL + sockets.PING_TIMEOUT - 2)
         self.assertEqual(hub.get_subscriptions(socket_id), ["room"])
         self.pass_time(4)

@@ -15,6 +15,7 @@ from tests import hostile
 from tests.web.chat import Chat, SocketsCase, event, failed, succeeded
 from txservices.exceptions import ConfigurationError, ConnectionNotFound, serialize
 from txservices.runners import ServiceRunner
+from txservices.web import hub as hubs
 from txservices.web.websocket import WebSocketHubProvider, rpc
 
 
@@ -165,13 +166,39 @@ class Hub(SocketsCase):
         await self.start()
         client, socket_id = self.connected()
         client.call("subscribe", channel="a")
-        (container,) = self.runner.containers
-        (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
+        hub = self.hub()
         client.peer.leave()
         self.assertEqual(hub.connections, {})
         self.assertRaises(ConnectionNotFound, hub.subscribe, socket_id, "a")
         hub.unsubscribe(socket_id, "a")
         hub.broadcast("a", "said", 1)
+        self.assertEqual(hub.connections.subscriptions, 0)
+
+    async def test_too_many_channels(self) -> None:
+        """The channels of a client, those of all, and their names have limits; beyond them a method raises."""
+        self.patch(hubs, "SUBSCRIPTIONS_MAX", 3)
+        self.patch(hubs, "SUBSCRIPTIONS_IN_ALL_MAX", 5)
+        await self.start()
+        hub = self.hub()
+        (one, one_id), (two, two_id) = self.connected(), self.connected()
+        for name in "abc":
+            for _ in range(2):
+                hub.subscribe(one_id, name)
+        self.assertRaisesRegex(ValueError, "subscribed to 3 channels", hub.subscribe, one_id, "d")
+        (refused,) = one.call("subscribe", channel="d")
+        self.assertEqual(refused["error"]["exc_type"], "ValueError")
+        self.flushLoggedErrors(ValueError)
+        hub.subscribe(two_id, "x" * 255)
+        self.assertRaisesRegex(ValueError, "255 characters", hub.subscribe, two_id, "x" * 256)
+        hub.subscribe(two_id, "b")
+        self.assertRaisesRegex(ValueError, "all clients together", hub.subscribe, two_id, "c")
+        for _ in range(2):
+            hub.unsubscribe(one_id, "a")
+        hub.subscribe(two_id, "c")
+        one.peer.leave()
+        self.assertEqual(hub.connections.subscriptions, 3)
+        two.peer.leave()
+        self.assertEqual(hub.connections.subscriptions, 0)
 
 
 class Doors(SocketsCase):

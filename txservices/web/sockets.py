@@ -7,7 +7,8 @@ The site goes on to know the channel, as one whose request is being answered, un
 Limits: a message has at most ``WEB_BODY_MAX`` bytes and comes in at most ``FRAGMENTS_MAX`` frames, else the socket is
 closed with code 1009. In a turn of the reactor we react to at most ``FRAMES_A_TURN`` frames of a client. At most
 ``BACKLOG_MAX`` bytes wait for a client that does not read, else the connection is cut. At most ``BACKLOGS_MAX`` bytes
-wait for all such clients together, else the one for whom most bytes wait is cut. No extension is used, so that no
+wait for all such clients together, else the one for whom most bytes wait is cut. Likewise at most ``MESSAGES_MAX``
+bytes have come of all messages that are not complete or wait for their turn. No extension is used, so that no
 compressed message can grow beyond the limit.
 
 A client that is silent for ``PING_INTERVAL`` is sent a ping. If nothing comes from it within ``PING_TIMEOUT``, the
@@ -17,6 +18,7 @@ connection is cut: a pulled cable gives no other sign.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -44,6 +46,7 @@ FRAGMENTS_MAX = 16_384  # frames of a message; browsers send 128 KiB in one
 FRAMES_A_TURN = 200  # frames or pieces of them: some 10 ms, if each is a request that is answered at once
 BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client that does not read
 BACKLOGS_MAX = 64 * 1024 * 1024  # bytes that wait for all such clients of an address together
+MESSAGES_MAX = 256 * 1024 * 1024  # bytes of messages from all clients of an address that are not handled yet
 PING_INTERVAL = 20.0  # seconds of silence before a ping; many proxies close a connection after 60 silent seconds
 PING_TIMEOUT = 20.0  # seconds to wait for the pong, or for anything else from the client
 OPEN = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
@@ -78,6 +81,8 @@ class Backlogs:
         total: the sum of these.
     """
 
+    what = "wait for all clients that do not read"
+
     def __init__(self) -> None:
         self.waiting: dict[Socket, int] = {}
         self.total = 0
@@ -86,13 +91,36 @@ class Backlogs:
         """Count bytes more, and cut the sockets with the longest backlogs if all together are too long."""
         self.waiting[socket] = self.waiting.get(socket, 0) + size
         self.total += size
-        while self.total > BACKLOGS_MAX and len(self.waiting) > 1:  # one long message goes to a single client
+        while self.total > self.most and len(self.waiting) > 1:  # one long message goes to a single client
             slowest = max(self.waiting, key=self.waiting.__getitem__)
-            slowest.cut(f"{self.total} bytes wait for all clients that do not read")
+            slowest.cut(f"{self.total} bytes {self.what}")
+
+    @property
+    def most(self) -> int:
+        return BACKLOGS_MAX
 
     def forget(self, socket: Socket) -> None:
         """The socket's client reads again, or is gone."""
         self.total -= self.waiting.pop(socket, 0)
+
+
+class Messages(Backlogs):
+    """What has come of messages that are not handled yet, from the clients of one address."""
+
+    what = "of messages from all clients are not handled yet"
+
+    @property
+    def most(self) -> int:
+        return MESSAGES_MAX
+
+    def handled(self, socket: Socket, size: int) -> None:
+        """Count bytes less."""
+        left = self.waiting.get(socket, 0) - size
+        if left > 0:
+            self.waiting[socket] = left
+            self.total -= size
+        else:
+            self.forget(socket)
 
 
 @implementer(IPushProducer)
@@ -102,6 +130,7 @@ class Socket:
     Args:
         message_max: bytes that a message may have.
         backlogs: what waits for all clients of this address.
+        messages: what has come of messages from all of them. ``receive`` has ``handled`` called for each of its own.
         receive: called with each message, a text as UTF-8.
         gone: called once, when the connection is lost.
     """
@@ -114,6 +143,7 @@ class Socket:
         receive: Callable[[bytes], None],
         gone: Callable[[], Any],
         backlogs: Backlogs,
+        messages: Messages,
     ) -> None:
         self.channel: Any = received.channel
         self.ws = ws
@@ -126,6 +156,8 @@ class Socket:
         self.lost = self.pinged = self.paused = False
         self.gone = gone
         self.backlogs = backlogs
+        self.messages = messages
+        self.handled = partial(messages.handled, self)
         self.writing = 0  # bytes of the latest write
         received.notifyFinish().addErrback(self.connection_lost)
         self.channel.dataReceived = self.data_received  # from now on the connection does not speak HTTP
@@ -145,6 +177,7 @@ class Socket:
             self.next_turn.cancel()
             self.next_turn = None
         self.backlogs.forget(self)
+        self.messages.forget(self)
         self.gone()
 
     # In
@@ -193,15 +226,21 @@ class Socket:
             self.channel.loseConnection()
 
     def part_received(self, part: Any) -> None:
+        if self.lost:  # it was cut
+            return
         data = part.data.encode() if isinstance(part, TextMessage) else part.data
         self.fragments += part.frame_finished
         if len(self.message) + len(data) > self.message_max or self.fragments > FRAGMENTS_MAX:
+            self.messages.handled(self, len(self.message))
             self.message.clear()
             limits = f"{self.message_max} bytes, or in over {FRAGMENTS_MAX} frames"
             self.close(CloseReason.MESSAGE_TOO_BIG, f"a message is over {limits}")
             return
         self.message += data
-        if part.message_finished:
+        self.messages.add(self, len(data))
+        if self.lost:
+            self.message.clear()
+        elif part.message_finished:
             message = bytes(self.message)
             self.message.clear()
             self.fragments = 0
@@ -249,7 +288,7 @@ class Socket:
         if self.backlog is not None:
             self.backlog += len(data)
             if self.backlog > BACKLOG_MAX:
-                self.cut(f"{self.backlog} bytes wait for it")
+                self.cut(f"{self.backlog} bytes wait for it, and it does not read")
             else:
                 self.backlogs.add(self, len(data))
         self.writing = len(data)
@@ -257,12 +296,11 @@ class Socket:
             self.channel.write(data)
 
     def cut(self, why: str) -> None:
-        """End the connection to a client that does not read. What waits for it is dropped."""
-        log.warn(
-            "{peer} does not read from its WebSocket, which is closed: {why}", peer=self.channel.getPeer(), why=why
-        )
+        """End the connection to a client that does not read, or sends too much. What waits is dropped."""
+        log.warn("the WebSocket of {peer} is closed: {why}", peer=self.channel.getPeer(), why=why)
         self.lost = True  # the transport tells in a later turn
         self.backlogs.forget(self)
+        self.messages.forget(self)
         self.channel.transport.abortConnection()
 
     def close(self, code: CloseReason, reason: str) -> None:

@@ -43,7 +43,6 @@ from txservices import configuration
 from txservices.bounds import HERE_MAX, JsonReader, is_quick
 from txservices.exceptions import (
     ConfigurationError,
-    ConnectionNotFound,
     ContainerBeingKilled,
     MalformedRequest,
     MethodNotFound,
@@ -59,24 +58,20 @@ from txservices.extensions import (
     WorkerContext,
 )
 from txservices.safe import shown
-from txservices.threads import in_reactor
 from txservices.utils.background import in_background
+from txservices.web.hub import BlockingHub, Clients, WebSocketHub, written
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.origins import is_ours
 from txservices.web.server import Listener, WebServer
 from txservices.web.site import Received
-from txservices.web.sockets import Backlogs, CloseReason, Socket, handshake
+from txservices.web.sockets import Backlogs, CloseReason, Messages, Socket, handshake
 
 __all__ = ["WebSocketHub", "WebSocketHubProvider", "WebSocketRpc", "rpc"]
 
 WAITING_MAX = 16  # requests of one socket that wait for their turn; beyond them nothing more is read from it
+WAITING_BYTES_MAX = 1_048_576  # bytes of these; the one that crosses this is the last
 
 log = Logger()
-
-
-def written(message: Any) -> str:
-    """A message as JSON. ``ValueError`` for NaN, which browsers can't read."""
-    return json.dumps(message, allow_nan=False)
 
 
 class Connection:
@@ -95,6 +90,7 @@ class Connection:
         self.contexts = contexts
         self.subscriptions: set[tuple[str, str]] = set()
         self.waiting: deque[bytes] = deque()
+        self.waiting_bytes = 0
         self.paused = self.busy = self.looping = False
         self.socket: Any = None
 
@@ -102,10 +98,18 @@ class Connection:
         if self.sockets.stopped:
             return
         self.waiting.append(message)
-        if len(self.waiting) > WAITING_MAX and not self.paused:
+        self.waiting_bytes += len(message)
+        if not (self.paused or self.has_room()):
             self.paused = True
             self.socket.pause()
         self.handle_waiting()
+
+    def gone(self) -> None:
+        self.waiting.clear()
+        self.sockets.connections.gone(self)
+
+    def has_room(self) -> bool:
+        return len(self.waiting) <= WAITING_MAX and self.waiting_bytes <= WAITING_BYTES_MAX
 
     def handle_waiting(self) -> None:
         """Handle requests until one of them waits for its method."""
@@ -115,9 +119,12 @@ class Connection:
         self.looping = True
         while self.waiting and not self.busy and self.socket.open and not self.sockets.stopped:
             self.busy = True
-            self.handle(self.waiting.popleft())
+            message = self.waiting.popleft()
+            self.waiting_bytes -= len(message)
+            self.socket.handled(len(message))
+            self.handle(message)
         self.looping = False
-        if self.paused and len(self.waiting) <= WAITING_MAX:
+        if self.paused and self.has_room():
             self.paused = False
             self.socket.resume()
 
@@ -201,8 +208,9 @@ class WebSockets(Service):
         self.origins = [origins] if isinstance(origins, str) else origins
         self.methods: dict[str, WebSocketRpc] = {}
         self.servers: dict[WebSocketServer, None] = {}
-        self.connections: dict[str, Connection] = {}
+        self.connections = Clients()
         self.backlogs = Backlogs()
+        self.messages = Messages()
 
     @property
     def where(self) -> str:
@@ -259,8 +267,9 @@ class WebSockets(Service):
         contexts = {server: server.web.context_data_from_headers(request) for server in self.servers}
         connection = Connection(self, contexts)
         self.connections[connection.socket_id] = connection
-        gone = partial(self.connections.pop, connection.socket_id, None)
-        connection.socket = Socket(received, opened, self.body_max, connection.receive, gone, self.backlogs)
+        connection.socket = Socket(
+            received, opened, self.body_max, connection.receive, connection.gone, self.backlogs, self.messages
+        )
         connection.send_event("connected", {"socket_id": connection.socket_id})
 
     def refuse(self, request: HttpRequest) -> Response | None:
@@ -320,60 +329,6 @@ class WebSocketServer(ProviderCollector, SharedExtension):
 
     def kill(self) -> Deferred[None]:
         return self.stop()
-
-
-class WebSocketHub:
-    """Sends events to one client, by the ``socket_id`` that methods get, or to all that are subscribed to a channel."""
-
-    def __init__(self, service_name: str, connections: dict[str, Connection]) -> None:
-        self.service_name = service_name
-        self.connections = connections
-
-    def connection(self, socket_id: str) -> Connection:
-        try:
-            return self.connections[socket_id]
-        except KeyError:
-            raise ConnectionNotFound(socket_id) from None
-
-    def get_subscriptions(self, socket_id: str) -> list[str]:
-        """The channels of a socket, sorted. ``ConnectionNotFound`` if the socket is gone."""
-        subscriptions = self.connection(socket_id).subscriptions
-        return sorted(channel for service_name, channel in subscriptions if service_name == self.service_name)
-
-    def subscribe(self, socket_id: str, channel: str) -> None:
-        """Send the socket every event that is broadcast on the channel. ``ConnectionNotFound`` if it is gone."""
-        self.connection(socket_id).subscriptions.add((self.service_name, channel))
-
-    def unsubscribe(self, socket_id: str, channel: str) -> None:
-        """Undo ``subscribe``. Does nothing if the socket is gone or was not subscribed."""
-        connection = self.connections.get(socket_id)
-        if connection is not None:
-            connection.subscriptions.discard((self.service_name, channel))
-
-    def broadcast(self, channel: str, event: str, data: Any) -> None:
-        """Send an event to every socket that is subscribed to the channel. ``data`` is anything that JSON can have."""
-        text = written({"type": "event", "event": event, "data": data})
-        for connection in list(self.connections.values()):
-            if (self.service_name, channel) in connection.subscriptions:
-                connection.socket.send(text)
-
-    def unicast(self, socket_id: str, event: str, data: Any) -> bool:
-        """Send an event to one socket. Gives False if the socket is gone."""
-        connection = self.connections.get(socket_id)
-        if connection is None:
-            return False
-        connection.send_event(event, data)
-        return True
-
-
-class BlockingHub:
-    """The hub for a method that runs in a thread: it calls the hub's methods in the reactor's thread."""
-
-    def __init__(self, hub: WebSocketHub) -> None:
-        self.hub = hub
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return partial(in_reactor, getattr(self.hub, name))
 
 
 class WebSocketHubProvider(DependencyProvider):
