@@ -75,6 +75,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "PREFETCHED_BYTES_MAX": ([0, 1, 10**12], NO_WHOLE),
     "SHUTDOWN_TIMEOUT": ([0, 1, 0.5, 2_147_483], [*NO_NUMBERS, 2_147_484]),
     "WORKER_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
+    "SLOW_WORKER": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "BLOCKED_REACTOR_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "BROKER_START_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "CONSUMER_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),

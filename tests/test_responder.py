@@ -6,9 +6,10 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from txservices.callids import this_worker
 from txservices.exceptions import (
     ChannelClosedByBroker,
     ConnectionLost,
@@ -18,6 +19,9 @@ from txservices.exceptions import (
 )
 from txservices.responder import REPLY_TIMEOUT, Responder
 from txservices.serialization import Serializers
+from txservices.utils.waiting import Unconfirmed
+
+ERROR = (ValueError, ValueError("failed"), None)  # of a method
 
 
 class ResponderTests(TestCase):
@@ -74,8 +78,23 @@ class ResponderTests(TestCase):
             self.assertEqual([event["call"] for event in lines], told)
             self.assertEqual([event["error"] for event in lines], [late] * len(told))
 
+    def test_told(self) -> None:
+        """Whatever the log tells of a reply that was not taken is told on behalf of the worker whose reply it is."""
+        told: list[Any] = []
+        observe = lambda event: told.append((event["log_level"].name, this_worker.get()))  # noqa: E731
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        worker: Any = SimpleNamespace(unconfirmed=Unconfirmed())
+        refusal, nack, late = ChannelClosedByBroker(406, "no"), PublishNacked("", "x"), PublishTimeout("", "x")
+        for outcomes in ([refusal, refusal], [ConnectionLost("stopped")], [late], [nack, late]):
+            self.replied(outcomes, {}, worker)
+        worker.unconfirmed.failed = [SimpleNamespace(lost=late)]
+        self.replied([None], {}, worker)
+        levels = ["error", "error", "error", "warn", "warn", "warn"]
+        self.assertEqual(told, [(level, worker) for level in levels])
+
     def replied(
-        self, outcomes: list[Any], properties: dict[str, Any]
+        self, outcomes: list[Any], properties: dict[str, Any], worker: Any = None
     ) -> tuple[list[str], list[tuple[str, str, bool, float, bool, bool]]]:
         """Answer a request by publishes with these outcomes: how it is settled, and how each is published."""
         settled: list[str] = []
@@ -93,5 +112,5 @@ class ResponderTests(TestCase):
         )
         connections: Any = SimpleNamespace(publisher=SimpleNamespace(publish_then=publish_then))
         responder = Responder(connections, "replies", Serializers({}), lambda message: message.reject(requeue=True))
-        responder.send_response(message, None, 1, None)
+        responder.send_response(message, worker, 1, ERROR if worker else None)
         return settled, ways

@@ -1,4 +1,4 @@
-"""Workers that take long: the log names those that keep others waiting, and a limit ends them."""
+"""A limit ends workers that take too long."""
 
 from __future__ import annotations
 
@@ -6,135 +6,13 @@ import threading
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
 
 from tests.services import OnRabbitMQ, ServicesCase
-from txservices.containers import ServiceContainer, WorkerContext
+from tests.test_busy import Case
 from txservices.exceptions import WorkerTimeout
-from txservices.extensions import Entrypoint
 from txservices.rpc import rpc
 from txservices.testing.waiting import Heard
-
-hook = Entrypoint.decorator
-
-
-class Service:
-    name = "service"
-
-    @hook
-    async def long(self, until: Deferred[Any]) -> Any:
-        return await until
-
-    @hook(worker_timeout=2)
-    async def limited(self, until: Deferred[Any]) -> Any:
-        return await until
-
-    @hook(worker_timeout=0)
-    async def unlimited(self, until: Deferred[Any]) -> Any:
-        return await until
-
-    @hook
-    def quick(self) -> str:
-        return "quick"
-
-
-class Case(TestCase):
-    """A container in virtual time."""
-
-    config: dict[str, Any] = {"max_workers": 2}
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.container = ServiceContainer(Service, self.config, clock=self.clock)
-        self.ended: list[Any] = []
-        self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
-
-    def observe(self, event: LogEvent) -> None:
-        self.lines.append(formatEvent(event))
-
-    def told(self, text: str) -> list[str]:
-        return [line for line in self.lines if text in line]
-
-    def spawn(self, method: str, *args: Any) -> None:
-        entrypoint = next(each for each in self.container.entrypoints if each.method_name == method)
-
-        def handle_result(worker_ctx: Any, result: Any, exc_info: Any) -> Any:
-            self.ended.append(result if exc_info is None else exc_info[0])
-            return result, exc_info
-
-        self.container.spawn_worker(entrypoint, args, {}, {}, handle_result)
-
-
-class Starving(Case):
-    """All workers are taken."""
-
-    def test_told_at_doubling_intervals(self) -> None:
-        """The log names who takes the workers, for how long, and how many wait; after 5, 10, 20 and 40 s."""
-        until: Deferred[Any] = Deferred()
-        self.spawn("long", until)
-        self.clock.advance(3)
-        self.spawn("unlimited", until)
-        self.spawn("quick")
-        for second in range(1, 61):
-            self.clock.advance(1)
-            self.assertEqual(len(self.told("are taken")), sum(second >= each for each in (5, 10, 20, 40)))
-        self.assertIn(
-            "all 2 workers of service are taken, 1 calls wait, the first for 5.0 s. Taken by"
-            " service.long for 8.0 s, service.unlimited for 5.0 s",
-            self.told("are taken")[0],
-        )
-        until.callback(None)
-        self.assertEqual((self.ended, self.clock.getDelayedCalls()), ([None, "quick", None], []))
-
-    def test_first_that_waits_now(self) -> None:
-        """A call that is the first of those that wait since another has begun has its own five seconds."""
-        until: Deferred[Any] = Deferred()
-        for each in (until, Deferred(), Deferred()):
-            self.spawn("long", each)
-        self.clock.advance(3)
-        self.spawn("quick")
-        until.callback(None)
-        self.clock.advance(2)
-        self.clock.advance(2.9)
-        self.assertEqual(self.told("are taken"), [])
-        self.clock.advance(0.1)
-        self.assertIn("1 calls wait, the first for 5.0 s", *self.told("are taken"))
-
-    def test_names(self) -> None:
-        """The line names five workers, those that have run for longest, and says whether there are more."""
-        for taken, more in ((5, False), (6, True)):
-            workers = ServiceContainer(Service, {"max_workers": taken}, clock=self.clock).workers
-            long = next(each for each in self.container.entrypoints if each.method_name == "long")
-            for _ in range(taken):
-                workers.spawn(WorkerContext(self.container, None, long, (Deferred(),)))
-                self.clock.advance(1)
-            times = ", ".join(f"service.long for {seconds}.0 s" for seconds in range(taken, taken - 5, -1))
-            self.assertEqual(workers.holders(), times + (", …" if more else ""))
-
-    def test_not_told(self) -> None:
-        """Waits that end in time are not told, however many there are; nor are taken workers for which nobody waits."""
-        for _ in range(10):
-            until: Deferred[Any] = Deferred()
-            self.spawn("long", until)
-            self.spawn("long", until)
-            self.spawn("quick")
-            self.clock.advance(4)
-            until.callback(None)
-        self.spawn("long", Deferred())
-        self.spawn("long", Deferred())
-        self.clock.advance(100)
-        self.assertEqual(self.told("are taken"), [])
-
-    async def test_stopped(self) -> None:
-        """A kill leaves nothing on the clock."""
-        for _ in range(3):
-            self.spawn("limited", Deferred())
-        await self.container.kill()
-        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class Limited(Case):
@@ -153,6 +31,7 @@ class Limited(Case):
         self.clock.advance(3)
         self.assertEqual(self.ended, [WorkerTimeout, "quick", WorkerTimeout])
         self.assertEqual(len(self.told("its limit: it is cancelled")), 2)
+        self.assertEqual(self.methods("its limit: it is cancelled"), ["limited", "long"])
         self.assertEqual((len(self.flushLoggedErrors(WorkerTimeout)), self.container.workers.overdue), (0, set()))
 
     def test_own_error(self) -> None:

@@ -131,7 +131,7 @@ class Blocks:
     async def test_plain_method(self) -> None:
         """A method that sleeps in the reactor is named, with its place, and not with how the reactor came there."""
         running = self.start("def tick(self): in_a_helper()")
-        await running.line("the reactor has been held for [0-9.]+ s by sleeps.tick")
+        await running.line(r"sleeps\.tick\.[0-9a-f-]{36}\]:? the reactor has been held for [0-9.]+ s by sleeps.tick")
         await running.line("the reactor goes on, after [0-9.]+ s")
         self.assertRegex(running.stdout, r'\(blocking = True\).*\n\s+File ".*app.py", line 10, in tick\n')
         self.assertRegex(running.stdout, r"in in_a_helper\n\s+time.sleep\(1.5\)")

@@ -15,10 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import hostile
 from tests.recording import Case, Service, variable
 from txservices import workers as workers_module
+from txservices.callids import this_worker
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.extensions import Entrypoint
 from txservices.utils.life import State
-from txservices.workers import FOREVER, Running, Workers, failure_of, go_on, this_worker
+from txservices.workers import FOREVER, Workers, failure_of, go_on
 
 
 class Order(Case):
@@ -450,20 +451,11 @@ class Alone(SynchronousTestCase):
         workers.spawn(WorkerContext(self, None, entrypoint))
         self.assertEqual(ended, ["method", "ended"])
 
-    def test_time_it_takes(self) -> None:
-        """The time that a method takes is smoothed as TCP smooths that of a round trip, and so is its deviation."""
-        clock = Clock()
-        workers = Workers(type("Plain", (), {"name": "plain"}), 1, clock)
-        worker = WorkerContext(self, None, Entrypoint())
-        for seconds, expected in ((2.0, (2.0, 0.0)), (10.0, (3.0, 2.0)), (3.0, (3.0, 1.5)), (1.0, (2.75, 1.625))):
-            workers.note_time(Running(worker, clock.seconds() - seconds, None))
-            self.assertEqual(workers.took[worker.entrypoint], expected)
-
     def test_too_late(self) -> None:
         """A call is given up when the method will take longer, by its mean and twice its deviation, than is left."""
         workers = Workers(type("Plain", (), {"name": "plain"}), 1, Clock())
         entrypoint = Entrypoint()
-        workers.took[entrypoint] = 1.0, 0.25
+        workers.busy.took[entrypoint] = 1.0, 0.25
         outcomes: list[str] = []
         for patience in (1.4, 1.6, FOREVER):
             workers.wait(entrypoint, partial(outcomes.append, "begun"), patience, partial(outcomes.append, "given up"))

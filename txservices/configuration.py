@@ -297,6 +297,15 @@ WORKER_TIMEOUT: Key[float | None] = Key(
     unit="s",
     without="no limit",
 )
+SLOW_WORKER: Key[float | None] = Key(
+    "SLOW_WORKER",
+    10.0,
+    seconds("10"),
+    "how long a worker may run before it is slow: then the log has a line when it ends, with the time that it ran and"
+    " the time that it had waited for its turn. A method that holds the reactor is told of sooner",
+    unit="s",
+    null="no such line",
+)
 BLOCKED_REACTOR_TIMEOUT: Key[float | None] = Key(
     "BLOCKED_REACTOR_TIMEOUT",
     1.0,
@@ -433,7 +442,8 @@ LOGGING: Key[Mapping[str, Any]] = Key(
     {},
     Kind(lambda value: isinstance(value, Mapping), "mapping", "one for logging.config.dictConfig"),
     "for `logging.config.dictConfig`. Loggers are named after our modules, as `txservices.amqp`; `%(call_id)s` in a"
-    " format is the worker's call id. Without it the log is Twisted's, a line an event",
+    " format is the worker's call id, and `%(origin)s` that of the call with which all began. Without it the log is"
+    " Twisted's, a line an event",
 )
 
 KEYS: dict[str, Key[Any]] = {each.name: each for each in list(globals().values()) if isinstance(each, Key)}

@@ -157,7 +157,7 @@ class ServiceContainer(Service):
         self.entrypoints: list[Entrypoint] = []
         self.subextensions: list[Extension] = []
         self.bind()
-        self.workers = Workers(service_cls, self.max_workers, self.clock)
+        self.workers = Workers(service_cls, self.max_workers, self.clock, configuration.SLOW_WORKER.of(config))
         self.workers.learn(self.dependencies)
 
         self.managed: set[Deferred[Any]] = set()
@@ -345,7 +345,7 @@ class ServiceContainer(Service):
                 running=self.workers.running,
                 waiting=len(self.workers.queued),
                 timeout=timeout,
-                holders=self.workers.holders(),
+                holders=self.workers.busy.holders(),
                 stacks=self.workers.threads.stacks(),
             )
             await self.workers.abort()

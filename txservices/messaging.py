@@ -7,7 +7,7 @@ Out: see ``amqp.publish``.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from txservices.amqp.options import DestinationOptions, options_of
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
+from txservices.callids import on_behalf_of
 from txservices.consumers import QueueConsumer, amqp
 from txservices.exceptions import ContainerBeingKilled
 from txservices.extensions import (
@@ -242,8 +243,11 @@ class Consumer(HeaderDecoder, Entrypoint):
     ) -> tuple[Any, ExcInfo | None]:
         """The method has returned or raised: settle the message. Gives what the dependencies are to see."""
         give_back = self.queue_consumer.requeue_message
-        settle = give_back if exc_info is not None and self.requeue_on_error else self.queue_consumer.ack_message
-        when_confirmed(worker_ctx, partial(settle, message), partial(settle_lost, give_back, message))
+        settle: Callable[[Message], None] = self.queue_consumer.ack_message
+        if exc_info is not None and self.requeue_on_error:
+            settle = partial(on_behalf_of, worker_ctx, give_back)
+        lost = partial(on_behalf_of, worker_ctx, settle_lost, give_back, message)
+        when_confirmed(worker_ctx, partial(settle, message), lost)
         return result, exc_info
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:

@@ -1,7 +1,7 @@
 """Replies to requests: ``Responder`` writes each one, and settles its request.
 
 A request is not acked before its reply is safe: if the service dies, another instance runs the call. But a reply that
-the broker nacks holds no request: see ``Responder.replied``.
+the broker nacks holds no request: see ``Responder.not_replied``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
+from txservices.callids import on_behalf_of
 from txservices.exceptions import (
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
@@ -105,7 +106,8 @@ class Responder:
 
     def done(self, message: Message, worker_ctx: WorkerContext | None) -> None:
         """Ack a request once the broker has what its method published."""
-        when_confirmed(worker_ctx, message.ack, partial(settle_lost, self.give_back, message))
+        lost = partial(on_behalf_of, worker_ctx, settle_lost, self.give_back, message)
+        when_confirmed(worker_ctx, message.ack, lost)
 
     def replied(
         self,
@@ -118,12 +120,23 @@ class Responder:
         """The broker has the reply, or does not take it."""
         if error is None:
             self.done(message, worker_ctx)
-        elif isinstance(error, PublishNacked):
+        else:
+            on_behalf_of(worker_ctx, self.not_replied, message, worker_ctx, properties, body, error)
+
+    def not_replied(
+        self,
+        message: Message,
+        worker_ctx: WorkerContext | None,
+        properties: dict[str, Any],
+        body: bytes,
+        error: Exception,
+    ) -> None:
+        if isinstance(error, PublishNacked):
             # Most often the node with the reply queue is down. The reply is tried until its caller waits no longer, but
             # the request is done: held until then, requests with such replies would keep all others away, and on a stop
             # they would go back and run again.
             self.done(message, worker_ctx)
-            given_up = partial(self.given_up, message)
+            given_up = partial(on_behalf_of, worker_ctx, self.given_up, message)
             reply_to, timeout = message.properties["reply_to"], time_to_reply(message.properties)
             publish_then = self.connections.publisher.publish_then
             publish_then(self.exchange, reply_to, body, properties, False, given_up, timeout)
@@ -135,7 +148,7 @@ class Responder:
             log.error("a reply to {call} is refused: {error}", call=message.routing_key, error=error)
             content_type, content_encoding, body = self.write_error(self.names.get(properties["content_type"]), error)
             properties.update(content_type=content_type, content_encoding=content_encoding)
-            refused = partial(self.refused, message, worker_ctx)
+            refused = partial(on_behalf_of, worker_ctx, self.refused, message, worker_ctx)
             publish_then = self.connections.publisher.publish_then
             reply_to, timeout = message.properties["reply_to"], time_to_reply(message.properties)
             publish_then(self.exchange, reply_to, body, properties, False, refused, timeout, True)
@@ -166,6 +179,8 @@ def time_to_reply(request: Mapping[str, Any], without: float = REPLY_TIMEOUT) ->
 
 
 def caller_of(message: Message) -> str:
-    """The call id of whoever has sent a request, for a log line; or that it is not known."""
+    """The call id of whoever has sent a request, and its origin's, for a log line; or that it is not known."""
     stack = message.headers.get(f"{constants.HEADER_PREFIX}.{constants.CALL_ID_STACK_CONTEXT_KEY}")
-    return str(stack[-1]) if isinstance(stack, list) and stack else "an unknown caller"
+    if not isinstance(stack, list) or not stack:
+        return "an unknown caller"
+    return f"{stack[-1]} from {stack[0]}" if len(stack) > 1 else str(stack[0])

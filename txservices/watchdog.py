@@ -24,6 +24,8 @@ from twisted.logger import Logger
 import twisted
 import txservices
 from txservices import configuration
+from txservices.callids import on_behalf_of
+from txservices.extensions import WorkerContext
 from txservices.workers import Workers
 
 LOOKS = 4  # per timeout: so a reactor that is held is noticed after 1 to 1.5 timeouts
@@ -101,22 +103,27 @@ class Watchdog(Service):
         frame = sys._current_frames().get(self.reactor_thread)
         if frame is not None and self.stamp == stamp:
             self.told = stamp
+            worker = worker_in(frame)
             # logged in this thread, for the reactor can't be asked to
-            log.warn(
+            on_behalf_of(
+                worker,
+                log.warn,
                 "the reactor has been held for {seconds:.1f} s by {who}: what blocks belongs in a thread"
                 " (blocking = True), what computes for long should await now and then\n{stack}",
                 seconds=now - stamp,
-                who=who_holds(frame),
+                who=where(frame) if worker is None else f"{worker.service_name}.{worker.entrypoint.method_name}",
                 stack="".join(traceback.format_list(stack_of(frame))).rstrip(),
             )
 
 
-def who_holds(frame: FrameType) -> str:
-    """The innermost worker, as `service.method`; without one, the first function that is not the framework's."""
-    for each, _ in traceback.walk_stack(frame):
-        if each.f_code is LIFE_OF_A_WORKER:
-            worker = each.f_locals["worker"]
-            return f"{worker.service_name}.{worker.entrypoint.method_name}"
+def worker_in(frame: FrameType) -> WorkerContext | None:
+    """The innermost worker on a stack."""
+    lives = (each for each, _ in traceback.walk_stack(frame) if each.f_code is LIFE_OF_A_WORKER)
+    return next((each.f_locals["worker"] for each in lives), None)
+
+
+def where(frame: FrameType) -> str:
+    """The first function on a stack that is not the framework's."""
     first = stack_of(frame)[0]
     return f"{first.name} ({first.filename}:{first.lineno})"
 

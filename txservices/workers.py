@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from functools import partial
 from types import CoroutineType
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
+from txservices.busy import Busy, Running, Turn
+from txservices.callids import on_behalf_of, this_worker
 from txservices.exceptions import WorkerTimeout
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, WorkerContext
 from txservices.safe import shown, traceback_of
@@ -32,41 +33,15 @@ from txservices.utils.waiting import Waiters
 WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any other is a value
 
 FOREVER = float("inf")
-STARVED_AFTER = 5.0  # seconds that a worker waits for its turn before the log tells who keeps it waiting
-HOLDERS_MAX = 5  # workers named in that line, those that have run for longest
 
 log = Logger()
-this_worker: ContextVar[WorkerContext | None] = ContextVar("this_worker", default=None)  # for the log
-
-
-class Running(NamedTuple):
-    """A worker that waits for something, since when it runs, and what ends it when its time is up."""
-
-    worker: WorkerContext
-    began: float
-    timeout: IDelayedCall | None
-
-
-class Turn(NamedTuple):
-    """What waits for a worker to end.
-
-    Attributes:
-        begin: begins a worker, or does something else that is not to happen earlier.
-        entrypoint: whose method the worker calls.
-        since: the clock's time when this began to wait.
-        deadline: the time after which nobody waits for the worker any more.
-        give_up: called in place of ``begin`` if the worker could not end by then.
-    """
-
-    begin: Callable[[], None]
-    entrypoint: Entrypoint
-    since: float
-    deadline: float
-    give_up: Callable[[], None] | None
 
 
 class Workers:
     """The workers of one container.
+
+    Args:
+        slow: seconds after which a worker is slow, and told of when it ends; None for no such line.
 
     Attributes:
         running: how many workers run, without those that are queued.
@@ -77,18 +52,18 @@ class Workers:
         on_ended: each is called with a worker, its result and its exc_info when its dependencies are torn down.
     """
 
-    def __init__(self, service_cls: type[Any], max_workers: int, clock: Any) -> None:
+    def __init__(self, service_cls: type[Any], max_workers: int, clock: Any, slow: float | None = None) -> None:
         self.service_cls = service_cls
         self.max_workers = max_workers
         self.running = 0
         self.clock = clock
         self.queued: deque[Turn] = deque()
         self.on_none_queued: list[Callable[[], None]] = []
-        self.took: dict[Entrypoint, tuple[float, float]] = {}  # seconds of those that waited: their mean and deviation
-        self.starving: IDelayedCall | None = None  # the next look at the queue
+        self.waited = 0.0  # seconds that the turn had waited which begins now
         self.overdue: set[WorkerContext] = set()  # cancelled since their time was up
         self.beginning_queued = False
         self.pending: dict[Deferred[None], Running] = {}  # the lives that wait for something
+        self.busy = Busy(service_cls.name, max_workers, slow, clock, self.queued, self.pending)
         self.threads = Threads()
         self.cancelled = self.aborted = False
         self.idle: Waiters[None] = Waiters()
@@ -124,8 +99,8 @@ class Workers:
         now = self.clock.seconds()
         in_context = partial(copy_context().run, begin)  # and not in that of the worker whose end begins it
         self.queued.append(Turn(in_context, entrypoint, now, now + patience, give_up))
-        if self.starving is None:
-            self.starving = self.clock.callLater(STARVED_AFTER, self.look, STARVED_AFTER)
+        if self.busy.call is None:
+            self.busy.watch(now)
 
     def disown(self) -> None:
         """Called in a forked child: when the method returns, no hook is called, and the child ends."""
@@ -158,7 +133,7 @@ class Workers:
         pending: Deferred[None] = context.run(Deferred.fromCoroutine, go_on(life, waits_for))
         seconds = worker.entrypoint.worker_timeout
         timeout = self.clock.callLater(seconds, self.time_is_up, pending, worker, seconds) if seconds else None
-        self.pending[pending] = Running(worker, self.clock.seconds(), timeout)
+        self.pending[pending] = Running(worker, self.clock.seconds(), self.waited, timeout)
         pending.addBoth(self.pending_ended, pending)
         if self.cancelled:  # by what the method did before it waited
             pending.cancel()
@@ -166,7 +141,7 @@ class Workers:
     def pending_ended(self, result: Any, pending: Deferred[None]) -> None:
         running = self.pending.pop(pending, None)
         if running is not None:
-            self.note_time(running)
+            self.busy.ended(running)
         if running is not None and running.timeout is not None:
             self.overdue.discard(running.worker)
             if running.timeout.active():
@@ -188,16 +163,19 @@ class Workers:
         try:
             while self.queued and self.running < self.max_workers:
                 turn = self.queued.popleft()
-                mean, deviation = self.took.get(turn.entrypoint, (0.0, 0.0))
-                if turn.give_up is not None and turn.deadline < self.clock.seconds() + mean + 2 * deviation:
+                now = self.clock.seconds()
+                self.waited = now - turn.since
+                mean, deviation = self.busy.took.get(turn.entrypoint, (0.0, 0.0))
+                if turn.give_up is not None and turn.deadline < now + mean + 2 * deviation:
                     # Its caller gives up before it can end, and to run it would make the next one late, too.
                     turn.give_up()
                 else:
                     turn.begin()
         finally:
             self.beginning_queued = False
+            self.waited = 0.0
         if not self.queued:
-            self.look_no_more()
+            self.busy.watch_no_more()
             for call in self.on_none_queued:
                 call()
 
@@ -304,52 +282,13 @@ class Workers:
             )
         return type(error), error, traceback_of(error)
 
-    # Workers that take long
-
-    def note_time(self, running: Running) -> None:
-        """Learn how long a method takes, as TCP learns of its round trips (RFC 6298)."""
-        entrypoint, seconds = running.worker.entrypoint, self.clock.seconds() - running.began
-        mean, deviation = self.took.get(entrypoint, (seconds, 0.0))
-        deviation += (abs(seconds - mean) - deviation) / 4
-        self.took[entrypoint] = mean + (seconds - mean) / 8, deviation
-
-    def look(self, interval: float) -> None:
-        """Tell who keeps the queued workers waiting, if the oldest has waited for too long."""
-        waited = self.clock.seconds() - self.queued[0].since
-        if waited < STARVED_AFTER:
-            self.starving = self.clock.callLater(STARVED_AFTER - waited, self.look, STARVED_AFTER)
-            return
-        self.starving = self.clock.callLater(interval, self.look, 2 * interval)
-        log.warn(
-            "all {count} workers of {service} are taken, {waiting} calls wait, the first for {waited:.1f} s. Taken by"
-            " {holders}",
-            count=self.running,
-            service=self.service_cls.name,
-            waiting=len(self.queued),
-            waited=waited,
-            holders=self.holders(),
-        )
-
-    def holders(self) -> str:
-        """The workers that have run for longest, in words for a log line."""
-        now = self.clock.seconds()
-        name = self.service_cls.name
-        longest = list(self.pending.values())
-        named = [f"{name}.{each.worker.entrypoint.method_name} for {now - each.began:.1f} s" for each in longest]
-        return ", ".join(named[:HOLDERS_MAX]) + (", …" if len(named) > HOLDERS_MAX else "")
-
-    def look_no_more(self) -> None:
-        if self.starving is not None:
-            self.starving.cancel()
-            self.starving = None
-
     def time_is_up(self, pending: Deferred[None], worker: WorkerContext, seconds: float) -> None:
         """Cancel a worker that has taken too long. A thread can't be ended: the log names it."""
         text = "{worker} has taken {seconds:g} s, its limit: it runs in a thread, which can't be ended"
         if not worker.blocking:
             text = "{worker} has taken {seconds:g} s, its limit: it is cancelled"
             self.overdue.add(worker)
-        log.error(text, worker=worker, seconds=seconds)
+        on_behalf_of(worker, log.error, text, worker=worker, seconds=seconds)
         if not worker.blocking:
             pending.cancel()
 
@@ -358,7 +297,7 @@ class Workers:
     def cancel(self) -> None:
         """Take no more workers, and handle no more results."""
         self.cancelled = self.threads.cancelled = True
-        self.look_no_more()
+        self.busy.watch_no_more()
         for running in self.pending.values():
             if running.timeout is not None and running.timeout.active():
                 running.timeout.cancel()

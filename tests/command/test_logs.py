@@ -6,17 +6,13 @@ import contextlib
 import io
 import logging
 import logging.config
-import os
-import re
-from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, Logger, LogLevel, LogPublisher, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests import processes
 from tests.faults.scene import until
 from tests.services import ServicesCase
 from txservices.command import logs
@@ -271,10 +267,11 @@ class CallIds(ServicesCase):
         await self.assertFailure(self.cluster_rpc.talkative.expected(), Exception)
         with self.assertLogs("app.standard") as logged:
             say("outside")
-        self.assertEqual([record.call_id for record in logged.records], ["-"])
+        self.assertEqual([(record.call_id, record.origin) for record in logged.records], [("-", "-")])
         [event] = [event for event in self.events if "(expected)" in event["log_format"]]
         self.assertRegex(event["call_id"], r"^talkative\.expected\.")
-        self.assertEqual(event["log_system"], f"txservices.workers#warn {event['call_id']}")
+        self.assertRegex(event["origin"], r"^standalone_rpc_proxy\.call\.")
+        self.assertEqual(event["log_system"], f"txservices.workers#warn {event['call_id']} from {event['origin']}")
         [outside] = [event for event in self.events if event.get("what") == "outside"]
         self.assertNotIn("call_id", outside)
 
@@ -320,61 +317,8 @@ class CallIds(ServicesCase):
         return [event for event in self.events if event["log_namespace"] == "txservices.amqp.connection"]
 
     def test_line(self) -> None:
-        """It stands behind the namespace."""
-        line = logs.one_line({"log_format": "sold", "log_namespace": "app", "log_time": 0.0, "call_id": "shop.sell.1"})
-        self.assertRegex(str(line), r"^\d\d:\d\d:\d\d info app \[shop\.sell\.1\]: sold$")
-
-
-APP = """
-import logging
-from txservices.rpc import rpc
-
-class Shop:
-    name = "shop"
-
-    @rpc
-    def sell(self):
-        logging.getLogger("app.stock").warning("sold one")
-"""
-
-
-class CallIdsOfProcesses(TestCase):
-    """The same, where people see it."""
-
-    timeout = 60
-
-    async def sold(self, face: Any, config: dict[str, Any]) -> str:
-        """The line that a worker of a process logs."""
-        folder = os.path.abspath(self.mktemp())
-        os.makedirs(folder)
-        with open(os.path.join(folder, "app.py"), "w", encoding="utf-8") as file:
-            file.write(APP)
-        path = processes.config_file(self, **config)
-        running = face.face(self, ["app"], folder, "--config", path)
-        await running.line("running: shop")
-        await processes.succeed(processes.txservices(self, "call", "--config", path, "shop.sell", "[]"))
-        line: re.Match[str] = await running.line("^.*sold one.*$")
-        await processes.stopped(running)
-        return line.group()
-
-    async def test_run(self) -> None:
-        """`txservices run`."""
-        self.assertRegex(await self.sold(processes.ByRun, {}), r" warn app\.stock \[shop\.sell\.\S+\]: sold one$")
-
-    async def test_twistd(self) -> None:
-        """twistd's own log."""
-        line = await self.sold(processes.ByTwistd, {})
-        self.assertRegex(line, r" \[app\.stock#warn shop\.sell\.\S+\] sold one$")
-
-    async def test_logging(self) -> None:
-        """A format of LOGGING's that asks for it."""
-        handler = {"class": "logging.StreamHandler", "formatter": "ours"}
-        config = {
-            "version": 1,
-            "formatters": {"ours": {"format": "%(name)s %(call_id)s %(message)s"}},
-            "handlers": {"console": handler},
-            "root": {"handlers": ["console"], "level": "INFO"},
-        }
-        self.assertRegex(
-            await self.sold(processes.ByRun, {"LOGGING": config}), r"^app\.stock shop\.sell\.\S+ sold one$"
+        """They stand behind the namespace."""
+        line = logs.one_line(
+            {"log_format": "sold", "log_namespace": "app", "log_time": 0.0, "log_ids": "a.b.1 from c.d.2"}
         )
+        self.assertRegex(str(line), r"^\d\d:\d\d:\d\d info app \[a\.b\.1 from c\.d\.2\]: sold$")

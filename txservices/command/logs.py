@@ -4,9 +4,10 @@ With the config key LOGGING, the standard library's logging decides (`logging.co
 there, each to the logger named after its module. Without LOGGING, Twisted's log decides: twistd's own, or lines on
 stdout under `txservices run`. The standard library's records of level INFO and above go there.
 
-A line that a worker logs has its call id: after the namespace in a line of text, and as `call_id` in Twisted's events
-and in standard records, so that a format in LOGGING may use `%(call_id)s`. The id is taken from the context
-(contextvars) in which the line is logged. A method's context reaches through all its `await`s, into its thread if it is
+A line that a worker logs has its call id and that of its origin, the first of the calls that led to it: after the
+namespace in a line of text, and as `call_id` and `origin` in Twisted's events and in standard records, so that a format
+in LOGGING may use `%(call_id)s` and `%(origin)s`. The ids are taken from the context (contextvars) in which the line is
+logged: see `callids`. A method's context reaches through all its `await`s, into its thread if it is
 blocking, and into the callbacks of its calls and of its dispatched events. A callback of any other Deferred, also of
 one that the method returns, runs in the context of whoever fires it, as always in Twisted.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import os
 import re
 import sys
 import time
@@ -40,11 +42,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txservices import configuration
+from txservices.callids import ids_of, origin_of, this_worker
 from txservices.command.outputs import Output, take_any_text
 from txservices.exceptions import ConfigurationError
 from txservices.utils.printable import indented, printable
 from txservices.utils.secrets import hide
-from txservices.workers import this_worker
 
 LEVELS = (
     (logging.CRITICAL, LogLevel.critical),
@@ -61,17 +63,18 @@ NO_CALL = "-"  # written in place of a call id if no worker runs
 
 @implementer(ILogObserver)
 class NotesCallId:
-    """An observer that adds the call id to the events of a worker. It has to come before all other observers."""
+    """An observer that adds both ids to the events of a worker. It has to come before all other observers."""
 
     # log_system, too: Twisted's own observers, such as twistd's log file, write it before the text
 
     def __call__(self, event: LogEvent) -> None:
         worker = this_worker.get()
         if worker is not None:
-            event["call_id"] = worker.call_id
+            event["call_id"], event["origin"] = worker.call_id, origin_of(worker)
             level = event.get("log_level", LogLevel.info).name
             system = event.get("log_system") or f"{event.get('log_namespace', NO_CALL)}#{level}"
-            event["log_system"] = f"{system} {worker.call_id}"
+            event["log_ids"] = ids = ids_of(worker)
+            event["log_system"] = f"{system} {ids}"
 
 
 notes_call_id = NotesCallId()
@@ -91,7 +94,7 @@ class CleanFailure:
         self.failure = failure
 
     def getTraceback(self, *args: Any, **kwargs: Any) -> str:
-        return clean(self.failure.getTraceback(*args, **kwargs))
+        return clean(self.failure.getTraceback(*args, **kwargs)).rstrip()  # else it ends with an empty line
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.failure, name)
@@ -115,10 +118,10 @@ cleans = Cleans()
 
 
 def make_our_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    """Make a record of the standard library's, with the call id, and clean."""
+    """Make a record of the standard library's, with both ids, and clean."""
     record = make_record(*args, **kwargs)
     worker = this_worker.get()
-    record.call_id = NO_CALL if worker is None else worker.call_id
+    record.call_id, record.origin = (NO_CALL, NO_CALL) if worker is None else (worker.call_id, origin_of(worker))
     text = record.getMessage()
     cleaned = indented(clean(text))
     if cleaned != text:
@@ -143,6 +146,9 @@ class ToStandard:
     # Twisted's own observer for this sends all events to one logger, so LOGGING could not tell them apart.
 
     def __call__(self, event: LogEvent) -> None:
+        if "to_standard" in event:  # twistd gives us once more whatever was logged before its own log began
+            return
+        event["to_standard"] = True
         namespace = event.get("log_namespace", LEGACY)
         logger = logging.getLogger("twisted" if namespace == LEGACY else namespace)
         level = TO_STANDARD.get(event.get("log_level", LogLevel.info), logging.INFO)
@@ -160,14 +166,15 @@ def one_line(event: LogEvent) -> str | None:
     """The text of an event: `10:20:30 info txservices.rpc: what happened`. Further lines of it, and the traceback of a
     failure, begin with a tab.
 
-    In a worker `10:20:30 info app.stock [stock.sold.…]: what happened`. None for an event that is not worth a line.
+    In a worker `10:20:30 info app.stock [stock.sold.… from web.buy.…]: what happened`. None for an event that is not
+    worth a line.
     """
     text = formatEvent(event)
     if (not text and "log_failure" not in event) or PORTS.fullmatch(text):
         return None
     level = event.get("log_level", LogLevel.info).name
     clock = time.strftime("%H:%M:%S", time.localtime(event.get("log_time")))
-    call = f" [{event['call_id']}]" if "call_id" in event else ""
+    call = f" [{event['log_ids']}]" if "log_ids" in event else ""
     failure = event.get("log_failure")
     if failure is not None:
         text = f"{text}\n{failure.getTraceback().rstrip()}"
@@ -197,6 +204,16 @@ def join(config: Mapping[str, Any]) -> None:
     if configuration.LOGGING.of(config):
         globalLogPublisher.addObserver(ToStandard())
     standard(config)
+
+
+def leave_stdout(config: Mapping[str, Any]) -> None:
+    """Keep twistd's own log from stdout if LOGGING decides where lines go: each would be there twice.
+
+    twistd writes to whatever sys.stdout is when it begins to log, and then has what is printed be logged. A log file or
+    syslog that twistd was told to write to has each line once.
+    """
+    if configuration.LOGGING.of(config):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # twistd keeps it
 
 
 def standard(config: Mapping[str, Any]) -> None:

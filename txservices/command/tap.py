@@ -76,6 +76,7 @@ def makeService(options: Options) -> IService:
         logs.join(config)
         tree = build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), given.to_type())
         tree.open_backdoor(options["backdoor-port"])
+        logs.leave_stdout(config)
         return tree
     except ConfigurationError as error:
         exits.tell(error)

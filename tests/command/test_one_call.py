@@ -1,0 +1,158 @@
+"""One call is found in all logs: the lines that people see, in each of the places where they look."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+from txservices.testing.stage import Stage
+
+APP = """
+import logging
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from txservices import busy
+from txservices.rpc import RpcProxy, rpc
+
+busy.BUSY_AFTER = 0.1  # a test has no time for five seconds
+
+class Shop:
+    name = "shop"
+    stock = RpcProxy("stock")
+
+    @rpc
+    async def sell(self):
+        logging.getLogger("app.shop").warning("sell one")
+        await self.stock.take()
+
+class Stock:
+    name = "stock"
+
+    @rpc
+    async def take(self):
+        Logger("app.stock").info("taken")
+        await deferLater(reactor, 0.4)
+"""
+
+ID = "[0-9a-f-]{36}"
+SELL, TAKE, CALLER = rf"shop\.sell\.{ID}", rf"stock\.take\.{ID}", rf"standalone_rpc_proxy\.call\.{ID}"
+LOGGING = {
+    "version": 1,
+    "formatters": {"ours": {"format": "%(levelname)s %(name)s %(call_id)s %(origin)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "ours"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}
+BUSY = r"all 1 workers of shop have been busy for"
+
+
+class Case(TestCase):
+    """Two services in a process. Both sell and take, with one worker each, take longer than SLOW_WORKER."""
+
+    timeout = 60
+    config: dict[str, Any] = {"max_workers": 1, "SLOW_WORKER": 0.2, "RPC_TIMOUT": 3}
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
+            file.write(APP)
+        self.path = processes.config_file(self, **self.config)
+
+    async def said(self) -> processes.Process:
+        """The process, when it has answered two calls and has ended."""
+        running: processes.Process = self.face(["app"], self.folder, "--config", self.path)
+        await running.line("running: shop, stock")
+        stage = Stage(AMQP_URI=processes.broker_uri(self.path))
+        self.addCleanup(stage.stop)
+        cluster = await stage.cluster()
+        await gatherResults([cluster.shop.sell(), cluster.shop.sell()])
+        await stage.stop()
+        await processes.stopped(running)
+        return running
+
+    def match(self, running: processes.Process, table: dict[str, str]) -> None:
+        """Both calls have a line with each of these texts, which looks like that."""
+        lines = (running.stdout + running.stderr).splitlines()
+        for text, pattern in table.items():
+            found = [line for line in lines if text in line]
+            self.assertEqual(len(found), 2, running)
+            for line in found:
+                self.assertRegex(line, rf"^{pattern}$")
+        self.assertEqual([line for line in lines if not line.strip()], [])
+
+
+class ByRun(processes.ByRun, Case):
+    """`txservices run`."""
+
+    async def test_lines(self) -> None:
+        """A line has the ids of its worker and of the origin, if it is about one, and else of those that it names."""
+        running = await self.said()
+        start, origin = r"\d\d:\d\d:\d\d", f"from {CALLER}"
+        slow = r"[01]\.\d s, after [01]\.\d s of waiting for its turn"
+        self.match(
+            running,
+            {
+                "sell one": rf"{start} warn app\.shop \[{SELL} {origin}\]: sell one",
+                "taken": rf"{start} info app\.stock \[{TAKE} {origin}\]: taken",
+                "shop.sell took": rf"{start} warn txservices\.busy \[{SELL} {origin}\]: slow: shop\.sell took {slow}",
+                "stock.take took": rf"{start} warn txservices\.busy \[{TAKE} {origin}\]: slow: stock\.take took {slow}",
+            },
+        )
+        self.assertRegex(
+            running.stdout,
+            rf"(?m)^{start} warn txservices\.busy: {BUSY} 0\.\d s, 1 calls wait, the first for 0\.\d s\. Oldest:"
+            rf" shop\.sell for 0\.\d s \[{SELL} {origin}\]$",
+        )
+
+
+class ByTwistd(processes.ByTwistd, Case):
+    """twistd's own log."""
+
+    async def test_lines(self) -> None:
+        """It has the ids, too."""
+        running = await self.said()
+        self.match(
+            running,
+            {
+                "sell one": rf"\S+ \[app\.shop#warn {SELL} from {CALLER}\] sell one",
+                "taken": rf"\S+ \[app\.stock#info {TAKE} from {CALLER}\] taken",
+                "stock.take took": rf"\S+ \[txservices\.busy#warn {TAKE} from {CALLER}\] slow: stock\.take took .*",
+            },
+        )
+        self.assertRegex(running.stdout, rf"(?m)^\S+ \[txservices\.busy#warn\] {BUSY} .* \[{SELL} from {CALLER}\]$")
+
+
+class Once:
+    """LOGGING."""
+
+    config = {**Case.config, "LOGGING": LOGGING}
+
+    async def test_once(self) -> None:
+        """Each line is there once, be it logged before or after the log begins, and has the ids that its format has."""
+        running = await self.said()
+        self.match(
+            running,
+            {
+                "sell one": rf"WARNING app\.shop {SELL} {CALLER} sell one",
+                "taken": rf"INFO app\.stock {TAKE} {CALLER} taken",
+                "stock.take took": rf"WARNING txservices\.busy {TAKE} {CALLER} slow: stock\.take took .*",
+            },
+        )
+        self.assertRegex(running.stderr, rf"(?m)^WARNING txservices\.busy - - {BUSY} .*$")
+        lines = (running.stdout + running.stderr).splitlines()
+        for text in ("'RPC_TIMOUT' means nothing here", "starting services: ", "running: ", "stopping"):
+            self.assertEqual(len([line for line in lines if text in line]), 1, text)
+
+
+class OnceByRun(Once, processes.ByRun, Case):
+    """`txservices run`."""
+
+
+class OnceByTwistd(Once, processes.ByTwistd, Case):
+    """twistd, whose own log on stdout would have each line once more."""
