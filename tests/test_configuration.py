@@ -51,7 +51,19 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "AMQP_URI": (
         ["amqp://u:p@h:1/v", "pyamqp://", "amqps://h", "memory://m", "amqp://a;amqp://b", ["amqp://a", "amqp://b"]],
         [
-            *(None, "", " ; ", [], [""], 5672, True, {"host": "h"}, ["amqp://a", 1]),
+            *(
+                None,
+                "",
+                " ; ",
+                [],
+                [""],
+                5672,
+                True,
+                {"host": "h"},
+                ["amqp://a", 1],
+                ["amqp://a", None],
+                ["amqp://a", ""],
+            ),
             *("h:5672", "http://h", "amqp://h:x", "amqp://h:65536", "amqp://u:se/cret@h", "amqp://h/?heartbeat=1"),
         ],
     ),

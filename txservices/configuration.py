@@ -90,7 +90,7 @@ def are_texts(value: Any) -> bool:
 
 
 def is_broker(value: Any) -> bool:
-    many = isinstance(value, (list, tuple)) and all(each is None or isinstance(each, str) for each in value)
+    many = isinstance(value, (list, tuple)) and all(map(is_text, value))
     return (many or isinstance(value, str)) and bool(parse_addresses(value))
 
 

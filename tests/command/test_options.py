@@ -26,6 +26,14 @@ class TheConfig(TestCase):
         self.assertEqual((config.config()["AMQP_URI"], config.config()["max_workers"]), ("amqp://typed/", 5))
         self.assertEqual(Given(self.path, None, ("AMQP_URI=amqp://d/",)).config()["AMQP_URI"], "amqp://d/")
 
+    def test_typed_over_an_empty_key(self) -> None:
+        """An address that is typed takes the place of one that the environment leaves empty."""
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.write("AMQP_URI: ${NO_SUCH_VARIABLE}\n")
+        self.assertRaises(ConfigurationError, Given(self.path).config)
+        for given in (Given(self.path, "amqp://typed/"), Given(self.path, None, ("AMQP_URI=amqp://typed/",))):
+            self.assertEqual(given.config()["AMQP_URI"], "amqp://typed/")
+
     def test_mistake(self) -> None:
         """A wrong definition is a mistake of the user's."""
         self.assertRaises(ConfigurationError, Given(defines=("max_workers",)).config)

@@ -84,6 +84,81 @@ class Values(TestCase):
         self.assertEqual(settings.parse("# only words\n", "c"), {})
 
 
+# a line of the file -> what is wrong with it, if anything is
+UNFILLED: list[tuple[str, str | None]] = [
+    ("AMQP_URI: ${UNSET}", "AMQP_URI: the environment has no UNSET: set it, or write a default, as in ${UNSET:…}"),
+    ("AMQP_URI: amqp://${UNSET}", "AMQP_URI: the environment has no UNSET: "),
+    ("AMQP_URI: amqp://${HOST}:${UNSET}/", "AMQP_URI: the environment has no UNSET: "),
+    ("AMQP_URI: ${UNSET:${OTHER}}", "AMQP_URI: the environment has no OTHER: "),
+    ("AMQP_URI: [amqp://a/, '${UNSET}']", "AMQP_URI: ${UNSET} in quotes is not filled in: leave out the quotes, or "),
+    (
+        'AMQP_URI: "amqp://${HOST}"',
+        "AMQP_URI: ${HOST} in quotes is not filled in: leave out the quotes, or write !env_",
+    ),
+    ("AMQP_URI: ${EMPTY}", "AMQP_URI is empty, from EMPTY in the environment: write a value, or leave the key out"),
+    ("AMQP_URI: ${EMPTY:amqp://u:s3cret@h/}", "AMQP_URI is empty, from EMPTY in the environment: "),
+    ("AMQP_URI: ${UNSET:}", "AMQP_URI is empty, from UNSET in the environment: "),
+    ('AMQP_URI: !raw_env_var "${EMPTY}"', "AMQP_URI is empty, from EMPTY in the environment: "),
+    ("AMQP_URI:", "AMQP_URI is empty: write a value, or leave the key out"),
+    ("AMQP_URI: ''", "AMQP_URI is empty: "),
+    ("AMQP_URI:\n  - amqp://a/\n  - ${UNSET}", "AMQP_URI: the environment has no UNSET: "),
+    ("AMQP_URI:\n  - amqp://a/\n  -", "AMQP_URI is empty: "),
+    ("WEB_SERVER_ADDRESS: ${UNSET}", "WEB_SERVER_ADDRESS: the environment has no UNSET: "),
+    ("WEB_SERVER_ADDRESS: 0.0.0.0:${UNSET}", "WEB_SERVER_ADDRESS: the environment has no UNSET: "),
+    ("WEBSOCKET_ORIGINS: ['']", "WEBSOCKET_ORIGINS is empty: "),
+    (
+        "RPC_TIMEOUT: ${UNSET:}",
+        "RPC_TIMEOUT is empty, from UNSET in the environment: write a value, or null for no end",
+    ),
+    ("max_workers:", "max_workers is empty: "),
+    ("AMQP_SSL:\n  ca_certs: ${UNSET}", "AMQP_SSL: the environment has no UNSET: "),
+    ("rpc_exchange: calls-${UNSET}", "rpc_exchange: the environment has no UNSET: "),
+    ("rpc_exchange: calls${UNSET:}", None),
+    ("RPC_TIMEOUT: ${UNSET:null}", None),
+    ("RPC_TIMEOUT: null", None),
+    ("max_workers: ~", None),
+    ("WEBSOCKET_ORIGINS: []", None),  # for the check of all values
+    ("LOGGING: {version: 1, formatters: {a: {style: $, format: '${message}'}}, filters:}", None),
+    ("DB_URI: ${UNSET}", None),
+    ("DB_URI: x${UNSET}", None),
+    ("DB_URI:", None),
+]
+
+
+class Unfilled(TestCase):
+    """Our keys that are empty, or lack a variable."""
+
+    def test_table(self) -> None:
+        """Each is told with file and line, and no other key is looked at."""
+        for text, words in UNFILLED:
+            text = f"parent_calls_tracked: 3\n{text}"
+            if words is None:
+                settings.parse(text, "config.yaml", ENVIRON)
+                continue
+            error = str(self.assertRaises(ConfigurationError, settings.parse, text, "config.yaml", ENVIRON))
+            line = text.count("\n") + 1
+            self.assertTrue(error.startswith(f"config.yaml, line {line}: {words}"), error)
+            self.assertNotIn("s3cret", error)
+
+    def test_each(self) -> None:
+        """All are told together, a line for each."""
+        error = self.assertRaises(ConfigurationError, settings.parse, "max_workers:\nHEARTBEAT: ${X}", "c", ENVIRON)
+        self.assertEqual(
+            ["c, line 1: max_workers", "c, line 2: HEARTBEAT"], [line[:22].rstrip(" i:") for line in error.args]
+        )
+
+    def test_defined(self) -> None:
+        """So are typed ones; a key that is typed need not be filled in the file."""
+        for text, words in [
+            ("AMQP_URI=", "--define: AMQP_URI is empty: write a value"),
+            ("AMQP_URI=amqp://${UNSET}", "--define: AMQP_URI: the environment has no UNSET: set it"),
+            ("WEB_SERVER_ADDRESS=${EMPTY}", "--define: WEB_SERVER_ADDRESS is empty, from EMPTY in the environment: "),
+        ]:
+            error = str(self.assertRaises(ConfigurationError, settings.define, text, ENVIRON))
+            self.assertTrue(error.startswith(words), error)
+        self.assertEqual(settings.parse("AMQP_URI: ${UNSET}", "c", ENVIRON, ["AMQP_URI"]), {"AMQP_URI": None})
+
+
 class Mistakes(TestCase):
     """The error for a bad file says which file, which line, and what to do."""
 

@@ -49,8 +49,10 @@ class Given:
 
     def config(self) -> dict[str, Any]:
         """The configuration that they give together. ``ConfigurationError`` if the file or any value is wrong."""
-        config = settings.load(self.path) if self.path else {}
-        config.update(settings.define(each) for each in self.defines)
+        defined = dict(settings.define(each) for each in self.defines)
+        typed = {*defined, *([] if self.broker is None else [configuration.AMQP_URI.name])}
+        config = settings.load(self.path, typed=typed) if self.path else {}
+        config.update(defined)
         if self.broker is not None:  # an empty one is a mistake, and not the embedded broker
             config[configuration.AMQP_URI.name] = self.broker
         secrets.learn(config)
