@@ -44,7 +44,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 START_TIMEOUT = 90  # seconds; 5 to 10 on a free machine
 STOP_TIMEOUT = 30
 LOOK_AGAIN = 0.05
-VHOSTS = 12  # made in one go: a call of rabbitmqctl takes a second, a virtual host 50 ms
+VHOSTS = 24  # made in one go: a call of rabbitmqctl takes a second, a virtual host 50 ms
 # Below the ports that the kernel gives to clients: one that tries again and again may come to connect to itself there.
 PORTS = range(20_000, 30_000)
 

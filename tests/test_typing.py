@@ -18,12 +18,13 @@ COMPLAINT = re.compile(r"^.*?(\w+\.py):(\d+)(?::\d+)?:? (?:- )?error", re.MULTIL
 PATIENCE = 300  # seconds, on a machine with a cold cache that does much else
 
 
-def complaints(checker: list[str], program: str) -> tuple[set[int], str]:
-    """The lines that a checker finds wrong, and all that it says."""
-    argv = [sys.executable, *checker, os.path.join(PROGRAMS, program)]
+def complaints(checker: list[str], *programs: str) -> tuple[dict[str, set[int]], str]:
+    """The lines of each program that a checker finds wrong, and all that it says."""
+    argv = [sys.executable, *checker, *(os.path.join(PROGRAMS, program) for program in programs)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     said = done.stdout + done.stderr
-    return {int(line) for name, line in COMPLAINT.findall(said) if name == program}, said
+    found = COMPLAINT.findall(said)
+    return {program: {int(line) for name, line in found if name == program} for program in programs}, said
 
 
 def marked(program: str) -> set[int]:
@@ -38,10 +39,8 @@ class Checked(SynchronousTestCase):
     timeout = PATIENCE
 
     def check(self, checker: list[str]) -> None:
-        found, said = complaints(checker, "service.py")
-        self.assertEqual(found, set(), said)
-        found, said = complaints(checker, "wrong.py")
-        self.assertEqual(found, marked("wrong.py"), said)
+        found, said = complaints(checker, "service.py", "wrong.py")
+        self.assertEqual(found, {"service.py": set(), "wrong.py": marked("wrong.py")}, said)
 
     def test_mypy(self) -> None:
         """mypy --strict takes the service, and finds each mistake."""

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
 
 from tests import rabbitmq
 from tests.broker.conversing import Case, Connect, ConversationsCase, connections, told
@@ -178,6 +179,8 @@ CASES: dict[str, Case] = {  # name -> the conversation
 class ConversationsTests(ConversationsCase):
     """The embedded broker talks as the real one."""
 
+    lanes = 8
+
     async def test_same(self) -> None:
         """Each conversation is the same on both."""
         await self.compare(CASES)
@@ -192,8 +195,9 @@ class ConversationsTests(ConversationsCase):
         def fill(alarmed: bool) -> None:
             reactor.callFromThread(setattr, self.broker.watermark, "most", -1 if alarmed else 1 << 30)
 
-        theirs = await self.in_thread(under_alarm, node.port, starve)
-        ours = await self.in_thread(under_alarm, self.port, fill)
+        theirs, ours = await gatherResults(
+            [self.in_thread(under_alarm, node.port, starve), self.in_thread(under_alarm, self.port, fill)]
+        )
         self.assertEqual(ours, theirs)
         self.assertIn(("connection.blocked", None, "low on memory", b""), ours["publishes"])
 

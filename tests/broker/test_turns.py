@@ -233,6 +233,8 @@ SINCE_4 = {f"next by priority {QUORUM}", f"takes over {QUORUM}", f"gives up {QUO
 class TurnsTests(ConversationsCase):
     """Who is next is as with RabbitMQ."""
 
+    lanes = 8
+
     async def test_same(self) -> None:
         """Each conversation is the same on both."""
         await self.compare(CASES, since_4=SINCE_4)
