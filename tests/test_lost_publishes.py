@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.test_publisher import PublisherCase
 from tests.services import OnRabbitMQ, Recorded, ServicesCase
+from txservices.amqp import leaving
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.entities import Queue
 from txservices.amqp.options import Sending
@@ -387,6 +388,7 @@ class LostTests(ServicesCase):
 
     async def test_stop(self) -> None:
         """A stop ends within its bound, however long what was told would be tried: its message goes back."""
+        self.patch(leaving, "STOP_TIMEOUT", 0.2)  # seconds
         await self.tell(FULL, b'"full"')
 
         def tell(publish: Any, body: str) -> None:
@@ -398,6 +400,7 @@ class LostTests(ServicesCase):
         got = await self.consumed(IN)
         (message,) = await got.wait()
         self.assertTrue(message.redelivered)
+        await self.stage.stop()  # the message told again is as long in vain: within that bound as well
 
     async def test_kill(self) -> None:
         """A kill does not wait for what is tried again, nor does a stop that it interrupts; its message goes back."""

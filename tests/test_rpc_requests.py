@@ -244,6 +244,7 @@ class PublishedTests(AnsweringCase):
         await connections.consume(requests, left, 10).ready
         await connections.publisher.publish("nameko-rpc", "telling.last", b"", {}, mandatory=True)
         self.assertEqual((await left.wait())[0].routing_key, "telling.tell")
+        await self.stage.stop()
 
     async def test_acked_when_it_is_confirmed(self) -> None:
         """Once the broker takes what the method published, the request is acked."""

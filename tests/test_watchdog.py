@@ -1,30 +1,35 @@
-"""Code that holds the reactor is named: by a clock of the test's own, and in processes that really block."""
+"""Code that holds the reactor is named: by a clock of the test's own, in this reactor, and in processes."""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests import processes
+from tests.services import ServicesCase
 from txservices.exceptions import ConfigurationError
+from txservices.testing.waiting import Heard
+from txservices.timer import timer
+from txservices.utils import default_reactor
 from txservices.watchdog import Watchdog, watchdog
 
 SLEEPS = """
 import time
-from twisted.internet.defer import succeed
 from txservices.timer import timer
 
 class Sleeps:
     name = "sleeps"
 
     @timer(interval=60, eager=True)
-    {method}
+    def tick(self): in_a_helper()
 
 def in_a_helper():
     time.sleep(1.5)
@@ -115,47 +120,76 @@ class TheConfig(TestCase):
             self.assertEqual(clock.getDelayedCalls(), [])
 
 
-class Blocks:
-    """Services of which a method sleeps."""
+def in_a_helper() -> None:
+    time.sleep(0.8)
 
-    face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
 
-    def start(self, method: str, **config: Any) -> processes.Process:
-        folder = os.path.abspath(self.mktemp())
-        os.makedirs(folder)
-        with open(os.path.join(folder, "app.py"), "w") as file:
-            file.write(SLEEPS.format(method=method))
-        path = processes.config_file(self, **{"BLOCKED_REACTOR_TIMEOUT": 0.3, **config})
-        return self.face(["app"], folder, "--config", path)
+class Held(ServicesCase):
+    """A service of which a method sleeps, in the reactor of this test, with a watchdog."""
 
-    async def test_plain_method(self) -> None:
-        """A method that sleeps in the reactor is named, with its place, and not with how the reactor came there."""
-        running = self.start("def tick(self): in_a_helper()")
-        await running.line(r"sleeps\.tick\.[0-9a-f-]{36}\]:? the reactor has been held for [0-9.]+ s by sleeps.tick")
-        await running.line("the reactor goes on, after [0-9.]+ s")
-        self.assertRegex(running.stdout, r'\(blocking = True\).*\n\s+File ".*app.py", line 10, in tick\n')
-        self.assertRegex(running.stdout, r"in in_a_helper\n\s+time.sleep\(1.5\)")
-        await processes.stopped(running)
+    def setUp(self) -> None:
+        super().setUp()
+        dog = Watchdog(0.2, default_reactor())
+        dog.startService()
+        self.addCleanup(dog.stopService)
+        self.slept = Heard()
+
+    async def told(self, method: Any, **options: Any) -> list[str]:
+        """What the log says of it while a service runs that method."""
+        service = type("Sleeps", (), {"name": "sleeps", "tick": timer(interval=60, eager=True, **options)(method)})
+        with capturedLogs() as events:
+            await self.start(service)
+            await self.slept.wait()
+        return [text for text in map(formatEvent, events) if text.startswith("the reactor has been held")]
 
     async def test_after_a_wait(self) -> None:
-        """Also one that has waited before, by then called by what it waited for."""
-        method = "async def tick(self):\n        await succeed(None)\n        in_a_helper()"
-        running = self.start(method)
-        await running.line("the reactor has been held for [0-9.]+ s by sleeps.tick")
-        await processes.stopped(running)
+        """A method that has waited before is named, though what it waited for calls it by then."""
+
+        async def tick(service: Any) -> None:
+            await succeed(None)
+            in_a_helper()
+            self.slept()
+
+        (told,) = await self.told(tick)
+        self.assertRegex(told, "held for [0-9.]+ s by sleeps.tick:")
 
     async def test_in_a_callback(self) -> None:
         """Code that is no worker's is named by its function."""
-        reactor = "__import__('twisted.internet.reactor').internet.reactor"
-        running = self.start(f"def tick(self): {reactor}.callLater(0, in_a_helper)")
-        await running.line(r"the reactor has been held for [0-9.]+ s by in_a_helper \(.*app.py:\d+\)")
-        await processes.stopped(running)
+
+        def tick(service: Any) -> None:
+            default_reactor().callLater(0, in_a_helper)
+            default_reactor().callLater(0, self.slept)
+
+        (told,) = await self.told(tick)
+        self.assertRegex(told, rf"held for [0-9.]+ s by in_a_helper \({__file__}:\d+\)")
 
     async def test_in_a_thread(self) -> None:
         """A blocking method holds nothing."""
-        running = self.start("def tick(self): in_a_helper(); print('slept')\n    blocking = True")
-        await running.line("slept")
-        self.assertNotIn("has been held", running.stdout)
+
+        def tick(service: Any) -> None:
+            in_a_helper()
+            default_reactor().callFromThread(self.slept)
+
+        self.assertEqual(await self.told(tick, blocking=True), [])
+
+
+class Blocks:
+    """The same in a process, which really blocks."""
+
+    face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
+
+    async def test_plain_method(self) -> None:
+        """A method that sleeps in the reactor is named, with its place, and not with how the reactor came there."""
+        folder = os.path.abspath(self.mktemp())
+        os.makedirs(folder)
+        with open(os.path.join(folder, "app.py"), "w") as file:
+            file.write(SLEEPS)
+        path = processes.config_file(self, BLOCKED_REACTOR_TIMEOUT=0.3)
+        running = self.face(["app"], folder, "--config", path)
+        await running.line(r"sleeps\.tick\.[0-9a-f-]{36}\]:? the reactor has been held for [0-9.]+ s by sleeps.tick")
+        await running.line("the reactor goes on, after [0-9.]+ s")
+        self.assertRegex(running.stdout, r'\(blocking = True\).*\n\s+File ".*app.py", line 9, in tick\n')
+        self.assertRegex(running.stdout, r"in in_a_helper\n\s+time.sleep\(1.5\)")
         await processes.stopped(running)
 
 

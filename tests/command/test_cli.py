@@ -43,9 +43,9 @@ class WithoutBroker(TestCase):
 
     async def test_absent(self) -> None:
         """Each ends after five seconds, and says who does not answer and what to do."""
-        for command, arguments in (("call", ["a.b"]), ("dispatch", ["a", "b"])):
-            began = time.monotonic()
-            typed = self.typed(command, *arguments)
+        began = time.monotonic()
+        both = [self.typed("call", "a.b"), self.typed("dispatch", "a", "b")]
+        for typed in both:
             self.assertEqual(await typed.exit(), 2, str(typed))
             self.assertLess(time.monotonic() - began, 12)
             last = typed.stderr.splitlines()[-1]
@@ -54,8 +54,7 @@ class WithoutBroker(TestCase):
 
     async def test_interrupted(self) -> None:
         """One that a signal ends before it is done says so, and its status is not that of success."""
-        for signal in ("INT", "TERM"):
-            typed = self.typed("call", "a.b")
+        for typed, signal in [(self.typed("call", "a.b"), signal) for signal in ("INT", "TERM")]:
             await typed.line("Trying again")
             self.assertEqual(await typed.end(signal), 130, str(typed))
             self.assertEqual(
