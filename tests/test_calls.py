@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import ServicesCase, client_of
+from txservices.amqp.entities import Message
 from txservices.amqp.options import Sending
 from txservices.calls import Client
 from txservices.events import EventDispatcher
@@ -30,9 +31,10 @@ from txservices.exceptions import (
     UndeliverableMessage,
     UnknownService,
 )
-from txservices.proxies import NAMES_MAX, ClusterProxy, ServiceProxy
+from txservices.proxies import NAMES_MAX, ClusterProxy, ServiceProxy, default_options
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.waiting import Heard
+from txservices.wire.codec import encode_properties
 
 
 class ManyNames(TestCase):
@@ -210,6 +212,19 @@ class OptionTests(ServicesCase):
         self.assertEqual((first["priority"], first.get("expiration"), first["headers"]["h"]), (4, None, 1))
         self.assertEqual((second["priority"], second["expiration"], second["headers"]["h"]), (3, "5000", 1))
 
+    def test_of_a_proxy_and_of_a_call(self) -> None:
+        """Headers of a proxy are below the context's, those of one call above.
+
+        The broker is told of the call's timeout, unless an expiration says otherwise.
+        """
+        sent: list[Sending] = []
+        service = ServiceProxy(lambda *call: sent.append(call[-1]), "s", default_options({}, {"headers": {"p": 1}}))
+        for timeout, others, expiration in ((0.5, {}, "500"), (None, {}, None), (2, {"expiration": 60}, "60000")):
+            service.method.options(headers={"c": 2}, timeout=timeout, **others)()
+            sending = sent.pop()
+            self.assertEqual((sending.headers, sending.call_headers), ({"p": 1}, {"c": 2}))
+            self.assertEqual((sending.timeout, sending.properties["expiration"]), (timeout, expiration))
+
     async def test_unknown_option(self) -> None:
         """An option that means nothing is refused when the service starts, with those there are."""
 
@@ -249,7 +264,8 @@ class EndTests(AnsweringCase):
         """A call with a timeout of 0 or less fails at once, and is not sent; one that is no number is an error."""
         cluster = await self.cluster()
         for timeout in (0, -1, -0.5):
-            self.failureResultOf(cluster.nobody.method.options(timeout=timeout)(1), RpcTimeout)
+            error = self.failureResultOf(cluster.nobody.method.options(timeout=timeout)(1), RpcTimeout).value
+            self.assertEqual((error.args, error.state), ((timeout,), "its time was over before it was sent"))
         self.assertEqual(client_of(cluster).pending, {})
         for timeout in (float("nan"), float("inf"), "5"):
             with self.assertRaises((ValueError, TypeError)):
@@ -339,6 +355,7 @@ class EndTests(AnsweringCase):
             await connections.publisher.publish("nameko-rpc", client.reply_to, body, whole, mandatory=True)
             with self.assertRaises(DecodeError):
                 await call
+            self.assertEqual(client.consumer.unsettled, 0)
         for answer in answers:
             answer.callback(None)
 
@@ -400,6 +417,34 @@ class ClientTests(TestCase):
             text = str(self.failureResultOf(call, RpcTimeout).value)
             self.assertTrue(text.startswith(f"no reply within 3 s: {words}"), text)
             self.assertTrue(text.endswith("(call of service.method)"), text)
+
+    def test_context_that_can_not_be_sent(self) -> None:
+        """A call goes out without the headers that a stranger put in its context and that can't be sent."""
+        publish = self.connections.publisher.publish_then
+
+        def publish_then(*args: Any) -> None:
+            encode_properties(args[3])  # a ValueError for a name that is too long
+            publish(*args)
+
+        self.connections.publisher.publish_then = publish_then
+        self.connections.publisher.header_max = 1000
+        self.owner.context_data = {"n" * 256: 1, "good": 2}
+        call = self.call()
+        ((exchange, routing_key, _, properties, mandatory, _, timeout),) = self.sent
+        self.assertEqual((exchange, routing_key, mandatory, timeout), ("nameko-rpc", "service.method", True, 3))
+        self.assertEqual(properties["headers"], {"nameko.good": 2})
+        self.sent[0][5](UndeliverableMessage("x", "k", 312, "NO_ROUTE"))
+        self.failureResultOf(call, UnknownService)
+
+    def test_reply_that_nobody_waits_for(self) -> None:
+        """It is acked, and that is all."""
+        acked: list[bool] = []
+
+        def settle(message: Message, ack: bool, requeue: bool) -> None:
+            acked.append(ack)
+
+        self.client.handle_message(Message(b"", {"correlation_id": "unknown"}, "", "reply", False, 1, "", settle))
+        self.assertEqual(acked, [True])
 
     def test_reply_queue_lost(self) -> None:
         """Calls fail when there is another reply queue in place of the lost one, and not before; later ones do not."""
