@@ -59,8 +59,10 @@ MODULES = {
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"
     " amqp.test_declarations.DeclarationsTests",
     "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched",
-    "broker.queues": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
-    "broker.deliveries": "broker.test_queues broker.test_any_order broker.test_channel broker.test_channel_publishing",
+    "broker.queues": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
+    " broker.test_channel_publishing broker.test_channel_topology",
+    "broker.deliveries": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
+    " broker.test_channel_publishing broker.test_channel_topology",
 }
 
 # Changes --------------------------------------------------------------------------------------------------------------

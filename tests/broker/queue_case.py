@@ -33,7 +33,14 @@ class QueueTestCase(SynchronousTestCase):
         return [target.put(Message("", "q", b"", b"\0\0", body, expiration)) for body in bodies]
 
     def consumer(
-        self, tag: str, prefetch: int = 0, deliveries: Deliveries | None = None, queue: Queue | None = None, **rest: Any
+        self,
+        tag: str,
+        prefetch: int = 0,
+        deliveries: Deliveries | None = None,
+        queue: Queue | None = None,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        priority: int = 0,
     ) -> Consumer:
         deliveries = deliveries or Deliveries()
 
@@ -43,7 +50,7 @@ class QueueTestCase(SynchronousTestCase):
             self.got.append((tag, entry.message.body))
 
         target = self.queue if queue is None else queue
-        consumer = Consumer(tag, target, deliveries, send, lambda consumer: None, prefetch, **rest)
+        consumer = Consumer(tag, target, deliveries, send, lambda consumer: None, prefetch, no_ack, exclusive, priority)
         target.add(consumer)
         return consumer
 

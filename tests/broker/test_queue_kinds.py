@@ -65,6 +65,32 @@ class KindTests(QueueTestCase):
                 queue.requeue([queue.take()])
                 self.assertEqual((self.dead, len(queue), queue.ready_bytes), ([(b"x", "delivery_limit")], 0, 0))
 
+    def test_single(self) -> None:
+        """One consumer gets everything, until it is gone; in a classic queue, one of higher priority waits as well."""
+        queue = self.kind(**{"x-single-active-consumer": True})
+        first = self.consumer("first", queue=queue)
+        self.consumer("second", queue=queue, priority=5)
+        self.put(b"1", b"2", queue=queue)
+        queue.remove(first)
+        self.put(b"3", queue=queue)
+        self.assertEqual(self.got, [("first", b"1"), ("first", b"2"), ("second", b"3")])
+
+    def test_single_takes_over(self) -> None:
+        """In a quorum queue, one of higher priority is next, once all is settled that the active one has."""
+        for unsettled in (0, 1, 2):
+            self.got.clear()
+            queue = self.kind(**{"x-queue-type": "quorum", "x-single-active-consumer": True})
+            first = self.consumer("first", queue=queue)
+            self.put(*[b"x"] * unsettled, queue=queue)
+            self.consumer("second", queue=queue, priority=5)
+            self.got.clear()
+            for tag in range(1, unsettled + 1):
+                self.put(b"y", queue=queue)
+                self.assertEqual(self.got, [])
+                self.ack(first, tag)
+            self.put(b"z", queue=queue)
+            self.assertEqual(self.got, [("second", b"y")] * unsettled + [("second", b"z")])
+
     def test_purge_and_iterate(self) -> None:
         """A purge leaves nothing, and a look at what there is takes nothing away."""
         for arguments in ({"x-queue-type": "quorum"}, {"x-max-priority": 9}):

@@ -51,6 +51,7 @@ class TurnTests(QueueTestCase):
         self.put(b"x", queue=other)
         self.assertEqual(self.got, [("a", b"1"), ("a", b"2")])
         self.ack(first, 1)
+        self.assertFalse(deliveries.was_full)  # the others need not be asked a second time
         self.ack(first, 2)
         self.assertEqual(sorted(self.got[2:]), [("a", b"3"), ("b", b"x")])
 
@@ -196,7 +197,9 @@ class SettleTests(QueueTestCase):
         """A message given back goes to another consumer if there is one, and to the same one once it has room."""
         first = self.consumer("a", prefetch=1)
         self.put(b"1", b"2")
-        self.queue.requeue(first.deliveries.settle(1))
+        entries = first.deliveries.settle(1, multiple=False)
+        self.assertIsNone(entries[0].consumer)  # which may be gone before the message is
+        self.queue.requeue(entries)
         first.deliveries.make_room()
         self.assertEqual(self.got, [("a", b"1"), ("a", b"1")])
 
@@ -212,7 +215,7 @@ class SettleTests(QueueTestCase):
         consumer = self.consumer("a")
         self.put(b"1")
         self.queue.deleted = True
-        self.queue.requeue(consumer.deliveries.settle(1))
+        self.queue.requeue(consumer.deliveries.settle(1, multiple=False))
         self.assertEqual(len(self.queue), 0)
 
 
@@ -281,7 +284,7 @@ class TimeTests(QueueTestCase):
         self.put(b"1", expiration=1000)
         self.clock.advance(2)
         self.queue.remove(consumer)
-        self.queue.requeue(consumer.deliveries.settle(1))
+        self.queue.requeue(consumer.deliveries.settle(1, multiple=False))
         self.queue.look()
         self.assertEqual(self.dead, [(b"1", "expired")])
 
@@ -398,7 +401,7 @@ class LimitTests(QueueTestCase):
         consumer = self.consumer("a", prefetch=1, queue=queue)
         self.put(b"123", b"45", queue=queue)
         queue.remove(consumer)
-        queue.requeue(consumer.deliveries.settle(1))
+        queue.requeue(consumer.deliveries.settle(1, multiple=False))
         self.assertEqual((queue.ready_bytes, self.dead), (5, []))
         self.assertEqual((queue.purge(), len(queue), queue.ready_bytes), (2, 0, 0))
         self.put(b"12345", queue=queue)
@@ -431,5 +434,5 @@ class LimitTests(QueueTestCase):
         consumer = self.consumer("a", prefetch=1, queue=queue)
         self.put(b"1", b"2", queue=queue)
         queue.remove(consumer)
-        queue.requeue(consumer.deliveries.settle(1))
+        queue.requeue(consumer.deliveries.settle(1, multiple=False))
         self.assertEqual((self.dead, self.ready(queue)), ([(b"1", "maxlen")], [b"2"]))

@@ -78,10 +78,10 @@ class Consumer:
         deliveries: Deliveries,
         send: Callable[[Consumer, Entry], None],
         cancelled: Callable[[Consumer], None],
-        prefetch: int = 0,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        priority: int = 0,
+        prefetch: int,
+        no_ack: bool,
+        exclusive: bool,
+        priority: int,
     ) -> None:
         self.tag = tag
         self.short_tag = encode_shortstr(tag)
@@ -133,7 +133,7 @@ class Deliveries:
         self.last_tag += 1
         return self.last_tag
 
-    def settle(self, tag: int, multiple: bool = False) -> list[Entry]:
+    def settle(self, tag: int, multiple: bool) -> list[Entry]:
         """Settle the delivery of that tag, with ``multiple`` all up to it, or all there are if the tag is 0.
 
         Returns their entries. ``KeyError`` for a tag that is not unsettled on this channel. Call ``make_room`` next,
