@@ -25,7 +25,6 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # `setup`, `start`, `stop` and `kill` are explained once, in `Extension`
-autodoc_preserve_defaults = True
 napoleon_use_ivar = True  # attributes in a list: as entries of their own many would come twice
 
 LOADED = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
@@ -33,6 +32,9 @@ LOADED = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)="(
 
 def show_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Show what our docstrings indent as it stands: it is code, or a table in columns."""
+    if what == "function" and hasattr(thing, "__self__"):
+        entrypoint = thing.__self__
+        lines[:] = [f"The decorator of :class:`~{entrypoint.__module__}.{entrypoint.__qualname__}`.", "", *lines]
     inside = False
     done: list[str] = []
     for line in lines:
@@ -45,11 +47,19 @@ def show_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines
 
 
 def show_arguments(app: Sphinx, what: str, name: str, thing: Any, *others: Any) -> tuple[str, str] | None:
-    """Show the arguments of an extension, or of its decorator, which `Extension.__new__` and `decorator` hide."""
+    """Show the arguments of an extension, or of its decorator, which `Extension.__new__` and `decorator` hide.
+
+    A proxy has none that anybody has to give.
+    """
+    if name.startswith("txservices.proxies.") and name.endswith(("Proxy", "Reply")):
+        return "", ""
     made = getattr(thing, "__self__", thing)
-    if isinstance(made, type) and issubclass(made, Extension) and thing in (made, getattr(made, "decorator", made)):
-        return stringify_signature(signature(made.__init__, bound_method=True), show_return_annotation=False), ""
-    return None
+    if what not in ("class", "function") or not isinstance(made, type) or not issubclass(made, Extension):
+        return None
+    if made.__init__ is object.__init__:
+        return "()", ""
+    arguments = signature(made.__init__, bound_method=True)
+    return stringify_signature(arguments, show_return_annotation=False, unqualified_typehints=True), ""
 
 
 def check_offline(app: Sphinx, error: Exception | None) -> None:

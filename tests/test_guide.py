@@ -8,9 +8,11 @@ import re
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 from unittest.mock import patch
 
 import yaml
+from twisted.logger import capturedLogs, formatEvent
 
 from tests import processes
 from tests.processes import EXAMPLES
@@ -20,8 +22,10 @@ from txservices.amqp.entities import Exchange
 from txservices.command import settings
 from txservices.containers import EXTENSION_TIMEOUT
 from txservices.exceptions import ConfigurationError, RemoteError, UndeliverableMessage
+from txservices.rpc import rpc
 from txservices.testing import TestCase
 from txservices.testing.services import entrypoint_waiter
+from txservices.testing.waiting import Heard
 from txservices.testing.websocket import open_socket
 
 GUIDE = os.path.join(EXAMPLES, "guide")
@@ -32,6 +36,38 @@ def example(name: str) -> ModuleType:
     """A module of examples/guide."""
     with patch.object(sys, "path", [GUIDE, *sys.path]):
         return import_module(name)
+
+
+class Readme(TestCase):
+    """README.md."""
+
+    async def test_services(self) -> None:
+        """The services of its first ten minutes do what it says."""
+        with open(os.path.join(processes.ROOT, "README.md"), encoding="utf-8") as file:
+            blocks = re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
+        names: dict[str, Any] = {}
+        for block in blocks:
+            if "class " in block:
+                exec(block, names)
+        printed = Heard()
+        names["print"] = printed
+
+        class ServiceY:
+            name = "service_y"
+
+            @rpc
+            def append_identifier(self, value: str) -> str:
+                return f"{value}-y"
+
+        services = [names[name] for name in ("Greeting", "ServiceX", "Shop", "Stock", "Web")]
+        await self.start(*services, ServiceY)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.greeting.hello("world"), "Hello, world!")
+        self.assertEqual(await cluster.service_x.remote_method("hellø"), "hellø-x-y")
+        await cluster.shop.sell(7)
+        self.assertEqual(await printed.wait(), ["sold: 7"])
+        response = await self.web_session().get("/get/42")
+        self.assertEqual(response.headers.getRawHeaders("X-Value"), ["42"])
 
 
 class Dependencies(TestCase):
@@ -169,6 +205,22 @@ class Operating(TestCase):
         self.assertEqual(await (await self.cluster()).orders.place("spoon"), 1)
         await service.line(r"^20\S+ \S+ INFO sqlalchemy\.engine\S* \[orders\.place\.[^\]]+\] INSERT INTO orders")
         await processes.stopped(service)
+
+
+class Logs(TestCase):
+    """docs/logging.md."""
+
+    async def test_lines(self) -> None:
+        """Both loggers log; the trace names the call that led here."""
+        module = example("logs")
+        await self.start(module.Shop)
+        with capturedLogs() as events, self.assertLogs("logs", "INFO") as records:
+            await (await self.cluster()).shop.sell("spoon")
+        lines = [formatEvent(event) for event in events if event["log_namespace"] == "logs"]
+        self.assertRegex(lines[0], r"^called; it began with standalone_rpc_proxy\.call\.")
+        self.assertEqual(lines[1:], ["packing spoon"])
+        self.assertEqual(records.output[0], "WARNING:logs:out of stock: spoon")
+        self.assertRegex(records.output[1], r"^INFO:logs:sold spoon in 0\.\d{3}s$")
 
 
 class FromNameko(TestCase):
