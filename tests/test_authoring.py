@@ -81,7 +81,28 @@ class Classes(SynchronousTestCase):
         """The decorator above one of those is told where it belongs, and no longer to go inside it."""
         for wrap in (staticmethod, classmethod, property):
             error = self.assertRaises(ConfigurationError, rpc, wrap(lambda self: None))
-            self.assertIn("put it directly above the `def` of a plain method", str(error))
+            self.assertRegex(
+                str(error), rf"^the decorator above \S+ is on a {wrap.__name__}, which is no method: put it"
+            )
+
+    def test_class_for_a_dependency(self) -> None:
+        """A provider's class in place of an instance is told; one that is defined inside the service is fine."""
+
+        class Shop:
+            name = "shop"
+            config = Config
+
+        self.assertIn("Shop.config is the class Config: write Config()", self.mistake(Shop))
+
+        class Nested:
+            name = "nested"
+
+            class Own(Config):
+                pass
+
+            config = Own()
+
+        ServiceContainer(Nested, {})
 
     def test_self(self) -> None:
         """A method without self is told; one that takes any arguments is fine."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError
+from txservices.extensions import Extension
 from txservices.utils.signatures import members, needed_by_init
 
 NAME_MAX = 200  # bytes of a service's name: AMQP's names have 255, and the names of queues have more in them
@@ -51,6 +52,8 @@ def check_class(service_cls: type[Any]) -> None:
             " instance of its own. Inject what it needs by a DependencyProvider"
         )
     for name, value in members(service_cls).items():
+        if isinstance(value, type) and issubclass(value, Extension) and name != value.__name__:
+            raise ConfigurationError(f"{where}.{name} is the class {value.__name__}: write {value.__name__}()")
         if isinstance(value, WRAPPED) and has_entrypoints(value):
             kind = type(value).__name__
             raise ConfigurationError(f"{where}.{name} is a {kind}: an entrypoint is a plain method, with self")

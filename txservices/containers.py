@@ -14,6 +14,7 @@ stops the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -167,8 +168,8 @@ class ServiceContainer(Service):
             self,
             start=[
                 self.open,
-                lambda: call_all([each.setup for each in self.extensions]),
-                lambda: call_all([each.start for each in self.extensions]),
+                lambda: call_all([partial(self.begin, each, "setup") for each in self.extensions]),
+                lambda: call_all([partial(self.begin, each, "start") for each in self.extensions]),
             ],
             stop=[
                 self.tell_shared,
@@ -293,6 +294,17 @@ class ServiceContainer(Service):
             grow_pool(self.threads)
         if self.owns_shared:
             self.shared.startService()
+
+    def begin(self, extension: Extension, method: str) -> Deferred[Any]:
+        """Call ``setup`` or ``start`` of an extension. If that fails, the log says whose it was."""
+
+        def failed(failure: Failure) -> Failure:
+            if not failure.check(CancelledError, ConfigurationError):  # which say it themselves
+                text = "{extension}: its {method} has failed: {error!r}"
+                log.error(text, extension=extension, method=method, error=failure.value)
+            return failure
+
+        return maybeDeferred(getattr(extension, method)).addErrback(failed)
 
     def startService(self) -> None:
         """``start``, for an application of twistd without a runner. If the start fails, the container kills itself."""

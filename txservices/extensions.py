@@ -23,6 +23,7 @@ For authors of extensions this page is the contract: ``Container`` and ``WorkerC
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sized
 from types import FunctionType, TracebackType
@@ -35,6 +36,7 @@ from typing_extensions import ParamSpec, Self, TypeVar
 from txservices import constants
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError, IncorrectSignature
+from txservices.safe import brief
 from txservices.utils.ids import new_id
 from txservices.utils.providers import ProviderCollector as ProviderCollector  # here is where nameko has it
 from txservices.utils.signatures import acceptance_of, members, needed_by_init
@@ -378,6 +380,9 @@ class DependencyProvider(Extension, Generic[Injected]):
         """Called last, for every worker whose ``get_dependency`` succeeded, whatever happened since."""
 
 
+INIT = re.compile(r"^[\w.]+\.__init__\(\) ")  # the beginning of Python's text about its arguments
+
+
 class EntrypointOptions(TypedDict, total=False):
     """Options that every entrypoint takes: see ``Entrypoint``."""
 
@@ -460,23 +465,34 @@ class Entrypoint(Extension):
             needed = needed_by_init(cls)
             if needed:
                 raise ConfigurationError(
-                    f"the decorator above {getattr(above, '__qualname__', above)} needs {', '.join(needed)}: write it"
-                    " with its arguments in brackets"
+                    f"the decorator above {called(above)} needs {', '.join(needed)}: write it with its arguments in"
+                    " brackets"
                 )
             return register_entrypoint(above, cls())
 
         def declare(function: Function) -> Function:
-            return register_entrypoint(function, cls(*args, **kwargs))
+            try:
+                entrypoint = cls(*args, **kwargs)
+            except TypeError as error:
+                words = INIT.sub("", str(error))  # the user has written the decorator, and not that class
+                raise ConfigurationError(f"the decorator above {called(function)} {words}") from error
+            return register_entrypoint(function, entrypoint)
 
         return declare
+
+
+def called(function: Any) -> str:
+    """The name of what a decorator is above of."""
+    method = function.fget if isinstance(function, property) else function
+    return str(getattr(method, "__qualname__", None) or brief(function))
 
 
 def register_entrypoint(function: Function, entrypoint: Entrypoint) -> Function:
     """Note the entrypoint on the function, where the container finds it."""
     if not isinstance(function, FunctionType):
         raise ConfigurationError(
-            f"{type(entrypoint).__name__} is declared on {function!r}, which is no function: put it directly"
-            " above the `def` of a plain method"
+            f"the decorator above {called(function)} is on a {type(function).__name__}, which is no method: put it"
+            " directly above the `def` of a plain method, with self"
         )
     declared: list[Entrypoint] | None = function.__dict__.get(ENTRYPOINTS_ATTRIBUTE)
     if declared is None:

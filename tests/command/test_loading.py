@@ -122,6 +122,21 @@ class Loading(FolderCase):
         error = self.assertRaises(CommandError, loading.of_different_names, [one, two, other])
         self.assertRegex(str(error), r"\.A and \S+\.B are both called 'shop': give them different names, or .*:B$")
 
+    def test_refused_by_a_decorator(self) -> None:
+        """A mistake that we have found in a module is one line, with the user's own line, and needs no traceback."""
+        for text, words in [
+            ("@timer", "the decorator above One.tick needs interval: write it with its arguments in brackets"),
+            ("@timer()", "the decorator above One.tick missing 1 required positional argument: 'interval'"),
+            ("@timer(1, intervall=1)", "the decorator above One.tick got an unexpected keyword argument 'intervall'"),
+            ("@timer('1')", "timer(interval='1'): give the seconds between two ticks, 0 or more"),
+            ("@timer(1)\n    @staticmethod", "the decorator above One.tick is on a staticmethod, which is no method: "),
+        ]:
+            name = f"tx_refused{len(sys.modules)}"
+            module = f"from txservices.timer import timer\nclass One:\n    {text}\n    def tick(self): pass\n"
+            self.write(f"{name}.py", module)
+            told = self.mistake(name)
+            self.assertTrue(told.startswith(f"{os.path.join(self.folder, name)}.py, line 3: {words}"), told)
+
     def test_broken_module(self) -> None:
         """An error inside the module is told as such, with its own traceback from the user's line on."""
         for name, text, error in [

@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from txservices.command.loading import BrokenModule
 from txservices.command.overtime import Overtime
 from txservices.exceptions import ConfigurationError
+from txservices.utils.address import cannot_listen
 from txservices.utils.printable import in_one_line, printable
 from txservices.utils.secrets import hide
 
@@ -125,6 +126,8 @@ def tell(error: BaseException) -> None:
 
 def one_line(mistake: object) -> str:
     """A mistake or an error in one line for a person, without secrets."""
+    if isinstance(mistake, CannotListenError):
+        mistake = f"{cannot_listen(mistake)}, or choose another port"
     return hide(in_one_line(str(mistake))) or type(mistake).__name__
 
 

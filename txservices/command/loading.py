@@ -12,13 +12,16 @@ import importlib.util
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 from txservices.authoring import get_service_name
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
-from txservices.exceptions import CommandError
+from txservices.exceptions import CommandError, ConfigurationError
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class BrokenModule(CommandError):
@@ -99,7 +102,12 @@ def hint(name: str, folder: str) -> str:
     return f" in {folder} or among the installed packages: check the name, and the folder you are in"
 
 
-def broken(name: str, error: Exception) -> BrokenModule:
+def broken(name: str, error: Exception) -> CommandError:
+    """The error of a module that can't be imported. A mistake that we have found in it is told with its line alone."""
+    if isinstance(error, ConfigurationError):
+        frames = traceback.extract_tb(error.__traceback__)
+        at = next((each for each in reversed(frames) if not each.filename.startswith((PACKAGE, "<"))), None)
+        return CommandError(f"{at.filename}, line {at.lineno}: {error}" if at else str(error))
     return BrokenModule(f"module {name!r} could not be imported: {type(error).__name__}: {error}")
 
 

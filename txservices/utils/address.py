@@ -7,11 +7,13 @@ host ``/``. ``pyamqp://`` is what nameko's users have in their files and means t
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
+from twisted.internet.error import CannotListenError
 
 from txservices.exceptions import ConfigurationError
 
@@ -22,6 +24,14 @@ LOOPBACK = "127.0.0.1"
 PORT_MAX = 65_535
 WEB_ADDRESS = re.compile(r"(?:(?P<host>[^\s:/@\[\]]+):)?(?P<port>\d{1,5})", re.ASCII)
 BROKER_ADDRESS = re.compile(r"(?P<host>[^\s/@\[\]]*):(?P<port>\d{1,5})", re.ASCII)  # the host may be an IPv6 address
+
+
+# By the number of the system's error: what to do about an address that can't be opened.
+LISTEN_CURES = {
+    errno.EADDRINUSE: "end the program there",
+    errno.EACCES: "only root may open ports below 1024, and whoever has CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine has no such address (0.0.0.0 is all that it has)",
+}
 
 
 @frozen
@@ -84,6 +94,12 @@ def parse_addresses(uris: str | Sequence[str]) -> tuple[Address, ...]:
     if not addresses:
         raise ConfigurationError(f"AMQP_URI is empty: write it like {EXAMPLE}")
     return addresses
+
+
+def cannot_listen(error: CannotListenError) -> str:
+    """Why an address can't be opened, and what to do."""
+    cure = LISTEN_CURES.get(getattr(error.socketError, "errno", 0), "see the host and the port")
+    return f"can't listen at {error.interface}:{error.port}: {error.socketError}: {cure}"
 
 
 def host_and_port(text: object, form: re.Pattern[str]) -> tuple[str, int] | None:

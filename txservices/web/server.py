@@ -9,7 +9,6 @@ The listener opens when the first entrypoint starts, and closes when the last on
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,7 +30,7 @@ from txservices import configuration
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
 from txservices.utils import default_reactor
-from txservices.utils.address import PORT_MAX, WEB_ADDRESS, host_and_port
+from txservices.utils.address import PORT_MAX, WEB_ADDRESS, cannot_listen, host_and_port
 from txservices.utils.forks import leave, owners
 from txservices.web.messages import HttpRequest, unavailable
 from txservices.web.site import Answer, Received, WebSite
@@ -41,13 +40,6 @@ __all__ = ["WebServer", "parse_address"]
 BACKLOG = 1024  # connections that may wait to be accepted, if the system allows as many
 HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # a Host header that may be repeated in a redirect
 VARIABLE = re.compile(r"<(?:(?P<converter>[^<>:]*(?:\([^)]*\))?):)?[^<>:]+>")
-
-# By the number of the system's error: what to do about an address that can't be opened.
-CURES = {
-    errno.EADDRINUSE: "end the program there",
-    errno.EACCES: "only root may open ports below 1024, and whoever has CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "this machine has no such address (0.0.0.0 is all that it has)",
-}
 
 log = Logger()
 
@@ -205,10 +197,9 @@ class Listener(Service):
             reactor: Any = clock if IReactorTCP.providedBy(clock) else default_reactor()
             self.listening = reactor.listenTCP(self.wanted_port, self.site, BACKLOG, self.host)
         except CannotListenError as error:
-            cure = CURES.get(getattr(error.socketError, "errno", 0), "see the host and the port")
             raise ConfigurationError(
-                f"can't listen at {self.host}:{self.wanted_port}: {error.socketError}: {cure}, or"
-                f" set {configuration.WEB_SERVER_ADDRESS.name} to another host:port (port 0 is any free one)"
+                f"{cannot_listen(error)}, or set {configuration.WEB_SERVER_ADDRESS.name} to another host:port (port 0"
+                " is any free one)"
             ) from error
         self.site.closing = False
         self.port = self.listening.getHost().port
