@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
@@ -22,6 +23,7 @@ from txservices.exceptions import (
     ConnectionLost,
     DecodeError,
     EncodeError,
+    MethodNotFound,
     PublishBufferFull,
     PublishTimeout,
     RemoteError,
@@ -70,6 +72,48 @@ class CallTests(AnsweringCase):
         early = [first.result(), first.result()]
         self.assertEqual([await each for each in early], [1, 1])
         self.assertEqual(await first.result(), 1)
+
+    async def test_unawaited(self) -> None:
+        """A call that failed, and that nobody awaits, is told with its name and its error, and fails a trial's test."""
+        await self.start(Service)
+        _, _, answers = await self.waiting_service()
+        cluster = await self.cluster()
+        dropped = {
+            "service.fail_expectedly": (cluster.service.fail_expectedly, RemoteError),
+            "service.missing": (cluster.service.missing, MethodNotFound),
+            "nobody.method": (cluster.nobody.method, UnknownService),
+            "waiting.method": (cluster.waiting.method.options(timeout=0.02), RpcTimeout),
+        }
+        for name, (method, kind) in dropped.items():
+            with capturedLogs() as events:
+                failure = await self.dropped(method)
+            lines = [formatEvent(each) for each in events if each["log_namespace"] == "txservices.calls"]
+            text = f"the call of {name} failed, and nobody awaited it: {kind.__name__}: {failure.value}"
+            self.assertEqual(lines, [text])
+            self.assertEqual([each for each in events if each["log_namespace"] == "twisted.internet.defer"], [])
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+        answers[0].callback(None)
+
+    async def dropped(self, method: Any) -> Any:
+        """The failure of a call whose Deferred is gone when that has failed."""
+        failed = Heard()
+        method().addErrback(lambda failure: failed(failure) or failure)
+        [failure] = await failed.wait()
+        await deferLater(reactor, 0)
+        return failure
+
+    async def test_awaited(self) -> None:
+        """One that is awaited is not told, be it awaited before it fails or after."""
+        cluster = await self.cluster()
+        early, late = (cluster.nobody.method() for _ in range(2))
+        with self.assertRaises(UnknownService):
+            await early
+        await self.assertFailure(cluster.nobody.method(), UnknownService)
+        self.assertTrue(late.called)
+        with self.assertRaises(UnknownService):
+            await late
+        del early, late
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_call_async_error(self) -> None:
         """An error is raised by each ``result()``; one that nobody asks for is a line in the log."""

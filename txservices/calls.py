@@ -13,8 +13,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail
-from twisted.logger import Logger
+from twisted.internet.defer import DebugInfo, Deferred, fail
+from twisted.logger import Logger, LogLevel
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
@@ -72,6 +72,23 @@ TAKEN = (
 )
 
 
+class Unawaited(DebugInfo):
+    """Tells of a call that failed, if nobody has looked at its error when its Deferred is gone.
+
+    Twisted keeps such an object with each Deferred that fails. Its own says neither which call it was nor who made it.
+    """
+
+    def __init__(self, call: str, run: Callable[..., Any]) -> None:
+        self.call = call
+        self.run = run
+
+    def __del__(self) -> None:
+        if self.failResult is not None:
+            error, level = self.failResult.value, LogLevel.error
+            text = "the call of {call} failed, and nobody awaited it: {kind}: {error}"
+            self.run(log.failure, text, self.failResult, level, call=self.call, kind=type(error).__name__, error=error)
+
+
 class Call:
     """One call, from its request to its reply, its error, or the end of its time.
 
@@ -123,13 +140,19 @@ class Call:
         if error is None:
             self.taken = True
         elif self.client.pending.pop(self.correlation_id, None) is not None:
-            self.run(self.answer.errback, self.outcome(error))
+            self.errback(self.outcome(error))
         self.unconfirmed.remove()
+
+    def errback(self, error: BaseException) -> None:
+        """End the call with an error."""
+        if self.answer._debugInfo is None:  # else somebody debugs Deferreds
+            self.answer._debugInfo = Unawaited(self.name, self.run)
+        self.run(self.answer.errback, error)
 
     def fail(self, error: CallFailed) -> None:
         """End the call with an error, which gets its name."""
         error.call = self.name
-        self.run(self.answer.errback, error)
+        self.errback(error)
 
     def late(self) -> RpcTimeout:
         """The error of a call whose time is up."""
@@ -258,14 +281,14 @@ class Client:
             return
         except (DecodeError, KeyError, TypeError) as problem:
             message.ack()
-            call.run(call.answer.errback, DecodeError(f"the reply of {call.name} can't be read: {problem}"))
+            call.errback(DecodeError(f"the reply of {call.name} can't be read: {problem}"))
             return
         message.ack()
         if error:
             told = deserialize(error)
             if isinstance(told, BadRequest):
                 told.call = call.name
-            call.run(call.answer.errback, told)
+            call.errback(told)
         else:
             call.run(call.answer.callback, result)
 

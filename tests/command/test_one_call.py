@@ -29,6 +29,7 @@ class Shop:
     @rpc
     async def sell(self):
         logging.getLogger("app.shop").warning("sell one")
+        self.stock.count()
         await self.stock.take()
 
 class Stock:
@@ -38,6 +39,10 @@ class Stock:
     async def take(self):
         Logger("app.stock").info("taken")
         await deferLater(reactor, 0.4)
+
+    @rpc(expected_exceptions=ValueError)
+    def count(self):
+        raise ValueError("none left")
 """
 
 ID = "[0-9a-f-]{36}"
@@ -48,6 +53,7 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "ours"}},
     "root": {"handlers": ["console"], "level": "INFO"},
 }
+UNAWAITED = r"the call of stock\.count failed, and nobody awaited it: RemoteError: ValueError none left"
 BUSY = r"all 1 workers of shop have been busy for"
 
 
@@ -73,7 +79,7 @@ class Case(TestCase):
         cluster = await stage.cluster()
         await gatherResults([cluster.shop.sell(), cluster.shop.sell()])
         await stage.stop()
-        await processes.stopped(running)
+        self.assertEqual(await running.end(), 0)
         return running
 
     def match(self, running: processes.Process, table: dict[str, str]) -> None:
@@ -99,6 +105,7 @@ class ByRun(processes.ByRun, Case):
             running,
             {
                 "sell one": rf"{start} warn app\.shop \[{SELL} {origin}\]: sell one",
+                "nobody awaited": rf"{start} error txservices\.calls \[{SELL} {origin}\]: {UNAWAITED}",
                 "taken": rf"{start} info app\.stock \[{TAKE} {origin}\]: taken",
                 "shop.sell took": rf"{start} warn txservices\.busy \[{SELL} {origin}\]: slow: shop\.sell took {slow}",
                 "stock.take took": rf"{start} warn txservices\.busy \[{TAKE} {origin}\]: slow: stock\.take took {slow}",
@@ -121,6 +128,7 @@ class ByTwistd(processes.ByTwistd, Case):
             running,
             {
                 "sell one": rf"\S+ \[app\.shop#warn {SELL} from {CALLER}\] sell one",
+                "nobody awaited": rf"\S+ \[txservices\.calls#error {SELL} from {CALLER}\] {UNAWAITED}",
                 "taken": rf"\S+ \[app\.stock#info {TAKE} from {CALLER}\] taken",
                 "stock.take took": rf"\S+ \[txservices\.busy#warn {TAKE} from {CALLER}\] slow: stock\.take took .*",
             },
@@ -140,6 +148,7 @@ class Once:
             running,
             {
                 "sell one": rf"WARNING app\.shop {SELL} {CALLER} sell one",
+                "nobody awaited": rf"ERROR txservices\.calls {SELL} {CALLER} {UNAWAITED}",
                 "taken": rf"INFO app\.stock {TAKE} {CALLER} taken",
                 "stock.take took": rf"WARNING txservices\.busy {TAKE} {CALLER} slow: stock\.take took .*",
             },
