@@ -116,6 +116,8 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "AUTO_DELETE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
     "DECLARE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
     "QUEUE_TYPE": (["classic", "quorum"], [*NO_TEXTS, "Quorum", "stream"]),
+    "RETRY": ([{}, {"attempts": 3}, {"a.b": False}], NO_MAPPINGS),
+    "on_parked": (["park", "drop", "requeue"], [*NO_TEXTS, "Park", "dead"]),
     "parent_calls_tracked": ([0, 1, 1000], NO_WHOLE),
     "SERVICE_CONTAINER_CLS": (["package.module.Class"], [*NO_TEXTS, "Class", "a.", ".a", "a b.c", "a-b.c"]),
     "LOGGING": ([{}, {"version": 1}], NO_MAPPINGS),
@@ -209,7 +211,7 @@ class Values(SynchronousTestCase):
             {"EMBEDDED_BROKER_ADDRESS": "amqp://u:s3cret@h:1"},
             {"WEB_SERVER_ADDRESS": "http://u:s3cret@h:1"},
             {"EMBEDDED_BROKER_USERS": {"ada": ["s3cret"]}},
-            *({name: secret} for name in KEYS if name not in ("LOGGING", "AMQP_URI", "EMBEDDED_BROKER_USERS")),
+            *({name: secret} for name in KEYS if name not in ("LOGGING", "AMQP_URI", "EMBEDDED_BROKER_USERS", "RETRY")),
             *({name: [secret, "s3cret"]} for name in KEYS),
         ]
         for config in configs:

@@ -38,7 +38,9 @@ WHERE = {
     "ProviderCollector": "txservices.extensions",
     "Publisher": "txservices.messaging",
     "Queue": "txservices.amqp.entities",
+    "Reject": "txservices.retry",
     "RemoteError": "txservices.exceptions",
+    "Retry": "txservices.retry",
     "RpcProxy": "txservices.rpc",
     "RpcTimeout": "txservices.exceptions",
     "SERVICE_POOL": "txservices.events",
@@ -88,6 +90,8 @@ if TYPE_CHECKING:
     from txservices.extensions import SharedExtension as SharedExtension
     from txservices.messaging import Publisher as Publisher
     from txservices.messaging import consume as consume
+    from txservices.retry import Reject as Reject
+    from txservices.retry import Retry as Retry
     from txservices.rpc import ClusterRpc as ClusterRpc
     from txservices.rpc import RpcProxy as RpcProxy
     from txservices.rpc import ServiceRpc as ServiceRpc

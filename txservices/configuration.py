@@ -35,6 +35,7 @@ SHOWN_MAX = 80  # characters of a wrong value that are repeated
 NEAR = 0.85  # how alike an unknown key and one of ours are, with 1 for the same, before the log asks
 
 LOGIN_METHODS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
+ON_PARKED_WAYS = ("park", "drop", "requeue")
 QUEUE_TYPES = ("classic", "quorum")
 SERIALIZER_NAMES = ("json", "pickle", "yaml", "msgpack", "raw")  # those that need no entry in SERIALIZERS
 TLS_OPTIONS = ("ca_certs", "certfile", "keyfile", "password")
@@ -423,6 +424,21 @@ QUEUE_TYPE: Key[str | None] = Key(
     one_of("type of queue", QUEUE_TYPES),
     "`classic` or `quorum`, for the queues of calls, events and `consume`; see below",
     without="classic, as nameko declares them",
+)
+RETRY: Key[Mapping[str, Any] | None] = Key(
+    "RETRY",
+    None,
+    Kind(lambda value: isinstance(value, Mapping), "mapping", "attempts, delay, …, or service.method: {attempts: 5}"),
+    "which messages are tried again after their handler has failed: the arguments of `Retry` for all methods, and under"
+    " `service.method` for one of them, or false there. `retry=` of an entrypoint goes over it",
+    without="no retries",
+)
+ON_PARKED = Key(
+    "on_parked",
+    "park",
+    one_of("way to end", ON_PARKED_WAYS),
+    "what becomes of a message after its last attempt: `park` keeps it in the queue `NAME.parked`, `drop` acknowledges"
+    " it, `requeue` gives it back to its queue",
 )
 PARENT_CALLS_TRACKED = Key(
     "parent_calls_tracked",

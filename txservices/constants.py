@@ -84,3 +84,7 @@ QUEUE_TYPE_ARGUMENT = "x-queue-type"
 # On Python objects ------------------------------------------------------------------------------------------
 
 ENTRYPOINTS_ATTRIBUTE = "txservices_entrypoints"  # of a method: the entrypoints declared on it
+
+# Headers of a message that is tried again: see ``retry.marks``.
+ATTEMPT_HEADER = "txservices-attempt"
+FIRST_FAILED_HEADER = "txservices-first-failed"

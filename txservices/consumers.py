@@ -133,7 +133,9 @@ class QueueConsumer(SharedExtension):
         workers = self.container.workers
         in_turn = getattr(provider, "in_turn", False)
         places = workers if in_turn else None
-        reader = self.readers[provider] = Reader(Serializers(read).decode, provider.handle_message, where, places)
+        not_read = getattr(provider, "not_read", None)
+        decode = Serializers(read).decode
+        reader = self.readers[provider] = Reader(decode, provider.handle_message, where, places, not_read)
         receive = partial(take_turn, workers, provider, reader.receive) if in_turn else reader.receive
         count = getattr(provider, "prefetch_count", None)
         consumer = self.providers[provider] = self.consume(queue, receive, count, in_turn)

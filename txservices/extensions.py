@@ -232,6 +232,24 @@ class WorkerContext:
             log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
 
     @property
+    def message(self) -> Any:
+        """The ``Message`` that it handles, None if it handles no message."""
+        bound = getattr(self.handle_result, "args", ())  # its ``handle_result`` is bound to that
+        return bound[0] if bound and hasattr(bound[0], "delivery_tag") else None
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt to handle its message, from 1: see ``retry.Retry``."""
+        attempt = getattr(self.message, "headers", {}).get(constants.ATTEMPT_HEADER, 1)
+        return attempt if isinstance(attempt, int) else 1
+
+    @property
+    def first_failed(self) -> str | None:
+        """When the first attempt to handle its message failed, as ISO 8601 in UTC. None if this is the first."""
+        first = getattr(self.message, "headers", {}).get(constants.FIRST_FAILED_HEADER)
+        return first if isinstance(first, str) else None
+
+    @property
     def config(self) -> Any:
         return self.container.config
 

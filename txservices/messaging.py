@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -32,6 +32,8 @@ from txservices.extensions import (
     ExcInfo,
     WorkerContext,
 )
+from txservices.retry import Retry, marks
+from txservices.retry.failures import Failures, Source
 from txservices.threads import in_reactor
 
 __all__ = [
@@ -92,12 +94,6 @@ class HeaderDecoder:
     def unpack_message_headers(self, message: Message) -> dict[str, Any]:
         """The context data of the worker that handles this message."""
         return decode_from_headers(message.headers, self.header_prefix)
-
-
-def message_of(worker_ctx: WorkerContext) -> Message | None:
-    """The message that a worker handles, which its ``handle_result`` is bound to. None if it handles no message."""
-    bound = getattr(worker_ctx.handle_result, "args", ())
-    return bound[0] if bound and isinstance(bound[0], Message) else None
 
 
 # Out ------------------------------------------------------------------------------------------------------------------
@@ -183,6 +179,7 @@ class ConsumerOptions(EntrypointOptions, total=False):
     prefetch_count: int | None
     queue_type: str | None
     accept: Iterable[str] | None
+    retry: Retry | Literal[False] | None
 
 
 class Consumer(HeaderDecoder, Entrypoint):
@@ -193,6 +190,10 @@ class Consumer(HeaderDecoder, Entrypoint):
     if a message that the method published without waiting for it has failed. If the broker refuses that one for good,
     this one is rejected. A body that can't be read is rejected (to the queue's dead letters, if it has them) and
     logged.
+
+    With ``retry`` a message whose worker raised is tried again later, and after the last attempt it is parked. So is a
+    message that can't be read: see ``retry.Retry``. Its attempts are counted in ``worker_ctx.attempt``. With
+    ``retry=False`` it is not tried again, although the configuration's ``RETRY`` says so.
 
     ``queue_type`` is ``"quorum"`` or ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't given; a queue that
     has the argument ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in place of ``ACCEPT``.
@@ -208,9 +209,11 @@ class Consumer(HeaderDecoder, Entrypoint):
         prefetch_count: int | None = None,
         queue_type: str | None = None,
         accept: Iterable[str] | None = None,
+        retry: Retry | Literal[False] | None = None,
         **kwargs: Unpack[EntrypointOptions],
     ) -> None:
         super().__init__(**kwargs)
+        self.retry = retry
         self.queue = None if queue is None else queue_of(queue)
         self.requeue_on_error = requeue_on_error
         self.prefetch_count = prefetch_count
@@ -224,17 +227,35 @@ class Consumer(HeaderDecoder, Entrypoint):
 
     def setup(self) -> None:
         self.queue_consumer.register_provider(self)
+        consumer = self.queue_consumer
+        self.failures = Failures(self, amqp(self.container), consumer.ack_message, consumer.requeue_message, self.retry)
 
     def stop(self) -> Deferred[Any]:
         return self.queue_consumer.unregister_provider(self)
 
+    @property
+    def source(self) -> Source:
+        """Where its messages come from: its queue, which the default exchange knows by its name."""
+        consumer = self.consumer
+        assert consumer is not None, "there is a message"
+        return Source(consumer.queue_name, "", consumer.queue_name)
+
+    def not_read(self, message: Message, error: Exception) -> bool:
+        """Park a message that can't be read, if the entrypoint parks. Gives whether it does."""
+        if self.failures.policy is None:
+            return False
+        self.failures.park(message, None, "unreadable", error, self.source)
+        return True
+
     def handle_message(self, body: Any, message: Message) -> None:
         """Run the method with the body."""
         handle_result = partial(self.handle_result, message)
+        context_data = self.unpack_message_headers(message)
+        if marks.ATTEMPT in message.headers:
+            marks.restore(message)
+            context_data = marks.without_marks(context_data)
         try:
-            self.container.spawn_worker(
-                self, (body,), {}, context_data=self.unpack_message_headers(message), handle_result=handle_result
-            )
+            self.container.spawn_worker(self, (body,), {}, context_data=context_data, handle_result=handle_result)
         except ContainerBeingKilled:
             self.queue_consumer.requeue_message(message)
 
@@ -242,6 +263,9 @@ class Consumer(HeaderDecoder, Entrypoint):
         self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
         """The method has returned or raised: settle the message. Gives what the dependencies are to see."""
+        if exc_info is not None and self.failures.takes(exc_info[1]):
+            self.failures.failed(message, worker_ctx, exc_info[1], self.source)
+            return result, exc_info
         give_back = self.queue_consumer.requeue_message
         settle: Callable[[Message], None] = self.queue_consumer.ack_message
         if exc_info is not None and self.requeue_on_error:
@@ -251,7 +275,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         return result, exc_info
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
-        message = message_of(worker_ctx)
+        message = worker_ctx.message
         if message is not None:
             Consumer.handle_result(self, message, worker_ctx, None, exc_info)
 

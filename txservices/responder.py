@@ -18,6 +18,7 @@ from txservices.amqp.entities import Message
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.callids import on_behalf_of
+from txservices.deadlines import time_left
 from txservices.exceptions import (
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
@@ -172,10 +173,12 @@ class Responder:
 
 def time_to_reply(request: Mapping[str, Any], without: float = REPLY_TIMEOUT) -> float:
     """Seconds that a caller waits at most, by the properties of its request; ``without`` if these don't tell."""
+    left = time_left(request.get("headers") or {})
     try:
-        return int(request["expiration"]) / 1000
+        waits = int(request["expiration"]) / 1000
     except (KeyError, TypeError, ValueError, OverflowError):
-        return without
+        return without if left is None else left
+    return waits if left is None else min(waits, left)
 
 
 def caller_of(message: Message) -> str:

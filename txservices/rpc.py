@@ -7,7 +7,7 @@ the reply -> the broker has it -> the request is acked: see ``responder``. The c
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -29,8 +29,16 @@ from txservices.exceptions import (
     MalformedRequest,
     MethodNotFound,
 )
-from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Injected, SharedExtension, WorkerContext
-from txservices.messaging import HeaderDecoder, message_of
+from txservices.extensions import (
+    DependencyProvider,
+    Entrypoint,
+    EntrypointOptions,
+    ExcInfo,
+    Injected,
+    SharedExtension,
+    WorkerContext,
+)
+from txservices.messaging import HeaderDecoder
 from txservices.proxies import (
     Begin,
     CallOptions,
@@ -43,6 +51,8 @@ from txservices.proxies import (
     run_here,
 )
 from txservices.responder import Responder, caller_of, time_to_reply
+from txservices.retry import Retry, marks
+from txservices.retry.failures import Failures, Source
 from txservices.safe import shown
 from txservices.serialization import Serializers
 from txservices.threads import in_reactor
@@ -155,6 +165,8 @@ class RpcConsumer(SharedExtension):
             return
         try:
             context_data = entrypoint.unpack_message_headers(message)
+            if marks.ATTEMPT in message.headers:
+                context_data = marks.without_marks(context_data)
             handle_result = partial(entrypoint.handle_result, message)
             self.container.spawn_worker(
                 entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
@@ -172,6 +184,22 @@ class RpcConsumer(SharedExtension):
         """A hook that the service's author has overridden has raised: its error is the caller's answer."""
         log.failure("{call} can't be handled", failure_of(error), call=message.routing_key)
         self.refuse(message, error)
+
+    def failures_of(self, entrypoint: Rpc) -> Failures:
+        consumer = self.queue_consumer
+        connections = amqp(self.container)
+        return Failures(entrypoint, connections, consumer.ack_message, consumer.requeue_message, entrypoint.retry)
+
+    def failed(self, entrypoint: Rpc, message: Message, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
+        """Try a request again, or park it and reply with the error.
+
+        It comes back through the exchange of calls, by its own routing key, which names the method: another instance
+        of the service may be one of nameko's, and knows a method by nothing else.
+        """
+        reply = partial(self.responder.send_response, message, worker_ctx, None, exc_info)
+        source = Source(self.queue.name, self.responder.exchange, message.routing_key)
+        patience = time_to_reply(message.properties, FOREVER) if message.properties.get("reply_to") else None
+        entrypoint.failures.failed(message, worker_ctx, exc_info[1], source, patience, reply)
 
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer a message that is no request to one of our methods. No worker runs for it."""
@@ -198,12 +226,23 @@ def arguments_of(body: Any) -> tuple[Any, Any]:
 
 
 class Rpc(HeaderDecoder, Entrypoint):
-    """Answers calls of the method that come through the broker: see the module."""
+    """Answers calls of the method that come through the broker: see the module.
+
+    With ``retry`` a request whose worker raised is tried again later, for as long as its caller waits. After the last
+    attempt the caller gets the error, and the request is parked: see ``retry.Retry``. The errors of
+    ``expected_exceptions`` go to the caller at once, and the request is not parked. With ``retry=False`` nothing is
+    tried again, although the configuration's ``RETRY`` says so.
+    """
 
     rpc_consumer = RpcConsumer()
 
+    def __init__(self, retry: Retry | Literal[False] | None = None, **kwargs: Unpack[EntrypointOptions]) -> None:
+        super().__init__(**kwargs)
+        self.retry = retry
+
     def setup(self) -> None:
         self.rpc_consumer.register_provider(self)
+        self.failures = self.rpc_consumer.failures_of(self)
 
     def stop(self) -> Deferred[Any] | None:
         return self.rpc_consumer.cancel()
@@ -212,10 +251,13 @@ class Rpc(HeaderDecoder, Entrypoint):
         self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
         """Reply to the request. A subclass overrides this to change results or errors before they are sent."""
+        if exc_info is not None and self.failures.takes(exc_info[1], self.expected_exceptions):
+            self.rpc_consumer.failed(self, message, worker_ctx, exc_info)
+            return result, exc_info
         return self.rpc_consumer.responder.send_response(message, worker_ctx, result, exc_info)
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
-        message = message_of(worker_ctx)
+        message = worker_ctx.message
         if message is not None and not message.answered:
             Rpc.handle_result(self, message, worker_ctx, None, exc_info)
 

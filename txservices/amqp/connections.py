@@ -19,6 +19,7 @@ from txservices.amqp.connection import Connection
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.leaving import Leaving
+from txservices.amqp.ondemand import OnDemand
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.publisher import Publisher
 from txservices.amqp.subscription import Subscription
@@ -121,6 +122,11 @@ class Connections(MultiService):
         publisher = Publisher(connection, self.clock)  # first: it is to be told when that is connected
         connection.setServiceParent(self)
         return publisher
+
+    @cached_property
+    def on_demand(self) -> OnDemand:
+        """Publishes to queues that are declared when they are needed: for delays, and for what is parked."""
+        return OnDemand(self.publisher)
 
     @property
     def connected(self) -> bool:

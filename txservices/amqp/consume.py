@@ -44,6 +44,7 @@ class Reader:
         decode: ``Serializers.decode``.
         where: who consumes, for the log.
         places: see ``LongBodies``.
+        not_read: called with a message that can't be read, and the error. If it gives true, it settles that message.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Reader:
         handle: Callable[[Any, Message], Any],
         where: str,
         places: Places | None = None,
+        not_read: Callable[[Message, Exception], bool] | None = None,
     ) -> None:
+        self.not_read = not_read
         self.handle = handle
         self.where = where
         self.long = LongBodies(decode, self.receive, places)
@@ -70,6 +73,8 @@ class Reader:
         except LongBody:
             self.long.add(message)
         except DecodeError as error:
+            if self.not_read is not None and self.not_read(message, error):
+                return
             # "message" is a key of Twisted's own
             log.error("{where}: {delivery} rejected: {error}", where=self.where, delivery=message, error=error)
             message.reject()

@@ -1,0 +1,139 @@
+"""Delays: how they are rounded, the queues that hold messages for so long, and when these are declared."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.services import OnRabbitMQ, ServicesCase
+from txservices.amqp.connections import Connections
+from txservices.amqp.delays import DECLARED_AGAIN, DELAY_MAX, NAME_MAX, UNUSED, name_of, step_of
+from txservices.amqp.entities import Queue
+from txservices.amqp.ondemand import OnDemand, delay_queue
+from txservices.exceptions import DeclarationMismatch, PublishTimeout
+from txservices.testing.waiting import Heard
+
+TTL_MAX = 2**32 - 1  # milliseconds, RabbitMQ's
+
+
+class StepTests(SynchronousTestCase):
+    """Delays are rounded, so that there are few queues."""
+
+    def test_near(self) -> None:
+        """A delay of 10 ms or more is off by 5 % at most, and by half a millisecond below that."""
+        chance = random.Random(1)
+        for _ in range(20_000):
+            seconds = 10 ** chance.uniform(-2, 6.6)
+            self.assertLessEqual(abs(step_of(seconds) / 1000 - seconds), seconds * 0.05, seconds)
+            seconds = chance.uniform(0.001, 0.01)
+            self.assertLessEqual(abs(step_of(seconds) / 1000 - seconds), 0.00051, seconds)
+
+    def test_few(self) -> None:
+        """There are 35 steps in each power of ten."""
+        steps = {step_of(1 + number / 10_000) for number in range(90_000)}
+        self.assertEqual(len(steps), 36)  # both ends
+
+    def test_as_asked(self) -> None:
+        """Delays that people write are kept as they are."""
+        for seconds in (0.1, 0.5, 1, 1.5, 2, 3, 4, 5, 8, 10, 15, 16, 20, 30, 45 - 1, 60, 90, 120, 300, 600, 1800, 3600):
+            self.assertEqual(step_of(seconds), seconds * 1000)
+        self.assertEqual([step_of(0), step_of(DELAY_MAX)], [1, DELAY_MAX * 1000])
+
+    def test_names(self) -> None:
+        """A queue's name says how long and where to. One that is too long ends with a hash."""
+        self.assertEqual(name_of("", "orders", 1500), "txservices.delay.1.5s.orders")
+        self.assertEqual(name_of("x", "orders", 3_600_000), "txservices.delay.3600s.x.orders")
+        long = {name_of("x", "ü" * 120 + end, 1000) for end in "ab"}
+        self.assertEqual(len(long), 2)
+        self.assertTrue(all(len(name.encode()) <= NAME_MAX and name.startswith("txservices.delay.") for name in long))
+
+    def test_queue(self) -> None:
+        """The queue outlives each message in it, and its times are ones that RabbitMQ takes."""
+        arguments = delay_queue("x", "key", step_of(DELAY_MAX)).arguments
+        self.assertEqual(arguments["x-message-ttl"], DELAY_MAX * 1000)
+        self.assertGreaterEqual(arguments["x-expires"], arguments["x-message-ttl"] + DECLARED_AGAIN * 1000)
+        self.assertLessEqual(arguments["x-expires"], TTL_MAX)
+        self.assertEqual(arguments["x-expires"], arguments["x-message-ttl"] + (DECLARED_AGAIN + UNUSED) * 1000)
+
+
+class DelayTests(ServicesCase):
+    """Messages that come later."""
+
+    async def opened(self) -> tuple[Connections, Heard]:
+        connections = self.connections()
+        heard = Heard()
+        await connections.consume(Queue("late"), heard, 0).ready
+        return connections, heard
+
+    def later(self, on_demand: OnDemand, seconds: float, body: bytes = b"", **properties: Any) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        tell = lambda error: done.errback(error) if error else done.callback(None)  # noqa: E731
+        on_demand.publish_later("", "late", body, properties, seconds, tell)
+        return done
+
+    async def test_in_order_of_time(self) -> None:
+        """A long delay holds up no short one, and each message comes when it should, within 10 % and 0.2 s."""
+        connections = self.connections()
+        clock, heard = connections.clock, Heard()
+        await connections.consume(Queue("late"), lambda message: heard((message, clock.seconds())), 0).ready
+        sent = clock.seconds()
+        delays = {b"long": 0.5, b"short": 0.05, b"middle": 0.2}
+        for body, seconds in delays.items():
+            await self.later(connections.on_demand, seconds, body)
+        await heard.wait(3)
+        self.assertEqual([message.body for message, _ in heard.things], [b"short", b"middle", b"long"])
+        for message, came in heard.things:
+            wanted = delays[message.body]
+            late = came - sent - wanted
+            self.assertTrue(-0.1 * wanted <= late <= 0.1 * wanted + 0.2, (message, late))
+
+    async def test_lost_queue(self) -> None:
+        """If the broker has lost a delay queue, it is declared again, and no message is lost."""
+        connections, heard = await self.opened()
+        await self.later(connections.on_demand, 0.05, b"1")
+        channel = await connections.publisher.connection.protocol.open_channel()
+        await channel.queue_delete(queue=name_of("", "late", 50))
+        await self.later(connections.on_demand, 0.05, b"2")
+        await heard.wait(1)
+        self.assertIn(b"2", [message.body for message in heard.things])
+
+    async def test_other_arguments(self) -> None:
+        """A queue of that name which is declared otherwise is told to whoever publishes."""
+        connections, _ = await self.opened()
+        await connections.publisher.declare(Queue(name_of("", "late", 50)))
+        await self.assertFailure(self.later(connections.on_demand, 0.05), DeclarationMismatch)
+
+    async def test_refused(self) -> None:
+        """A delay that can't be, and a message that AMQP can't carry, are refused, and nothing is kept of them."""
+        connections, _ = await self.opened()
+        on_demand = connections.on_demand
+        for seconds in (-1, float("nan"), float("inf"), DELAY_MAX + 1):
+            with self.assertRaises(ValueError):
+                on_demand.publish_later("", "late", b"", {}, seconds, lambda error: None)
+        await self.assertFailure(self.later(on_demand, 0.05, headers={"a": object()}), ValueError)
+        self.assertEqual((on_demand.declaring, connections.publisher.unconfirmed), ({}, {}))
+
+
+class DelaysOnRabbitMQ(OnRabbitMQ, DelayTests):
+    """The same on a RabbitMQ."""
+
+
+class WithoutBroker(SynchronousTestCase):
+    """What is asked for while there is no broker."""
+
+    def test_deadline(self) -> None:
+        """A message whose queue can't be declared in time fails then, and so do those that wait with it."""
+        clock = Clock()
+        connections = Connections.from_config({"AMQP_URI": "amqp://127.0.0.1:1"}, clock)
+        outcomes: list[Exception | None] = []
+        for _ in range(2):
+            connections.on_demand.publish_then(Queue("q"), b"", {}, outcomes.append, 3)
+        clock.advance(2.9)
+        self.assertEqual(outcomes, [])
+        clock.advance(0.2)
+        self.assertEqual([type(each) for each in outcomes], [PublishTimeout] * 2)
+        self.assertEqual(connections.on_demand.declaring, {})

@@ -1,0 +1,240 @@
+"""What becomes of a message whose handler has failed: a copy comes again later, or is parked.
+
+The copy is confirmed by the broker before the message is acked, so that it is lost in no fault; a fault between the two
+makes a duplicate, which has the same message id.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+from twisted.logger import Logger
+
+import txservices
+from txservices import configuration, deadlines
+from txservices.amqp.connections import Connections
+from txservices.amqp.entities import Message, Queue, with_queue_type
+from txservices.amqp.publish import when_confirmed
+from txservices.amqp.returning import settle_lost
+from txservices.exceptions import HeadersTooLarge
+from txservices.extensions import Entrypoint, WorkerContext
+from txservices.retry import marks
+from txservices.retry.policy import Reject, Retry
+from txservices.retry.written import policy_for
+from txservices.safe import shown
+
+__all__ = ["PARKED", "Failures", "Source", "parking_queue"]
+
+log = Logger()
+
+FOREVER = float("inf")
+PARKED = ".parked"  # how the name of a parking queue ends, after that of the queue
+
+
+def parking_queue(queue: str, queue_type: str | None = None) -> Queue:
+    """The queue that takes what failed in a queue for good."""
+    return with_queue_type(Queue(queue + PARKED), queue_type)
+
+
+@frozen
+class Source:
+    """Where a message came from, and how it gets back there and nowhere else.
+
+    Attributes:
+        queue: the queue's name.
+        exchange: by this exchange,
+        routing_key: with this routing key.
+    """
+
+    queue: str
+    exchange: str
+    routing_key: str
+
+
+class Failures:
+    """Settles the messages of one entrypoint that have failed.
+
+    Attributes:
+        policy: which failures are tried again; None if none are, but for ``raise Retry(...)``.
+        on_parked: what becomes of a message that is not tried again: ``park``, ``drop`` or ``requeue``. None leaves it
+            to the entrypoint, as without a policy.
+    """
+
+    def __init__(
+        self,
+        entrypoint: Entrypoint,
+        connections: Connections,
+        ack: Callable[[Message], None],
+        give_back: Callable[[Message], None],
+        retry: Any,
+    ) -> None:
+        container = entrypoint.container
+        config = container.config
+        self.entrypoint = entrypoint
+        self.connections = connections
+        self.ack = ack
+        self.give_back = give_back
+        self.told = ""  # the last error of a copy that was not taken
+        self.service = container.service_name
+        self.where = f"{self.service}.{entrypoint.method_name}"
+        written = policy_for(configuration.RETRY.of(config), self.where)
+        self.policy: Retry | None = written if retry is None else (retry or None)
+        self.on_parked = configuration.ON_PARKED.of(config)
+        self.queue_type = configuration.QUEUE_TYPE.of(config)
+        version = getattr(container.service_cls, "version", None)
+        own = f"txservices {txservices.__version__}"
+        self.about = {
+            "service": self.service,
+            "method": entrypoint.method_name,
+            "host": socket.gethostname(),
+            "version": f"{version}, {own}" if isinstance(version, (str, int, float)) else own,
+        }
+
+    def takes(self, error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> bool:
+        """Whether the message of a worker that failed so is settled here."""
+        if self.policy is None:
+            return isinstance(error, (Retry, Reject))
+        return not isinstance(error, expected)
+
+    def delay_for(self, message: Message, error: BaseException) -> float | None:
+        """Seconds until a message is to be tried again after that error; None if it isn't."""
+        policy = self.policy or (error if isinstance(error, Retry) else None)
+        if policy is None or not policy.wants(error):
+            return None
+        attempt = marks.Origin.of(message).attempt + 1
+        if attempt > policy.attempts:
+            return None
+        if isinstance(error, Retry) and error.after is not None:
+            return error.after
+        return policy.delay_before(attempt)
+
+    def failed(
+        self,
+        message: Message,
+        worker_ctx: WorkerContext | None,
+        error: BaseException,
+        source: Source,
+        patience: float | None = None,
+        settle: Callable[[], Any] | None = None,
+    ) -> None:
+        """Have the message tried again or parked, and settle it then.
+
+        Args:
+            patience: seconds that its caller still waits: no attempt is made after that. None for no end.
+            settle: see ``park``.
+        """
+        delay = self.delay_for(message, error)
+        if delay is None:
+            reason = "rejected" if isinstance(error, Reject) else "failed"
+            self.park(message, worker_ctx, reason, error, source, settle)
+        elif patience is not None and delay >= patience:
+            self.park(message, worker_ctx, "deadline", error, source, settle)
+        else:
+            self.try_again(message, worker_ctx, error, delay, source, patience)
+
+    def try_again(
+        self,
+        message: Message,
+        worker_ctx: WorkerContext | None,
+        error: BaseException,
+        delay: float,
+        source: Source,
+        patience: float | None,
+    ) -> None:
+        """Publish a copy that comes in so many seconds."""
+        origin = marks.Origin.of(message)
+        time = marks.now()
+        properties = marks.copied(
+            message, attempt=origin.attempt + 1, first_failed=origin.first_failed or time, last_failed=time
+        )
+        if patience is not None and patience < FOREVER:
+            left = deadlines.headers_for(patience)
+            properties["headers"].update(left | {deadlines.TIME_LEFT: patience - delay})  # when it comes
+        log.warn(
+            "{where}: {delivery} has failed {attempt} times and comes again in {delay:g} s: {error}",
+            where=self.where,
+            delivery=message,
+            attempt=origin.attempt,
+            delay=round(delay, 3),
+            error=shown(error),
+        )
+        done = partial(self.published, message, partial(self.settle, message, worker_ctx))
+        on_demand = self.connections.on_demand
+        try:
+            on_demand.publish_later(source.exchange, source.routing_key, message.body, properties, delay, done)
+        except ValueError as refused:
+            done(refused)
+
+    def park(
+        self,
+        message: Message,
+        worker_ctx: WorkerContext | None,
+        reason: str,
+        error: BaseException,
+        source: Source,
+        settle: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the message away for good: to the parking queue, if the configuration doesn't say otherwise.
+
+        ``settle`` is called when it is there. Without it the message is acked then.
+        """
+        settle = settle or partial(self.settle, message, worker_ctx)
+        if self.on_parked == "requeue":
+            self.give_back(message)
+            return
+        text = "{where}: {delivery} is {done} after {attempt} attempts ({reason}): {error}"
+        origin = marks.Origin.of(message)
+        log.error(
+            text,
+            where=self.where,
+            delivery=message,
+            done=f"parked in {source.queue}{PARKED}" if self.on_parked == "park" else "dropped",
+            attempt=origin.attempt,
+            reason=reason,
+            error=shown(error),
+        )
+        if self.on_parked == "drop":
+            settle()
+            return
+        time = marks.now()
+        why = {
+            **marks.reasons(reason, error),
+            **self.about,
+            "queue": source.queue,
+            "back_exchange": source.exchange,
+            "back_routing_key": source.routing_key,
+            "attempt": origin.attempt,
+            "first_failed": origin.first_failed or time,
+            "last_failed": time,
+        }
+        done = partial(self.published, message, settle)
+        publish = partial(
+            self.connections.on_demand.publish_then, parking_queue(source.queue, self.queue_type), message.body
+        )
+        try:
+            try:
+                publish(marks.copied(message, **why), done)
+            except HeadersTooLarge:  # its own are nearly as many as a frame may have
+                del why["traceback"]
+                publish(marks.copied(message, **why), done)
+        except ValueError as refused:
+            done(refused)
+
+    def published(self, message: Message, settle: Callable[[], Any], error: Exception | None) -> None:
+        """The broker has the copy, or does not take it: then the message goes back."""
+        if error is None:
+            settle()
+            return
+        if str(error) != self.told:  # it comes again, and may fail again for the same
+            self.told = str(error)
+            text = "{where}: {delivery} goes back to its queue, for the broker did not take its copy: {error}"
+            log.error(text, where=self.where, delivery=message, error=error)
+        self.give_back(message)
+
+    def settle(self, message: Message, worker_ctx: WorkerContext | None) -> None:
+        """Ack the message, once the broker has what its handler published."""
+        when_confirmed(worker_ctx, partial(self.ack, message), partial(settle_lost, self.give_back, message))

@@ -1,0 +1,132 @@
+"""Headers of a message that is tried again or parked: they say where it came from, how often it failed, and why.
+
+They begin with ``txservices-``. They are no part of the context, which would hand them on to other services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from traceback import format_exception
+from typing import Any
+
+from attrs import frozen
+
+from txservices import constants
+from txservices.amqp.delays import DELAY_QUEUE
+from txservices.amqp.entities import Message
+from txservices.safe import safe_for_serialization, shown
+from txservices.utils.printable import in_one_line, printable
+from txservices.utils.secrets import hide
+
+__all__ = ["PREFIX", "Origin", "copied", "reasons", "restore", "without_marks"]
+
+PREFIX = "txservices-"
+ATTEMPT = constants.ATTEMPT_HEADER  # the number of the attempt that a delivery is, from 2
+FIRST_FAILED = constants.FIRST_FAILED_HEADER
+LAST_FAILED = "txservices-last-failed"
+EXCHANGE = "txservices-exchange"
+ROUTING_KEY = "txservices-routing-key"
+QUEUE = "txservices-queue"
+BACK_EXCHANGE = "txservices-back-exchange"  # by which it gets back to that queue, and nowhere else
+BACK_ROUTING_KEY = "txservices-back-routing-key"
+USER_ID = "txservices-user-id"
+EXPIRATION = "txservices-expiration"
+REASON = "txservices-reason"
+ERROR_CLASS = "txservices-error-class"
+ERROR = "txservices-error"
+TRACEBACK = "txservices-traceback"
+
+ERROR_TEXT_MAX = 1_000  # characters of a parked message's error
+TRACEBACK_MAX = 8_000  # characters of its traceback, the end of it
+ATTEMPTS_COUNTED = 1_000_000  # a header with a greater number is a stranger's
+
+# What the broker or a sender of before has written for one delivery, and what would be read anew from a copy.
+NOT_COPIED = ("CC", "BCC", "x-delivery-count")
+
+
+@frozen
+class Origin:
+    """Where a message came from and how often it has been tried, as far as its headers say.
+
+    Attributes:
+        attempt: the number of the attempt that this delivery is, from 1.
+        first_failed: when the first attempt failed, as ISO 8601 in UTC; None at the first.
+    """
+
+    exchange: str
+    routing_key: str
+    attempt: int = 1
+    first_failed: str | None = None
+
+    @classmethod
+    def of(cls, message: Message) -> Origin:
+        headers = message.headers
+        attempt = headers.get(ATTEMPT)
+        if not isinstance(attempt, int) or isinstance(attempt, bool) or not 1 <= attempt <= ATTEMPTS_COUNTED:
+            return cls(message.exchange, message.routing_key)
+        exchange, key, first = (headers.get(name) for name in (EXCHANGE, ROUTING_KEY, FIRST_FAILED))
+        if not isinstance(exchange, str) or not isinstance(key, str):
+            exchange, key = message.exchange, message.routing_key
+        return cls(exchange, key, attempt, first if isinstance(first, str) else None)
+
+
+def restore(message: Message) -> None:
+    """Give a message that comes again the exchange and the routing key that it came with at first."""
+    origin = Origin.of(message)
+    message.exchange, message.routing_key = origin.exchange, origin.routing_key
+
+
+def copied(message: Message, **marks: Any) -> dict[str, Any]:
+    """The properties of a copy of a message: its own, with further headers that say where it came from.
+
+    It keeps its id, so that a duplicate is known for one. It has no ``expiration``, for which the broker would deliver
+    it sooner, and no ``user_id``, which RabbitMQ takes only from that user: both are in headers.
+    """
+    properties = dict(message.properties)
+    headers = without_marks(message.headers)
+    origin = Origin.of(message)
+    headers[EXCHANGE], headers[ROUTING_KEY] = origin.exchange, origin.routing_key
+    for name, header in (("expiration", EXPIRATION), ("user_id", USER_ID)):
+        value = properties.pop(name, None)
+        if value is None:
+            value = message.headers.get(header)
+        if isinstance(value, str):
+            headers[header] = value
+    headers.update({PREFIX + name.replace("_", "-"): value for name, value in marks.items() if value is not None})
+    properties["headers"] = headers
+    return properties
+
+
+def without_marks(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """A message's headers without ours, and without those that the broker has written for one delivery."""
+    kept = {name: value for name, value in headers.items() if not name.startswith(PREFIX) and name not in NOT_COPIED}
+    deaths = kept.get("x-death")
+    if isinstance(deaths, list):  # those in delay queues say nothing to anybody, and there may be many
+        others = [each for each in deaths if not str(each.get("queue", "")).startswith(DELAY_QUEUE)]
+        if others:
+            kept["x-death"] = others
+        else:
+            kept = {name: value for name, value in kept.items() if not is_of_death(name)}
+    return kept
+
+
+def is_of_death(header: str) -> bool:
+    return header.startswith(("x-death", "x-first-death-", "x-last-death-"))
+
+
+def reasons(reason: str, error: BaseException | None) -> dict[str, str]:
+    """The marks that say why a message is parked. Secrets are hidden, and long texts are cut."""
+    marks = {"reason": reason}
+    if error is not None:
+        kind = type(error)
+        marks["error_class"] = f"{kind.__module__}.{kind.__name__}"
+        marks["error"] = hide(in_one_line(str(safe_for_serialization(error))[:ERROR_TEXT_MAX]))
+        lines = "".join(format_exception(shown(error)))
+        marks["traceback"] = hide(printable(lines[-TRACEBACK_MAX:]))
+    return marks
+
+
+def now() -> str:
+    """The time of day, for people: nothing is reckoned with it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -1,0 +1,65 @@
+"""Policies that a configuration has written under ``RETRY``."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+from typing import Any
+
+from txservices.configuration import shown
+from txservices.exceptions import ConfigurationError
+from txservices.retry.policy import Retry
+from txservices.utils import import_from_path
+
+__all__ = ["policy_for"]
+
+NAMES = ("attempts", "delay", "growth", "delay_max", "jitter", "on", "give_up_on")
+
+
+def policy_for(written: Any, method: str) -> Retry | None:
+    """The policy that ``RETRY`` of a configuration has for ``service.method``. ``ConfigurationError`` for a mistake.
+
+    It is a mapping of ``Retry``'s arguments. A key with a dot in it is a method's name, with a mapping for that method
+    alone, or false for no retry. Exceptions are written as dotted names, those of Python without a dot.
+    """
+    if written is None or written is False:
+        return None
+    if not isinstance(written, Mapping):
+        raise ConfigurationError(
+            f"RETRY: {shown(written)} is no mapping: write attempts, delay, … or service.method: {{…}}"
+        )
+    of_all = {name: value for name, value in written.items() if "." not in str(name)}
+    of_methods = {str(name): value for name, value in written.items() if "." in str(name)}
+    for name, value in of_methods.items():
+        if value is not False and value is not None:
+            made(name, value)
+    general = made("RETRY", of_all) if of_all else None
+    if method in of_methods:
+        own = of_methods[method]
+        return made(method, {**of_all, **own}) if own is not False and own is not None else None
+    return general
+
+
+def made(where: str, written: Any) -> Retry:
+    if not isinstance(written, Mapping):
+        raise ConfigurationError(f"RETRY: {where}: {shown(written)} is no mapping: write attempts, delay, …")
+    unknown = [str(name) for name in written if name not in NAMES]
+    if unknown:
+        raise ConfigurationError(f"RETRY: there is no {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
+    options = dict(written)
+    for name in ("on", "give_up_on"):
+        if name in options:
+            names = [options[name]] if isinstance(options[name], str) else list(options[name] or ())
+            options[name] = tuple(map(error_class, names))
+    return Retry(**options)
+
+
+def error_class(name: Any) -> type[BaseException]:
+    """The class of exceptions that a configuration names."""
+    try:
+        found = import_from_path(name) if "." in name else getattr(builtins, name)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigurationError(f"RETRY: there is no exception {name!r}: {error}") from None
+    if not isinstance(found, type) or not issubclass(found, BaseException):
+        raise ConfigurationError(f"RETRY: {name!r} is no class of exceptions")
+    return found
