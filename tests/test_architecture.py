@@ -14,6 +14,7 @@ import ast
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
 from itertools import pairwise
 
@@ -71,9 +72,15 @@ class Module:
     def __init__(self, dotted: str, path: str) -> None:
         self.dotted = dotted
         self.path = path
-        with open(path, encoding="utf-8") as file:
-            self.tree = ast.parse(file.read(), path)
-        self.docstring = ast.get_docstring(self.tree) or ""
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        with open(self.path, encoding="utf-8") as file:
+            return ast.parse(file.read(), self.path)
+
+    @property
+    def docstring(self) -> str:
+        return ast.get_docstring(self.tree) or ""
 
 
 def modules() -> Iterator[Module]:
