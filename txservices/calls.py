@@ -24,6 +24,7 @@ from txservices.amqp.options import Sending
 from txservices.amqp.publish import Owner, unconfirmed_of
 from txservices.amqp.subscription import Subscription
 from txservices.amqp.topology import gone
+from txservices.amqp.whereabouts import Whereabouts
 from txservices.bounds import LongBody
 from txservices.exceptions import (
     BadRequest,
@@ -63,13 +64,6 @@ class Context(Owner, Protocol):
 
     @property
     def context_data(self) -> Mapping[str, Any]: ...
-
-
-# What has become of a request that the broker has, when its caller's time is up.
-TAKEN = (
-    "the broker has the request, so it waits in queue rpc-{0} (see whether the service runs, and has workers free), or"
-    " its method still runs"
-)
 
 
 class Unawaited(DebugInfo):
@@ -154,17 +148,17 @@ class Call:
         error.call = self.name
         self.errback(error)
 
-    def late(self) -> RpcTimeout:
-        """The error of a call whose time is up."""
-        state = TAKEN.format(self.service) if self.taken else self.client.not_taken()
-        return RpcTimeout(self.timeout, state)
+    def late(self, state: str) -> None:
+        """End a call whose time is up; ``state`` is what has become of its request."""
+        if not self.answer.called:  # the caller may have cancelled it meanwhile
+            self.fail(RpcTimeout(self.timeout, state))
 
     def outcome(self, error: Exception) -> Exception:
         """The error for the caller of a request that did not get out."""
         if isinstance(error, UndeliverableMessage):
             told: CallFailed = UnknownService(self.service)
         elif isinstance(error, PublishTimeout):
-            told = self.late()
+            told = RpcTimeout(self.timeout, self.client.not_taken())
         elif isinstance(error, ConnectionLost):
             told = RpcConnectionError(str(error))
         else:
@@ -194,6 +188,7 @@ class Client:
         self.consumer: Subscription | None = None
         self.pending: dict[str, Call] = {}
         self.sweeper = Sweeper(clock, self.pending, self.expire)
+        self.whereabouts = Whereabouts(clock)
         self.replies_lost = False
         self.stopped = False
         connections.leaving.on_aborted.append(self.given_up)
@@ -293,7 +288,12 @@ class Client:
             call.run(call.answer.callback, result)
 
     def expire(self, correlation_id: str, call: Call) -> None:
-        call.fail(call.late())
+        if call.taken:
+            queue = constants.RPC_QUEUE_TEMPLATE.format(call.service)
+            protocol = None if self.consumer is None else self.consumer.connection.protocol
+            self.whereabouts.of_requests(queue, protocol).addCallback(call.late)
+        else:
+            call.late(self.not_taken())
 
     def not_taken(self) -> str:
         """Why the broker has not taken a request in its time, in words."""
