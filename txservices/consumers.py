@@ -42,7 +42,7 @@ def amqp(container: Container) -> Connections:
     shared = container.shared
 
     def make() -> Connections:
-        connections = Connections.from_config(container.config, container.clock)
+        connections = Connections.from_config(container.config, container.clock, shared.service_names)
         shared.on_stopping.append(connections.leaving.begin)
         shared.on_killing.append(connections.give_up)
         return connections

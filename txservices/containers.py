@@ -76,12 +76,14 @@ class SharedServices(MultiService):
     """What the process has once, however many services run in it. A stop stops all of it, the newest first.
 
     Attributes:
+        service_names: of the services.
         on_stopping: each is called when the services begin to stop, before any of them has.
         on_killing: each is called when the services have been killed, before any of this stops.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.service_names: list[str] = []
         self.on_stopping: list[Callable[[], None]] = []
         self.on_killing: list[Callable[[], None]] = []
         self.closing = False
@@ -151,6 +153,8 @@ class ServiceContainer(Service):
         self.clock: Any = default_reactor(clock)
         self.owns_shared = shared is None
         self.shared = SharedServices() if shared is None else shared
+        if self.service_name not in self.shared.service_names:
+            self.shared.service_names.append(self.service_name)
         self.max_workers = configuration.MAX_WORKERS.of(config) or configuration.MAX_WORKERS.default
         self.parent_calls_tracked = configuration.PARENT_CALLS_TRACKED.of(config)
         self.shared_extensions: dict[Any, SharedExtension] = {}

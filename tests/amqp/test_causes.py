@@ -129,7 +129,8 @@ class Logins(CausesCase):
         broker = Broker("logins", users={"x": "y"})
         self.addCleanup(broker.close)
         host = f"127.0.0.1:{(await broker.listen('127.0.0.1', 0)).getHost().port}"
-        name = self.connections(f"amqp://{host}/").consuming.connection_name
+        consuming = self.connections(f"amqp://{host}/").consuming
+        name = f"{consuming.connection_name} ({consuming.process})"
         while least < most - 1:
             middle = (least + most) // 2
             try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from typing import Any
 
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests import processes
+from tests.rabbitmq import free_port
 from txservices.testing.stage import Stage
 
 APP = """
@@ -116,6 +119,9 @@ class ByRun(processes.ByRun, Case):
             rf"(?m)^{start} warn txservices\.busy: {BUSY} 0\.\d s, 1 calls wait, the first for 0\.\d s\. Oldest:"
             rf" shop\.sell for 0\.\d s \[{SELL} {origin}\]$",
         )
+        name = rf"'txservices: publishes \(\S+ on {re.escape(socket.gethostname())}, pid {os.getpid()}\)'"
+        line = rf"{start} info txservices\.broker\.handshake: a connection from 127\.0\.0\.1:\d+: user 'guest', {name}"
+        self.assertRegex(running.stdout, rf"(?m)^{line}$")
 
 
 class ByTwistd(processes.ByTwistd, Case):
@@ -165,3 +171,27 @@ class OnceByRun(Once, processes.ByRun, Case):
 
 class OnceByTwistd(Once, processes.ByTwistd, Case):
     """twistd, whose own log on stdout would have each line once more."""
+
+
+class Attempts:
+    """A broker that is not there."""
+
+    config = {"AMQP_URI": f"amqp://127.0.0.1:{free_port()}/"}
+
+    async def test_lines(self) -> None:
+        """Each attempt to connect is one line, and nothing else is logged until the stop."""
+        running = self.face(["app"], self.folder, "--config", self.path)
+        attempt = r"no connection to the broker at \S+ \(txservices: .*consumes\): .*Trying again in \d\.\d s"
+        await running.line(rf"(?:.*{attempt}\n){{8}}")
+        await processes.stopped(running)
+        lines = (running.stdout + running.stderr).splitlines()
+        (begin,), (end,) = ([n for n, line in enumerate(lines) if text in line] for text in ("broker: ", "stopping"))
+        self.assertEqual([line for line in lines[begin + 1 : end] if not re.search(rf"{attempt}$", line)], [])
+
+
+class AttemptsByRun(Attempts, processes.ByRun, Case):
+    """`txservices run`."""
+
+
+class AttemptsByTwistd(Attempts, processes.ByTwistd, Case):
+    """twistd."""

@@ -6,7 +6,7 @@ cause and when the next attempt is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from random import uniform
 from typing import Any
@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from txservices import configuration
 from txservices.amqp.causes import HANDSHAKE_TIMEOUT, describe, is_limit, refusal
 from txservices.amqp.endpoints import endpoint_for
+from txservices.amqp.naming import process_of
 from txservices.amqp.outbox import Outbox
 from txservices.amqp.prefetched import Prefetched
 from txservices.amqp.protocol import CLOSE_TIMEOUT, Protocol
@@ -52,7 +53,12 @@ class QuietFactory(Factory):
 class Connection(Service):
     """One connection to a broker, made again whenever it is lost, from ``startService`` to ``stopService``.
 
+    Args:
+        name: what it is for, for the log.
+        services: whose it is, for the broker to show.
+
     Attributes:
+        process: those services, and the process that they run in.
         protocol: the open connection, or None while there is none.
         prefetched: says when nothing is read for a while; None if everything is always read.
         on_connected: called with each new ``Protocol`` before anyone else may use it; if one gives a Deferred, that is
@@ -73,10 +79,12 @@ class Connection(Service):
         tls: Mapping[str, Any] | bool | None = None,
         outbox: Outbox | None = None,
         start_timeout: float | None = None,
+        services: Iterable[str] = (),
     ) -> None:
         self.addresses = addresses
         self.address = addresses[0]
         self.connection_name = name
+        self.process = process_of(services)
         self.clock = clock
         self.heartbeat = heartbeat or 0
         self.mechanism = mechanism
@@ -201,7 +209,8 @@ class Connection(Service):
             pass
 
     def make_protocol(self, address: Address) -> Protocol:
-        return Protocol(address, self.heartbeat, self.mechanism, self.connection_name, self.clock, self.outbox)
+        name = f"{self.connection_name} ({self.process})"
+        return Protocol(address, self.heartbeat, self.mechanism, name, self.clock, self.outbox)
 
     async def attempt(self) -> Protocol:
         """Connect to the next of the addresses; gives the open connection, with everything restored on it."""

@@ -7,7 +7,7 @@ memory (see ``prefetched``), and a worker must not wait for a reply, or for anot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -46,9 +46,11 @@ class Connections(MultiService):
         tls: Mapping[str, Any] | bool | None,
         start_timeout: float | None,
         consumer_timeout: float,
+        services: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self.addresses = addresses
+        self.service_names = services
         self.clock = clock
         self.options: dict[str, Any] = {
             "heartbeat": heartbeat,
@@ -63,8 +65,11 @@ class Connections(MultiService):
         self.leaving = Leaving(lambda: self.connected, self.abort, self.reconnect, clock)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], clock: Any = None) -> Connections:
-        """The connections that a configuration describes. ``ConfigurationError`` for values that can't be used."""
+    def from_config(cls, config: Mapping[str, Any], clock: Any = None, services: Iterable[str] = ()) -> Connections:
+        """The connections that a configuration describes. ``ConfigurationError`` for values that can't be used.
+
+        ``services`` are the names that the broker shows for them.
+        """
         clock = default_reactor(clock)
         configuration.check(config)
         uri = configuration.AMQP_URI.of(config)
@@ -84,10 +89,11 @@ class Connections(MultiService):
             tls=tls,
             start_timeout=configuration.BROKER_START_TIMEOUT.of(config),
             consumer_timeout=configuration.CONSUMER_TIMEOUT.of(config) or 0,
+            services=services,
         )
 
-    def connection(self, purpose: str) -> Connection:
-        connection = Connection(self.addresses, f"txservices: {purpose}", self.clock, **self.options)
+    def connection(self, purpose: str, services: Iterable[str]) -> Connection:
+        connection = Connection(self.addresses, f"txservices: {purpose}", self.clock, services=services, **self.options)
         connection.on_changed.append(self.leaving.look)
         self.in_use.append(connection)
         self.leaving.look()
@@ -96,13 +102,13 @@ class Connections(MultiService):
     @cached_property
     def consuming(self) -> Connection:
         """The connection that is always read: replies come in on it, and whatever else a worker may wait for."""
-        connection = self.connection("consumes")
+        connection = self.connection("consumes", self.service_names)
         connection.setServiceParent(self)
         return connection
 
     def own(self, service: str, bytes_max: int, waits: Callable[[], bool]) -> Connection:
         """Another connection, for the messages that a service works on: see ``Prefetched`` for the arguments."""
-        connection = self.connection(f"{service} consumes")
+        connection = self.connection(f"{service} consumes", [service])
         connection.limit(bytes_max, waits)
         connection.setServiceParent(self)
         return connection
@@ -118,7 +124,7 @@ class Connections(MultiService):
     @cached_property
     def publisher(self) -> Publisher:
         """Publishes, on the connection that messages go out on."""
-        connection = self.connection("publishes")
+        connection = self.connection("publishes", self.service_names)
         publisher = Publisher(connection, self.clock)  # first: it is to be told when that is connected
         connection.setServiceParent(self)
         return publisher

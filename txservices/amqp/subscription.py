@@ -66,7 +66,7 @@ class Subscription:
         self.ready: Deferred[None] = Deferred()
         self.on_ready: list[Callable[[], None]] = []
         self.on_missing: Callable[[], None] | None = None
-        self.tag = f"txservices-{new_id()}"
+        self.tag = f"{connection.process}, {new_id()}"
         self.channel: Channel | None = None
         # RabbitMQ closes the connection (540) for a reject of a stream's message.
         self.rejects = queue.arguments.get(QUEUE_TYPE_ARGUMENT) != "stream"

@@ -12,6 +12,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Protocol
 
+from twisted.logger import Logger
+
 from txservices.broker import messages
 from txservices.broker.arguments import check_consumer
 from txservices.broker.assemblers import ClosedChannel, Publishes
@@ -27,6 +29,8 @@ from txservices.wire.codec import METHOD_ID, encode_ack
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, METHODS, ReplyCode
 from txservices.wire.tables import encode_shortstr
+
+log = Logger()
 
 DELIVERY_TAG = Struct(">Q?")  # with the redelivered flag behind it, as in basic.deliver and basic.get-ok
 DELIVER = METHOD_ID.pack(60, 60)
@@ -199,6 +203,7 @@ class Channel:
             args["exclusive"],
             priority,
         )
+        log.debug("queue {queue!r} is consumed: {tag!r}", queue=queue.name, tag=tag)
         self.answer(content, "basic.consume-ok", consumer_tag=tag)  # before the first delivery
         queue.add(consumer)
 

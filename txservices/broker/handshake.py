@@ -26,6 +26,7 @@ CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 HEARTBEAT = 60  # seconds wished for; RabbitMQ's own default
 LOGIN_FRAME_MAX = 8_192  # bytes of a frame before the limits are agreed on; RabbitMQ takes 4,096, and this since 4.1
 SHOWN_MAX = 64  # characters of a client's name that the log shows
+NAME_SHOWN_MAX = 512  # characters of the name that a client has for its connection, in the log
 
 SERVER_PROPERTIES = {
     "product": "txservices",
@@ -57,12 +58,16 @@ class Connection(Protocol):
 
     transport: Any
     user: str
+    name: str
     capabilities: dict[str, Any]
     channel_max: int
     frame_max: int
     heartbeat_interval: int
     heartbeat: Heartbeat
     reader: FrameReader
+
+    @property
+    def client(self) -> str: ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -121,8 +126,9 @@ class Handshake:
 
     def start_ok(self, args: dict[str, Any]) -> None:
         session = self.session
-        capabilities = args["client_properties"].get("capabilities")
+        capabilities, name = (args["client_properties"].get(key) for key in ("capabilities", "connection_name"))
         session.capabilities = capabilities if isinstance(capabilities, dict) else {}
+        session.name = name[:NAME_SHOWN_MAX] if isinstance(name, str) else ""
         decode = READABLE.get(args["mechanism"])
         if decode is None:
             mechanism = repr(args["mechanism"][:SHOWN_MAX])
@@ -139,7 +145,7 @@ class Handshake:
     def refuse_login(self, text: str) -> None:
         """Tell the client, if it has said that it understands this. Otherwise just close, as AMQP has it."""
         session = self.session
-        log.warn("{text}: user {user!r}", text=text, user=session.user[:SHOWN_MAX])  # repr: it may have line ends in it
+        log.warn("{text}: {client}", text=text, client=session.client)
         if session.capabilities.get("authentication_failure_close"):
             session.close(AmqpError(ReplyCode.ACCESS_REFUSED, text, "connection.start-ok"))
         else:
@@ -165,7 +171,12 @@ class Handshake:
         self.expects = "connection.open"
 
     def open(self, args: dict[str, Any]) -> None:
-        self.session.enter(self.broker.find_vhost(args["virtual_host"], self.trusted))
+        session = self.session
+        session.enter(self.broker.find_vhost(args["virtual_host"], self.trusted))
+        if not self.trusted:  # one inside this process says itself that it is connected
+            peer = session.transport.getPeer()
+            where = f"{peer.host}:{peer.port}" if hasattr(peer, "port") else peer
+            log.info("a connection from {where}: {client}", where=where, client=session.client)
 
 
 STEPS = {

@@ -86,7 +86,7 @@ class Session(protocol.Protocol):
 
     def __init__(self, broker: Server, trusted: bool = False) -> None:
         self.broker = broker
-        self.user = ""
+        self.user = self.name = ""
         self.vhost: VirtualHost
         self.channels: dict[int, Channel] = {}
         self.channel_max = CHANNEL_MAX
@@ -261,6 +261,12 @@ class Session(protocol.Protocol):
             code = ReplyCode.NOT_IMPLEMENTED if name == "connection.update-secret" else ReplyCode.COMMAND_INVALID
             raise AmqpError(code, f"{name} where a channel was due", name)
 
+    @property
+    def client(self) -> str:
+        """Who the client says that it is, for a line of the log."""
+        user = f"user {self.user[:SHOWN_MAX]!r}"
+        return f"{user}, {self.name!r}" if self.name else user
+
     def enter(self, vhost: VirtualHost) -> None:
         """The client is in: the handshake is through."""
         self.vhost = vhost
@@ -296,7 +302,7 @@ class Session(protocol.Protocol):
         if self.closing:
             return
         self.closing = True
-        log.debug("closing a connection of {user!r}: {error!r}", user=self.user[:SHOWN_MAX], error=str(error))
+        log.debug("closing a connection of {client}: {error!r}", client=self.client, error=str(error))
         self.flush_confirms()
         self.close_channels()
         self.send(0, "connection.close", **close_arguments(error))
@@ -386,8 +392,8 @@ class Session(protocol.Protocol):
             self.heartbeat.start(self.heartbeat_interval)
             return
         log.info(
-            "a connection of {user!r} was silent for {intervals} heartbeat intervals: dropped",
-            user=self.user[:SHOWN_MAX],
+            "a connection of {client} was silent for {intervals} heartbeat intervals: dropped",
+            client=self.client,
             intervals=SILENT_INTERVALS,
         )
         self.transport.abortConnection()
