@@ -18,7 +18,10 @@ from txservices.rpc import rpc
 
 log = Logger()
 
-def deep():
+def deep():  # two that take turns, for Python folds repetitions of one line
+    deeper()
+
+def deeper():
     deep()
 
 class Shop:
@@ -32,6 +35,11 @@ class Shop:
     @rpc
     def fail(self, text):
         raise ValueError(text)
+
+    @rpc
+    def mistake(self, text):
+        logging.getLogger("app.standard").warning("%d of %s", text)
+        return "went on"
 
     @rpc
     def recurse(self):
@@ -85,6 +93,19 @@ class States(OutputCase):
             with open(ended, encoding="utf-8") as file:
                 self.assertEqual(file.read(), "0\n", what)
 
+    async def test_full_log(self) -> None:
+        """A file of LOGGING that takes nothing is told in one line, however many lines are lost."""
+        ours = {"version": 1, "handlers": {"full": {"class": "logging.FileHandler", "filename": "/dev/full"}}}
+        config = processes.config_file(self, LOGGING={**ours, "root": {"handlers": ["full"], "level": "INFO"}})
+        running = processes.txservices(self, "run", "--config", config, "app", cwd=self.folder)
+        await running.line("running: shop")
+        self.config = config
+        self.assertEqual((await self.call("forge", '["x"]')).status, 0)
+        self.assertEqual(await running.end(), 0, str(running))
+        self.assertRegex(
+            running.stderr, r"^lines of the log are lost: <FileHandler /dev/full .*>: OSError '.* No space left .*'\n$"
+        )
+
     def test_output(self) -> None:
         """A line that a file does not take is lost, and nothing else happens."""
 
@@ -110,6 +131,7 @@ class Lines:
         for method in ("forge", "fail"):
             calling = await self.call(method, harmful)
             self.harmless(calling.stdout + calling.stderr)
+        self.assertIn("went on", (await self.call("mistake", harmful)).stdout)
         await self.call("recurse")
         await self.call("fail", '["' + "x" * 100_000 + '"]')
         await running.line("characters left out")
@@ -118,6 +140,7 @@ class Lines:
         shown = running.stdout + running.stderr
         self.harmless(shown)
         self.assertIn("standard: sold\n\t10:20:30", shown)
+        self.assertRegex(shown, r"can't be formatted: '%d of %s' % \('sold.*TypeError")
         self.assertIn("\\x1b[2J\\u2028", shown)
         self.assertIn("\\ud800 amqp://u:********@h/ ********", shown)
         self.assertLess(len(shown), 300_000)

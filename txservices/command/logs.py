@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
+from weakref import WeakSet
 
 from constantly import NamedConstant
 from twisted.logger import (
@@ -45,7 +46,8 @@ from txservices import configuration
 from txservices.callids import ids_of, origin_of, this_worker
 from txservices.command.outputs import Output, take_any_text
 from txservices.exceptions import ConfigurationError
-from txservices.utils.printable import indented, printable
+from txservices.safe import brief, name_of
+from txservices.utils.printable import in_one_line, indented, printable
 from txservices.utils.secrets import hide
 
 LEVELS = (
@@ -122,13 +124,28 @@ def make_our_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record = make_record(*args, **kwargs)
     worker = this_worker.get()
     record.call_id, record.origin = (NO_CALL, NO_CALL) if worker is None else (worker.call_id, origin_of(worker))
-    text = record.getMessage()
+    try:
+        text = original = record.getMessage()
+    except Exception as error:  # it must not be raised in the code that logs; the standard library tells it, too
+        text, original = f"can't be formatted: {brief(record.msg)} % {brief(record.args)}: {brief(error)}", None
     cleaned = indented(clean(text))
-    if cleaned != text:
+    if cleaned != original:
         record.msg, record.args = cleaned, None
     if record.exc_info and record.exc_info[0] is not None:
         record.exc_text = indented(clean(format_exception(record.exc_info)))  # formatters use it as it is
     return record
+
+
+def lines_lost(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Tell on stderr that a handler can't write, once: the standard library prints the stack for each line."""
+    if handler not in failing:
+        failing.add(handler)
+        error = sys.exc_info()[1]
+        text = in_one_line(f"lines of the log are lost: {handler!r}: {name_of(type(error))} {brief(str(error))}")
+        Output(sys.__stderr__).line(hide(text))
+
+
+failing: WeakSet[logging.Handler] = WeakSet()
 
 
 class ToTwisted(logging.Handler):
@@ -219,6 +236,7 @@ def leave_stdout(config: Mapping[str, Any]) -> None:
 def standard(config: Mapping[str, Any]) -> None:
     """Set up the standard library's logging. ``ConfigurationError`` if LOGGING is wrong."""
     logging.setLogRecordFactory(make_our_record)
+    logging.Handler.handleError = lines_lost  # type: ignore
     wanted = configuration.LOGGING.of(config)
     if not wanted:
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ToTwisted()])
