@@ -11,6 +11,8 @@ from twisted.trial.unittest import TestCase
 from tests.noting import ALL, ContainerCase, Service
 from txservices import configuration
 from txservices.containers import (
+    EXTENSION_TIMEOUT,
+    KILL_TIMEOUT,
     ServiceContainer,
     SharedServices,
     get_container_cls,
@@ -121,20 +123,22 @@ class Stopping(ContainerCase):
         self.assertEqual(self.handled, [0, 1, 2])
 
     def test_extension_that_does_not_end(self) -> None:
-        """Each stop and each kill of an extension has ten seconds. Then the others end without it."""
-        for method in ("stop", "kill"):
+        """The stop of an extension has ten seconds, and its kill one. Then the others end without it."""
+        for method, seconds in (("stop", EXTENSION_TIMEOUT), ("kill", KILL_TIMEOUT)):
             self.setUp()
             self.config[f"Dependency.{method}"] = Deferred
             with capturedLogs() as logged:
                 ending = getattr(self.container, method)()
-                self.clock.advance(9.9)
+                self.clock.advance(seconds - 0.1)
                 self.assertNoResult(ending)
                 self.assertFalse(self.container.gave_up)
                 self.clock.advance(0.2)
             self.successResultOf(ending)
             self.assertTrue(self.container.gave_up)
             self.assertIn(f"Inner.{method}", self.steps)
-            self.assertRegex(formatEvent(logged[0]), f"Dependency.* has not ended 10 s after its {method} was called")
+            self.assertRegex(
+                formatEvent(logged[0]), f"Dependency.* has not ended {seconds:g} s after its {method} was called"
+            )
 
     def test_timeout(self) -> None:
         """Workers that take too long are cancelled; no entrypoint is told, dependencies are torn down."""

@@ -58,7 +58,8 @@ __all__ = [
     "new_call_id",
 ]
 
-EXTENSION_TIMEOUT = 10.0  # seconds that an extension may take for its stop or its kill
+EXTENSION_TIMEOUT = 10.0  # seconds that an extension may take for its stop
+KILL_TIMEOUT = 1.0  # seconds that it may take for its kill; a second Ctrl-C leaves 3 s for all of them
 
 log = Logger()
 
@@ -184,6 +185,7 @@ class ServiceContainer(Service):
                 self.close,
             ],
             kill=[
+                self.tell_cancelled,
                 self.workers.cancel,
                 lambda: self.call_each("kill", self.entrypoints),
                 self.workers.abort,
@@ -344,6 +346,17 @@ class ServiceContainer(Service):
         if self.owns_shared:
             self.shared.killing()
 
+    def tell_cancelled(self) -> None:
+        if self.workers.running:
+            log.warn(
+                "{service} is killed: {running} workers were running and {waiting} waiting and are cancelled, and their"
+                " messages go back to their queues. Running were {holders}",
+                service=self.service_name,
+                running=self.workers.running,
+                waiting=len(self.workers.queued),
+                holders=self.workers.busy.holders(),
+            )
+
     async def drain(self) -> None:
         """Let workers finish, the queued ones too, for up to SHUTDOWN_TIMEOUT; then take no more."""
         timeout = configuration.SHUTDOWN_TIMEOUT.of(self.config)
@@ -370,6 +383,7 @@ class ServiceContainer(Service):
     async def call_each(self, method: str, extensions: Iterable[Extension]) -> None:
         """Call ``stop`` or ``kill`` of all at once. Errors are logged: the others have to end as well."""
         state = self.life.state
+        timeout = KILL_TIMEOUT if state is State.KILLED else EXTENSION_TIMEOUT
 
         def call(extension: Extension) -> Deferred[Any]:
             def too_late(result: Any, seconds: float) -> None:
@@ -386,7 +400,7 @@ class ServiceContainer(Service):
                     log.failure("error in {method} of {extension}", failure, method=method, extension=extension)
 
             ending = maybeDeferred(getattr(extension, method))
-            return ending.addTimeout(EXTENSION_TIMEOUT, self.clock, too_late).addErrback(failed)
+            return ending.addTimeout(timeout, self.clock, too_late).addErrback(failed)
 
         await gatherResults([call(each) for each in extensions])
 

@@ -35,7 +35,7 @@ from txservices.command import overtime
 from txservices.extensions import DependencyProvider
 from txservices.timer import timer
 
-containers.EXTENSION_TIMEOUT = overtime.THREADS_TIMEOUT = 0.5
+containers.EXTENSION_TIMEOUT = containers.KILL_TIMEOUT = overtime.THREADS_TIMEOUT = 0.5
 overtime.REACTOR_TIMEOUT = 3
 
 class Hangs:
@@ -165,6 +165,20 @@ class Endings(Starts):
         await running.line("SIGINT: stopping")
         running.signal("INT")
         self.assertEqual(await running.exit(), 0, str(running))
+        self.assertRegex(
+            running.stdout, r"slow is killed: 1 workers were running and 0 .* Running were slow.for_ever for"
+        )
+
+    async def test_second_interrupt_and_kill_that_hangs(self) -> None:
+        """A dependency whose kill never ends is named after a second Ctrl-C, and the status is 1."""
+        self.app(SLOW.replace('def stop(self): print("dependency stopped")', "def kill(self): return Deferred()"))
+        running = self.start()
+        await running.line("worker runs")
+        running.signal("INT")
+        await running.line("SIGINT: stopping")
+        running.signal("INT")
+        self.assertEqual(await running.exit(), 1, str(running))
+        self.assertRegex(running.stdout, r"<Seen of slow at \w+> has not ended 1 s after its kill was called: going on")
 
     async def test_shutdown_timeout(self) -> None:
         """A worker that never ends is given up after SHUTDOWN_TIMEOUT, and the rest stops in its order."""
@@ -207,7 +221,9 @@ class Endings(Starts):
         await running.line("it was asked to end")
         running.signal("INT")
         self.assertEqual(await running.exit(), 1, str(running))
-        self.assertRegex(running.stdout + running.stderr, r"not ended within 3 s(.|\n)*in for_ever\n\s+time.sleep")
+        self.assertRegex(
+            running.stdout + running.stderr, r"not ended 3 s after the second Ctrl-C(.|\n)*in for_ever\n\s+time"
+        )
 
     async def test_crash(self) -> None:
         """An error in an extension ends the process with its traceback and 1."""

@@ -121,14 +121,14 @@ class Overtimes(SynchronousTestCase):
         overtime.hurry()
         overtime.begin()
         overtime.threads_only()
-        self.assertEqual(overtime.left, HURRY_TIMEOUT)
+        self.assertEqual((overtime.left, overtime.granted), (HURRY_TIMEOUT, "3 s after the second Ctrl-C"))
 
     def test_signal_after_the_services_have_ended(self) -> None:
         """It gives threads no more time."""
         overtime = Given()
         overtime.threads_only()
         overtime.begin()
-        self.assertEqual(overtime.left, THREADS_TIMEOUT)
+        self.assertEqual((overtime.left, overtime.granted), (THREADS_TIMEOUT, "within 5 s"))
 
     def test_cancelled(self) -> None:
         """A process that goes on after all is not ended."""

@@ -46,7 +46,7 @@ class Overtime:
     def __init__(self, leave: Callable[[], object], now: Callable[[], float] = time.monotonic) -> None:
         self.leave = leave
         self.now = now
-        self.granted = 0.0  # seconds: what the deadline was made of, for the log
+        self.granted = ""  # the time that the deadline was made of, for the log
         self.deadline = self.latest = float("inf")
         self.watching = self.cancelled = self.services_ended = self.log_ends_first = False
         self.granting = LoopingCall(self.begin)
@@ -78,8 +78,11 @@ class Overtime:
         self.cancelled = True
 
     def grant(self, seconds: float) -> None:
-        self.granted = seconds
-        self.deadline = min(self.now() + seconds, self.latest)
+        deadline = self.now() + seconds
+        if deadline < self.latest:
+            self.deadline, self.granted = deadline, f"within {seconds:g} s"
+        else:
+            self.deadline, self.granted = self.latest, f"{HURRY_TIMEOUT:g} s after the second Ctrl-C"
         if not self.watching:
             self.watching = True
             # Not threading.Thread: a signal handler may have interrupted code that holds threading's own lock.
@@ -111,7 +114,7 @@ class Overtime:
         held = "A thread" if len(threads) == 1 else f"{len(threads)} threads"
         stacks = "\n".join(where(each, frames) for each in threads[:STACKS_MAX])
         text = (
-            f"the process has not ended within {self.granted:g} s, and is ended now, with exit status 1. {held} held"
+            f"the process has not ended {self.granted}, and is ended now, with exit status 1. {held} held"
             " it, and unacknowledged messages go back to their queues. A call that blocks needs a timeout of its own,"
             f" a thread that may be left has to be a daemon\n{stacks}"
         )
