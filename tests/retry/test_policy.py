@@ -43,7 +43,7 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual(policy.delay_before(1000, lambda: 1.0), DELAY_MAX)
 
     def test_wants(self) -> None:
-        """Errors that are listed are tried again, but for those given up on; a raised Retry always is."""
+        """Errors that are listed are tried again, but for those given up on; a raised Retry always is, a Reject never."""
         policy = Retry(on=(LookupError, OSError), give_up_on=KeyError)
         table = [
             (LookupError(), True),
@@ -58,6 +58,7 @@ class PolicyTests(SynchronousTestCase):
             self.assertEqual(policy.wants(error), wanted, error)
         self.assertFalse(Retry().wants(SystemExit()))
         self.assertTrue(Retry().wants(Exception()))
+        self.assertFalse(Retry().wants(Reject("why")))
 
     def test_refused(self) -> None:
         """Values that can't be are refused when the policy is made, in a line with the name and the value."""

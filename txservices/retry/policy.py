@@ -80,7 +80,9 @@ class Retry(Exception):
 
     def wants(self, error: BaseException) -> bool:
         """Whether a message is tried again after that error, if there are attempts left."""
-        return isinstance(error, Retry) or (isinstance(error, self.on) and not isinstance(error, self.give_up_on))
+        if isinstance(error, (Retry, Reject)):
+            return isinstance(error, Retry)
+        return isinstance(error, self.on) and not isinstance(error, self.give_up_on)
 
     def delay_before(self, attempt: int, chance: Callable[[], float] = random.random) -> float:
         """Seconds from a failure to the attempt of that number, which is 2 after the first failure.
