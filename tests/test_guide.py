@@ -17,7 +17,6 @@ from twisted.logger import capturedLogs, formatEvent
 from tests import processes
 from tests.processes import EXAMPLES
 from txservices import configuration
-from txservices.amqp import returning
 from txservices.amqp.entities import Exchange
 from txservices.command import settings
 from txservices.containers import EXTENSION_TIMEOUT
@@ -97,8 +96,7 @@ class Messages(TestCase):
     """docs/messaging.md."""
 
     async def test_invoices(self) -> None:
-        """An order becomes an invoice; one that can't be handled is tried four times, and is among the failed then."""
-        self.patch(returning, "PAUSE_FIRST", 0.01)
+        """An order becomes an invoice; one that can't be handled is parked."""
         messages = example("messages")
         await self.start(messages.Shop, messages.Invoices)
         written = await self.tap(Exchange("invoices", type="fanout"))
@@ -107,9 +105,9 @@ class Messages(TestCase):
         (invoice,) = await written.wait()
         self.assertEqual(invoice.body, b'{"amount": 12, "text": "Thank you!"}')
         await shop.place("fr", 0)
-        failed = await self.stage.get_message("invoices.failed", timeout=20)
-        self.assertEqual(failed.payload, {"total": 0})
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 4)
+        parked = await self.stage.get_message("invoices.new.parked", timeout=20)
+        self.assertEqual(parked.payload, {"total": 0})
+        self.assertEqual(len(self.flushLoggedErrors(messages.Reject)), 1)
 
     async def test_nobody_listens(self) -> None:
         """An order that no queue takes is an error."""
@@ -206,7 +204,7 @@ class Operating(TestCase):
         await service.line("running: orders")
         self.assertEqual(await (await self.cluster()).orders.place("spoon"), 1)
         await service.line(
-            r"^20\S+ \S+ INFO sqlalchemy\.engine\S* \[orders\.place\.\S+ from standalone\S+\] INSERT INTO orders"
+            r"^20\S+ \S+ INFO sqlalchemy\.engine\S* \[orders\.place\.\S+ standalone\S+\] INSERT INTO orders"
         )
         await processes.stopped(service)
 

@@ -1,21 +1,14 @@
-"""A shop publishes orders; invoices are written from a queue, where an order that can't be handled is tried again."""
+"""A shop publishes orders; invoices are written from a queue, where an order that fails is tried again later."""
 
-from txservices import Exchange, Publisher, Queue, consume, rpc
+from txservices import Exchange, Publisher, Queue, Reject, Retry, consume, rpc
 
 ORDERS = Exchange("shop.orders", type="topic")
-
-# When an order has come back three times, the broker moves it to this queue, where somebody can look at it.
-FAILED = Queue("invoices.failed", exchange=Exchange("invoices.failed", type="fanout"))
 
 NEW = Queue(
     "invoices.new",
     exchange=ORDERS,
     routing_key="order.placed.*",
-    arguments={
-        "x-queue-type": "quorum",
-        "x-delivery-limit": 3,
-        "x-dead-letter-exchange": "invoices.failed",
-    },
+    arguments={"x-max-length": 100_000, "x-overflow": "reject-publish"},
 )
 
 
@@ -32,10 +25,10 @@ class Shop:
 class Invoices:
     name = "invoices"
 
-    publish = Publisher(exchange=Exchange("invoices", type="fanout"), declare=[FAILED])
+    publish = Publisher(exchange=Exchange("invoices", type="fanout"))
 
-    @consume(NEW, requeue_on_error=True)
+    @consume(NEW, retry=Retry(attempts=5, delay=1))  # again after 1, 2, 4 and 8 seconds, if it raises
     async def write(self, order):
         if order["total"] <= 0:
-            raise ValueError(f"a total of {order['total']}")
+            raise Reject(f"a total of {order['total']}")  # another attempt would not help
         await self.publish({"amount": order["total"], "text": "Thank you!"})
