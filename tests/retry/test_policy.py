@@ -43,7 +43,7 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual(policy.delay_before(1000, lambda: 1.0), DELAY_MAX)
 
     def test_wants(self) -> None:
-        """Errors that are listed are tried again, but for those given up on; a raised Retry always is, a Reject never."""
+        """Errors that are listed are tried again, but for those given up on; a Retry always is, and a Reject never."""
         policy = Retry(on=(LookupError, OSError), give_up_on=KeyError)
         table = [
             (LookupError(), True),
