@@ -92,6 +92,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "BROKER_START_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "CONSUMER_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "RPC_TIMEOUT": ([1, 0.001, 2_147_483], [*NO_NUMBERS, 0, 0.0, 2_147_484]),
+    "RPC_PERSISTENT": ([True, False], NO_FLAGS),
     "PUBLISH_TIMEOUT": ([1, 0.001, 2_147_483], [*NO_NUMBERS, 0, 0.0, 2_147_484]),
     "HEARTBEAT": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),
     "AMQP_SSL": (

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
-from tests.services import Recorded, properties_of
+from tests.services import Recorded, ServicesCase, properties_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.contextdata import Language
 from txservices.extensions import DependencyProvider
@@ -179,3 +179,42 @@ class WireTests(AnsweringCase):
         self.assertEqual(await cluster.stacking.method(4), "da")
         self.assertEqual([len(stack) for stack in stacks], [2, 3, 3, 3, 3])
         self.assertEqual(stacks[-1][:2], stacks[-2][1:])
+
+
+class PersistenceTests(ServicesCase):
+    """Whether requests and replies survive a crash of the broker."""
+
+    async def test_persistence(self) -> None:
+        """The configuration says it for all calls, a proxy for its own, a call for itself; replies are alike."""
+
+        class Middle:
+            name = "middle"
+            usual = RpcProxy("target")
+            brief = RpcProxy("target", persistent=False)
+            lasting = RpcProxy("target", persistent=True)
+            by_mode = RpcProxy("target", delivery_mode=1)
+
+            @rpc
+            async def call(self):
+                for proxy in (self.usual, self.brief, self.lasting, self.by_mode):
+                    await proxy.get()
+                await self.usual.get.options(persistent=False)()
+                await self.brief.get.options(persistent=True)()
+
+        class Target:
+            name = "target"
+
+            @rpc
+            def get(self):
+                return 1
+
+        for configured, usual in ((True, 2), (False, 1)):
+            stage = self.process(RPC_PERSISTENT=configured)
+            await stage.start(Middle, Target)
+            tapped = await self.tap("nameko-rpc")
+            cluster = await stage.cluster()
+            await cluster.middle.call()
+            modes = [each.properties["delivery_mode"] for each in (await tapped.wait(14))[1:13]]
+            wanted = (usual, 1, 2, 1, 1, 2)
+            self.assertEqual(modes, [mode for each in wanted for mode in (each, each)])
+            await stage.stop()

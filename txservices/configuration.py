@@ -340,6 +340,13 @@ RPC_TIMEOUT: Key[float | None] = Key(
     unit="s",
     null="no end",
 )
+RPC_PERSISTENT = Key(
+    "RPC_PERSISTENT",
+    True,
+    FLAG,
+    "whether requests and their replies survive a crash of the broker. If they need not, a call does not wait for the"
+    " broker's disk; those under way at a crash end by their timeout. A proxy's `persistent=` goes over it",
+)
 PUBLISH_TIMEOUT: Key[float | None] = Key(
     "PUBLISH_TIMEOUT",
     30.0,

@@ -85,7 +85,7 @@ def get_event_exchange(service_name: str, config: Mapping[str, Any]) -> Exchange
 class Dispatch(Protocol):
     """What ``EventDispatcher`` injects. In a ``blocking`` method it waits, and returns None."""
 
-    def __call__(self, event_type: str, event_data: Any) -> Deferred[None]: ...
+    def __call__(self, event_type: str, event_data: Any, *, delay: float | None = None) -> Deferred[None]: ...
 
 
 class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
@@ -94,6 +94,8 @@ class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
     Nobody need wait for it: the event is kept until it is confirmed, and the message that called the worker is not
     acked before. If it fails nevertheless, that message is handled again; if it is refused for good, that message is
     rejected. The broker drops an event that nobody listens to.
+
+    With ``delay=60`` the broker holds the event, and tells it in 60 seconds: see ``amqp.options.PublishOptions``.
 
     Options are ``amqp.options.PublishOptions``; ``declare`` has more exchanges and queues to declare.
     """
@@ -115,9 +117,14 @@ class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
         dispatch = partial(self.dispatch, worker_ctx)
         return partial(in_reactor, dispatch) if worker_ctx.blocking else dispatch
 
-    def dispatch(self, worker_ctx: WorkerContext, event_type: str, event_data: Any) -> Deferred[None]:
+    def dispatch(
+        self, worker_ctx: WorkerContext, event_type: str, event_data: Any, *, delay: float | None = None
+    ) -> Deferred[None]:
+        options: PublishOptions = {} if delay is None else {"delay": delay}
         headers = self.get_message_headers(worker_ctx)
-        return self.publisher.publish(event_data, routing_key=event_type, extra_headers=headers, worker_ctx=worker_ctx)
+        return self.publisher.publish(
+            event_data, routing_key=event_type, extra_headers=headers, worker_ctx=worker_ctx, **options
+        )
 
 
 class EventHandler(Consumer):

@@ -86,7 +86,7 @@ class Responder:
             "content_type": content_type,
             "content_encoding": content_encoding,
             "headers": {},
-            "delivery_mode": 2,
+            "delivery_mode": 1 if request.get("delivery_mode") == 1 else 2,  # as the request
             "priority": 0,
             "correlation_id": request.get("correlation_id"),
         }

@@ -114,7 +114,9 @@ class DelayTests(ServicesCase):
         for seconds in (-1, float("nan"), float("inf"), DELAY_MAX + 1):
             with self.assertRaises(ValueError):
                 on_demand.publish_later("", "late", b"", {}, seconds, lambda error: None)
-        await self.assertFailure(self.later(on_demand, 0.05, headers={"a": object()}), ValueError)
+        for headers in ({"a": object()}, {"a": "x" * 200_000}):
+            with self.assertRaises(ValueError):
+                on_demand.publish_later("", "late", b"", {"headers": headers}, 0.05, lambda error: None)
         self.assertEqual((on_demand.declaring, connections.publisher.unconfirmed), ({}, {}))
 
 

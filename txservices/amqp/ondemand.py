@@ -17,7 +17,8 @@ from txservices.amqp.entities import Queue
 from txservices.amqp.publisher import Publisher
 from txservices.amqp.topology import DECLARE_TIMEOUT, declare
 from txservices.constants import QUEUE_TYPE_ARGUMENT
-from txservices.exceptions import PublishTimeout, UndeliverableMessage
+from txservices.exceptions import HeadersTooLarge, PublishTimeout, UndeliverableMessage
+from txservices.wire.codec import encode_properties
 
 __all__ = ["OnDemand", "delay_queue"]
 
@@ -25,6 +26,7 @@ log = Logger()
 
 DECLARED_MAX = 10_000  # queues that are known to be there
 DELAY_QUEUES_MAX = 4_096  # delay queues that are known by delay and destination
+AT_ONCE = 0.0005  # seconds; what is to be sooner than that waits in no queue
 ATTEMPTS_MAX = 3  # publishes of one message to a queue that the broker does not have, although it was declared
 
 Done = Callable[[Exception | None], None]
@@ -75,6 +77,9 @@ class OnDemand:
         """
         if not 0 <= seconds <= DELAY_MAX:  # so NaN is refused as well
             raise ValueError(f"a delay of {seconds!r} s: give seconds from 0 to {DELAY_MAX:,.0f}")
+        if seconds < AT_ONCE:
+            self.publisher.publish_then(exchange, routing_key, body, properties, False, done, timeout)
+            return
         self.publish_then(delay_queue(exchange, routing_key, step_of(seconds)), body, properties, done, timeout)
 
     def attempt(
@@ -109,6 +114,9 @@ class OnDemand:
         if declared is not None and self.publisher.clock.seconds() < declared + DECLARED_AGAIN:
             publish()
         else:
+            header = len(encode_properties(properties))  # what can't be written is told now
+            if header > self.publisher.header_max:
+                raise HeadersTooLarge("", queue.name, header, self.publisher.header_max)
             self.declare_then(queue, partial(call_safely, publish, done), deadline)
 
     def declare_then(self, queue: Queue, call: Done, deadline: float | None) -> None:

@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 from twisted.logger import Logger
 
 from txservices import configuration, constants
+from txservices.amqp.delays import DELAY_MAX
 from txservices.amqp.entities import Exchange, Queue, entity_of, with_queue_type
 from txservices.exceptions import EncodeError
 from txservices.serialization import Serializers, charset_of, compress
@@ -73,6 +74,9 @@ class PublishOptions(MessageOptions, total=False):
         mandatory: whether a message that no queue takes is an ``UndeliverableMessage``.
         use_confirms: False to be told nothing. The broker is asked for its confirm in any case.
         correlation_id, reply_to: for whoever answers.
+        delay: seconds after which the broker hands the message on, up to 46 days; it is rounded by up to 5 %. Until
+            then the broker holds it. Its publish has ``PUBLISH_TIMEOUT`` in any case. It can have no ``expiration``,
+            and ``mandatory`` says nothing about the queues that it comes to then.
     """
 
     timeout: float | None
@@ -80,6 +84,7 @@ class PublishOptions(MessageOptions, total=False):
     use_confirms: bool
     correlation_id: str
     reply_to: str
+    delay: float | None
 
 
 class PublisherOptions(PublishOptions, total=False):
@@ -106,7 +111,8 @@ class DestinationOptions(PublisherOptions, total=False):
 
 EXPIRATION_MAX = 4_294_967  # seconds, 49 days: the milliseconds are 32 bits to some brokers and clients
 
-FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key"))
+FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key", "delay"))
+TIMES = {"timeout": configuration.SECONDS_MAX, "delay": int(DELAY_MAX)}  # the most seconds of each
 PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
 IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
 
@@ -117,6 +123,7 @@ class Sending:
 
     Attributes:
         timeout: seconds for the broker's confirm, or for the reply to a call. None for ever.
+        delay: seconds until the broker hands the message on; None for at once.
         timeout_given: whether that is an option's, and not ``PUBLISH_TIMEOUT``.
         declare: exchanges and queues to declare first.
         headers, call_headers: below the context's of the same name, and above.
@@ -131,6 +138,7 @@ class Sending:
     timeout: float | None = configuration.PUBLISH_TIMEOUT.default
     timeout_given: bool = False
     routing_key: str = ""
+    delay: float | None = None
     declare: tuple[Exchange | Queue, ...] = ()
     queue_type: str | None = None
     headers: Mapping[str, Any] = {}
@@ -152,7 +160,7 @@ class Sending:
         properties = dict(self.properties)
         for name, value in options.items():
             if name in FIELDS:
-                changes[name] = seconds(name, value, configuration.SECONDS_MAX) if name == "timeout" else value
+                changes[name] = seconds(name, value, TIMES[name]) if name in TIMES else value
             elif name == "headers":
                 field = "call_headers" if of_call else "headers"
                 changes[field] = {**getattr(self, field), **(value or {})}

@@ -187,14 +187,22 @@ def send(
 
     ``by_worker``: the owner is a worker, and ``lost`` is asked of it before its own message is settled.
     """
+    if sending.delay and properties.get("expiration") is not None:
+        raise ValueError("a message can't have both a delay and an expiration: the broker would hand it on at either")
     size = len(str(properties)) + len(body) if declare_first else 0  # roughly what it takes while it waits
     confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key, by_worker)
     publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout
     if timeout is not None and timeout <= 0:  # over at once: nothing is sent
         confirmation.done(PublishTimeout(exchange, routing_key))
         return confirmation
-    publish = partial(publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done)
-    until_looked = by_worker and not sending.timeout_given
+    publishing: Any
+    publish: Any  # the one or the other
+    if not sending.delay:
+        publish = partial(publisher.publish_then, exchange, routing_key, body, properties, mandatory, confirmation.done)
+    else:
+        delay, later = sending.delay, connections.on_demand.publish_later
+        publish = partial(later, exchange, routing_key, body, properties, delay, confirmation.done)
+    until_looked = by_worker and not sending.timeout_given and not sending.delay  # then there is no Publishing
     try:
         if declare_first:
             declare_then(publish, confirmation, connections, sending, properties, size)

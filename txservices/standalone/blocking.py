@@ -32,12 +32,12 @@ from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.options import MessageOptions, PublishOptions, Sending
+from txservices.amqp.options import PublishOptions, Sending
 from txservices.amqp.publish import send, unconfirmed_of
 from txservices.calls import Client
 from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
-from txservices.proxies import ClusterProxy, ServiceProxy, default_options
+from txservices.proxies import ClusterProxy, RequestOptions, ServiceProxy, default_options
 from txservices.serialization import Serializers
 from txservices.standalone import rpc as standalone
 from txservices.standalone.reactor_thread import current, in_reactor
@@ -164,7 +164,7 @@ class BlockingProxy(Generic[P]):
         config: as a service has it. It must have an ``AMQP_URI``.
         context_data: goes along with each call, to the service and to all that it calls.
         timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
-        options: ``amqp.options.MessageOptions``.
+        options: ``proxies.RequestOptions``.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class BlockingProxy(Generic[P]):
         config: Mapping[str, Any],
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        **options: Unpack[MessageOptions],
+        **options: Unpack[RequestOptions],
     ) -> None:
         configuration.check(config)
         self.config = config
@@ -268,7 +268,7 @@ class ServiceRpcProxy(BlockingProxy[ServiceProxy]):
         config: Mapping[str, Any],
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        **options: Unpack[MessageOptions],
+        **options: Unpack[RequestOptions],
     ) -> None:
         super().__init__(config, context_data, timeout, **options)
         self.service_name = service_name

@@ -50,15 +50,18 @@ class Dispatcher:
         self.connections.startService()
         return self.connections.publisher.connection.when_connected().addCallback(lambda _: self)
 
-    def __call__(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
-        """Dispatch an event; fires when the broker has it."""
+    def __call__(
+        self, service_name: str, event_type: str, event_data: Any, *, delay: float | None = None
+    ) -> Deferred[None]:
+        """Dispatch an event; fires when the broker has it. With ``delay`` it is told so many seconds later."""
         if self.stopped:
             raise RuntimeError("this dispatcher has been stopped, and can't be used any more")
         if not self.connections.running:
             self.connections.startService()
         properties, body = self.sending.write(self.serializers, event_data, {})
         exchange = constants.EVENT_EXCHANGE_TEMPLATE.format(service_name)
-        return send(self.connections, self.sending, exchange, event_type, properties, body, self)
+        sending = self.sending if delay is None else self.sending.merged({"delay": delay}, of_call=True)
+        return send(self.connections, sending, exchange, event_type, properties, body, self)
 
     def stop(self) -> Deferred[None]:
         """Take no more events. Fires when all events are confirmed or have failed, and the connection is closed."""

@@ -21,11 +21,10 @@ from typing_extensions import Unpack
 
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.options import MessageOptions
 from txservices.amqp.publish import unconfirmed_of
 from txservices.calls import Client
 from txservices.exceptions import RpcConnectionError
-from txservices.proxies import ClusterProxy, ServiceProxy, default_options
+from txservices.proxies import ClusterProxy, RequestOptions, ServiceProxy, default_options
 from txservices.utils import default_reactor, sanitize_url
 from txservices.utils.waiting import Unconfirmed
 
@@ -59,7 +58,7 @@ class StandaloneProxy(Generic[P]):
         context_data: goes along with each call, to the service and to all that it calls.
         timeout: seconds for each call and for the start; ``RPC_TIMEOUT`` of the configuration if it isn't given.
         clock: the reactor, unless told otherwise.
-        options: ``amqp.options.MessageOptions``.
+        options: ``proxies.RequestOptions``.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class StandaloneProxy(Generic[P]):
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         clock: Any = None,
-        **options: Unpack[MessageOptions],
+        **options: Unpack[RequestOptions],
     ) -> None:
         self.config = config
         self.clock = clock = default_reactor(clock)
@@ -146,7 +145,7 @@ class ServiceRpcProxy(StandaloneProxy[ServiceProxy]):
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         clock: Any = None,
-        **options: Unpack[MessageOptions],
+        **options: Unpack[RequestOptions],
     ) -> None:
         super().__init__(config, context_data, timeout, clock, **options)
         self.service_name = service_name
