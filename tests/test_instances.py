@@ -20,9 +20,10 @@ from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
 from txservices.testing.waiting import Heard
 
-WORKER = """
+APP = f"""
 import os
 from twisted.internet.defer import Deferred
+from txservices.events import BROADCAST, SINGLETON, event_handler
 from txservices.rpc import RpcProxy, rpc
 
 class Worker:
@@ -39,12 +40,6 @@ class Worker:
         if await self.witness.tell("begun", os.getpid(), first) == 0:
             await Deferred()  # only a kill ends this one
         return os.getpid()
-"""
-
-LISTENERS = f"""
-import os
-from txservices.events import BROADCAST, SINGLETON, event_handler
-from txservices.rpc import RpcProxy
 
 class Listener:
     witness = RpcProxy("witness")
@@ -92,33 +87,60 @@ class Instances:
         self.addCleanup(container.stop)
         return heard
 
-    async def run_instances(self, source: str, *modules: str) -> list[processes.Process]:
-        """A process for each of ``module`` or ``module:Class``, with that source in its module, started."""
+    async def run_instances(self, *services: str) -> list[processes.Process]:
+        """A process for each: one of those services, and a worker; all are started."""
         folder = os.path.abspath(self.mktemp())
         os.makedirs(folder)
         with open(os.path.join(folder, "app.py"), "w", encoding="utf-8") as file:
-            file.write(source)
-        running = [processes.txservices(self, "run", "--broker", self.uri, each, cwd=folder) for each in modules]
+            file.write(APP)
+        running = [
+            processes.txservices(self, "run", "--broker", self.uri, "app:Worker", f"app:{each}", cwd=folder)
+            for each in services
+        ]
         await gatherResults([process.line("^running: ") for process in running])
         return running
 
-    async def test_calls_are_shared_in_turn(self) -> None:
-        """Three instances share the calls of a service evenly, and each call runs in exactly one of them."""
+    async def test_three_processes(self) -> None:
+        """Calls are shared, each event reaches whom it must, and a call outlives the process that runs it."""
         heard = await self.witness()
-        running = await self.run_instances(WORKER, "app", "app", "app")
+        running = await self.run_instances("One", "One", "Two")
+        everyone = {process.pid for process in running}
+        await self.calls_are_shared_in_turn(heard, everyone)
+        heard.things.clear()
+        await self.each_event_reaches_whom_it_must(heard, everyone)
+        heard.things.clear()
+        victim = await self.killed_in_the_middle_of_a_call(heard, running)
+        await processes.stopped(*(process for process in running if process is not victim))
+
+    async def calls_are_shared_in_turn(self, heard: Heard, everyone: set[int]) -> None:
+        """Three instances share the calls of a service evenly, and each call runs in exactly one of them."""
         async with ClusterRpcProxy({"AMQP_URI": self.uri}) as cluster:
             answers = await gatherResults([cluster.worker.work(number) for number in range(90)])
         self.assertEqual([number for number, _ in answers], list(range(90)))
         self.assertEqual(sorted(number for _, _, number in heard.things), list(range(90)))
         shares = Counter(pid for _, pid in answers)
-        self.assertEqual(set(shares), {process.pid for process in running})
+        self.assertEqual(set(shares), everyone)
         self.assertGreaterEqual(min(shares.values()), 20, shares)
-        await processes.stopped(*running)
 
-    async def test_killed_in_the_middle_of_a_call(self) -> None:
-        """A call whose process dies by kill -9 is run by another, and its caller gets one answer."""
-        heard = await self.witness()
-        running = await self.run_instances(WORKER, "app", "app", "app")
+    async def each_event_reaches_whom_it_must(self, heard: Heard, everyone: set[int]) -> None:
+        """Of two instances of one service and one of another: a pool is one per service, a broadcast all of them,
+        a singleton one of all; for each of 30 events."""
+        dispatch = event_dispatcher({"AMQP_URI": self.uri})
+        self.addCleanup(dispatch.stop)
+        await gatherResults([dispatch("source", "told", number) for number in range(30)])
+        await heard.wait(30 * (2 + 3 + 1))
+        events: dict[str, Any] = {}
+        for what, pid, number in heard.things:
+            events.setdefault(what, []).append((number, pid))
+        for what in ("pool one", "pool two", SINGLETON):
+            self.assertEqual(sorted(number for number, _ in events[what]), list(range(30)), what)
+        self.assertEqual(len({pid for _, pid in events["pool one"]}), 2)
+        broadcast = events[f"{BROADCAST} one"] + events[f"{BROADCAST} two"]
+        self.assertEqual(sorted(broadcast), sorted((number, pid) for number in range(30) for pid in everyone))
+        self.assertEqual(len(heard.things), 180)
+
+    async def killed_in_the_middle_of_a_call(self, heard: Heard, running: list[processes.Process]) -> processes.Process:
+        """A call whose process dies by kill -9 is run by another, and its caller gets one answer. Gives the dead."""
         async with ClusterRpcProxy({"AMQP_URI": self.uri}) as cluster:
             answer = cluster.worker.work_until_killed(7)
             ((_, victim, _),) = await heard.wait(1)
@@ -127,27 +149,7 @@ class Instances:
             survivor = await answer
         self.assertIn(survivor, {process.pid for process in running} - {victim})
         self.assertEqual([pid for _, pid, _ in heard.things], [victim, survivor])
-
-    async def test_each_event_reaches_whom_it_must(self) -> None:
-        """Of two instances of one service and one of another: a pool is one per service, a broadcast all of them,
-        a singleton one of all; for each of 30 events."""
-        heard = await self.witness()
-        running = await self.run_instances(LISTENERS, "app:One", "app:One", "app:Two")
-        dispatch = event_dispatcher({"AMQP_URI": self.uri})
-        self.addCleanup(dispatch.stop)
-        await gatherResults([dispatch("source", "told", number) for number in range(30)])
-        await heard.wait(30 * (2 + 3 + 1))
-        await processes.stopped(*running)
-        events: dict[str, Any] = {}
-        for what, pid, number in heard.things:
-            events.setdefault(what, []).append((number, pid))
-        everyone = {process.pid for process in running}
-        for what in ("pool one", "pool two", SINGLETON):
-            self.assertEqual(sorted(number for number, _ in events[what]), list(range(30)), what)
-        self.assertEqual(len({pid for _, pid in events["pool one"]}), 2)
-        broadcast = events[f"{BROADCAST} one"] + events[f"{BROADCAST} two"]
-        self.assertEqual(sorted(broadcast), sorted((number, pid) for number in range(30) for pid in everyone))
-        self.assertEqual(len(heard.things), 180)
+        return process
 
 
 class InstancesOnRabbitMQ(Instances, TestCase):
