@@ -57,35 +57,6 @@ class TheNode(TestCase):
         self.assertRegex(str(error), r"rabbitmqctl delete_vhost nowhere ended with \d+")
 
 
-class HarmedNode(TestCase):
-    """One node for each process."""
-
-    skip = rabbitmq.skip
-    timeout = 240
-
-    def setUp(self) -> None:
-        self.node = rabbitmq.mortal()
-
-    async def test_killed(self) -> None:
-        """After kill -9 a restart brings back what is durable, on the same port."""
-        vhost, port = self.node.new_vhost(), self.node.port
-        await declare(self.node.uri(vhost), Queue("kept"))
-        await self.node.ctl("eval", "mnesia:sync_log().")  # a declaration is answered before it is on disk
-        self.node.kill()
-        self.assertFalse(self.node.answers())
-        await self.node.restart()
-        self.assertEqual(self.node.port, port)
-        self.assertIn("kept", await self.node.ctl("list_queues", "-p", vhost, "name"))
-
-    async def test_application_stopped(self) -> None:
-        """stop_app closes the port and leaves Erlang running; start_app opens it again."""
-        await self.node.stop_app()
-        self.assertFalse(self.node.answers())
-        self.assertTrue(self.node.running)
-        await self.node.start_app()
-        self.assertTrue(self.node.answers())
-
-
 class Ending(TestCase):
     """A node does not outlive who started it."""
 

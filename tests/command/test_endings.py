@@ -110,7 +110,10 @@ class Hangs:
 HOLDS = """
 import sys
 import time
+from txservices.command import overtime
 from txservices.timer import timer
+
+overtime.HURRY_TIMEOUT = 0.5
 
 class Holds:
     name = "holds"
@@ -194,12 +197,17 @@ class Endings(Starts):
 
     async def test_what_hangs(self) -> None:
         """Whatever does not end is named with its place, and the process ends with 1."""
-        for what, (text, pattern) in HANGS.items():
-            self.app(text)
-            running = self.start(SHUTDOWN_TIMEOUT=0.2)
+        each = []
+        for number, (what, (text, pattern)) in enumerate(HANGS.items()):
+            self.app(text, f"app{number}")
+            each.append((what, pattern, self.start(f"app{number}", SHUTDOWN_TIMEOUT=0.2)))
+        for _, _, running in each:
             await running.line("it runs")
-            began = time.monotonic()
-            self.assertEqual(await running.end(), 1, f"{what}: {running}")
+        began = time.monotonic()
+        for _, _, running in each:
+            running.signal("TERM")
+        for what, pattern, running in each:
+            self.assertEqual(await running.exit(), 1, f"{what}: {running}")
             self.assertRegex(running.stdout + running.stderr, pattern, what)
             self.assertLess(time.monotonic() - began, 15, what)
 
@@ -222,7 +230,7 @@ class Endings(Starts):
         running.signal("INT")
         self.assertEqual(await running.exit(), 1, str(running))
         self.assertRegex(
-            running.stdout + running.stderr, r"not ended 3 s after the second Ctrl-C(.|\n)*in for_ever\n\s+time"
+            running.stdout + running.stderr, r"not ended 0.5 s after the second Ctrl-C(.|\n)*in for_ever\n\s+time"
         )
 
     async def test_crash(self) -> None:

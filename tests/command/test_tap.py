@@ -47,7 +47,7 @@ class Adder:
 
 
 class Starts:
-    """A folder with one module in it, `app`, run by one face."""
+    """A folder with modules in it, `app` mostly, run by one face."""
 
     face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
 
@@ -55,8 +55,8 @@ class Starts:
         self.folder = os.path.abspath(self.mktemp())
         os.makedirs(self.folder)
 
-    def app(self, text: str) -> None:
-        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
+    def app(self, text: str, name: str = "app") -> None:
+        with open(os.path.join(self.folder, f"{name}.py"), "w", encoding="utf-8") as file:
             file.write(textwrap.dedent(text))
 
     def start(self, module: str = "app", *options: str, **config: Any) -> processes.Process:
