@@ -118,7 +118,8 @@ def wrap(value: Any) -> Any:
     for kind, wrapped in WRAPPERS:
         if isinstance(value, kind):
             return wrapped(value)
-    raise TypeError(f"{brief(value)} is a {name_of(type(value))}, which JSON can't carry")
+    hint = ": await it first" if hasattr(type(value), "__await__") else ""
+    raise TypeError(f"{brief(value)} is a {name_of(type(value))}, which JSON can't carry{hint}")
 
 
 def unwrap(found: dict[str, Any]) -> Any:

@@ -120,7 +120,8 @@ class Commands(TestCase):
         """An event goes to whoever handles it; one that nobody handles is no mistake."""
         running = await self.services()
         dispatch = ("dispatch", "--config", self.config, "shop")
-        self.assertEqual(await self.ends(*dispatch, "nothing_heard", '{"a": 1}'), (0, "", ""))
+        nobody = "nobody hears the event 'nothing_heard' of 'shop': see the name, or start a service that handles it\n"
+        self.assertEqual(await self.ends(*dispatch, "nothing_heard", '{"a": 1}'), (0, "", nobody))
         self.assertEqual(await self.ends(*dispatch, "sold", '{"a": 1}'), (0, "", ""))
         await running.line("sold: {'a': 1}$")
         await processes.stopped(running)

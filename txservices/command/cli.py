@@ -22,7 +22,7 @@ from txservices import configuration
 from txservices.command import exits, logs, outputs, reloading, tap
 from txservices.command.broker import embedded_address, for_client
 from txservices.command.options import Given
-from txservices.exceptions import ChannelClosedByBroker, CommandError, ConfigurationError
+from txservices.exceptions import ChannelClosedByBroker, CommandError, ConfigurationError, UndeliverableMessage
 from txservices.utils import default_reactor
 from txservices.utils.secrets import without_secrets
 from txservices.wire.spec import ReplyCode
@@ -171,10 +171,13 @@ def dispatch(service: str, event: str, payload: str, given: Given) -> None:
     async def work(config: dict[str, Any]) -> None:
         from txservices.standalone.events import event_dispatcher
 
-        async with event_dispatcher(config) as tell:
+        async with event_dispatcher(config, mandatory=True) as tell:
             await tell.start()
             try:
                 await tell(service, event, data)
+            except UndeliverableMessage:
+                hint = "see the name, or start a service that handles it"
+                click.echo(f"nobody hears the event {event!r} of {service!r}: {hint}", err=True)
             except ChannelClosedByBroker as error:
                 if error.code != ReplyCode.NOT_FOUND:
                     raise
