@@ -3,6 +3,7 @@
     python -m benchmarks                    all rows, five rounds; writes results/
     python -m benchmarks rpc-50 events      these rows
     python -m benchmarks --quick            one round of tiny ones, to see that everything runs
+    python -m benchmarks http-get --reactor asyncio    what another reactor costs
     python -m benchmarks.micro              single steps of the hot path, in microseconds; takes some ten seconds
 
 `rows` says what is measured and what must be reached, and `growth` how cost grows. `measure` starts a service and a

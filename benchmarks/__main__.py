@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tests import rabbitmq
 
 ROWS = {row.name: row for row in [*BESIDE, *GROWTH]}
 RESULTS = environment.FOLDER / "results"
+TIMED = ["rpc-1", "rpc-50", "rpc-200", "http-get", "http-post"]  # rows whose services' processor time is taken
 QUICK = {"rounds": 1, "seconds": 0.5, "scale": 0.02}
 
 
@@ -30,12 +32,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout, instead of the peers")
+    parser.add_argument("--reactor", metavar="NAME", help="our services on another reactor, instead of the peers")
     parser.add_argument("--results", type=Path, help=f"write there; a whole run is written to {RESULTS} by itself")
     chosen = parser.parse_args()
     if unknown := set(chosen.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}: there are {', '.join(ROWS)}")
     if chosen.before and not (chosen.before / ".venv").exists():
         parser.error(f"{chosen.before} has no environment: run `make .venv/installed` there")
+    if chosen.reactor and not set(chosen.rows) <= set(TIMED):
+        parser.error(f"--reactor is for the rows {', '.join(TIMED)}")
     if rabbitmq.MISSING:
         parser.error(rabbitmq.MISSING)
     return chosen
@@ -60,6 +65,22 @@ def before_and_after(row: Row, folder: Path) -> Row:
             return ours(bench)
 
     return replace(row, entries={row.ours: ours, "before": before}, required={})
+
+
+def on_reactors(row: Row, name: str) -> Row:
+    """The same row, with our services on another reactor in place of the peers."""
+    ours = row.entries[row.ours]
+
+    def on_another(bench: Bench) -> Figures:
+        os.environ["BENCHMARK_REACTOR"] = name
+        try:
+            return ours(bench)
+        finally:
+            del os.environ["BENCHMARK_REACTOR"]
+
+    entries = {row.ours: ours, f"{name} reactor": on_another}
+    # in processor time, which other work of the machine changes less than the rate
+    return replace(row, entries=entries, required={}, figure="processor", unit="us of processor time", more=False)
 
 
 def turned(entries: list[str], by: int) -> list[str]:
@@ -110,9 +131,12 @@ def main() -> None:
     rows = [ROWS[name] for name in chosen.rows] or list(ROWS.values())
     if chosen.before:
         rows = [before_and_after(row, chosen.before.resolve()) for row in rows if not row.grows]
+    if chosen.reactor:
+        rows = [on_reactors(row, chosen.reactor) for row in rows if row.name in TIMED]
     results = measure(rows, bench, int(rounds))
     print(report.markdown(results, about))
-    if folder := chosen.results or (None if chosen.rows or chosen.quick or chosen.before else RESULTS):
+    partial = chosen.rows or chosen.quick or chosen.before or chosen.reactor
+    if folder := chosen.results or (None if partial else RESULTS):
         write(results, about, folder)
     failures = [failure for result in results for failure in result.failures.values()]
     sys.exit("\n".join(failures) if failures else 0)

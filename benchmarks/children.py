@@ -72,6 +72,12 @@ class Child:
             kilobytes = next(line.split()[1] for line in file if line.startswith("VmRSS"))
         return int(kilobytes) / 1000
 
+    def processor(self) -> float:
+        """The processor time that it has taken, in seconds."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()

@@ -1,6 +1,7 @@
 """The measurements. Each one starts a service, has a caller take its turns, and gives a dict of figures.
 
-The figures are called `rate`, `p50`, `p99`, `seconds` and `megabytes` everywhere; `rows` says which of them counts.
+The figures are called `rate`, `p50`, `p99`, `seconds`, `megabytes` and `processor` everywhere; `rows` says which of
+them counts. `processor` is the processor time of the service, in microseconds a call or request.
 """
 
 from __future__ import annotations
@@ -76,8 +77,11 @@ def called(peer: str, work: str, uri: str, *options: object) -> Figures:
 def rpc(bench: Bench, peer: str, in_flight: int, *options: object, caller: str = "", amount: str = "") -> Figures:
     """Calls of one process by another."""
     uri = bench.uri(peer)
-    with serving(peer, "rpc", uri, *options):
-        return called(caller or peer, "rpc", uri, amount or bench.amount, in_flight, *options)
+    with serving(peer, "rpc", uri, *options) as service:
+        before = service.processor()
+        figures = called(caller or peer, "rpc", uri, amount or bench.amount, in_flight, *options)
+        calls = figures["rate"] * (figures["seconds"] + contract.WARM_UP)
+        return {**figures, "processor": (service.processor() - before) / calls * 1e6}
 
 
 def embedded_rpc(bench: Bench, in_flight: int) -> Figures:
@@ -126,9 +130,12 @@ def backlog(bench: Bench, number: int) -> Figures:
 
 def http(bench: Bench, peer: str, request: load.Request) -> Figures:
     port = rabbitmq.free_port()
-    with running(command(peer, "serve", "http", bench.uri(peer), f"--port={port}")):
+    with running(command(peer, "serve", "http", bench.uri(peer), f"--port={port}")) as service:
         load.ready(request, port)
-        return {"rate": load.rate(request, port, bench.seconds)}
+        before = service.processor()
+        rate = load.rate(request, port, bench.seconds)
+        requests = rate * (bench.seconds + load.WARM_UP)
+        return {"rate": rate, "processor": (service.processor() - before) / requests * 1e6}
 
 
 def http_rpc(bench: Bench, peer: str, service: str = "") -> Figures:

@@ -150,9 +150,10 @@ def txservices(test: TestCase, *arguments: str, cwd: str | None = None, **enviro
     return start(test, [script("txservices"), *arguments], cwd, **environ)
 
 
-def twistd(test: TestCase, *arguments: str, cwd: str | None = None, **environ: str) -> Process:
+def twistd(test: TestCase, *arguments: str, cwd: str | None = None, reactor: str = "", **environ: str) -> Process:
     """`twistd -n txservices …`, with no pid file left in the folder."""
-    return start(test, [script("twistd"), "-n", "--pidfile=", "txservices", *arguments], cwd, **environ)
+    options = ["-n", "--pidfile=", *(["--reactor", reactor] if reactor else [])]
+    return start(test, [script("twistd"), *options, "txservices", *arguments], cwd, **environ)
 
 
 def python(test: TestCase, *arguments: str, cwd: str | None = None, **environ: str) -> Process:
@@ -162,15 +163,16 @@ def python(test: TestCase, *arguments: str, cwd: str | None = None, **environ: s
 class ByTwistd:
     """Modules are run by `twistd -n txservices`."""
 
-    def face(self, modules: Iterable[str], folder: str, *options: str) -> Process:
-        return twistd(self, *options, *(f"--module={module}" for module in modules), cwd=folder)
+    def face(self, modules: Iterable[str], folder: str, *options: str, reactor: str = "") -> Process:
+        return twistd(self, *options, *(f"--module={module}" for module in modules), cwd=folder, reactor=reactor)
 
 
 class ByRun:
     """Modules are run by `txservices run`."""
 
-    def face(self, modules: Iterable[str], folder: str, *options: str) -> Process:
-        return txservices(self, "run", *options, *modules, cwd=folder)
+    def face(self, modules: Iterable[str], folder: str, *options: str, reactor: str = "") -> Process:
+        on = ["--reactor", reactor] if reactor else []
+        return txservices(self, "run", *options, *on, *modules, cwd=folder)
 
 
 async def succeed(process: Process) -> str:

@@ -159,6 +159,30 @@ class Context(TestCase):
         self.assertEqual(await cluster.greetings.greet(), "Hello bob of acme!")
 
 
+class AsyncioLibraries:
+    """docs/asyncio.md, for one face."""
+
+    async def test_total(self) -> None:
+        """On asyncio's reactor httpx and aiosqlite do their work in a method, beside a call of another service."""
+        config = processes.config_file(self)
+        running = self.face(["asyncio_libraries"], GUIDE, "--config", config, reactor="asyncio")
+        await running.line("running: supplier, shop")
+        for _ in range(2):  # the second time from the database
+            calling = processes.txservices(self, "call", "--config", config, "shop.total", '[["pen", "paper"]]')
+            self.assertEqual(await processes.succeed(calling), "7\n")
+        await processes.stopped(running)
+        asked = re.findall(r"GET \S+/price/(\w+)", running.stdout + running.stderr)
+        self.assertEqual(sorted(asked), ["paper", "pen"])
+
+
+class AsyncioLibrariesByRun(AsyncioLibraries, processes.ByRun, TestCase):
+    """`txservices run`."""
+
+
+class AsyncioLibrariesUnderTwistd(AsyncioLibraries, processes.ByTwistd, TestCase):
+    """twistd."""
+
+
 class Operating(TestCase):
     """docs/configuration.md, docs/logging.md and docs/deploying.md."""
 

@@ -40,7 +40,7 @@ from txservices.extensions import (
     new_call_id,
 )
 from txservices.threads import grow_pool, in_reactor
-from txservices.utils import default_reactor, import_from_path
+from txservices.utils import default_reactor, import_from_path, tasks
 from txservices.utils.life import ENDING, Life, State
 from txservices.utils.signatures import members
 from txservices.utils.waiting import Waiters, call_all
@@ -259,7 +259,7 @@ class ServiceContainer(Service):
 
     def spawn_managed(self, function: Callable[[], Any], identifier: str | None = None) -> Deferred[None]:
         """See ``extensions.Container``."""
-        managed = maybeDeferred(function)
+        managed = tasks.call(function)
         self.managed.add(managed)
 
         def ended(result: Any) -> None:
@@ -310,7 +310,7 @@ class ServiceContainer(Service):
                 log.error(text, extension=extension, method=method, error=failure.value)
             return failure
 
-        return maybeDeferred(getattr(extension, method)).addErrback(failed)
+        return tasks.call(getattr(extension, method)).addErrback(failed)
 
     def startService(self) -> None:
         """``start``, for an application of twistd without a runner. If the start fails, the container kills itself."""
@@ -399,7 +399,7 @@ class ServiceContainer(Service):
                 if self.life.state is state:  # else it was cancelled by a kill
                     log.failure("error in {method} of {extension}", failure, method=method, extension=extension)
 
-            ending = maybeDeferred(getattr(extension, method))
+            ending = tasks.call(getattr(extension, method))
             return ending.addTimeout(timeout, self.clock, too_late).addErrback(failed)
 
         await gatherResults([call(each) for each in extensions])

@@ -109,6 +109,10 @@ class CommandError(ConfigurationError):
     """The user made a mistake on the command line, where the error's text is shown in one line."""
 
 
+class NeedsAsyncio(ConfigurationError):
+    """A method or an extension awaits something of asyncio's, and the reactor is another one."""
+
+
 class BrokerRefused(ConfigurationError):
     """The broker refuses our credentials or virtual host, or is none that this client can talk to."""
 

@@ -23,6 +23,7 @@ SAFE_FAILED = "[__unicode__ failed]"  # nameko's text, which callers may look fo
 # What Python walks to make a text: what is in each, asked of Python itself, for a subclass may say anything.
 arguments_of: Callable[[BaseException], tuple[Any, ...]] = BaseException.args.__get__  # type: ignore[attr-defined]  # a descriptor
 traceback_of: Callable[[BaseException], TracebackType | None] = BaseException.__traceback__.__get__  # type: ignore[union-attr]  # likewise
+cause_of: Callable[[BaseException], BaseException | None] = BaseException.__cause__.__get__  # type: ignore[union-attr]  # likewise
 classes_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__  # a metaclass may say anything
 names_of: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
 module_of: Callable[[type], Any] = type.__dict__["__module__"].__get__

@@ -13,12 +13,12 @@ from functools import partial
 from traceback import format_stack
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 
 from txservices.exceptions import ContainerBeingKilled
-from txservices.utils import default_reactor
+from txservices.utils import default_reactor, tasks
 from txservices.utils.forks import end
 
 __all__ = ["in_reactor"]
@@ -86,7 +86,7 @@ class Threads:
         """The part of ``in_reactor`` that runs in the reactor's thread."""
         if self.cancelled:
             raise ContainerBeingKilled()
-        calling = maybeDeferred(function, *args, **kwargs)
+        calling = tasks.call(function, *args, **kwargs)
         self.calls.add(calling)
 
         def called(result: Any) -> Any:

@@ -17,22 +17,24 @@ from functools import partial
 from types import CoroutineType
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txservices.busy import Busy, Running, Turn
 from txservices.callids import on_behalf_of, this_worker
-from txservices.exceptions import WorkerTimeout
+from txservices.exceptions import NeedsAsyncio, WorkerTimeout
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, WorkerContext
 from txservices.safe import shown, traceback_of
 from txservices.threads import Threads
+from txservices.utils import tasks
 from txservices.utils.forks import end, owners
 from txservices.utils.waiting import Waiters
 
 WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any other is a value
 
 FOREVER = float("inf")
+TASKS_TIMEOUT = 1.0  # seconds in which cancelled workers in Tasks may end before a stop goes on
 
 log = Logger()
 
@@ -73,6 +75,7 @@ class Workers:
 
     def learn(self, dependencies: list[DependencyProvider]) -> None:
         """Note the hooks to call: most dependencies have one or two of the four."""
+        self.loop = tasks.asyncio_loop()
         self.injections = [(each.attr_name, each.get_dependency) for each in dependencies]
         self.setups = [each.worker_setup for each in dependencies if has(each, "worker_setup")]
         # each with the number of dependencies that must have been injected before it may be called
@@ -125,12 +128,16 @@ class Workers:
         self.running += 1
         context = copy_context()  # a worker's context variables are its own
         life = self.live(worker)
+        pending: Deferred[None]
         try:
-            waits_for = context.run(life.send, None)
+            if self.loop is not None and self.loop.is_running():
+                pending = tasks.begin(life, context, self.loop)
+            else:
+                waits_for = context.run(life.send, None)
+                pending = context.run(Deferred.fromCoroutine, go_on(life, waits_for))
         except StopIteration:
             self.ended()
             return
-        pending: Deferred[None] = context.run(Deferred.fromCoroutine, go_on(life, waits_for))
         seconds = worker.entrypoint.worker_timeout
         timeout = self.clock.callLater(seconds, self.time_is_up, pending, worker, seconds) if seconds else None
         self.pending[pending] = Running(worker, self.clock.seconds(), self.waited, timeout)
@@ -251,11 +258,15 @@ class Workers:
     def failed(self, worker: WorkerContext, error: BaseException) -> ExcInfo:
         """Log the error of a worker, unless we cancelled it."""
         reraise_if_discarded(error)
+        if not worker.blocking:
+            error = tasks.explained(error, f"{worker.service_name}.{worker.entrypoint.method_name}")
         kind = type(error)  # not isinstance, which asks the error
-        if worker in self.overdue and issubclass(kind, CancelledError):
+        if worker in self.overdue and tasks.is_cancel(error):
             error = WorkerTimeout(f"the method took longer than {worker.entrypoint.worker_timeout:g} s")
-        elif self.cancelled and issubclass(kind, CancelledError):
+        elif self.cancelled and tasks.is_cancel(error):
             pass
+        elif kind is NeedsAsyncio:
+            log.error("error handling worker {worker}: {error}", worker=worker, error=error)
         elif issubclass(kind, worker.entrypoint.expected_exceptions):
             log.warn("(expected) error handling worker {worker}: {error!r}", worker=worker, error=shown(error))
         else:
@@ -271,7 +282,10 @@ class Workers:
     def hook_failed(self, worker: WorkerContext, hook: Callable[..., Any], error: BaseException) -> ExcInfo:
         """Log the error of a hook, unless we cancelled its worker."""
         reraise_if_discarded(error)
-        if not (self.cancelled and issubclass(type(error), CancelledError)):
+        error = tasks.explained(error, getattr(hook, "__qualname__", "a hook"))
+        if type(error) is NeedsAsyncio:
+            log.error("error in a hook of worker {worker}: {error}", worker=worker, error=error)
+        elif not (self.cancelled and tasks.is_cancel(error)):
             log.failure(
                 "error in {hook} of worker {worker}: {error}",
                 failure_of(error),
@@ -309,7 +323,8 @@ class Workers:
     async def abort(self) -> None:
         """Cancel the workers that run, and forget the queued ones. Their results are not handled.
 
-        Dependencies are torn down even so. Ends when the workers in threads have been told, too.
+        Dependencies are torn down even so. Ends when the workers in threads have been told, too, and when those in
+        Tasks have ended, which hear of it in a later turn of the loop.
         """
         self.cancel()
         self.aborted = True
@@ -319,6 +334,8 @@ class Workers:
             each.cancel()
         if told is not None:
             await told
+        if self.running and self.loop is not None:
+            await self.drain().addTimeout(TASKS_TIMEOUT, self.clock, lambda result, seconds: None)
 
 
 def go_on(life: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:

@@ -83,7 +83,9 @@ def serve(options: Any) -> None:
         services = ["benchmarks.peers.many"]
     txservices = os.path.join(os.path.dirname(sys.executable), "txservices")
     broker = [] if options.uri == EMBEDDED else ["--broker", options.uri]
-    os.execv(txservices, [txservices, "run", "--config", CONFIG, *broker, *services])
+    reactor = os.environ.get("BENCHMARK_REACTOR")
+    on = ["--reactor", reactor] if reactor else []
+    os.execv(txservices, [txservices, "run", "--config", CONFIG, *broker, *on, *services])
 
 
 async def call(options: Any) -> None:

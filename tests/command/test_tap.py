@@ -35,6 +35,21 @@ class Web:
     @http("GET", "/")
     def root(self, request): return "here"
 """
+ASYNCIO = """
+import asyncio
+from txservices.extensions import DependencyProvider
+from txservices.timer import timer
+
+class Cache(DependencyProvider):
+    async def setup(self): await asyncio.sleep(1)
+
+class Shop:
+    name = "shop"
+    cache = Cache()
+
+    @timer(60)
+    def tick(self): pass
+"""
 RPC = """
 from txservices.rpc import rpc
 
@@ -142,6 +157,13 @@ class LateMistakes(Starts):
         """An HTTP address that can't be parsed."""
         self.app(HTTP)
         await self.mistake(self.start(WEB_SERVER_ADDRESS="http://here"), "WEB_SERVER_ADDRESS")
+
+    async def test_asyncio(self) -> None:
+        """A dependency that needs asyncio's reactor, on another one."""
+        self.app(ASYNCIO)
+        await self.mistake(
+            self.start(), "Error: Cache.setup awaits something of asyncio's .*run --reactor asyncio`, or"
+        )
 
     async def test_values(self) -> None:
         """Values in a config that can't be: each is told in a line of its own."""

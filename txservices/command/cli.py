@@ -19,7 +19,7 @@ from twisted.internet import task
 from twisted.logger import LogLevel
 
 from txservices import configuration
-from txservices.command import exits, logs, outputs, reloading, tap
+from txservices.command import exits, logs, outputs, reactors, reloading, tap
 from txservices.command.broker import embedded_address, for_client
 from txservices.command.options import Given
 from txservices.exceptions import ChannelClosedByBroker, CommandError, ConfigurationError, UndeliverableMessage
@@ -90,11 +90,18 @@ def commands() -> None:
     help="Open a Python prompt inside the process, for telnet from this machine.",
 )
 @click.option("--reload", "again", is_flag=True, help="Restart when a module or the config file changes.")
-def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool) -> None:
+@click.option(
+    "--reactor",
+    metavar="NAME",
+    help="Which of Twisted's reactors to run: asyncio for methods that await what asyncio waits for.",
+)
+def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool, reactor: str | None) -> None:
     """Run every service in the modules, until SIGTERM or Ctrl-C.
 
     If no broker is configured, the embedded one is used, on 127.0.0.1:5672.
     """
+    if reactor is not None:
+        reactors.install(reactor)
 
     def serve(ending: exits.Ending) -> NoReturn:
         config = given.config()

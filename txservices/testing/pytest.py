@@ -78,13 +78,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(scope="session")
 def run() -> Run:
     """``run(function, *args)`` calls it in the reactor's thread, waits, and returns its result or raises its error."""
-    from twisted.internet.defer import maybeDeferred
-
     from txservices.standalone.reactor_thread import in_reactor
-    from txservices.utils import default_reactor
+    from txservices.utils import default_reactor, tasks
 
     def run(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return in_reactor(lambda: maybeDeferred(function, *args, **kwargs).addTimeout(TIMEOUT, default_reactor()))
+        return in_reactor(lambda: tasks.call(function, *args, **kwargs).addTimeout(TIMEOUT, default_reactor()))
 
     return run
 

@@ -17,7 +17,7 @@ from txservices.containers import ServiceContainer
 from txservices.extensions import Entrypoint, Extension
 from txservices.runners import ServiceRunner
 from txservices.testing.rabbit import Client, HTTPError
-from txservices.utils import default_reactor
+from txservices.utils import default_reactor, tasks
 
 __all__ = [
     "ANY_PARTIAL",
@@ -105,7 +105,7 @@ def assert_stops_raising(
     async def call() -> Any:
         while True:
             try:
-                return await maybeDeferred(fn)
+                return await tasks.call(fn)
             except exception_type:
                 if clock.seconds() >= deadline:
                     raise

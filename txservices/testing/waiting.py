@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from txservices.extensions import ExcInfo
-from txservices.utils import default_reactor
+from txservices.utils import default_reactor, tasks
 
 __all__ = ["Heard", "WaitResult", "wait_for_call"]
 
@@ -115,7 +115,7 @@ async def wait_for_call(
             tell(args, kwargs, None, (type(error), error, error.__traceback__))
             raise
         if isinstance(result, CoroutineType):
-            result = Deferred.fromCoroutine(result)
+            result = tasks.run(result)
         if not isinstance(result, Deferred):
             tell(args, kwargs, result, None)
             return result

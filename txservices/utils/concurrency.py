@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, DeferredSemaphore, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, DeferredSemaphore
 from twisted.python.failure import Failure
+
+from txservices.utils import tasks
 
 __all__ = ["SpawningProxy", "SpawningSet", "fail_fast_imap"]
 
@@ -73,7 +75,7 @@ class SpawningProxy(Generic[T]):
         if self.abort_on_error:
             pool = DeferredSemaphore(max(1, len(self._items)))
             return [outcome async for outcome in fail_fast_imap(pool, call, self._items)]
-        outcomes = await DeferredList([maybeDeferred(call, item) for item in self._items], consumeErrors=True)
+        outcomes = await DeferredList([tasks.call(call, item) for item in self._items], consumeErrors=True)
         return [outcome if succeeded else outcome.raiseException() for succeeded, outcome in outcomes]
 
 

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, overload
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python import threadable
 
-from txservices.utils import default_reactor
+from txservices.utils import default_reactor, tasks
 
 __all__ = ["retry"]
 
@@ -84,10 +84,10 @@ def retry(
     async def call_in_reactor(args: Any, kwargs: Any) -> Any:
         for wait in waits():
             try:
-                return await maybeDeferred(function, *args, **kwargs)
+                return await tasks.call(function, *args, **kwargs)
             except for_exceptions:
                 await deferLater(default_reactor(clock), wait)
-        return await maybeDeferred(function, *args, **kwargs)
+        return await tasks.call(function, *args, **kwargs)
 
     def call_in_thread(args: Any, kwargs: Any) -> Any:
         for wait in waits():

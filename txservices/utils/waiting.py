@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
+
+from txservices.utils import tasks
 
 T = TypeVar("T")
 
@@ -113,7 +115,7 @@ class Unconfirmed:
 
 async def call_all(calls: Iterable[Callable[[], Any]]) -> None:
     """Call all at once and wait for all; the first error cancels the others and is raised."""
-    waiting = [maybeDeferred(call) for call in calls]
+    waiting = [tasks.call(each) for each in calls]
     try:
         await gatherResults(waiting, consumeErrors=True)
     except FirstError as error:

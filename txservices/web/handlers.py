@@ -22,6 +22,7 @@ from werkzeug.wrappers import Response
 from txservices.exceptions import BadRequest, ContainerBeingKilled
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, WorkerContext, new_call_id
 from txservices.safe import brief, name_of, safe_for_serialization, shown
+from txservices.utils import tasks
 from txservices.web.messages import HttpRequest, text_response, unavailable
 from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
@@ -89,7 +90,7 @@ class HttpRequestHandler(Entrypoint):
         try:
             answer = self.handle_request(request)
             if isinstance(answer, WAITS):
-                waiting = answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)
+                waiting = answer if isinstance(answer, Deferred) else tasks.run(answer)
                 # The Deferred is not given to Klein, which would cancel it when the client leaves: the worker goes on.
                 waiting.addCallback(received.answer)
                 waiting.addErrback(self.wait_failed, received)
