@@ -27,6 +27,8 @@ from txservices.bounds import HERE_MAX, JsonReader, LongBody, read_msgpack, read
 from txservices.exceptions import DecodeError
 from txservices.serialization import Serializers, decode_charset, decode_json, unwrap
 from txservices.utils.background import in_background
+from txservices.wire import codec, frames
+from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD
 
 JSON, MSGPACK = "application/json", "application/x-msgpack"
 YAML, PICKLE = "application/x-yaml", "application/x-python-serialize"
@@ -447,6 +449,35 @@ class TurnsTests(TurnsCase):
         seconds = await self.longest_turn(happening)
         self.assertEqual(outcomes, [readable])
         return seconds
+
+    async def test_longest_texts(self) -> None:
+        """Nor do texts and bytes as long as a body may be."""
+        size = frames.BODY_MAX - MIB
+        for name, content_type, encoding, body in (
+            ("text", JSON, None, b'"' + b"a" * size + b'"'),
+            ("latin-1", "application/data", "latin-1", b"\xe9" * size),
+            ("bytes", JSON, None, b'{"__type__":"bytes","__value__":"' + b"a" * size + b'"}'),
+            ("msgpack text", MSGPACK, None, b"\xdb" + size.to_bytes(4, "big") + b"a" * size),
+            ("msgpack bytes", MSGPACK, None, b"\xc6" + size.to_bytes(4, "big") + b"a" * size),
+        ):
+            seconds = await least(partial(self.decoding, True, content_type, encoding, body, {}))
+            self.assertLessEqual(seconds, TURN_MAX, name)
+
+    def test_arriving(self) -> None:
+        """No frame of the longest body takes long, nor its last."""
+        longest = 0.0
+        found: list[frames.Content] = []
+        assembler = frames.Assembler(found.append)
+        payload = codec.encode_method("basic.deliver", delivery_tag=1)
+        assembler.frame(FRAME_METHOD, payload)
+        assembler.frame(FRAME_HEADER, frames.HEADER.pack(BASIC_CLASS, 0, frames.BODY_MAX) + b"\0\0")
+        part = b"x" * (128 * 1024)
+        for _ in range(frames.BODY_MAX // len(part)):
+            began = time.process_time()
+            assembler.frame(FRAME_BODY, part)
+            longest = max(longest, time.process_time() - began)
+        self.assertEqual(len(found[0].body), frames.BODY_MAX)
+        self.assertLessEqual(longest, TURN_MAX)
 
     async def test_within(self) -> None:
         """The longest bodies within the limits are read, and hold no turn of the reactor for 0.1 s."""

@@ -12,7 +12,7 @@ import codecs
 import re
 import zlib
 from bz2 import BZ2Decompressor
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from json import JSONDecoder
 from typing import Any
@@ -57,13 +57,36 @@ class Count:
 # Text ----------------------------------------------------------------------------------------------------------------
 
 
-def decode_charset(body: bytes, charset: str, errors: str) -> str:
+def decode_charset(body: bytes | memoryview, charset: str, errors: str) -> str:
     """Text, decoded in steps if it is long."""
     if len(body) <= TEXT_STEP:
-        return body.decode(charset, errors)
+        return bytes(body).decode(charset, errors)
     decoder = codecs.getincrementaldecoder(charset)(errors)
-    pieces = [decoder.decode(body[at : at + TEXT_STEP]) for at in range(0, len(body), TEXT_STEP)]
-    return "".join((*pieces, decoder.decode(b"", True)))
+    return join_texts(
+        decoder.decode(bytes(body[at : at + TEXT_STEP]), at + TEXT_STEP >= len(body))
+        for at in range(0, len(body), TEXT_STEP)
+    )
+
+
+def encode_utf8(text: str) -> bytes:
+    """A text as UTF-8, encoded in steps if it is long."""
+    return join(text[at : at + TEXT_STEP].encode() for at in range(0, len(text), TEXT_STEP))
+
+
+def join_texts(pieces: Iterable[str]) -> str:
+    """``"".join``, in steps, unless a wider character comes behind narrow ones."""
+    text = ""
+    for piece in pieces:  # in a while loop, Python 3.11 would copy the text each time and not lengthen it where it is
+        text += piece
+    return text
+
+
+def join(pieces: Iterable[bytes | memoryview]) -> bytes:
+    """``b"".join``, in steps."""
+    joined = BytesIO()
+    for piece in pieces:
+        joined.write(piece)
+    return joined.getvalue()
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------
@@ -156,7 +179,7 @@ class JsonReader:
                 raise ValueError(f"no text and no end of it at {at}")
             pieces.append(scan(f'"{text[at:end]}"', 0)[0])
             at = end
-        return "".join(pieces), at + 1
+        return join_texts(pieces), at + 1
 
     def read_short(self, at: int, close: str) -> Found | None:
         """The list or mapping that opens here, if it closes within a step and there is no other in it."""
@@ -237,6 +260,7 @@ class JsonReader:
 # msgpack -------------------------------------------------------------------------------------------------------------
 
 PLAIN, LIST, MAPPING = range(3)
+LONG_TEXT, LONG_TEXT_OR_BYTES = 0xDB, b"\xdb\xc6"
 
 
 def msgpack_heads() -> list[tuple[int, int, int, int]]:
@@ -279,8 +303,11 @@ def read_msgpack(body: bytes, most: int) -> Any:
             length = int.from_bytes(body[at + 1 : at + 1 + width], "big")
         if kind == PLAIN:
             end = at + head + length
-            if length > TEXT_STEP and body[at] == 0xDB and end <= len(body):  # a text
-                return decode_charset(body[at + head : end], "utf-8", "strict"), end
+            if length > TEXT_STEP and body[at] in LONG_TEXT_OR_BYTES and end <= len(body):
+                data = memoryview(body)[at + head : end]
+                if body[at] == LONG_TEXT:
+                    return decode_charset(data, "utf-8", "strict"), end
+                return join(data[step : step + TEXT_STEP] for step in range(0, length, TEXT_STEP)), end
             return decode(body[at:end]), end
         at += head
         if kind == LIST:

@@ -34,7 +34,9 @@ from txservices.bounds import (
     LongBody,
     decode_charset,
     decompress,
+    encode_utf8,
     is_quick,
+    join,
     read_msgpack,
     read_yaml,
 )
@@ -93,10 +95,10 @@ WRAPPERS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 def unwrap_base64(value: str) -> bytes:
     """The bytes, decoded in steps, which are multiples of four characters; the last one has the padding."""
     last = max(0, len(value) - 3) // TEXT_STEP * TEXT_STEP
-    if "=" in value[:last]:
+    if value.find("=", 0, last) >= 0:
         raise ValueError("base64 that goes on behind its end")
-    steps = [value[at : at + TEXT_STEP] for at in range(0, last, TEXT_STEP)]
-    return b"".join(base64.b64decode(step, validate=True) for step in (*steps, value[last:]))
+    steps = (value[at : at + TEXT_STEP] for at in range(0, last, TEXT_STEP))
+    return join(base64.b64decode(step, validate=True) for step in (*steps, value[last:]))
 
 
 UNWRAPPERS: dict[str, Callable[[Any], Any]] = {
@@ -105,7 +107,7 @@ UNWRAPPERS: dict[str, Callable[[Any], Any]] = {
     "time": time.fromisoformat,
     "decimal": Decimal,
     "uuid": lambda value: uuid.UUID(hex=value["hex"]),
-    "bytes": lambda value: value.encode(),
+    "bytes": encode_utf8,
     "base64": unwrap_base64,
 }
 

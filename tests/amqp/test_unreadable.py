@@ -112,7 +112,7 @@ class UnreadableTests(SynchronousTestCase):
             for body in (b"", b"{}", b"x" * 5000):
                 for chunk in (None, 65_536, 4096, 1009):
                     self.costs_itself(large(self.tag + 1, size, body), chunk)
-        self.assertEqual(self.channel.assembler.parts, [])
+        self.assertIs(self.channel.assembler.body, None)
 
     def test_byte_by_byte(self) -> None:
         """The beginning of a header that is too large may come in any pieces."""

@@ -139,6 +139,29 @@ class Mistakes:
         self.mistake(self.typed("--define", "max_workers"), "'max_workers' defines nothing: write KEY=V")
 
 
+class Heap(Starts):
+    """What the garbage collector walks."""
+
+    async def test_spared(self) -> None:
+        """When the services run, their modules are no longer walked."""
+        self.app("""
+            import gc
+            from txservices.timer import timer
+
+            TABLE = [[] for _ in range(1_000_000)]
+
+            class Heap:
+                name = "heap"
+
+                @timer(0.1)
+                def tick(self):
+                    print("frozen", gc.get_freeze_count(), flush=True)
+        """)
+        running = self.start()
+        await running.line(r"frozen 1\d{6}\b")
+        self.assertEqual(await running.end(), 0, str(running))
+
+
 class LateMistakes(Starts):
     """A mistake that is found when the services start is told likewise, and the process ends with that status."""
 
@@ -258,6 +281,14 @@ class MistakesByRun(Mistakes, TypingCase):
 
 class LateMistakesUnderTwistd(LateMistakes, processes.ByTwistd, TestCase):
     """twistd."""
+
+
+class HeapByRun(Heap, processes.ByRun, TestCase):
+    """By `txservices run`."""
+
+
+class HeapUnderTwistd(Heap, processes.ByTwistd, TestCase):
+    """By `twistd txservices`."""
 
 
 class LateMistakesByRun(LateMistakes, processes.ByRun, TestCase):
