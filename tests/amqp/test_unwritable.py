@@ -20,6 +20,7 @@ from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.publish import Publisher
 from txservices.amqp.subscription import Subscription
+from txservices.wire.spec import PROPERTIES as PROPERTY_KINDS
 
 LONG = "ø" * 128  # 256 bytes, and under 255 characters
 # Names that are no short strings, and values that no field of a table and no property can be.
@@ -68,6 +69,29 @@ NO_VALUES = st.recursive(
     ),
     max_leaves=5,
 )  # fmt: skip
+
+
+# Wrong values for each type that a property has.
+WRONG: dict[str, st.SearchStrategy[Any]] = {
+    "shortstr": NO_BYTES,
+    "table": st.one_of(
+        NO_VALUES.map(lambda value: {"h": value}),
+        st.text(st.characters(codec="utf-8"), min_size=256).map(lambda name: {name: 1}),
+        st.lists(st.integers(), min_size=1),
+        st.integers(),
+        st.text(min_size=1),
+    ),
+    "octet": st.one_of(
+        st.integers(min_value=256), st.integers(max_value=-1), st.floats(), st.text(), st.just([]), st.just({})
+    ),
+    "timestamp": st.one_of(
+        st.integers(min_value=1 << 64), st.integers(max_value=-1), st.text(), st.just([]), st.just(float("nan")),
+        st.datetimes(max_value=datetime(1969, 12, 30)),
+    ),
+}  # fmt: skip
+WRONG_PROPERTIES = st.sampled_from(PROPERTY_KINDS).flatmap(
+    lambda each: st.fixed_dictionaries({each[0]: WRONG[each[1]]})
+)
 
 
 class PublishTests(PublisherCase):
@@ -131,6 +155,18 @@ class PublishTests(PublisherCase):
         self.reconnected()
         self.assertEqual(self.published(), [])
 
+    def test_any_property(self) -> None:
+        """Nor is a message with a property of a wrong type or size, beside good ones."""
+
+        @settings(max_examples=200, deadline=None, database=None)
+        @given(WRONG_PROPERTIES, st.booleans())
+        def try_one(wrong: dict[str, Any], first: bool) -> None:
+            good = {"content_type": "text/plain", "headers": {"a": 1}, "priority": 1}
+            self.refused("x", "k", {**good, **wrong} if first else wrong)
+
+        try_one()
+        self.assertEqual(self.published(), [])
+
     def test_whoever_publishes_waits_for_nothing(self) -> None:
         """The worker or program that tried it has nothing unconfirmed: its own message can be acked."""
         publisher = Publisher("amqp://localhost")
@@ -178,6 +214,26 @@ class DeclareTests(PublisherCase):
         self.assertEqual(self.publisher.topology.entities, {})
         self.lose_connection()
         self.reconnected()
+
+    def test_any(self) -> None:
+        """The same for whatever names, types, keys and arguments hypothesis makes."""
+
+        @settings(max_examples=100, deadline=None, database=None)
+        @given(NO_BYTES.filter(lambda name: isinstance(name, str)), NO_VALUES, st.integers(0, 5))
+        def try_one(name: str, value: Any, way: int) -> None:
+            entity = (
+                Queue(name), Exchange(name), Exchange("x", type=name), Queue("q", arguments={"x-a": value}),
+                Exchange("x", arguments={"x-a": value}), Queue("q", arguments={name * 9: 1}),
+            )[way]  # fmt: skip
+            declaring = self.publisher.declare(entity)
+            number = self.peer.sent()[-1][0]
+            self.peer.method(number, "channel.open-ok")
+            self.assertEqual([name for _, name, _ in self.peer.sent()], ["channel.close"], entity)
+            self.peer.method(number, "channel.close-ok")
+            self.assertIsInstance(self.failureResultOf(declaring).value, (ValueError, TypeError))
+            self.assertEqual(self.publisher.topology.entities, {})
+
+        try_one()
 
 
 class ConsumeTests(SynchronousTestCase):
@@ -231,3 +287,15 @@ class ConsumeTests(SynchronousTestCase):
             for name in NAMES[:3]:
                 self.assertRaises((ValueError, TypeError), ask, name)
         self.assertEqual((len(channel.replies), peer.sent()[1:]), (0, []))
+
+        @settings(max_examples=100, deadline=None, database=None)
+        @given(st.sampled_from(asked), st.one_of(NO_BYTES, NO_VALUES.map(lambda value: {"x": value})))
+        def try_one(ask: Callable[[Any], Deferred[Any]], wrong: Any) -> None:
+            if ask is asked[3] and type(wrong) is int and 0 <= wrong < 1 << 16:
+                return  # a good prefetch
+            if ask is asked[5] and type(wrong) is dict:
+                wrong = 1  # a set takes nothing else
+            self.assertRaises((ValueError, TypeError), ask, wrong)
+            self.assertEqual((len(channel.replies), peer.sent()), (0, []))
+
+        try_one()
