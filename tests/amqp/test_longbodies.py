@@ -6,7 +6,7 @@ import threading
 import zlib
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from tests.services import OnRabbitMQ, Recorded, ServicesCase
 from txservices.amqp.consume import Consumer as AmqpConsumer
@@ -176,6 +176,26 @@ class LongBodiesTests(ServicesCase):
         error = await self.assertFailure(cluster.answering.echo([[]] * 400_000), Exception)
         self.assertEqual(error.__class__.__name__, "MalformedRequest")
         self.assertIn("VALUES_MAX", str(error))
+
+    async def test_requests(self) -> None:
+        """A long request is decoded in a thread, and calls its method before those that come after it."""
+        held, heard = Held(self), Heard()
+
+        class Answering:
+            name = "answering"
+
+            @rpc
+            def method(self, value):
+                heard(len(value))
+
+        await self.start(Answering)
+        cluster = await self.cluster()
+        calls = [cluster.answering.method(value) for value in (LONG, "2")]
+        await held.began.wait()
+        self.assertEqual(heard.things, [])
+        held.go()
+        await gatherResults(calls)
+        self.assertEqual(heard.things, [len(LONG), 1])
 
     async def test_consumer_without_a_service(self) -> None:
         """The consumer of a program gets long bodies, too."""
