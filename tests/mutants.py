@@ -34,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 MAY_LIVE = Path(__file__).with_suffix(".txt")
 TRACED_MAX = 300.0  # seconds for the traced run of a module's tests
-TEST_TIMEOUT = 3.0  # seconds that one test may wait for a Deferred; trial would give it 120
+TEST_TIMEOUT = 3.0  # seconds that one test of a mutant may wait, unless it took a third of that without a change
 SLACK = 6.0  # seconds that a mutant may take, beside three times what its tests took
 
 # Module -> the tests that it is for: names of modules in tests/, or of classes in them. None needs RabbitMQ or another
@@ -218,8 +218,11 @@ class Finder:
         return spec
 
 
-def run(module: str, number: int | None, tests: list[str]) -> None:
-    """Run tests with that mutant; or with none, and print which test takes how long and reaches which lines."""
+def run(module: str, number: int | None, tests: dict[str, float]) -> None:
+    """Run tests with that mutant; or with none, and print which test takes how long and reaches which lines.
+
+    Each test may wait for a Deferred for so many seconds; trial would give it 120.
+    """
     sys.meta_path.insert(0, Finder(module, number))
     from twisted.trial.reporter import Reporter
     from twisted.trial.runner import TestLoader, TrialRunner
@@ -264,11 +267,10 @@ def run(module: str, number: int | None, tests: list[str]) -> None:
             return trace
         return None
 
-    if number is not None:
-        TestCase.getTimeout = lambda test: TEST_TIMEOUT  # for every test
+    TestCase.getTimeout = lambda test: tests.get(test.id(), TRACED_MAX)
     with open(os.devnull, "w") as nowhere:
         runner = TrialRunner(Noting, stream=nowhere, workingDirectory="trial")
-        suite = TestLoader().loadByNames(tests, recurse=True)
+        suite = TestLoader().loadByNames(list(tests), recurse=True)
         if number is None:
             threading.settrace(trace)
             sys.settrace(trace)
@@ -290,7 +292,7 @@ def source(module: str) -> Path:
     return ROOT / "txservices" / (module.replace(".", "/") + ".py")
 
 
-def start(module: str, number: int | None, tests: list[str], seconds: float) -> tuple[int, str]:
+def start(module: str, number: int | None, tests: dict[str, float], seconds: float) -> tuple[int, str]:
     """``run`` in a process of its own, that is ended after so many seconds with all that it has started."""
     asked = json.dumps([module, number, tests])
     with tempfile.TemporaryDirectory() as folder:
@@ -317,7 +319,7 @@ class Target:
 
     def __init__(self, module: str) -> None:
         self.module = module
-        names = [f"tests.{name}" for name in MODULES[module].split()]
+        names = {f"tests.{name}": TRACED_MAX for name in MODULES[module].split()}
         _, said = start(module, None, names, TRACED_MAX)
         if not said:
             sys.exit(f"{module}: its tests did not end: {' '.join(names)}")
@@ -341,7 +343,8 @@ class Target:
         tests = self.tests_of(mutant)
         if not tests:
             return True
-        return start(self.module, mutant.number, tests, SLACK + 3 * sum(map(self.took.__getitem__, tests)))[0] == 0
+        seconds = {test: max(TEST_TIMEOUT, 3 * self.took[test]) for test in tests}
+        return start(self.module, mutant.number, seconds, SLACK + 3 * sum(map(self.took.__getitem__, tests)))[0] == 0
 
 
 def may_live() -> dict[str, str]:

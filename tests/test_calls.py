@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
@@ -17,6 +18,7 @@ from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import ServicesCase, client_of
 from txservices.amqp.entities import Message
 from txservices.amqp.options import Sending
+from txservices.bounds import HERE_MAX
 from txservices.calls import Client
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
@@ -479,6 +481,48 @@ class ClientTests(TestCase):
         self.assertEqual(properties["headers"], {"nameko.good": 2})
         self.sent[0][5](UndeliverableMessage("x", "k", 312, "NO_ROUTE"))
         self.failureResultOf(call, UnknownService)
+
+    async def test_long_reply(self) -> None:
+        """It is decoded in a thread; its call still waits, and the reply is not acked before."""
+        call, value = self.call(), "x" * HERE_MAX
+        (correlation_id,) = self.client.pending
+        acked: list[bool] = []
+
+        def settle(message: Message, ack: bool, requeue: bool) -> None:
+            acked.append(ack)
+
+        properties = {"correlation_id": correlation_id, "content_type": "application/json"}
+        body = json.dumps({"result": value, "error": None}).encode()
+        self.client.handle_message(Message(body, properties, "", "reply", False, 1, "", settle))
+        self.assertEqual((acked, [*self.client.pending]), ([], [correlation_id]))
+        self.assertEqual(await call, value)
+        self.assertEqual(acked, [True])
+
+    async def test_queue_that_is_deleted(self) -> None:
+        """The reply queue is taken away if there is an open channel to the broker, and else nothing is waited for."""
+        deleted: list[str] = []
+
+        def delete(queue: str) -> Deferred[None]:
+            deleted.append(queue)
+            return succeed(None)
+
+        def answered(answer: Deferred[None]) -> Deferred[None]:
+            waited.append(answer)
+            return answer
+
+        waited: list[Deferred[None]] = []
+        self.connections.leaving.answered = answered
+        await self.client.delete_queue()
+        table: list[tuple[Any, list[str]]] = [
+            (None, []),
+            (SimpleNamespace(closing=True, queue_delete=delete), []),
+            (SimpleNamespace(closing=False, queue_delete=delete), ["replies"]),
+        ]
+        for channel, expected in table:
+            consumer: Any = SimpleNamespace(channel=channel, queue_name="replies", detach=lambda: None)
+            self.client.consumer = consumer
+            await self.client.delete_queue()
+            self.assertEqual((deleted, len(waited)), (expected, len(expected)))
 
     def test_reply_that_nobody_waits_for(self) -> None:
         """It is acked, and that is all."""

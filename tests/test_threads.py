@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import Any
 
+from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.trial.unittest import TestCase
 
@@ -119,7 +120,15 @@ class Pool(TestCase):
         self.assertEqual(pool.max, before + 7)
         self.successResultOf(container.stop())
         self.assertEqual(pool.max, before)
-        self.successResultOf(container.kill())
+        container = ServiceContainer(Blocking, {"max_workers": 7})
+        closing: Deferred[None] = Deferred()
+        slow: Any = TwistedService()
+        slow.stopService = lambda: closing
+        container.shared.get("slow", lambda: slow)
+        self.successResultOf(container.start())
+        container.stop()
+        container.kill()
+        closing.callback(None)
         self.assertEqual(pool.max, before)  # they are given back once
 
     def test_no_threads(self) -> None:

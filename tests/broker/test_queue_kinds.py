@@ -65,6 +65,21 @@ class KindTests(QueueTestCase):
                 queue.requeue([queue.take()])
                 self.assertEqual((self.dead, len(queue), queue.ready_bytes), ([(b"x", "delivery_limit")], 0, 0))
 
+    def test_priorities_of_consumers(self) -> None:
+        """The highest that has room is next; those of one priority are so in turn."""
+        low, none, high, same = ("low", 0, -1), ("none", 0, 0), ("high", 1, 2), ("same", 2, 2)
+        for consumers, expected in (
+            ((low, none, high, same), ["high", "same", "same", "none"]),
+            ((none, high), ["high", "none", "none", "none"]),
+            ((low, high), ["high", "low", "low", "low"]),
+        ):
+            self.got.clear()
+            queue = self.kind()
+            for tag, prefetch, priority in consumers:
+                self.consumer(tag, prefetch, queue=queue, priority=priority)
+            self.put(*[b"x"] * 4, queue=queue)
+            self.assertEqual([tag for tag, _ in self.got], expected)
+
     def test_single(self) -> None:
         """One consumer gets everything, until it is gone; in a classic queue, one of higher priority waits as well."""
         queue = self.kind(**{"x-single-active-consumer": True})
