@@ -68,6 +68,8 @@ TEXTS = {
     "GET http://host:8000/users/@me": "GET http://host:8000/users/@me",
     "mail bob@example.com at 10:30": "mail bob@example.com at 10:30",
     "http://user@host/": "http://user@host/",
+    "write amqp://guest:guest@localhost/": "write amqp://guest:guest@localhost/",
+    "amqp://guest:guest1@h/ amqp://shop:guest@h/": f"amqp://guest:{REDACTED}@h/ amqp://shop:{REDACTED}@h/",
 }
 
 

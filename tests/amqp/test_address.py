@@ -45,6 +45,7 @@ class AddressTests(SynchronousTestCase):
             "http://h",
             "amqp://u:s3cret@h:port/",
             "amqp://u:s3cret@h/v?x=1",
+            f"amqp://u:s3cret@h/{'%C3%BC' * 128}",
         ]:
             text = str(self.assertRaises(ConfigurationError, parse_addresses, uri))
             self.assertNotIn("s3cret", text)

@@ -10,6 +10,7 @@ from typing import Any
 
 import trustme
 from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL
 from twisted.internet import reactor, ssl
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
@@ -21,7 +22,7 @@ from zope.interface import implementer
 
 from tests import rabbitmq
 from tests.testing import managed
-from txservices.amqp.causes import stranger
+from txservices.amqp.causes import stranger, tls_cause
 from txservices.amqp.connections import Connections
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Message, Queue
@@ -113,7 +114,14 @@ class Strangers(CausesCase):
         broker = Broker("plain")
         self.addCleanup(broker.close)
         port = (await broker.listen("127.0.0.1", 0)).getHost().port
-        self.assertIn("speaks no TLS there: write amqp://", await self.refused(f"amqps://localhost:{port}/"))
+        self.assertIn(
+            "speaks no TLS there: write amqp:// and leave out", await self.refused(f"amqps://localhost:{port}/")
+        )
+
+    def test_old_tls(self) -> None:
+        """A broker with versions of TLS that are too old is told as such."""
+        alert = SSL.Error([("SSL routines", "", "tlsv1 alert protocol version")])
+        self.assertEqual(tls_cause(alert), "it knows only versions of TLS that are too old")
 
     def test_frames(self) -> None:
         """An answer that begins like a frame of AMQP is that of a broker."""
@@ -144,6 +152,14 @@ class Logins(CausesCase):
             error = self.assertRaises(ConfigurationError, make)
             self.assertIn("bytes too long for the first frame of AMQP", str(error))
             self.assertNotIn("ppp", str(error))
+
+    async def test_not_offered(self) -> None:
+        """A login that the broker does not offer ends a start, where RabbitMQ hangs up without a word."""
+        broker = Broker("logins")
+        self.addCleanup(broker.close)
+        port = (await broker.listen("127.0.0.1", 0)).getHost().port
+        line = await self.refused(f"amqp://127.0.0.1:{port}/", LOGIN_METHOD="EXTERNAL")
+        self.assertRegex(line, r"takes (PLAIN, AMQPLAIN|AMQPLAIN, PLAIN) for a login, and not EXTERNAL: write one of")
 
 
 class Tls(CausesCase):
@@ -204,7 +220,9 @@ class Tls(CausesCase):
         nothing = self.path("nothing.pem", b"nothing\n")
         broken = self.path("broken.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         self.mistake("the key in keyfile does not belong to the certificate in certfile", certfile=cert, keyfile=key)
-        self.mistake("the key in certfile can't be read: there is none", certfile=cert)
+        self.mistake(
+            "the key in certfile can't be read: there is none, or it is no PEM: name its file as keyfile", certfile=cert
+        )
         self.mistake("the key in keyfile can't be read: there is none", certfile=cert, keyfile=nothing)
         self.mistake("certfile has no certificate in it", certfile=nothing)
         self.mistake("a certificate in ca_certs can't be read as PEM", ca_certs=broken)

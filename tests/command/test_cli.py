@@ -231,7 +231,7 @@ class Typed(TypingCase):
     def test_help(self) -> None:
         """The help names every command; the version is that of the package."""
         _, stdout, _ = self.txservices("--help")
-        self.assertIn("_TXSERVICES_COMPLETE=bash_source", stdout)
+        self.assertIn('\n    eval "$(_TXSERVICES_COMPLETE=bash_source txservices)"\n', stdout)  # a line to copy
         for name in ("run", "call", "dispatch", "shell", "broker", "show-config"):
             self.assertRegex(stdout, f"\n  {name} ")
         self.assertRegex(self.txservices("--version")[1], r"txservices, version \d")

@@ -116,6 +116,8 @@ def timeouts() -> None:
         equal(fails(exceptions.RpcTimeout, rpc.far.never).timeout, 0.2)
         fails(exceptions.RpcTimeout, rpc.far.never.call_async().result)
         equal(rpc.far.echo.options(timeout=20)(1), 1)
+    for over in (0, -1):
+        fails(exceptions.RpcConnectionError, ClusterRpcProxy(CONFIG, timeout=over).start)
 
 
 def interrupted() -> None:

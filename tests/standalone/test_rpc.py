@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -174,6 +174,18 @@ class StartTests(ServicesCase):
         """Without an address the proxy says what to configure."""
         with self.assertRaises(ConfigurationError):
             ClusterRpcProxy({})
+
+    async def test_time_that_is_over(self) -> None:
+        """With a timeout of 0 or less a start fails at once, and leaves neither connections nor a reply queue."""
+        for timeout in (0, -1, -0.5):
+            proxy = ClusterRpcProxy({"AMQP_URI": "memory://over"}, timeout=timeout, clock=(clock := Clock()))
+            proxy.connections.startService = lambda: None
+            stopped: list[bool] = []
+            self.patch(proxy, "stop", lambda stopped=stopped: succeed(stopped.append(True)))
+            starting = proxy.start()
+            clock.advance(0)
+            await self.assertFailure(starting, RpcConnectionError)
+            self.assertEqual(stopped, [True])
 
     async def test_no_broker(self) -> None:
         """Where no broker answers, start fails after the length of a call, and says so without the password."""

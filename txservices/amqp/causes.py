@@ -36,11 +36,12 @@ STRANGERS = (
     (b"AMQP", "it speaks another version of AMQP, such as 1.0: a broker of AMQP 0-9-1 is needed, such as RabbitMQ"),
 )
 
+NO_TLS = "it speaks no TLS there: write amqp:// and leave out AMQP_SSL, or the port for TLS (RabbitMQ has 5671)"
 # What OpenSSL and the check of a certificate say -> what that means here.
 TLS_CAUSES = (
-    ("wrong version number", "it speaks no TLS there: write amqp://, or the port for TLS (RabbitMQ has 5671)"),
-    ("packet length too long", "it speaks no TLS there: write amqp://, or the port for TLS (RabbitMQ has 5671)"),
-    ("record layer failure", "it speaks no TLS there: write amqp://, or the port for TLS (RabbitMQ has 5671)"),
+    ("wrong version number", NO_TLS),
+    ("packet length too long", NO_TLS),
+    ("record layer failure", NO_TLS),
     ("certificate verify failed", "its certificate is not trusted, or has expired: if an authority of your own has"
      " signed it, name the authority's file in AMQP_SSL: ca_certs"),
     ("unknown ca", "it does not know the authority of our certificate: AMQP_SSL: certfile has to be signed by one that"
@@ -49,6 +50,7 @@ TLS_CAUSES = (
     ("bad certificate", "it refuses our certificate: see AMQP_SSL: certfile, and the broker's log"),
     ("handshake failure", "it agrees to no version or cipher of TLS that is used here, or wants a certificate of ours"
      " (AMQP_SSL: certfile and keyfile)"),
+    ("alert protocol version", "it knows only versions of TLS that are too old"),
     ("unsupported protocol", "it knows only versions of TLS that are too old"),
 )  # fmt: skip
 
@@ -61,6 +63,14 @@ def stranger(data: bytes) -> str | None:
         if data.startswith(beginning):
             return words
     return f"no broker answers there, but something that says {data[:SHOWN_MAX]!r}: see the host and the port"
+
+
+def wrong_method(mechanism: str, offered: list[str]) -> str:
+    """The cause for a broker that does not offer the login that is configured, with what to write."""
+    return (
+        f"it takes {', '.join(offered)[:SHOWN_MAX]} for a login, and not {mechanism}: write one of these as"
+        f" LOGIN_METHOD, or enable {mechanism} on the broker (RabbitMQ has EXTERNAL in rabbitmq_auth_mechanism_ssl)"
+    )
 
 
 def describe(error: BaseException | None) -> str:

@@ -80,7 +80,11 @@ def own_certificate(options: Mapping[str, Any]) -> tuple[Any, list[Any]]:
     try:
         key = crypto.load_privatekey(crypto.FILETYPE_PEM, text, str(password or "").encode())
     except crypto.Error as error:
-        why = "its password is another" if b"ENCRYPTED" in text else "there is none, or it is no PEM"
+        why = (
+            "its password is another"
+            if b"ENCRYPTED" in text
+            else "there is none, or it is no PEM: name its file as keyfile"
+        )
         raise ConfigurationError(f"AMQP_SSL: the key in {key_option} can't be read: {why}") from error
     context = SSL.Context(SSL.TLS_METHOD)
     context.use_certificate(own.original)

@@ -28,11 +28,11 @@ from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQClient
 
 from txservices import __version__
-from txservices.amqp.causes import no_start, no_word
+from txservices.amqp.causes import no_start, no_word, wrong_method
 from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.outbox import Flow, Outbox, send
 from txservices.amqp.spec import shared_spec
-from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError
+from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError, HandshakeFailed
 from txservices.utils.address import Address
 from txservices.utils.forks import leave, owners
 from txservices.wire.codec import encode_method
@@ -72,6 +72,11 @@ class Delegate(TwistedDelegate):
     def connection_start(self, channel: Channel, start: TxMessage) -> None:
         client = self.client
         client.greeted = True
+        offered = start.mechanisms.decode(errors="replace").split()
+        if offered and client.mechanism not in offered:  # RabbitMQ would hang up without a word
+            client.set_error(HandshakeFailed(0, wrong_method(client.mechanism, offered)))
+            client.abort()
+            return
         channel.reactions["connection.tune"] = channel.reactions.pop("connection.start")  # each of them comes once
         channel.connection_start_ok(
             client_properties=client.client_properties,

@@ -72,8 +72,8 @@ def main() -> None:
 @click.group(
     name="txservices",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog='Completion of commands in bash: eval "$(_TXSERVICES_COMPLETE=bash_source txservices)", likewise zsh_source'
-    " and fish_source.",
+    epilog="\b\nTo complete commands in bash (likewise zsh_source, fish_source):\n"
+    '  eval "$(_TXSERVICES_COMPLETE=bash_source txservices)"',
 )
 @click.version_option(package_name="txservices")
 def commands() -> None:

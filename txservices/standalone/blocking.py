@@ -126,7 +126,7 @@ class Share(MultiService):
         if not self.listening:
             waiter = self.waiting.wait()
             if timeout is not None:
-                waiter.addTimeout(timeout, self.clock)
+                waiter.addTimeout(max(timeout, 0.0), self.clock)
             try:
                 await waiter
             except DeferredTimeout:

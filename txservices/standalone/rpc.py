@@ -93,7 +93,7 @@ class StandaloneProxy(Generic[P]):
         self.connections.startService()
         ready = self.client.listen(self.connections.consume)
         if self.sending.timeout is not None:
-            ready.addTimeout(self.sending.timeout, self.clock)
+            ready.addTimeout(max(self.sending.timeout, 0.0), self.clock)
         try:
             await ready
         except DeferredTimeout:

@@ -22,6 +22,7 @@ DEFAULT_USER = "guest"
 EXAMPLE = "amqp://guest:guest@localhost:5672/"
 LOOPBACK = "127.0.0.1"
 PORT_MAX = 65_535
+VHOST_MAX = 255  # bytes: AMQP has one byte for its length
 WEB_ADDRESS = re.compile(r"(?:(?P<host>[^\s:/@\[\]]+):)?(?P<port>\d{1,5})", re.ASCII)
 BROKER_ADDRESS = re.compile(r"(?P<host>[^\s/@\[\]]*):(?P<port>\d{1,5})", re.ASCII)  # the host may be an IPv6 address
 
@@ -77,13 +78,19 @@ def parse_address(uri: str) -> Address:
             f"AMQP_URI has {'?' if parts.query else '#'} in it, which means nothing here: percent-encode it if it is"
             " part of the password, and put options into the configuration"
         )
+    vhost = unquote(parts.path[1:]) or "/"
+    if len(vhost.encode()) > VHOST_MAX:
+        raise ConfigurationError(
+            f"AMQP_URI: the virtual host has {len(vhost.encode()):,} bytes, and AMQP has room for {VHOST_MAX}: see"
+            " what comes after the host"
+        )
     return Address(
         scheme=parts.scheme,
         host=unquote(parts.hostname or "localhost"),
         port=port or SCHEMES[parts.scheme],
         username=unquote(parts.username) if parts.username else DEFAULT_USER,
         password=unquote(parts.password) if parts.password is not None else DEFAULT_USER,
-        vhost=unquote(parts.path[1:]) or "/",
+        vhost=vhost,
     )
 
 

@@ -49,6 +49,7 @@ class FormParser(FormDataParser):
         if mimetype == "application/x-www-form-urlencoded":
             body = stream.read()
             check_fields(body, times)
+            self.max_form_memory_size = None  # werkzeug has it for these forms too, until 3.1.9
             stream = BytesIO(body)
         elif mimetype == "multipart/form-data":
             body = stream.read()
