@@ -91,6 +91,22 @@ class Dependencies(TestCase):
         """The same with methods that wait for a Deferred."""
         await self.place_and_count("database_async")
 
+    async def test_asyncio(self) -> None:
+        """The same with an asynchronous driver, on asyncio's reactor."""
+        defines = [
+            f"AMQP_URI={await self.stage.listen()}",
+            f"DATABASE_URL=sqlite+aiosqlite:///{os.path.abspath(self.mktemp())}",
+        ]
+        options = [word for each in defines for word in ("--define", each)]
+        service = processes.txservices(self, "run", "--reactor=asyncio", *options, "database_asyncio", cwd=GUIDE)
+        await service.line("running: orders")
+        orders = (await self.cluster()).orders
+        self.assertEqual(await orders.place("spoon"), 1)
+        with self.assertRaisesRegex(RemoteError, "IntegrityError"):
+            await orders.place(None)
+        self.assertEqual([await orders.place("spoon"), await orders.count("spoon")], [2, 2])
+        self.assertEqual(await service.end(), 0, str(service))
+
 
 class Messages(TestCase):
     """docs/messaging.md."""
