@@ -19,7 +19,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import TestCase
 
 from tests.services import ServicesCase
-from txservices import workers
+from txservices import containers, workers
 from txservices.containers import ServiceContainer, in_reactor
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import RemoteError, WorkerTimeout
@@ -644,6 +644,38 @@ class Works(ServicesCase):
 
         await self.shop.spawn_managed(tries)
         self.assertEqual(noted, ["tried"] * 3)
+
+    async def test_end_of_background_work(self) -> None:
+        """Background work is cancelled at the end, and the stop waits for what it does then, but not for long."""
+        for end in ("stop", "kill"):
+            await self.begin()
+
+            async def goes_on() -> None:
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    await asyncio.sleep(0)
+                    heard("cleared up")
+
+            self.shop.spawn_managed(goes_on)
+            await getattr(self.shop, end)()
+            self.assertEqual(heard.things, ["tick", "cleared up"])
+        self.patch(containers, "TASKS_TIMEOUT", 0.01)
+        await self.begin()
+        stays: Deferred[None] = Deferred()
+
+        async def stubborn() -> None:
+            try:
+                await never()
+            finally:
+                await stays
+
+        self.shop.spawn_managed(stubborn)
+        await self.shop.stop()
+        self.assertEqual(len(self.shop.managed), 1)
+        stays.callback(None)
+        await turns()
+        self.assertEqual(len(self.shop.managed), 0)
 
     async def test_time_is_up(self) -> None:
         """A worker that takes too long is cancelled, whatever it waits for, and its caller gets WorkerTimeout."""

@@ -44,7 +44,7 @@ from txservices.utils import default_reactor, import_from_path, tasks
 from txservices.utils.life import ENDING, Life, State
 from txservices.utils.signatures import members
 from txservices.utils.waiting import Waiters, call_all
-from txservices.workers import Workers
+from txservices.workers import TASKS_TIMEOUT, Workers
 
 __all__ = [
     "ExcInfo",
@@ -167,6 +167,7 @@ class ServiceContainer(Service):
         self.workers.learn(self.dependencies)
 
         self.managed: set[Deferred[Any]] = set()
+        self.none_managed: Waiters[None] = Waiters()
         self.gave_up = False
         self.threads = 0  # by which the reactor's pool has grown
         self.life = Life(
@@ -264,6 +265,8 @@ class ServiceContainer(Service):
 
         def ended(result: Any) -> None:
             self.managed.discard(managed)
+            if not self.managed:
+                self.none_managed.fire(None)
             if isinstance(result, Failure) and not (self.life.state in ENDING and result.check(CancelledError)):
                 log.error(
                     "{work} of {service} failed: {error!r}",
@@ -408,6 +411,8 @@ class ServiceContainer(Service):
         """End what is left when the extensions have ended: background work, threads, and what the process shares."""
         for managed in list(self.managed):
             managed.cancel()
+        if self.managed and tasks.asyncio_loop() is not None:  # Tasks hear of it in a later turn of the loop
+            await self.none_managed.wait().addTimeout(TASKS_TIMEOUT, self.clock, lambda result, seconds: None)
         self.running = 0
         grow_pool(-self.threads)
         self.threads = 0
