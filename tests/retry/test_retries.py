@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Queue
+from txservices.command import logs
 from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError, RemoteError
 from txservices.extensions import DependencyProvider, WorkerContext
@@ -311,9 +312,13 @@ class ParkTests(RetriesCase):
     async def test_other_arguments(self) -> None:
         """A parking queue that exists with other arguments is told once, and the message stays in its queue."""
         await self.connections().publisher.declare(Queue(f"{HEARD}.parked", arguments={"x-max-length": 5}))
+        globalLogPublisher.addObserver(logs.notes_call_id)
+        self.addCleanup(globalLogPublisher.removeObserver, logs.notes_call_id)
         with capturedLogs() as events:
             heard = await self.fail(FAILED, FAILED, FAILED, None, retry=Retry(attempts=1))
             await heard.wait(4)
+        [told] = [event for event in events if "did not take its copy" in event["log_format"]]
+        self.assertRegex(told["call_id"], r"^listener\.hear\.")
         lines = [line for event in events if (line := formatEvent(event)) and "did not take its copy" in line]
         self.assertEqual(len(lines), 1)
         self.assertRegex(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -27,7 +28,6 @@ from txservices.exceptions import (
     DeclarationMismatch,
     NotAnswered,
 )
-from txservices.utils.ids import new_id
 from txservices.utils.waiting import Waiters
 from txservices.wire.spec import ReplyCode
 
@@ -66,7 +66,7 @@ class Subscription:
         self.ready: Deferred[None] = Deferred()
         self.on_ready: list[Callable[[], None]] = []
         self.on_missing: Callable[[], None] | None = None
-        self.tag = f"{connection.process}, {new_id()}"
+        self.tag = f"{connection.process}, {uuid4().hex[:8]}"  # short, for each delivery brings it along
         self.channel: Channel | None = None
         # RabbitMQ closes the connection (540) for a reject of a stream's message.
         self.rejects = queue.arguments.get(QUEUE_TYPE_ARGUMENT) != "stream"

@@ -20,6 +20,7 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Message, Queue, with_queue_type
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
+from txservices.callids import on_behalf_of
 from txservices.exceptions import HeadersTooLarge
 from txservices.extensions import Entrypoint, WorkerContext
 from txservices.retry import marks
@@ -162,7 +163,7 @@ class Failures:
             delay=round(delay, 3),
             error=shown(error),
         )
-        done = partial(self.published, message, partial(self.settle, message, worker_ctx))
+        done = partial(on_behalf_of, worker_ctx, self.published, message, partial(self.settle, message, worker_ctx))
         on_demand = self.connections.on_demand
         try:
             on_demand.publish_later(source.exchange, source.routing_key, message.body, properties, delay, done)
@@ -211,7 +212,7 @@ class Failures:
             "first_failed": origin.first_failed or time,
             "last_failed": time,
         }
-        done = partial(self.published, message, settle)
+        done = partial(on_behalf_of, worker_ctx, self.published, message, settle)
         publish = partial(
             self.connections.on_demand.publish_then, parking_queue(source.queue, self.queue_type), message.body
         )
@@ -237,4 +238,5 @@ class Failures:
 
     def settle(self, message: Message, worker_ctx: WorkerContext | None) -> None:
         """Ack the message, once the broker has what its handler published."""
-        when_confirmed(worker_ctx, partial(self.ack, message), partial(settle_lost, self.give_back, message))
+        lost = partial(on_behalf_of, worker_ctx, settle_lost, self.give_back, message)
+        when_confirmed(worker_ctx, partial(self.ack, message), lost)
