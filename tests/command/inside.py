@@ -24,6 +24,7 @@ from twisted.logger import globalLogPublisher
 from tests.command.folder import TypingCase
 from tests.rabbitmq import free_port
 from txservices.command import cli, exits, logs, tap
+from txservices.command.outputs import Output
 from txservices.testing.waiting import Heard
 
 
@@ -106,7 +107,7 @@ class InsideCase(TypingCase):
             logs.cleans(event)
             line = logs.one_line(event)
             if line and not (event.get("log_namespace") or "").startswith("twisted"):
-                typed.write(line)
+                Output(typed).write(line)
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
