@@ -61,6 +61,9 @@ class Adder:
 """
 
 
+REFUSES = "127.0.0.1:1"  # nobody listens there
+
+
 class Starts:
     """A folder with modules in it, `app` mostly, run by one face."""
 
@@ -281,6 +284,18 @@ class MistakesByRun(Mistakes, TypingCase):
 
 class LateMistakesUnderTwistd(LateMistakes, processes.ByTwistd, TestCase):
     """twistd."""
+
+    async def test_log_file(self) -> None:
+        """A daemon has no stderr: its log file tells the mistake, in a line."""
+        self.app(RPC)
+        file = processes.config_file(self, AMQP_URI=f"amqp://{REFUSES}/", BROKER_START_TIMEOUT=0)
+        log = os.path.join(self.folder, "log")
+        argv = ["--pidfile=", f"--logfile={log}", "txservices", "--module=app", "--config", file]
+        running = processes.start(self, [processes.script("twistd"), "-n", *argv], self.folder)
+        await self.mistake(running, f"Error: no broker at amqp://guest:.*@{REFUSES}/")
+        with open(log, encoding="utf-8") as lines:
+            [line] = [each for each in lines if "no broker at" in each]
+        self.assertRegex(line, r"^\S+ \[txservices\.command\.exits#error\] no broker at amqp://guest:")
 
 
 class HeapByRun(Heap, processes.ByRun, TestCase):

@@ -45,6 +45,7 @@ class Ending:
         asked_for: whether a signal has asked for the end.
         hurry: called at a second Ctrl-C.
         overtime: the time that the end may still take.
+        log_is_apart: whether the log goes elsewhere than stderr, so that a mistake has to be told there as well.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -54,6 +55,7 @@ class Ending:
         self.asked_for = False
         self.hurry: Callable[[], object] = lambda: None
         self.overtime = Overtime(partial(os._exit, CRASH))
+        self.log_is_apart = False
 
     def end(self, status: int) -> None:
         """Stop the reactor, unless that is under way. The first status other than 0 is kept."""
@@ -68,6 +70,9 @@ class Ending:
         """End because of `error`. To be called in its ``except``: a crash is logged with its traceback."""
         if isinstance(error, MISTAKES):
             tell(error)
+            if self.log_is_apart:
+                for line in lines_of(error):
+                    log.error("{line}", line=line)
             self.end(MISTAKE)
         else:
             log.failure("a service crashed: stopping")
@@ -120,8 +125,13 @@ def tell(error: BaseException) -> None:
     # not to sys.stderr, which twistd redirects to its log
     if isinstance(error, BrokenModule) and error.__cause__ is not None:
         print(hide(printable(traceback_of(error.__cause__))), end="", file=sys.__stderr__)
-    for mistake in (isinstance(error, ConfigurationError) and error.args) or [error]:
-        print(f"Error: {one_line(mistake)}", file=sys.__stderr__, flush=True)
+    for line in lines_of(error):
+        print(f"Error: {line}", file=sys.__stderr__, flush=True)
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """A line for each mistake that an error has."""
+    return [one_line(mistake) for mistake in (isinstance(error, ConfigurationError) and error.args) or [error]]
 
 
 def one_line(mistake: object) -> str:

@@ -223,6 +223,13 @@ def join(config: Mapping[str, Any]) -> None:
     standard(config)
 
 
+def are_apart(twistd: Mapping[str, Any] | None) -> bool:
+    """Whether twistd, which was given these options, logs elsewhere than on the terminal."""
+    if twistd is None:  # it is not twistd that makes the service
+        return False
+    return not twistd["nodaemon"] or bool(twistd["syslog"]) or twistd["logfile"] not in (None, "-")
+
+
 def leave_stdout(config: Mapping[str, Any]) -> None:
     """Keep twistd's own log from stdout if LOGGING decides where lines go: each would be there twice.
 

@@ -71,6 +71,7 @@ def makeService(options: Options) -> IService:
     # twistd calls this before it becomes a daemon, so the user still sees what is told
     ending = exits.Ending(default_reactor())
     ending.leave_at_exit()
+    ending.log_is_apart = logs.are_apart(options.parent)
     try:
         given = Given(options["config"], options["broker"], tuple(options["defines"]))
         config = given.config()
