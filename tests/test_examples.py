@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from runpy import run_path
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -16,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests import processes, rabbitmq
+from tests.command.folder import TypingCase
 
 TEXT = "Content-Type: text/plain; charset=utf-8"
 # method, path, body -> status line, headers, body, as the documentation shows them
@@ -134,7 +136,26 @@ class Examples:
         await processes.stopped(second, first)
 
 
-class ExamplesUnderTwistd(Examples, processes.ByTwistd, TestCase):
+class UnderTwistd(processes.ByTwistd, TypingCase, Examples):
+    """twistd; whoever calls the services is in this process."""
+
+    def setUp(self) -> None:
+        TypingCase.setUp(self)
+        Examples.setUp(self)
+
+    async def command(self, name: str, *arguments: str) -> str:
+        status, stdout, stderr = await self.client(name, "--config", self.config, *arguments)
+        self.assertEqual((status, stderr), (0, ""))
+        return stdout
+
+    async def example(self, name: str, *arguments: str) -> str:
+        program = run_path(os.path.join(processes.EXAMPLES, "standalone", name))
+        with self.captured() as outputs:
+            await program["main"](reactor, *arguments)
+        return outputs()[0]
+
+
+class ExamplesUnderTwistd(UnderTwistd):
     """twistd, and the embedded broker."""
 
 
@@ -152,7 +173,7 @@ class OnRabbitMQ(Examples):
         return {"AMQP_URI": node.uri(node.new_vhost())}
 
 
-class ExamplesOnRabbitMQUnderTwistd(OnRabbitMQ, processes.ByTwistd, TestCase):
+class ExamplesOnRabbitMQUnderTwistd(UnderTwistd, OnRabbitMQ):
     """twistd, and RabbitMQ."""
 
 

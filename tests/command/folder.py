@@ -6,8 +6,10 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import SimpleNamespace
+from typing import Any
 
 from twisted.trial.unittest import TestCase
 
@@ -41,7 +43,7 @@ class FolderCase(TestCase):
 
 
 class TypingCase(FolderCase):
-    """Run a command in that folder that ends before it needs a reactor."""
+    """Run a command in that folder: one that ends before it needs a reactor, or one that only calls services."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -62,12 +64,37 @@ class TypingCase(FolderCase):
         return self.ended(lambda: tap.makeService(options))
 
     def ended(self, run: Callable[[], object]) -> Ended:
+        with self.captured() as outputs:
+            status = status_of(run)
+        return status, *outputs()
+
+    @contextmanager
+    def captured(self) -> Iterator[Callable[[], tuple[str, str]]]:
+        """What is written in the block; gives a function that tells stdout and stderr."""
         out, err = io.StringIO(), io.StringIO()
         self.patch(sys, "__stderr__", err)
-        status = 0
         with redirect_stdout(out), redirect_stderr(err):
-            try:
-                run()
-            except SystemExit as end:
-                status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        return status, out.getvalue(), err.getvalue()
+            yield lambda: (out.getvalue(), err.getvalue())
+
+    async def client(self, *arguments: str) -> Ended:
+        """Run a command that calls services, with this reactor for its own."""
+        mains: list[Callable[[Any], Awaitable[None]]] = []
+        self.patch(cli, "task", SimpleNamespace(react=mains.append))
+        with self.captured() as outputs:
+            self.patch(sys, "argv", ["txservices", *arguments])
+            status = status_of(cli.main)
+            for main in mains:
+                try:
+                    await main(None)
+                except SystemExit as end:
+                    status = int(end.code or 0)
+        return status, *outputs()
+
+
+def status_of(run: Callable[[], object]) -> int:
+    """The status with which a program ends that runs this."""
+    try:
+        run()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

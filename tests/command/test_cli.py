@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
+from typing import Any
 
 import yaml
 from twisted.trial.unittest import TestCase
@@ -12,6 +12,10 @@ from twisted.trial.unittest import TestCase
 from tests import processes
 from tests.command.folder import TypingCase
 from tests.rabbitmq import free_port
+from tests.services import ServicesCase
+from txservices.events import event_handler
+from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
 SERVICE = """
 from txservices.events import event_handler
@@ -62,17 +66,15 @@ class WithoutBroker(TestCase):
             )
 
 
-class Commands(TestCase):
-    """Each command against one process of services on its embedded broker."""
+class Commands(TypingCase):
+    """Commands against processes of services and of brokers."""
 
     def setUp(self) -> None:
-        self.folder = os.path.abspath(self.mktemp())
-        os.makedirs(self.folder)
+        super().setUp()
         self.config = processes.config_file(self)
 
     async def services(self, *options: str) -> processes.Process:
-        with open(os.path.join(self.folder, "app.py"), "w") as file:
-            file.write(SERVICE)
+        self.write("app.py", SERVICE)
         running = processes.txservices(self, "run", "--config", self.config, *options, "app", cwd=self.folder)
         await running.line("running: odd")
         return running
@@ -85,45 +87,10 @@ class Commands(TestCase):
     async def call(self, *arguments: str) -> tuple[int, str, str]:
         return await self.ends("call", "--config", self.config, *arguments)
 
-    async def test_dispatch_for_nobody(self) -> None:
-        """An event of a service that this broker does not know is a mistake, and says whose."""
-        running = await self.services()
-        status, _, stderr = await self.ends("dispatch", "--config", self.config, "nobody", "sold")
-        self.assertEqual(status, 2, stderr)
-        self.assertIn("Error: no service 'nobody' has dispatched events on this broker, so nobody hears them", stderr)
-        await processes.stopped(running)
-
     async def test_call(self) -> None:
-        """An array holds positional arguments, an object keyword ones, and the result is JSON on stdout."""
+        """The result is JSON on stdout, and nothing else is written."""
         running = await self.services()
         self.assertEqual(await self.call("odd.add", "[1, 2]"), (0, "3\n", ""))
-        self.assertEqual(await self.call("odd.add", '{"first": 1, "second": 2, "third": 3}'), (0, "6\n", ""))
-        self.assertEqual(await self.call("odd.nothing"), (0, "null\n", ""))
-        await processes.stopped(running)
-
-    async def test_remote_errors(self) -> None:
-        """An error that the other side answers in place of a result is one line on stderr, with status 1."""
-        running = await self.services()
-        for target, expected in [
-            ("odd.fail", "RemoteError: ValueError not today\n"),
-            ("odd.absent", "MethodNotFound: absent (call of odd.absent)\n"),
-            ("odd.add", "IncorrectSignature: "),
-            ("nobody.add", "UnknownService: Unknown service `nobody` (call of nobody.add)\n"),
-        ]:
-            status, stdout, stderr = await self.call(target)
-            self.assertEqual((status, stdout), (1, ""), target)
-            self.assertTrue(stderr.startswith(expected), stderr)
-            self.assertEqual(len(stderr.splitlines()), 1, stderr)
-        self.assertEqual(await running.end(), 0)
-
-    async def test_dispatch(self) -> None:
-        """An event goes to whoever handles it; one that nobody handles is no mistake."""
-        running = await self.services()
-        dispatch = ("dispatch", "--config", self.config, "shop")
-        nobody = "nobody hears the event 'nothing_heard' of 'shop': see the name, or start a service that handles it\n"
-        self.assertEqual(await self.ends(*dispatch, "nothing_heard", '{"a": 1}'), (0, "", nobody))
-        self.assertEqual(await self.ends(*dispatch, "sold", '{"a": 1}'), (0, "", ""))
-        await running.line("sold: {'a': 1}$")
         await processes.stopped(running)
 
     async def test_what_to_type(self) -> None:
@@ -156,10 +123,10 @@ class Commands(TestCase):
         broker = processes.txservices(self, "broker", *users)
         await broker.line(rf"broker: amqp://ada:\*+@127.0.0.1:{port}/")
         self.assertNotIn("s3cret", broker.stdout)
-        status, _, stderr = await self.ends("call", "maths.add", "[1, 2]", *users)
+        status, _, stderr = await self.client("call", "maths.add", "[1, 2]", *users)
         self.assertIn("UnknownService", stderr)
         guest = ("--broker", f"amqp://guest:guest@127.0.0.1:{port}/")
-        status, _, stderr = await self.ends("call", "maths.add", "[1, 2]", *guest)
+        status, _, stderr = await self.client("call", "maths.add", "[1, 2]", *guest)
         self.assertEqual(status, 2)
         self.assertIn("refuses", stderr)
         await processes.stopped(broker)
@@ -174,16 +141,6 @@ class Commands(TestCase):
         self.assertRegex(stderr, f"^Error: .*127.0.0.1:{port}.*in use.*\n$")
         await processes.stopped(broker)
 
-    async def test_no_broker(self) -> None:
-        """If there is no broker, or the address is not one, that is told in one line, with status 2."""
-        for arguments, pattern in [
-            (("--broker", "ftp://host/"), "AMQP_URI"),
-            (("--config", self.config), "no broker on 127.0.0.1:.*txservices run"),
-        ]:
-            status, stdout, stderr = await self.ends("call", *arguments, "odd.add")
-            self.assertEqual((status, stdout), (2, ""), stderr)
-            self.assertRegex(stderr, f"^Error: .*{pattern}.*\n$")
-
     async def test_define(self) -> None:
         """A definition is taken alike by services and their callers."""
         port = free_port()
@@ -191,11 +148,89 @@ class Commands(TestCase):
         running = await self.services(*define, "--define", "password=s3cret")
         await running.line(f"broker: embedded, on 127.0.0.1:{port}")
         await running.line(f"call --config .* {' '.join(define).replace('-d ', '--define ')} odd.add")
-        self.assertEqual(await self.call(*define, "odd.add", "[1, 2]"), (0, "3\n", ""))
-        self.assertEqual(await self.ends("dispatch", "--config", self.config, *define, "shop", "sold"), (0, "", ""))
+        given = ("--config", self.config, *define)
+        self.assertEqual(await self.client("call", *given, "odd.add", "[1, 2]"), (0, "3\n", ""))
+        self.assertEqual(await self.client("dispatch", *given, "shop", "sold"), (0, "", ""))
         await running.line("sold: None$")
         self.assertNotIn("s3cret", running.stdout + running.stderr)
         await processes.stopped(running)
+
+
+class Clients(ServicesCase, TypingCase):
+    """Commands that call services of this process, and use its reactor."""
+
+    async def setUp(self) -> None:
+        ServicesCase.setUp(self)
+        TypingCase.setUp(self)
+        self.sold = sold = Heard()
+
+        class Odd:
+            name = "odd"
+
+            @rpc
+            def add(self, first: int, second: int, third: int = 0) -> int:
+                return first + second + third
+
+            @rpc
+            def nothing(self) -> None:
+                pass
+
+            @rpc
+            def fail(self) -> None:
+                raise ValueError("not today")
+
+            @event_handler("shop", "sold")
+            def sold(self, payload: Any) -> None:
+                sold(payload)
+
+        await self.start(Odd)
+        self.broker = ("--broker", await self.stage.listen())
+
+    async def test_call(self) -> None:
+        """An array holds positional arguments, an object keyword ones, and the result is JSON on stdout."""
+        for target, arguments, printed in [
+            ("odd.add", "[1, 2]", "3\n"),
+            ("odd.add", '{"first": 1, "second": 2, "third": 3}', "6\n"),
+            ("odd.nothing", "[]", "null\n"),
+        ]:
+            self.assertEqual(await self.client("call", *self.broker, target, arguments), (0, printed, ""))
+
+    async def test_remote_errors(self) -> None:
+        """An error that the other side answers in place of a result is one line on stderr, with status 1."""
+        for target, expected in [
+            ("odd.fail", "RemoteError: ValueError not today\n"),
+            ("odd.absent", "MethodNotFound: absent (call of odd.absent)\n"),
+            ("odd.add", "IncorrectSignature: "),
+            ("nobody.add", "UnknownService: Unknown service `nobody` (call of nobody.add)\n"),
+        ]:
+            status, stdout, stderr = await self.client("call", *self.broker, target)
+            self.assertEqual((status, stdout), (1, ""), target)
+            self.assertTrue(stderr.startswith(expected), stderr)
+            self.assertEqual(len(stderr.splitlines()), 1, stderr)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    async def test_dispatch(self) -> None:
+        """An event goes to whoever handles it; one that nobody handles is no mistake."""
+        nobody = "nobody hears the event 'nothing_heard' of 'shop': see the name, or start a service that handles it\n"
+        for event, told in (("nothing_heard", nobody), ("sold", "")):
+            self.assertEqual(await self.client("dispatch", *self.broker, "shop", event, '{"a": 1}'), (0, "", told))
+        self.assertEqual(await self.sold.wait(), [{"a": 1}])
+
+    async def test_dispatch_for_nobody(self) -> None:
+        """An event of a service that this broker does not know is a mistake, and says whose."""
+        status, _, stderr = await self.client("dispatch", *self.broker, "nobody", "sold")
+        self.assertEqual(status, 2, stderr)
+        self.assertIn("Error: no service 'nobody' has dispatched events on this broker, so nobody hears them", stderr)
+
+    async def test_no_broker(self) -> None:
+        """If there is no broker, or the address is not one, that is told in one line, with status 2."""
+        for arguments, pattern in [
+            (("--broker", "ftp://host/"), "AMQP_URI"),
+            (("--config", processes.config_file(self)), "no broker on 127.0.0.1:.*txservices run"),
+        ]:
+            status, stdout, stderr = await self.client("call", *arguments, "odd.add")
+            self.assertEqual((status, stdout), (2, ""), stderr)
+            self.assertRegex(stderr, f"^Error: .*{pattern}.*\n$")
 
 
 class Typed(TypingCase):

@@ -5,37 +5,27 @@ from __future__ import annotations
 import os
 import re
 import sys
-
-from twisted.trial.unittest import TestCase
+from typing import Any
 
 from tests import processes
-
-SERVICE = """
+from tests.services import ServicesCase
 from txservices.events import event_handler
 from txservices.rpc import rpc
+from txservices.testing.waiting import Heard
 
-class Odd:
-    name = "odd"
-
-    @rpc
-    def add(self, first, second=1): return first + second
-
-    @rpc
-    def fail(self): raise ValueError("not today")
-
-    @event_handler("shop", "sold")
-    def sold(self, payload): print("sold:", payload)
-"""
 TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
-class Shells(TestCase):
-    """Shells, with one process of services."""
+class Shells(ServicesCase):
+    """Shells, with services of this process."""
+
+    timeout = 60
 
     def setUp(self) -> None:
+        super().setUp()
         self.folder = os.path.abspath(self.mktemp())
         os.makedirs(self.folder)
-        self.config = processes.config_file(self)
+        self.config_path = processes.config_file(self)
 
     def file(self, name: str, text: str) -> str:
         path = os.path.join(self.folder, name)
@@ -43,40 +33,56 @@ class Shells(TestCase):
             file.write(text)
         return path
 
-    async def services(self) -> processes.Process:
-        self.file("app.py", SERVICE)
-        running = processes.txservices(self, "run", "--config", self.config, "app", cwd=self.folder)
-        await running.line("running: odd")
-        return running
+    async def services(self) -> None:
+        """Start the services, on the broker that a shell finds if its config names none."""
+        self.sold = sold = Heard()
+
+        class Odd:
+            name = "odd"
+
+            @rpc
+            def add(self, first: int, second: int = 1) -> int:
+                return first + second
+
+            @rpc(expected_exceptions=ValueError)
+            def fail(self) -> None:
+                raise ValueError("not today")
+
+            @event_handler("shop", "sold")
+            def sold(self, payload: Any) -> None:
+                sold(payload)
+
+        await super().start(Odd)
+        _, address = (await self.stage.listen()).rstrip("/").split("@")
+        self.config_path = processes.config_file(self, EMBEDDED_BROKER_ADDRESS=address)
 
     def piped(self, text: str, *options: str, **environ: str) -> processes.Process:
-        shell = processes.txservices(self, "shell", "-c", self.config, *options, cwd=self.folder, **environ)
+        shell = processes.txservices(self, "shell", "-c", self.config_path, *options, cwd=self.folder, **environ)
         shell.process.write(text.encode())
         shell.process.closeStdin()
         return shell
 
     def at_terminal(self, *options: str, **environ: str) -> processes.Process:
-        arguments = [processes.script("txservices"), "shell", "-c", self.config, *options]
+        arguments = [processes.script("txservices"), "shell", "-c", self.config_path, *options]
         environ = {"TERM": "dumb", "PYTHONPATH": self.folder, **environ}
         return processes.start(self, [sys.executable, "-c", TERMINAL, *arguments], self.folder, **environ)
 
     async def test_piped(self) -> None:
         """Calls wait and print, with no prompt between; names in brackets; events; what is defined in it."""
-        running = await self.services()
+        await self.services()
         shell = self.piped(
             "n.rpc.odd.add(1, 2)\nn.rpc['odd'].add(5)\nfor each in 1, 2:\n    x = n.rpc.odd.add(each, second=10)\n"
             "x\nn.dispatch_event('shop', 'sold', {'a': 1})\nn.disconnect()\nn.rpc.odd.add.call_async(40, 2).result()\n"
-            "sorted(n.config)"
+            "sorted(n.config)",
         )
         printed = await processes.succeed(shell)
         names = "['AMQP_URI', 'BROKER_START_TIMEOUT', 'EMBEDDED_BROKER_ADDRESS', 'WEB_SERVER_ADDRESS']"
         self.assertEqual((printed, shell.stderr), (f"3\n6\n12\n42\n{names}\n", ""))
-        await running.line("sold: {'a': 1}$")
-        await processes.stopped(running)
+        self.assertEqual(await self.sold.wait(), [{"a": 1}])
 
     async def test_errors(self) -> None:
         """Piped lines end with their first error, from its own line on, with 1; with any interface asked for."""
-        running = await self.services()
+        await self.services()
         for text, error in [
             ("n.rpc.odd.fail()", "RemoteError: ValueError not today"),
             ("n.rpc.nobody.fail()", "UnknownService: Unknown service `nobody` (call of nobody.fail)"),
@@ -87,7 +93,6 @@ class Shells(TestCase):
             self.assertEqual(shell.stdout, "" if "1 +" in text else "begins\n")
             self.assertRegex(shell.stderr, f'(?s)File "<stdin>", line 2.*{re.escape(error)}\n$')
             self.assertNotIn("in run_piped", shell.stderr)
-        self.assertEqual(await running.end(), 0)
 
     async def test_startup_file(self) -> None:
         """PYTHONSTARTUP is run before, with `n` at hand; an error in it is told of, and no end."""
@@ -105,7 +110,7 @@ class Shells(TestCase):
 
     async def test_terminal(self) -> None:
         """At a terminal it greets, prompts, prints and goes on after an error; Ctrl-D leaves, with 0."""
-        running = await self.services()
+        await self.services()
         shell = self.at_terminal("--interface", "plain")
         await shell.line("Broker: amqp://guest:[*]{8}@127.0.0.1:[0-9]+/.*\r\n(.*\r\n)+>>> ")
         for typed, answer in [("n.rpc.odd.add(1, 41)", "42"), ("1 / 0", "ZeroDivisionError.*"), ("6 * 9", "54")]:
@@ -113,7 +118,6 @@ class Shells(TestCase):
             await shell.line(f"^{answer}\r\n>>> ")  # at its prompt: before, the terminal itself would take a Ctrl-D
         shell.process.write(b"\x04")
         self.assertEqual(await shell.exit(), 0, str(shell))
-        await processes.stopped(running)
 
     async def test_interfaces(self) -> None:
         """The prompt is the first that is installed, or the one that is asked for."""

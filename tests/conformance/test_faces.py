@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from typing import Any
-
-from twisted.trial.unittest import TestCase
+from unittest.mock import patch
 
 from tests import processes
+from tests.command.folder import TypingCase
 from tests.conformance.cases import Case
 from txservices.command import settings
 from txservices.events import event_handler
@@ -73,7 +72,7 @@ LOGGING = {
 }
 
 
-class Settings(TestCase):
+class Settings(TypingCase):
     """Line 67."""
 
     def test_line_67_substitution(self) -> None:
@@ -84,43 +83,38 @@ class Settings(TestCase):
         with self.assertRaises(ConfigurationError):
             settings.parse("key: !!python/name:os.system", "config.yaml", ENVIRON)
 
-    async def test_line_67_show_config(self) -> None:
+    def test_line_67_show_config(self) -> None:
         """``show-config`` prints what the services get; passwords in addresses are hidden, which nameko shows."""
-        folder = os.path.abspath(self.mktemp())
-        os.makedirs(folder)
-        with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
-            file.write("AMQP_URI: amqp://u:${PASSWORD}@h/\nmax_workers: ${WORKERS:3}\n")
-        shown = processes.txservices(self, "show-config", cwd=folder, PASSWORD="s3cret")
-        self.assertEqual(await processes.succeed(shown), "AMQP_URI: amqp://u:********@h/\nmax_workers: 3\n")
+        self.write("config.yaml", "AMQP_URI: amqp://u:${PASSWORD}@h/\nmax_workers: ${WORKERS:3}\n")
+        with patch.dict(os.environ, PASSWORD="s3cret"):
+            shown = self.txservices("show-config")
+        self.assertEqual(shown, (0, "AMQP_URI: amqp://u:********@h/\nmax_workers: 3\n", ""))
 
 
-class Run(TestCase):
+class Run(TypingCase):
     """Line 68: ``txservices run``."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        self.folder = os.path.abspath(self.mktemp())
-        os.makedirs(self.folder)
-        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
-            file.write(textwrap.dedent(APP))
+        super().setUp()
+        self.write("app.py", APP)
 
     def run_services(self, *modules: str, **config: Any) -> processes.Process:
         file = processes.config_file(self, **config)
         return processes.txservices(self, "run", "--config", file, *modules, cwd=self.folder)
 
-    async def test_line_68_mistakes(self) -> None:
+    def test_line_68_mistakes(self) -> None:
         """A module that can't be run gets one line that says what may have been meant, with status 2; nameko's is 0."""
-        table = [
+        for module, words in [
             ("nowhere", "no module named 'nowhere'"),
             ("app.py", "did you mean 'app'?"),
             ("app:Three", "'Three'|Three"),
             ("app:value", "app:value is not a class"),
-        ]
-        running = [(self.run_services(module), words) for module, words in table]
-        for process, words in running:
-            self.assertEqual(await process.exit(), 2, str(process))
-            self.assertRegex(process.stderr, f"^Error: .*({words}).*\n$")
+        ]:
+            status, _, stderr = self.txservices("run", "--config", processes.config_file(self), module)
+            self.assertEqual(status, 2, stderr)
+            self.assertRegex(stderr, f"^Error: .*({words}).*\n$")
 
     async def test_line_68_signals(self) -> None:
         """SIGTERM, however often, and Ctrl-C stop in order; a second Ctrl-C does not wait. The status is 0.
