@@ -433,3 +433,32 @@ class Asynchronous(WebTestCase):
         self.assertEqual(first.received(), text("200 OK", "one"))
         results[1].callback("two")
         self.assertEqual(second.received(), text("200 OK", "two"))
+
+    async def test_leaves_before_its_turn(self) -> None:
+        """A request whose client has left before its worker could begin is dropped, and so is its body."""
+        results: list[Deferred[str]] = []
+        asked: list[str] = []
+
+        class Service:
+            name = "service"
+
+            @http("POST", "/<name>")
+            def method(self, request, name):
+                asked.append(name)
+                results.append(Deferred())
+                return results[-1]
+
+        await self.serve(Service, max_workers=1)
+        (container,) = self.runner.containers
+        peers = {name: self.peer() for name in ("first", "left", "second", "third")}
+        for name, peer in peers.items():
+            peer.get(f"/{name}", method="POST", body="the body")
+        (handler,) = container.entrypoints
+        self.assertEqual((asked, len(handler.server.pending)), (["first"], 4))
+        peers["left"].leave()
+        self.assertEqual(len(handler.server.pending), 3)
+        for number, name in enumerate(("first", "second", "third")):
+            results[number].callback(name)
+            self.assertEqual(peers[name].received(), text("200 OK", name))
+        self.assertEqual(asked, ["first", "second", "third"])
+        self.assertEqual(len(handler.server.pending), 0)

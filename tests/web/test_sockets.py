@@ -156,11 +156,14 @@ class Frames(SocketsCase):
                 client.protocol.send_continuation(b"x" * 5000, fin=False)
             elif end == "handled":
                 client.protocol.send_continuation(b'"}}', fin=True)
+                client.exchange()
+                self.assertEqual(messages.total, 41)
+                Chat.waiting.pop().callback(None)
             elif end == "waiting":  # behind another one
                 client.protocol.send_continuation(b'"}}', fin=True)
                 client.protocol.send_text(b"{}")
                 client.exchange()
-                self.assertEqual(messages.total, 2)
+                self.assertEqual(messages.total, 43)
                 client.peer.leave()
             else:
                 client.peer.leave()

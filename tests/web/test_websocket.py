@@ -174,6 +174,19 @@ class Hub(SocketsCase):
         hub.broadcast("a", "said", 1)
         self.assertEqual(hub.connections.subscriptions, 0)
 
+    async def test_leaves_before_its_turn(self) -> None:
+        """A request whose client has left before its worker could begin is dropped."""
+        await self.start(max_workers=1)
+        (one, _), (two, _), (three, _) = self.connected(), self.connected(), self.connected()
+        for number, client in enumerate((one, two, three)):
+            client.call("wait", value=number)
+        two.peer.leave()
+        Chat.waiting[0].callback(None)
+        Chat.waiting[1].callback(None)
+        self.reactor.pump([0.0] * 3)
+        self.assertEqual(Chat.calls, [0, 2])
+        self.assertEqual(three.messages(), [succeeded(2)])
+
     async def test_too_many_channels(self) -> None:
         """The channels of a client, those of all, and their names have limits; beyond them a method raises."""
         self.patch(hubs, "SUBSCRIPTIONS_MAX", 3)

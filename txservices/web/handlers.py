@@ -8,7 +8,8 @@ A subclass can override ``get_url_rule``, ``get_entrypoint_parameters``, ``respo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,7 +21,7 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices.exceptions import BadRequest, ContainerBeingKilled
-from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, WorkerContext, new_call_id
+from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, Turns, WorkerContext, new_call_id
 from txservices.safe import brief, name_of, safe_for_serialization, shown
 from txservices.utils import tasks
 from txservices.web.messages import HttpRequest, text_response, unavailable
@@ -118,7 +119,12 @@ class HttpRequestHandler(Entrypoint):
             context_data = self.server.context_data_from_headers(request)
             args, kwargs = self.get_entrypoint_parameters(request)
             self.check_signature(args, kwargs)
-            self.container.spawn_worker(self, args, kwargs, context_data, call.handle_result)
+            begin = partial(self.container.spawn_worker, self, args, kwargs, context_data, call.handle_result)
+            workers = self.container.workers
+            if workers.running < workers.max_workers or workers.cancelled:
+                begin()
+            else:
+                call.begin_later(workers, request.received, begin)
         except ContainerBeingKilled:
             return unavailable()
         except BaseException as error:
@@ -190,11 +196,12 @@ class HttpRequestHandler(Entrypoint):
 class Call:
     """A request while its worker runs. It has the answer if the worker gave one at once, and else waits for it."""
 
-    __slots__ = ("answer", "handler", "waiting")
+    __slots__ = ("answer", "begin", "handler", "waiting")
 
     def __init__(self, handler: HttpRequestHandler) -> None:
         self.handler = handler
         self.answer: Answer | None = None
+        self.begin: Callable[[], Any] | None = None
         self.waiting: Deferred[Answer] | None = None
 
     def handle_result(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
@@ -204,6 +211,22 @@ class Call:
         elif not self.waiting.called:
             self.waiting.callback(answer)
         return result, exc_info
+
+    def begin_later(self, workers: Turns, received: Received, begin: Callable[[], Any]) -> None:
+        """Begin a worker when another one has ended, unless the client has left by then."""
+        self.begin = begin
+        received.notifyFinish().addErrback(self.client_left)
+        workers.wait(self.handler, self.begin_now)
+
+    def begin_now(self) -> None:
+        begin, self.begin = self.begin, None
+        if begin is not None:
+            begin()
+
+    def client_left(self, _: Any) -> None:
+        if self.begin is not None and self.waiting is not None and not self.waiting.called:
+            self.begin = None  # and with it the request's body
+            self.waiting.callback(unavailable())
 
     def wait(self) -> Deferred[Answer]:
         waiting: Deferred[Answer] = Deferred()

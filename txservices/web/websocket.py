@@ -55,6 +55,7 @@ from txservices.extensions import (
     ExcInfo,
     ProviderCollector,
     SharedExtension,
+    Turns,
     WorkerContext,
 )
 from txservices.safe import shown
@@ -91,6 +92,8 @@ class Connection:
         self.subscriptions: set[tuple[str, str]] = set()
         self.waiting: deque[bytes] = deque()
         self.waiting_bytes = 0
+        self.handling = 0  # bytes of the current one
+        self.later: Callable[[], Any] | None = None  # begins its worker, when one has ended
         self.paused = self.busy = self.looping = False
         self.socket: Any = None
 
@@ -104,8 +107,19 @@ class Connection:
             self.socket.pause()
         self.handle_waiting()
 
+    def wait(self, workers: Turns, provider: WebSocketRpc, begin: Callable[[], Any]) -> None:
+        """Begin a worker when another one has ended, unless the client has left by then."""
+        self.later = begin
+        workers.wait(provider, self.begin)
+
+    def begin(self) -> None:
+        begin, self.later = self.later, None
+        if begin is not None:
+            begin()
+
     def gone(self) -> None:
         self.waiting.clear()
+        self.later = None
         self.sockets.connections.gone(self)
 
     def has_room(self) -> bool:
@@ -120,8 +134,8 @@ class Connection:
         while self.waiting and not self.busy and self.socket.open and not self.sockets.stopped:
             self.busy = True
             message = self.waiting.popleft()
-            self.waiting_bytes -= len(message)
-            self.socket.handled(len(message))
+            self.handling = len(message)
+            self.waiting_bytes -= self.handling
             self.handle(message)
         self.looping = False
         if self.paused and self.has_room():
@@ -166,6 +180,7 @@ class Connection:
                 error = UnserializableValueError(result)
         if error is not None:
             text = written({**message, "success": False, "error": serialize(error)})
+        self.socket.handled(self.handling)
         self.socket.send(text)
         self.busy = False
         self.handle_waiting()
@@ -370,7 +385,12 @@ class WebSocketRpc(Entrypoint):
 
         # a service that started after the connection was opened has no context data there yet
         context_data = connection.contexts.setdefault(self.server, {})
-        self.container.spawn_worker(self, args, data, context_data, handle_result)
+        begin = partial(self.container.spawn_worker, self, args, data, context_data, handle_result)
+        workers = self.container.workers
+        if workers.running < workers.max_workers or workers.cancelled:
+            begin()
+        else:
+            connection.wait(workers, self, begin)
 
 
 rpc = WebSocketRpc.decorator
