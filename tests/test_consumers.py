@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import Recorded, ServicesCase
+from txservices import consumers
 from txservices.amqp.entities import Message, Queue
-from txservices.consumers import QueueConsumer
+from txservices.consumers import QueueConsumer, amqp
 from txservices.containers import ServiceContainer
 from txservices.extensions import Entrypoint
 from txservices.messaging import consume
@@ -29,7 +34,6 @@ class Lines(Entrypoint):
 
     queue_consumer = QueueConsumer()
     queue = Queue("lines")
-    in_turn = False
 
     def setup(self) -> None:
         self.queue_consumer.register_provider(self)
@@ -119,12 +123,14 @@ class QueueConsumerTests(ServicesCase):
             service = type("Service", (), {"name": "service", "line": kind.decorator(lambda service: None)})
             (container,) = await self.start(service)
             consumer = container.entrypoints[0].queue_consumer
-            (subscription,) = consumer.opened
+            (subscription,), (reader,) = consumer.opened, consumer.readers.values()
+            self.assertIs(reader.long.places, container.workers if kind is InTurn else None)
             await container.kill()
             self.assertFalse(subscription.consuming)
             self.assertTrue(consumer.returning.cancelled)
-            self.assertEqual("own" in vars(consumer), kind.in_turn)
-            self.assertEqual(consumer.own.prefetched.closing if kind.in_turn else False, kind.in_turn)
+            self.assertEqual("own" in vars(consumer), kind is InTurn)
+            if kind is InTurn:
+                self.assertTrue(consumer.own.prefetched.closing)
 
     async def test_acked(self) -> None:
         """A message that has failed and is acked has its pauses anew if it comes again."""
@@ -145,3 +151,87 @@ class QueueConsumerTests(ServicesCase):
         """A provider of a service that did not start may be taken out all the same."""
         consumer = ServiceContainer(Reading, self.config).entrypoints[0]
         await consumer.stop()
+
+
+class Alone(SynchronousTestCase):
+    """Without a broker."""
+
+    def setUp(self) -> None:
+        config = {"AMQP_URI": "memory://nobody"}
+        self.container = ServiceContainer(Reading, config, clock=Clock())
+        self.consumer: Any = self.container.entrypoints[0].queue_consumer
+        self.consumer.setup()
+
+    def test_end_of_the_process(self) -> None:
+        """The connections are told when the process stops, and wait for no confirm when it is killed."""
+        connections = amqp(self.container)
+        self.assertEqual((connections.leaving.begun, connections.publisher.cancelled), (False, False))
+        self.container.shared.stopping()
+        self.assertTrue(connections.leaving.begun)
+        self.container.shared.killing()
+        self.assertTrue(connections.publisher.cancelled)
+
+    def test_read_again(self) -> None:
+        """The service's own connection is read again when no message waits for a worker any more."""
+        prefetched = self.consumer.own.prefetched
+        prefetched.paused = True
+        for call in self.container.workers.on_none_queued:
+            call()
+        self.assertFalse(prefetched.paused)
+
+    def subscription(self, name: str, connection: Any) -> Any:
+        return SimpleNamespace(
+            connection=connection, unsettled=0, drain=lambda: self.step("drain", name), close=lambda: self.step(name)
+        )
+
+    def step(self, *words: str) -> Deferred[None]:
+        self.steps.append(" ".join(words))
+        waiting = self.waiting[self.steps[-1]] = Deferred[None]()
+        return waiting
+
+    def close(self, own: bool) -> Deferred[None]:
+        """Begin to close a subscription on the service's own connection, if it has one, and one on another."""
+        self.steps: list[str] = []
+        self.waiting: dict[str, Deferred[None]] = {}
+        connections = SimpleNamespace(
+            leaving=SimpleNamespace(answered=lambda waited: waited),
+            drain=lambda: self.step("drain all"),
+            leave=lambda connection: self.step("leave"),
+        )
+        self.patch(consumers, "amqp", lambda container: connections)
+        self.consumer.opened = [self.subscription("other", SimpleNamespace(prefetched=None))]
+        if own:
+            vars(self.consumer)["own"] = SimpleNamespace(prefetched=object())
+            self.consumer.opened.append(self.subscription("own", self.consumer.own))
+        closing: Deferred[None] = self.consumer.stop()
+        return closing
+
+    def test_close(self) -> None:
+        """It waits for what is unsettled, and for the end of each connection, on which its own are closed."""
+        for own in (False, True):
+            closing = self.close(own)
+            drains = ["drain other", "drain own"] if own else ["drain other"]
+            for name in drains:
+                self.assertEqual(self.steps, drains)
+                self.waiting[name].callback(None)
+            self.assertEqual(self.steps[len(drains) :], ["other", "own", "leave"] if own else ["other"])
+            if own:
+                self.waiting["leave"].callback(None)
+            self.assertNoResult(closing)
+            self.waiting["other"].callback(None)
+            self.successResultOf(closing)
+        self.assertTrue(self.consumer.returning.cancelled)
+
+    def test_close_after_an_abort(self) -> None:
+        """Aborted workers settle nothing: it waits for what is unconfirmed alone, and tells what goes back."""
+        self.container.workers.aborted = True
+        for left, told in ((0, []), (2, ["reading: 2 messages go back"])):
+            closing = self.close(own=False)
+            self.consumer.opened[0].unsettled = left
+            self.assertEqual(self.steps, ["drain all"])
+            with capturedLogs() as lines:
+                self.waiting["drain all"].callback(None)
+            self.assertEqual([formatEvent(line) for line in lines], told)
+            self.assertEqual(self.steps, ["drain all", "other"])
+            self.waiting["other"].callback(None)
+            self.successResultOf(closing)

@@ -279,14 +279,16 @@ class TimeTests(QueueTestCase):
         self.assertEqual(self.ended, [queue])
 
     def test_requeued_keeps_its_deadline(self) -> None:
-        """Time goes on while a consumer has the message."""
+        """Time goes on while a consumer has the message. It has expired at its deadline, not after it."""
         consumer = self.consumer("a")
-        self.put(b"1", expiration=1000)
-        self.clock.advance(2)
+        self.put(b"1", b"2", expiration=1000)
+        self.clock.advance(1)
+        self.queue.requeue(consumer.deliveries.settle(1, multiple=False))  # it would be delivered again
         self.queue.remove(consumer)
-        self.queue.requeue(consumer.deliveries.settle(1, multiple=False))
+        self.queue.requeue(consumer.deliveries.settle(2, multiple=False))
         self.queue.look()
-        self.assertEqual(self.dead, [(b"1", "expired")])
+        self.assertEqual(self.dead, [(b"1", "expired"), (b"2", "expired")])
+        self.assertEqual(len(self.got), 2)
 
     def test_expires_when_unused(self) -> None:
         """x-expires counts from the last use: a declaration, a get, the last consumer's end."""
