@@ -156,6 +156,9 @@ class ChannelClosedByBroker(AmqpError):
 class RefusedForNow(ChannelClosedByBroker):
     """The broker refuses what it may grant later. The text says what is waited for, and what would help."""
 
+    def __str__(self) -> str:
+        return self.text
+
 
 class ConnectionClosedByBroker(AmqpError):
     """The broker closed the connection, and said why."""

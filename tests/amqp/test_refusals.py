@@ -20,11 +20,23 @@ REFUSED: tuple[tuple[Exchange | Queue, str], ...] = (
     ),
     (Queue("bad", arguments={"x-message-ttl": "soon"}), r"^queue 'bad' is refused by the broker \(.*correct its"),
     (Queue("amq.mine"), r"^queue 'amq.mine' has a name of the broker's own \(.*: give it one that does not begin with"),
-    (Queue("q" * 256), r"^queue 'q{60}…' is nothing that AMQP can carry \(.* has 256 bytes.*: correct its names, "),
-    (Queue("q", Exchange("x", type="t" * 256)), r"^exchange 'x' of queue 'q' is nothing that AMQP can carry \("),
-    (Queue("q", Exchange("y"), "k" * 256), r"^queue 'q' is nothing that AMQP can carry \(.*256 bytes.*: correct its"),
-    (Queue("odd", arguments={"x-odd": object()}), r"^queue 'odd' is nothing that AMQP can carry \(.*x-odd.*: correct"),
-    (Queue("odd", arguments={"x-odd": float("nan")}), r"^queue 'odd' is nothing that AMQP can carry \(.*not finite"),
+    (
+        Queue("q" * 256),
+        r"^queue 'q{60}…' has something that AMQP can't carry \(.* has 256 bytes.*: correct its names, ",
+    ),
+    (Queue("q", Exchange("x", type="t" * 256)), r"^exchange 'x' of queue 'q' has something that AMQP can't carry \("),
+    (
+        Queue("q", Exchange("y"), "k" * 256),
+        r"^queue 'q' has something that AMQP can't carry \(.*256 bytes.*: correct its",
+    ),
+    (
+        Queue("odd", arguments={"x-odd": object()}),
+        r"^queue 'odd' has something that AMQP can't carry \(.*x-odd.*: correct",
+    ),
+    (
+        Queue("odd", arguments={"x-odd": float("nan")}),
+        r"^queue 'odd' has something that AMQP can't carry \(.*not finite",
+    ),
     (Exchange("late", type="x-delayed-message"), r"^exchange 'late' is of a type that this broker does not have \("),
     (
         Queue("q2", Exchange("late", type="x-delayed-message"), "k"),
@@ -56,8 +68,16 @@ class Refusals(ServicesCase):
         await self.connections().publisher.declare(Queue("read"))
         for queue, count, pattern in (
             (Queue("read", consumer_arguments={"x-priority": "high"}), 1, r"^queue 'read' is refused by the broker \("),
-            (Queue("read", consumer_arguments={"x": object()}), 1, r"^a consumer of queue 'read' is nothing that AMQP"),
-            (Queue("read"), 70_000, r"^a consumer of queue 'read' is nothing that AMQP can carry \(.*prefetch_count"),
+            (
+                Queue("read", consumer_arguments={"x": object()}),
+                1,
+                r"^a consumer of queue 'read' has something that AMQP",
+            ),
+            (
+                Queue("read"),
+                70_000,
+                r"^a consumer of queue 'read' has something that AMQP can't carry \(.*prefetch_count",
+            ),
         ):
             ready = self.connections().consume(queue, Message.ack, count).ready
             self.assertRegex(str(await self.assertFailure(ready, DeclarationMismatch)), pattern)

@@ -166,7 +166,7 @@ STARTS: dict[str, tuple[str, list[str], str]] = {
     "a name over 255 bytes": (
         shop("@consume(Queue('q' * 300))\n    def take(self, body): pass"),
         ["shop"],
-        r"Error: queue 'q{60}…' is nothing that AMQP can carry \(.*300 bytes.*\): correct its names, numbers and"
+        r"Error: queue 'q{60}…' has something that AMQP can't carry \(.*300 bytes.*\): correct its names, numbers and"
         r" arguments",
     ),
     "no YAML": (
@@ -316,32 +316,31 @@ class Mistakes(InsideCase, TestCase):
 
     async def test_ports(self) -> None:
         """Ports that are taken, or that only root may open, are told with the key that has another."""
-        host, _, port = self.ports[1].partition(":")
-        for number, words, cure in (
-            (errno.EADDRINUSE, "Address already in use", "end the program there"),
-            (
-                errno.EACCES,
-                "Permission denied",
-                "only root may open ports below 1024, and whoever has CAP_NET_BIND_SERVICE",
-            ),
+        web = shop("@http('GET', '/')\n    def look(self, request): pass")
+        in_use = (errno.EADDRINUSE, "Address already in use", "end the program there")
+        root = (
+            errno.EACCES,
+            "Permission denied",
+            "only root may open ports below 1024, and whoever has CAP_NET_BIND_SERVICE",
+        )
+        other = r"set WEB_SERVER_ADDRESS to another host:port \(port 0 is any free one\)"
+        for module, address, (number, words, cure), instead in (
+            (web, self.ports[1], in_use, other),
+            (web, self.ports[1], root, other),
+            (shop(SELL), self.ports[0], root, "choose another port"),
         ):
+            host, _, port = address.partition(":")
             denied = CannotListenError(host, int(port), OSError(number, words))
 
             def refuse(*arguments: object, error: CannotListenError = denied, **more: object) -> None:
                 raise error
 
-            self.module(shop("@http('GET', '/')\n    def look(self, request): pass"))
+            self.module(module)
             self.patch(reactor, "listenTCP", refuse)
             typed = self.typed("run", "shop")
             await typed.ended
-            self.last(
-                typed,
-                2,
-                rf"Error: can't listen at {host}:{port}: \[Errno {number}\] {words}: {cure}, or set"
-                rf" WEB_SERVER_ADDRESS to"
-                r" another host:port \(port 0 is any free one\)",
-                words,
-            )
+            pattern = rf"Error: can't listen at {address}: \[Errno {number}\] {words}: {cure}, or {instead}"
+            self.last(typed, 2, pattern, words)
 
     async def test_calls(self) -> None:
         """What is typed wrongly is told where it was typed."""

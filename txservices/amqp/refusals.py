@@ -123,7 +123,9 @@ def passes(error: BaseException) -> bool:
 
 def unwritable(what: str, error: ValueError) -> CantBeDeclared:
     """The error for a name or an argument that AMQP can't carry, in words that begin with ``what``."""
-    return CantBeDeclared(f"{what} is nothing that AMQP can carry ({error}): correct its names, numbers and arguments")
+    return CantBeDeclared(
+        f"{what} has something that AMQP can't carry ({error}): correct its names, numbers and arguments"
+    )
 
 
 def named(kind: str, name: str) -> str:
