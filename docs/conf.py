@@ -8,6 +8,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.inspect import signature, stringify_signature
 
 import txservices
@@ -17,7 +18,7 @@ project = html_title = "txservices"
 version = release = txservices.__version__
 copyright = "the authors of txservices"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_show_sphinx = html_copy_source = False
 myst_heading_anchors = 3
@@ -25,13 +26,13 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # `setup`, `start`, `stop` and `kill` are explained once, in `Extension`
-napoleon_use_ivar = True  # attributes in a list: as entries of their own many would come twice
 
+SECTIONS = Config(napoleon_use_ivar=True)  # attributes in a list: as entries of their own many would come twice
 LOADED = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
 
 
 def show_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Show what our docstrings indent as it stands: it is code, or a table in columns."""
+    """Show what our docstrings indent as it stands: it is code, or a table in columns. Then read their sections."""
     if what == "function" and hasattr(thing, "__self__"):
         entrypoint = thing.__self__
         lines[:] = [f"The decorator of :class:`~{entrypoint.__module__}.{entrypoint.__qualname__}`.", "", *lines]
@@ -43,7 +44,8 @@ def show_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines
             done += ["::", ""]
         inside = indented or (inside and not line)
         done.append(line)
-    lines[:] = done
+    # napoleon as an extension would take the words before a colon in a property's first line for its type
+    lines[:] = GoogleDocstring(done, SECTIONS, app, "" if what == "property" else what, name, thing, options).lines()
 
 
 def show_arguments(app: Sphinx, what: str, name: str, thing: Any, *others: Any) -> tuple[str, str] | None:
@@ -52,6 +54,8 @@ def show_arguments(app: Sphinx, what: str, name: str, thing: Any, *others: Any) 
     A proxy has none that anybody has to give.
     """
     if name.startswith("txservices.proxies.") and name.endswith(("Proxy", "Reply")):
+        return "", ""
+    if what == "class" and getattr(thing, "_is_protocol", False):
         return "", ""
     made = getattr(thing, "__self__", thing)
     if what not in ("class", "function") or not isinstance(made, type) or not issubclass(made, Extension):
@@ -71,6 +75,6 @@ def check_offline(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-docstring", show_code, priority=400)  # before napoleon, which indents sections
+    app.connect("autodoc-process-docstring", show_code)
     app.connect("autodoc-process-signature", show_arguments)
     app.connect("build-finished", check_offline)

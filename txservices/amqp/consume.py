@@ -1,11 +1,13 @@
 """Messages to a program that is no service.
 
-def handle(body, message):
-    print(body)
-    message.ack()
+    def handle(body, message):
+        print(body)
+        message.ack()
 
-consumer = Consumer("amqp://guest:guest@localhost", queues=[Queue("q")], callbacks=[handle])
-consumer.run()
+    consumer = Consumer("amqp://guest:guest@localhost", queues=[Queue("q")], callbacks=[handle])
+    consumer.run()
+
+The connection is the consumer's own, and comes back by itself.
 """
 
 from __future__ import annotations

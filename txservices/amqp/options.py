@@ -44,8 +44,11 @@ class MessageOptions(TypedDict, total=False):
         content_encoding: of a text with a ``content_type``.
         message_id: by which a message that was sent twice is known; a new one for each if it isn't given.
         timestamp: seconds since 1970, or a ``datetime``.
-        type, user_id, app_id: for whoever reads them. RabbitMQ refuses a ``user_id`` that is not the connection's.
-        retry, retry_policy: nameko's, ignored. A message is sent again until it is confirmed or its time is up.
+        type: for whoever reads it.
+        user_id: likewise. RabbitMQ refuses one that is not the connection's.
+        app_id: likewise.
+        retry: nameko's, ignored. A message is sent again until it is confirmed or its time is up.
+        retry_policy: likewise.
     """
 
     serializer: str | None
@@ -73,7 +76,8 @@ class PublishOptions(MessageOptions, total=False):
             for a message that a worker publishes and does not wait for: that is kept until it is confirmed.
         mandatory: whether a message that no queue takes is an ``UndeliverableMessage``.
         use_confirms: False to be told nothing. The broker is asked for its confirm in any case.
-        correlation_id, reply_to: for whoever answers.
+        correlation_id: for whoever answers.
+        reply_to: likewise.
         delay: seconds after which the broker hands the message on, up to 46 days; it is rounded by up to 5 %. Until
             then the broker holds it. Its publish has ``PUBLISH_TIMEOUT`` in any case. It can have no ``expiration``,
             and ``mandatory`` says nothing about the queues that it comes to then.

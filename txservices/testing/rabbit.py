@@ -1,8 +1,10 @@
 """A client of RabbitMQ's management API, as far as tests need it. The broker needs the plugin ``rabbitmq_management``.
 
-manager = Client("http://guest:guest@localhost:15672")
-await manager.create_vhost("test")
-await manager.get_queues("test")
+    manager = Client("http://guest:guest@localhost:15672")
+    await manager.create_vhost("test")
+    await manager.get_queues("test")
+
+Each method gives a Deferred.
 """
 
 from __future__ import annotations

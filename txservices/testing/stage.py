@@ -1,7 +1,9 @@
 """Services for one test, with a broker, a web server and connections in memory that no other test sees.
 
-stage.start(ServiceX)            containers that share connections, as in one process, on a memory:// broker of the test
-stage.web_session().get("/url")  a request to the services' web server, without a port
+    stage.start(ServiceX)            containers that share connections, as in one process, on a memory:// broker
+    stage.web_session().get("/url")  a request to the services' web server, without a port
+
+Everything that a stage has started ends with its ``stop``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """A client of ``web.websocket``, for tests: over TCP, or in memory with pytest's fixture ``websocket``.
 
-socket = await make_virtual_socket("127.0.0.1", 8000)
-await socket.rpc("say", text="hi")
-await socket.wait_for_event("said")     # ("said", {"text": "hi"})
-await socket.close()
+    socket = await make_virtual_socket("127.0.0.1", 8000)
+    await socket.rpc("say", text="hi")
+    await socket.wait_for_event("said")     # ("said", {"text": "hi"})
+    await socket.close()
+
+This module needs wsproto: ``pip install 'txservices[websocket]'``.
 """
 
 from __future__ import annotations

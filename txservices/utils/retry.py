@@ -1,9 +1,11 @@
 """``retry``: a call that failed is made again.
 
-@retry(for_exceptions=ConnectionError, max_attempts=5, delay=0.1, backoff=2)
-async def fetch(): ...
+    @retry(for_exceptions=ConnectionError, max_attempts=5, delay=0.1, backoff=2)
+    async def fetch(): ...
 
-await fetch()
+    await fetch()
+
+nameko has it under the same name.
 """
 
 from __future__ import annotations
