@@ -266,15 +266,13 @@ class Consumer(HeaderDecoder, Entrypoint):
         if exc_info is not None and self.failures.takes(exc_info[1]):
             self.failures.failed(message, worker_ctx, exc_info[1], self.source)
             return result, exc_info
+        give_back = self.queue_consumer.requeue_message
         settle: Callable[[Message], None] = self.queue_consumer.ack_message
         if exc_info is not None and self.requeue_on_error:
-            settle = partial(on_behalf_of, worker_ctx, self.queue_consumer.requeue_message)
-        when_confirmed(worker_ctx, partial(settle, message), partial(self.lost, message, worker_ctx))
+            settle = partial(on_behalf_of, worker_ctx, give_back)
+        lost = partial(on_behalf_of, worker_ctx, settle_lost, give_back, message)
+        when_confirmed(worker_ctx, partial(settle, message), lost)
         return result, exc_info
-
-    def lost(self, message: Message, worker_ctx: WorkerContext, error: Exception) -> None:
-        """Settle a message whose handler published another one that failed."""
-        on_behalf_of(worker_ctx, settle_lost, self.queue_consumer.requeue_message, message, error)
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
         message = worker_ctx.message

@@ -107,11 +107,8 @@ class Responder:
 
     def done(self, message: Message, worker_ctx: WorkerContext | None) -> None:
         """Ack a request once the broker has what its method published."""
-        when_confirmed(worker_ctx, message.ack, partial(self.lost, message, worker_ctx))
-
-    def lost(self, message: Message, worker_ctx: WorkerContext | None, error: Exception) -> None:
-        """Settle a request whose method published a message that failed."""
-        on_behalf_of(worker_ctx, settle_lost, self.give_back, message, error)
+        lost = partial(on_behalf_of, worker_ctx, settle_lost, self.give_back, message)
+        when_confirmed(worker_ctx, message.ack, lost)
 
     def replied(
         self,
