@@ -15,11 +15,12 @@ TRIAL := twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
 BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"]; \
 	print("branches: {covered_branches} of {num_branches}, {percent_branches_covered:.1f} %".format(**found))
 
-.PHONY: help run test coverage trixie interop faults soak mutants lint docs bench clean
+.PHONY: help run test slowest coverage trixie interop faults soak mutants lint docs bench clean
 
 help:
 	@echo "make run    the example services on the embedded broker, and what to type to call them"
 	@echo "make test   the suite on every core (TESTS=tests.test_rpc for a part, JOBS=1 for one process)"
+	@echo "make slowest  the twenty tests that take longest, in one process (TESTS=tests.broker for a part)"
 	@echo "make coverage  the suite, and what of txservices/ it runs: lines and branches, not fewer than pyproject.toml says"
 	@echo "make trixie  the suite on Debian 13, with RabbitMQ 4.0 and Python 3.13 (as root, on a Debian with debootstrap)"
 	@echo "make interop  with the real nameko in one cluster, in environments that it makes"
@@ -43,6 +44,11 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m $(TRIAL) $(TESTS)
+
+# trial's own report has the seconds of each test in a line below its name
+slowest: $(VENV)/installed
+	$(BIN)/python -m twisted.trial --reporter=timing $(TESTS) | \
+		awk '/^\([0-9.]+ secs\)/ { print substr($$1, 2), name } { name = $$1 }' | sort -rn | head -20
 
 coverage: $(VENV)/installed
 	@mkdir -p build && $(BIN)/coverage erase

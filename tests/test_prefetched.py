@@ -27,8 +27,8 @@ from txservices.messaging import amqp, consume
 from txservices.rpc import ClusterRpc, RpcProxy, rpc
 from txservices.testing.waiting import Heard
 
-SIZE = 2_000_000
-LIMIT = 8_000_000
+SIZE = 1_000_000
+LIMIT = 4_000_000
 COUNT = 50
 QUEUE = Queue("big")
 
@@ -44,7 +44,7 @@ class Other:
 
 
 class BytesTests(ServicesCase):
-    """Fifty messages of 2 MB for a service that takes 8 MB."""
+    """Fifty messages of 1 MB for a service that takes 4 MB."""
 
     heard: Heard
     answers: list[Deferred[Any]]
@@ -142,7 +142,7 @@ class BytesTests(ServicesCase):
         peak = tracemalloc.get_traced_memory()[1] - before
         self.assertEqual(sorted(self.heard.things), list(range(COUNT)))
         self.assertLessEqual(max(self.paused.things), LIMIT + SIZE + 100)
-        self.assertLess(peak, LIMIT + 12 * SIZE)  # of 100 MB; of each message there are copies in parts
+        self.assertLess(peak, LIMIT + 12 * SIZE)  # of 50 MB; of each message there are copies in parts
 
     async def test_replies(self) -> None:
         """Workers get their replies while the connection is not read: from another process, and from their own."""
