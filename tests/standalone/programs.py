@@ -112,12 +112,12 @@ def start_and_stop() -> None:
 
 
 def timeouts() -> None:
+    for over in (0, -1):  # before there is a connection that may be used again
+        fails(exceptions.RpcConnectionError, ClusterRpcProxy(CONFIG, timeout=over).start)
     with ClusterRpcProxy(CONFIG, timeout=0.2) as rpc:
         equal(fails(exceptions.RpcTimeout, rpc.far.never).timeout, 0.2)
         fails(exceptions.RpcTimeout, rpc.far.never.call_async().result)
         equal(rpc.far.echo.options(timeout=20)(1), 1)
-    for over in (0, -1):
-        fails(exceptions.RpcConnectionError, ClusterRpcProxy(CONFIG, timeout=over).start)
 
 
 def interrupted() -> None:
