@@ -85,6 +85,13 @@ def consuming(container: ServiceContainer) -> Connection:
     return connection
 
 
+def without_deadline(headers: dict[str, Any]) -> dict[str, Any]:
+    """A request's headers without those of its caller's deadline, which nameko's requests do not have."""
+    return {name: value for name, value in headers.items() if not name.startswith("nameko.call_")} | {
+        "nameko.call_id_stack": headers["nameko.call_id_stack"]
+    }
+
+
 def properties_of(message: Message) -> dict[str, Any]:
     """A message's properties without its id, which is new each time."""
     return {name: value for name, value in message.properties.items() if name != "message_id"}

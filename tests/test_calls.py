@@ -421,7 +421,7 @@ class ClientTests(TestCase):
         self.connections = connections
         self.clock = Clock()
         self.client = Client(connections, "me", {}, self.clock)
-        self.owner: Any = SimpleNamespace(context_data={}, unconfirmed=None)
+        self.owner: Any = SimpleNamespace(context_data={}, unconfirmed=None, time_left=lambda: None)
 
     def call(self) -> Deferred[Any]:
         return self.client.call(self.owner, "service", "method", (), {}, Sending(timeout=3))

@@ -88,6 +88,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SHUTDOWN_TIMEOUT": ([0, 1, 0.5, 2_147_483], [*NO_NUMBERS, 2_147_484]),
     "WORKER_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "SLOW_WORKER": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
+    "CANCEL_AT_DEADLINE": ([True, False], NO_FLAGS),
     "BLOCKED_REACTOR_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "BROKER_START_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),
     "CONSUMER_TIMEOUT": ([0, 1, 0.5], [*NO_NUMBERS, 2_147_484]),

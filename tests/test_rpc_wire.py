@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
-from tests.services import Recorded, ServicesCase, properties_of
+from tests.services import Recorded, ServicesCase, properties_of, without_deadline
 from txservices.amqp.entities import Exchange, Queue
 from txservices.contextdata import Language
 from txservices.extensions import DependencyProvider
@@ -35,7 +35,7 @@ class WireTests(AnsweringCase):
         return decoded["error"] or decoded["result"]
 
     async def test_request_and_reply(self) -> None:
-        """A call is nameko's to the byte: keys, properties, headers, bodies."""
+        """A call is nameko's to the byte: keys, properties, headers, bodies. Ours has a deadline, too."""
         await self.start(Service, Other)
         tap = await self.tap("nameko-rpc")
         cluster = await self.cluster({"language": "en", "user_id": 7, "d": {"a": 1}})
@@ -44,12 +44,13 @@ class WireTests(AnsweringCase):
         for request, key in ((first, "service.deferred"), (second, "other.identify")):
             properties = properties_of(request)
             self.assertEqual((request.routing_key, request.body), (key, b'{"args": ["v"], "kwargs": {}}'))
-            headers = properties.pop("headers")
+            headers = without_deadline(properties.pop("headers"))
             stack = headers.pop("nameko.call_id_stack")
             self.assertEqual(headers, {"nameko.language": "en", "nameko.user_id": 7, "nameko.d": {"a": 1}})
             self.assertEqual(len(properties.pop("correlation_id")), 36)
             self.assertEqual(len(properties.pop("reply_to")), 36)
-            self.assertEqual(properties, {**MESSAGE, "expiration": "10000"})
+            self.assertTrue(8_000 < int(properties.pop("expiration")) <= 10_000)  # the second caller has no more
+            self.assertEqual(properties, MESSAGE)
         self.assertEqual([each.rpartition(".")[0] for each in stack], ["standalone_rpc_proxy.call", "service.deferred"])
         for request, reply in ((first, first_reply), (second, second_reply)):
             self.assertEqual(reply.routing_key, request.properties["reply_to"])

@@ -32,7 +32,7 @@ class Limited(Case):
         self.assertEqual(self.ended, [WorkerTimeout, "quick", WorkerTimeout])
         self.assertEqual(len(self.told("its limit: it is cancelled")), 2)
         self.assertEqual(self.methods("its limit: it is cancelled"), ["limited", "long"])
-        self.assertEqual((len(self.flushLoggedErrors(WorkerTimeout)), self.container.workers.overdue), (0, set()))
+        self.assertEqual((len(self.flushLoggedErrors(WorkerTimeout)), self.container.workers.overdue), (0, {}))
 
     def test_own_error(self) -> None:
         """A worker that raises an error of its own when it is cancelled fails with that one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from txservices.amqp.subscription import Subscription
 from txservices.amqp.topology import gone
 from txservices.amqp.whereabouts import Whereabouts
 from txservices.bounds import LongBody
+from txservices.deadlines import headers_for
 from txservices.exceptions import (
     BadRequest,
     CallFailed,
@@ -50,6 +52,7 @@ __all__ = ["CallOptions", "Client", "ClusterProxy", "MethodProxy", "RpcReply", "
 
 log = Logger()
 
+CANCEL_TIMEOUT = 5.0  # seconds that a service is told for that a call is cancelled
 REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no faster with more
 FOREVER = float("inf")
 
@@ -64,6 +67,9 @@ class Context(Owner, Protocol):
 
     @property
     def context_data(self) -> Mapping[str, Any]: ...
+
+    def time_left(self) -> float | None:
+        """Seconds until its own caller gives up; None if that is not known."""
 
 
 class Unawaited(DebugInfo):
@@ -127,7 +133,8 @@ class Call:
 
     def forget(self, _: Any = None) -> None:
         """The caller has cancelled the call: a reply that comes now is too late."""
-        self.client.pending.pop(self.correlation_id, None)
+        if self.client.pending.pop(self.correlation_id, None) is not None:
+            self.client.tell_cancelled(self)
 
     def published(self, error: Exception | None) -> None:
         """The broker has the request, or can't have it."""
@@ -229,14 +236,21 @@ class Client:
         if self.stopped:
             raise RuntimeError("this proxy has been stopped, and can't be used any more")
         timeout = sending.timeout
+        left = context.time_left()
+        if left is not None and (timeout is None or left < timeout):
+            timeout = left
         name = f"{service}.{method}"
         if timeout is not None and timeout <= 0:
-            late = RpcTimeout(timeout, "its time was over before it was sent")
+            state = "its time was over before it was sent" if left is None else "its own caller's time is over"
+            late = RpcTimeout(timeout, state)
             late.call = name
             return fail(late)
-        properties, body = sending.write(
-            self.serializers, {"args": args, "kwargs": kwargs}, encode_to_headers(context.context_data)
-        )
+        headers = encode_to_headers(context.context_data)
+        if timeout is not None:
+            headers.update(headers_for(timeout))
+        properties, body = sending.write(self.serializers, {"args": args, "kwargs": kwargs}, headers)
+        if timeout is not sending.timeout and properties.get("expiration") is not None:
+            properties["expiration"] = str(int((timeout or 0) * 1000))
         correlation_id = new_id()
         properties["correlation_id"] = properties["message_id"] = correlation_id
         properties["reply_to"] = self.reply_to
@@ -286,6 +300,16 @@ class Client:
             call.errback(told)
         else:
             call.run(call.answer.callback, result)
+
+    def tell_cancelled(self, call: Call) -> None:
+        """Tell the service that nobody waits for a call any more. If it is not told, its worker runs to its end."""
+        if self.stopped or self.connections.publisher.channel is None:
+            return
+        properties = {"correlation_id": call.correlation_id, "delivery_mode": constants.NON_PERSISTENT}
+        key = constants.RPC_CANCEL_TEMPLATE.format(call.service)
+        with suppress(ValueError):  # the service's name is longer than those that can be told
+            publish_then = self.connections.publisher.publish_then
+            publish_then(self.exchange, key, b"", properties, False, cancel_told, CANCEL_TIMEOUT)
 
     def expire(self, correlation_id: str, call: Call) -> None:
         if call.taken:
@@ -345,3 +369,9 @@ class Client:
         consumer.detach()
         deleting = consumer.channel.queue_delete(queue=consumer.queue_name)
         await self.connections.leaving.answered(deleting.addErrback(gone))
+
+
+def cancel_told(error: Exception | None) -> None:
+    """The broker has taken the word of a cancelled call, or it has not: then the worker runs to its end."""
+    if error is not None:
+        log.debug("a service was not told of a cancelled call: {error}", error=error)

@@ -307,6 +307,13 @@ SLOW_WORKER: Key[float | None] = Key(
     unit="s",
     null="no such line",
 )
+CANCEL_AT_DEADLINE = Key(
+    "CANCEL_AT_DEADLINE",
+    False,
+    FLAG,
+    "whether a worker that waits is cancelled when its caller's time is up, or when its caller cancels the call. One"
+    " in a thread can't be. `cancel_at_deadline=` of an entrypoint goes over it",
+)
 BLOCKED_REACTOR_TIMEOUT: Key[float | None] = Key(
     "BLOCKED_REACTOR_TIMEOUT",
     1.0,

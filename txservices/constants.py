@@ -74,6 +74,7 @@ USER_ID_CONTEXT_KEY = "user_id"
 USER_AGENT_CONTEXT_KEY = "user_agent"
 
 RPC_QUEUE_TEMPLATE = "rpc-{}"  # service
+RPC_CANCEL_TEMPLATE = "txservices-cancel.{}"  # routing key of the word that a call to that service is cancelled
 RPC_ROUTING_KEY_TEMPLATE = "{}.*"  # service; every method of it
 RPC_REPLY_QUEUE_TEMPLATE = "rpc.reply-{}-{}"  # service, id
 RPC_REPLY_QUEUE_TTL = 300_000  # milliseconds that a reply queue outlives its last consumer, `x-expires`

@@ -206,6 +206,8 @@ class ServiceContainer(Service):
                     bound = entrypoint.bind(self.interface, name)
                     if bound.worker_timeout is None:
                         bound.worker_timeout = configuration.WORKER_TIMEOUT.of(self.config)
+                    if bound.cancel_at_deadline is None:
+                        bound.cancel_at_deadline = configuration.CANCEL_AT_DEADLINE.of(self.config)
                     self.entrypoints.append(bound)
         inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
         self.subextensions = list(dict.fromkeys(inner))

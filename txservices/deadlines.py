@@ -1,23 +1,26 @@
 """Deadlines that travel with a call: how much time its caller still has.
 
 Two headers carry one, and services of nameko pass both on, for they look like a part of the context.
-``nameko.deadline`` is the time of day at which the caller gives up, in seconds since 1970. ``nameko.time_left`` is how
-many seconds that was from the sending: two machines whose clocks differ still agree on that.
+``nameko.call_deadline`` is the time of day at which the caller gives up, in seconds since 1970.
+``nameko.call_time_left`` is how many seconds that was from the sending: two machines whose clocks differ still agree on
+that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from math import isfinite
 from typing import Any, TypeGuard
 
 from txservices.constants import HEADER_PREFIX
 
-__all__ = ["DEADLINE", "TIME_LEFT", "headers_for", "time_left"]
+__all__ = ["DEADLINE", "TIME_LEFT", "headers_for", "take_time_left", "time_left"]
 
-DEADLINE = f"{HEADER_PREFIX}.deadline"
-TIME_LEFT = f"{HEADER_PREFIX}.time_left"
+DEADLINE_KEY = "call_deadline"  # in a worker's context
+TIME_LEFT_KEY = "call_time_left"
+DEADLINE = f"{HEADER_PREFIX}.{DEADLINE_KEY}"
+TIME_LEFT = f"{HEADER_PREFIX}.{TIME_LEFT_KEY}"
 CLOCKS_DIFFER_MAX = 5.0  # seconds by which the clocks of two machines may differ without a harm to calls
 
 
@@ -32,7 +35,16 @@ def time_left(headers: Mapping[str, Any]) -> float | None:
     It is 0 or less if its time is over. Where the clocks differ it is too much by up to ``CLOCKS_DIFFER_MAX``, so that
     no call is taken for over while its caller waits.
     """
-    deadline, at_sending = headers.get(DEADLINE), headers.get(TIME_LEFT)
+    return reckoned(headers.get(DEADLINE), headers.get(TIME_LEFT))
+
+
+def take_time_left(context: MutableMapping[str, Any]) -> float | None:
+    """``time_left`` for a context that came with a message. It is taken out: the calls of a worker have their own."""
+    deadline, at_sending = context.pop(DEADLINE_KEY, None), context.pop(TIME_LEFT_KEY, None)
+    return None if deadline is None else reckoned(deadline, at_sending)
+
+
+def reckoned(deadline: Any, at_sending: Any) -> float | None:
     if not is_time(deadline):
         return None
     left = deadline - time.time() + CLOCKS_DIFFER_MAX

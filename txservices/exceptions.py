@@ -55,6 +55,7 @@ __all__ = [
     "BadRequest",
     "BrokerRefused",
     "BrokerUnreachable",
+    "CallerGone",
     "CantBeDeclared",
     "ChannelClosedByBroker",
     "CommandError",
@@ -389,6 +390,10 @@ class ConnectionNotFound(BadRequest):
 
 class WorkerTimeout(Exception):
     """A worker took longer than ``WORKER_TIMEOUT``, or the ``worker_timeout`` of its entrypoint, and was cancelled."""
+
+
+class CallerGone(WorkerTimeout):
+    """A worker's caller has cancelled the call, or its HTTP client has left, and the worker was cancelled for that."""
 
 
 class ContainerBeingKilled(Exception):

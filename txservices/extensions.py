@@ -24,6 +24,7 @@ For authors of extensions this page is the contract: ``Container`` and ``WorkerC
 from __future__ import annotations
 
 import re
+import time
 from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sized
 from types import FunctionType, TracebackType
@@ -35,6 +36,7 @@ from typing_extensions import ParamSpec, Self, TypeVar
 
 from txservices import constants
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
+from txservices.deadlines import take_time_left
 from txservices.exceptions import ConfigurationError, IncorrectSignature
 from txservices.safe import brief
 from txservices.utils.ids import new_id
@@ -69,6 +71,8 @@ ExcInfo = tuple[type[BaseException], BaseException, "TracebackType | None"]
 HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
 
 log = Logger()
+
+FOREVER = float("inf")
 
 
 class Turns(Protocol):
@@ -107,6 +111,9 @@ class Turns(Protocol):
 
     def release(self, receive: Callable[[], None]) -> None:
         """Give a place back, and call ``receive``, which may begin a worker there."""
+
+    def abort_worker(self, worker: WorkerContext, error: Exception) -> bool:
+        """End a worker that waits for something, with this error. False if it can't be: in a thread, or not begun."""
 
 
 class Container(Protocol):
@@ -183,6 +190,7 @@ class WorkerContext:
         data: the caller's context data, without the call id stack. A value that is set here travels on with its calls.
         blocking: whether the method runs in a thread, where its dependencies have to wait with ``in_reactor``.
         unconfirmed: the messages it has published that the broker has not confirmed; None until the first message.
+        ends: when its caller gives up, by the container's clock; infinite if that is not known.
     """
 
     __slots__ = (
@@ -192,6 +200,7 @@ class WorkerContext:
         "blocking",
         "container",
         "data",
+        "ends",
         "entrypoint",
         "handle_result",
         "kwargs",
@@ -220,6 +229,7 @@ class WorkerContext:
         self._call_id: str | None = None
         self.parent_call_ids: list[str] | tuple[str, ...] = ()
         self.unconfirmed: Unconfirmed | None = None
+        self.ends = FOREVER
         if data is None:
             self.data: dict[str, Any] = {}
             return
@@ -230,6 +240,22 @@ class WorkerContext:
             self.parent_call_ids = stack
         else:  # the message is handled, whatever a stranger has put into that header
             log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
+        left = take_time_left(data)
+        if left is not None:
+            self.ends = container.clock.seconds() + left
+
+    @property
+    def deadline(self) -> float | None:
+        """The time of day at which its caller gives up, in seconds since 1970. None if that is not known."""
+        left = self.time_left()
+        return None if left is None else time.time() + left
+
+    def time_left(self) -> float | None:
+        """Seconds until its caller gives up; 0 or less if it has. None if that is not known.
+
+        Calls that the worker makes end by then, too. Where clocks differ it may be too much, by 5 s at most.
+        """
+        return None if self.ends == FOREVER else self.ends - self.container.clock.seconds()
 
     @property
     def message(self) -> Any:
@@ -409,6 +435,7 @@ class EntrypointOptions(TypedDict, total=False):
     sensitive_variables: str | Iterable[str]
     blocking: bool | None
     worker_timeout: float | None
+    cancel_at_deadline: bool | None
 
 
 class Entrypoint(Extension):
@@ -422,6 +449,8 @@ class Entrypoint(Extension):
         sensitive_arguments: what not to show of the arguments, see ``utils.get_redacted_args``.
         blocking: whether the method runs in a thread; if it isn't given, as the service class says.
         worker_timeout: seconds that a worker may take, ``WORKER_TIMEOUT`` if it isn't given; 0 for no limit.
+        cancel_at_deadline: whether a worker that waits is cancelled when its caller gives up, or cancels the call;
+            ``CANCEL_AT_DEADLINE`` if it isn't given. One in a thread can't be.
     """
 
     method_name: str
@@ -430,6 +459,7 @@ class Entrypoint(Extension):
     sensitive_arguments: str | Iterable[str] = ()
     blocking: bool | None = None
     worker_timeout: float | None = None
+    cancel_at_deadline: bool | None = None
 
     def __init__(
         self,
@@ -438,11 +468,13 @@ class Entrypoint(Extension):
         blocking: bool | None = None,
         sensitive_variables: str | Iterable[str] = (),
         worker_timeout: float | None = None,
+        cancel_at_deadline: bool | None = None,
     ) -> None:
         self.expected_exceptions = as_tuple(expected_exceptions)
         self.sensitive_arguments = sensitive_arguments or sensitive_variables  # its name of old
         self.blocking = blocking
         self.worker_timeout = worker_timeout
+        self.cancel_at_deadline = cancel_at_deadline
 
     def bind(self, container: Container, name: str | None = None) -> Any:
         bound = super().bind(container, name)

@@ -21,7 +21,9 @@ from txservices.amqp.publish import Publisher
 from txservices.amqp.subscription import Subscription
 from txservices.bounds import LongBody
 from txservices.calls import FOREVER, Client, rpc_exchange
+from txservices.cancelling import Cancelling
 from txservices.consumers import QueueConsumer, amqp, cancel
+from txservices.deadlines import DEADLINE
 from txservices.exceptions import (
     BadRequest,
     ContainerBeingKilled,
@@ -109,11 +111,15 @@ class RpcConsumer(SharedExtension):
         )
         self.queue = with_queue_type(queue, configuration.QUEUE_TYPE.of(config))
         give_back = self.queue_consumer.requeue_message
+        self.cancelling = Cancelling(self.workers)
         self.responder = Responder(amqp(self.container), exchange.name, serializers, give_back)
 
     def start(self) -> Deferred[None] | None:
         if not self.methods:
             return None  # in a test that restricts its entrypoints
+        if any(entrypoint.cancel_at_deadline for entrypoint in self.methods.values()):
+            exchange = rpc_exchange(self.container.config)
+            self.cancelling.listen(self.queue_consumer, self.container.service_name, exchange)
         self.consumer = self.queue_consumer.consume(self.queue, self.handle_message, in_turn=True)
         return self.consumer.ready
 
@@ -151,6 +157,10 @@ class RpcConsumer(SharedExtension):
                 raise MethodNotFound(message.routing_key.removeprefix(self.prefix))
             args, kwargs = arguments_of(body)
             entrypoint.check_signature(args, kwargs)
+            over = DEADLINE in message.headers and time_to_reply(properties, FOREVER) <= 0
+            if over or (entrypoint.cancel_at_deadline and self.cancelling.forget(message)):
+                self.not_begun(message)
+                return
         except LongBody:
             self.long.add(message)
             return
@@ -168,9 +178,11 @@ class RpcConsumer(SharedExtension):
             if marks.ATTEMPT in message.headers:
                 context_data = marks.without_marks(context_data)
             handle_result = partial(entrypoint.handle_result, message)
-            self.container.spawn_worker(
+            worker = self.container.spawn_worker(
                 entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
             )
+            if entrypoint.cancel_at_deadline and not message.answered and not message.settled:
+                self.cancelling.workers[properties.get("correlation_id", "")] = worker
         except ContainerBeingKilled:
             message.reject(requeue=True)
         except BaseException as error:
@@ -251,6 +263,8 @@ class Rpc(HeaderDecoder, Entrypoint):
         self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
         """Reply to the request. A subclass overrides this to change results or errors before they are sent."""
+        if self.cancel_at_deadline:
+            self.rpc_consumer.cancelling.forget(message)
         if exc_info is not None and self.failures.takes(exc_info[1], self.expected_exceptions):
             self.rpc_consumer.failed(self, message, worker_ctx, exc_info)
             return result, exc_info

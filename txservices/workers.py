@@ -62,7 +62,7 @@ class Workers:
         self.queued: deque[Turn] = deque()
         self.on_none_queued: list[Callable[[], None]] = []
         self.waited = 0.0  # seconds that the turn had waited which begins now
-        self.overdue: set[WorkerContext] = set()  # cancelled since their time was up
+        self.overdue: dict[WorkerContext, Exception] = {}  # cancelled, each with the error that this is to it
         self.beginning_queued = False
         self.pending: dict[Deferred[None], Running] = {}  # the lives that wait for something
         self.busy = Busy(service_cls.name, max_workers, slow, clock, self.queued, self.pending)
@@ -138,8 +138,11 @@ class Workers:
         except StopIteration:
             self.ended()
             return
-        seconds = worker.entrypoint.worker_timeout
-        timeout = self.clock.callLater(seconds, self.time_is_up, pending, worker, seconds) if seconds else None
+        seconds = worker.entrypoint.worker_timeout or None
+        if worker.ends < FOREVER and worker.entrypoint.cancel_at_deadline:
+            left = max(worker.ends - self.clock.seconds(), 0.0)
+            seconds = left if seconds is None else min(seconds, left)
+        timeout = None if seconds is None else self.clock.callLater(seconds, self.time_is_up, pending, worker, seconds)
         self.pending[pending] = Running(worker, self.clock.seconds(), self.waited, timeout)
         pending.addBoth(self.pending_ended, pending)
         if self.cancelled:  # by what the method did before it waited
@@ -150,7 +153,7 @@ class Workers:
         if running is not None:
             self.busy.ended(running)
         if running is not None and running.timeout is not None:
-            self.overdue.discard(running.worker)
+            self.overdue.pop(running.worker, None)
             if running.timeout.active():
                 running.timeout.cancel()
         if isinstance(result, Failure):
@@ -262,7 +265,7 @@ class Workers:
             error = tasks.explained(error, f"{worker.service_name}.{worker.entrypoint.method_name}")
         kind = type(error)  # not isinstance, which asks the error
         if worker in self.overdue and tasks.is_cancel(error):
-            error = WorkerTimeout(f"the method took longer than {worker.entrypoint.worker_timeout:g} s")
+            error = self.overdue[worker]
         elif self.cancelled and tasks.is_cancel(error):
             pass
         elif kind is NeedsAsyncio:
@@ -298,13 +301,23 @@ class Workers:
 
     def time_is_up(self, pending: Deferred[None], worker: WorkerContext, seconds: float) -> None:
         """Cancel a worker that has taken too long. A thread can't be ended: the log names it."""
-        text = "{worker} has taken {seconds:g} s, its limit: it runs in a thread, which can't be ended"
+        limit = "its limit" if seconds == worker.entrypoint.worker_timeout else "and its caller's time is up"
+        text = "{worker} has taken {seconds:g} s, {limit}: it runs in a thread, which can't be ended"
         if not worker.blocking:
-            text = "{worker} has taken {seconds:g} s, its limit: it is cancelled"
-            self.overdue.add(worker)
-        on_behalf_of(worker, log.error, text, worker=worker, seconds=seconds)
+            text = "{worker} has taken {seconds:g} s, {limit}: it is cancelled"
+            self.overdue[worker] = WorkerTimeout(f"the method took longer than {seconds:g} s")
+        on_behalf_of(worker, log.error, text, worker=worker, seconds=seconds, limit=limit)
         if not worker.blocking:
             pending.cancel()
+
+    def abort_worker(self, worker: WorkerContext, error: Exception) -> bool:
+        """See ``extensions.Turns``."""
+        for pending, running in self.pending.items():
+            if running.worker is worker and not worker.blocking:
+                self.overdue[worker] = error
+                pending.cancel()
+                return True
+        return False
 
     # The end
 

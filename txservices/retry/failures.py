@@ -21,7 +21,7 @@ from txservices.amqp.entities import Message, Queue, with_queue_type
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.callids import on_behalf_of
-from txservices.exceptions import HeadersTooLarge
+from txservices.exceptions import CallerGone, HeadersTooLarge
 from txservices.extensions import Entrypoint, WorkerContext
 from txservices.retry import marks
 from txservices.retry.policy import Reject, Retry
@@ -97,6 +97,8 @@ class Failures:
 
     def takes(self, error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> bool:
         """Whether the message of a worker that failed so is settled here."""
+        if isinstance(error, CallerGone):
+            return False  # nobody waits for it
         if self.policy is None:
             return isinstance(error, (Retry, Reject))
         return not isinstance(error, expected)

@@ -49,6 +49,9 @@ class Caller:
         data[constants.CALL_ID_STACK_CONTEXT_KEY] = [*parents, f"{NAME}.call.{uuid.uuid4()}"]
         return cls(data)
 
+    def time_left(self) -> None:
+        """A program has no caller."""
+
 
 class StandaloneProxy(Generic[P]):
     """Has the connections of a proxy, from ``start`` to ``stop`` or as long as an ``async with``. It starts once.

@@ -20,7 +20,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
-from txservices.exceptions import BadRequest, ContainerBeingKilled
+from txservices.exceptions import BadRequest, CallerGone, ContainerBeingKilled
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, Turns, WorkerContext, new_call_id
 from txservices.safe import brief, name_of, safe_for_serialization, shown
 from txservices.utils import tasks
@@ -40,6 +40,8 @@ class HttpRequestHandler(Entrypoint):
     Args:
         method: an HTTP method, or several with commas between them. GET includes HEAD.
         url: a path, which may have werkzeug's converters, as in ``/get/<int:value>``.
+        cancel_on_disconnect: whether a worker that waits is cancelled when its client leaves, and with it the calls
+            that it waits for. One in a thread can't be.
 
     The method is called with a werkzeug ``Request``, and with the URL's variables as keyword arguments. It returns a
     text, ``(status, text)``, ``(status, headers, text)`` or a werkzeug ``Response``.
@@ -49,8 +51,11 @@ class HttpRequestHandler(Entrypoint):
     stopped = False
     failing: WorkerContext | None = None  # the worker of the exception that response_from_exception has now
 
-    def __init__(self, method: str, url: str, **options: Unpack[EntrypointOptions]) -> None:
+    def __init__(
+        self, method: str, url: str, cancel_on_disconnect: bool = False, **options: Unpack[EntrypointOptions]
+    ) -> None:
         super().__init__(**options)
+        self.cancel_on_disconnect = cancel_on_disconnect
         self.method = method
         self.url = url
 
@@ -119,7 +124,7 @@ class HttpRequestHandler(Entrypoint):
             context_data = self.server.context_data_from_headers(request)
             args, kwargs = self.get_entrypoint_parameters(request)
             self.check_signature(args, kwargs)
-            begin = partial(self.container.spawn_worker, self, args, kwargs, context_data, call.handle_result)
+            begin = partial(self.begin, call, request, args, kwargs, context_data)
             workers = self.container.workers
             if workers.running < workers.max_workers or workers.cancelled:
                 begin()
@@ -130,6 +135,17 @@ class HttpRequestHandler(Entrypoint):
         except BaseException as error:
             return self.response_to(error, None)
         return call.answer if call.answer is not None else call.wait()
+
+    def begin(self, call: Call, request: HttpRequest, args: Any, kwargs: Any, context_data: dict[str, Any]) -> None:
+        """Begin the worker of a request."""
+        worker = self.container.spawn_worker(self, args, kwargs, context_data, call.handle_result)
+        if self.cancel_on_disconnect and call.answer is None:
+            request.received.notifyFinish().addErrback(partial(self.client_left, worker))
+
+    def client_left(self, worker: WorkerContext, _: Failure) -> None:
+        """The client has gone before the answer: end its worker."""
+        if self.container.workers.abort_worker(worker, CallerGone("its HTTP client has left")):
+            log.info("{worker} is cancelled: its client has left", worker=worker)
 
     def answer_of(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Answer:
         """The answer for the outcome of a worker. Raises nothing."""
