@@ -478,7 +478,7 @@ class ClientTests(TestCase):
         call = self.call()
         ((exchange, routing_key, _, properties, mandatory, _, timeout),) = self.sent
         self.assertEqual((exchange, routing_key, mandatory, timeout), ("nameko-rpc", "service.method", True, 3))
-        self.assertEqual(properties["headers"], {"nameko.good": 2})
+        self.assertEqual(properties["headers"].keys(), {"nameko.good", "nameko.call_deadline", "nameko.call_time_left"})
         self.sent[0][5](UndeliverableMessage("x", "k", 312, "NO_ROUTE"))
         self.failureResultOf(call, UnknownService)
 
