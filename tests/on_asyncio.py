@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -13,7 +15,7 @@ import httpx
 import redis.asyncio as redis
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import TestCase
@@ -507,6 +509,24 @@ get = AsyncHandler.decorator
 heard = Heard()
 
 
+class Hears(Protocol):
+    """Hears in which context the reactor calls it, and disconnects."""
+
+    def __init__(self) -> None:
+        self.made: Deferred[None] = Deferred()
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.made.callback(None)
+
+    def dataReceived(self, data: bytes) -> None:
+        heard(f"read, {variable.get()}")
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost.callback(None)
+
+
 class Shop:
     name = "shop"
 
@@ -541,6 +561,23 @@ class Shop:
                 group.create_task(asyncio.sleep(60))
                 await Deferred()
         await {"deferred": Deferred(), "future": asyncio.get_running_loop().create_future()}[way]
+
+    @rpc
+    async def leave_traces(self) -> str:
+        """Begin what goes on after this worker, and say what the one before has left."""
+        found = variable.get()
+        variable.set("of a worker")
+        reactor.callLater(0, lambda: heard(f"delayed, {variable.get()}"))
+        protocol = Hears()
+        port = reactor.listenTCP(0, Factory.forProtocol(lambda: protocol), interface="127.0.0.1")
+        _, writer = await asyncio.open_connection("127.0.0.1", port.getHost().port)
+        await protocol.made
+        await later()
+        writer.write(b"x")
+        await protocol.lost
+        writer.close()
+        await port.stopListening()
+        return found
 
     @rpc
     async def hang(self) -> None:
@@ -684,6 +721,27 @@ class Works(ServicesCase):
             with self.assertRaises(WorkerTimeout):
                 await shop.take_long(way)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_freed(self) -> None:
+        """A worker that has ended is freed at once, and not by the garbage collector: nothing of its Task is left."""
+        shop = await self.begin()
+        services: list[weakref.ref[Any]] = []
+        self.shop.on_worker_ended.append(lambda ctx, result, exc_info: services.append(weakref.ref(ctx)))
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for index in (WAITS.index(sleep), WAITS.index(deferred), WAITS.index(both), WAITS.index(fired)):
+            await shop.wait(index)
+        self.noting.tasks.clear()
+        await turns()
+        self.assertEqual([each() for each in services], [None] * 4)
+
+    async def test_contexts(self) -> None:
+        """A connection and a delayed call that one worker has begun do not carry its context to another worker."""
+        shop = await self.begin()
+        variable_seen = await shop.leave_traces()
+        await heard.wait(3)
+        self.assertEqual((variable_seen, heard.things[1:]), ("unset", ["delayed, unset", "read, unset"]))
+        self.assertEqual(await shop.leave_traces(), "unset")
 
     async def test_stop(self) -> None:
         """A stop that does not wait any longer cancels a worker's Task, lets it end, and then stops dependencies."""

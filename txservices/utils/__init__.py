@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import time
+from contextvars import copy_context
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +29,8 @@ def default_reactor(clock: Any = None) -> Any:
         from twisted.internet import reactor as clock  # this installs it: not for a module to do that is only imported
     if clock.seconds is runtime.seconds:
         leave_wall_clock(clock)
+        if hasattr(clock, "_asyncioEventloop"):
+            clock.callWhenRunning(leave_contexts, clock)
     return clock
 
 
@@ -40,6 +44,17 @@ def leave_wall_clock(reactor: Any) -> None:
     for call in reactor.getDelayedCalls():
         call.seconds = seconds  # it is asked again by a call that is reset
     reactor.seconds = seconds
+
+
+def leave_contexts(reactor: Any) -> None:
+    """Have asyncio's reactor call everything in the context in which it runs, as other reactors do.
+
+    asyncio calls in the context in which it was asked. So what reads from a connection would have the context variables
+    of the worker that has opened it, for as long as it lives, and so would the workers for messages that come there.
+    """
+    context = copy_context()
+    for name in ("addReader", "addWriter", "_reschedule"):  # all that ask asyncio for more than one call
+        setattr(reactor, name, partial(context.run, getattr(reactor, name)))
 
 
 # Dotted names -----------------------------------------------------------------------------------------------
