@@ -1,4 +1,4 @@
-"""The examples of the guide, as its pages show them, on the embedded broker; in a process where a command is shown."""
+"""The examples of the guide, as its pages show them, in one process, or in another where a page shows a command."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests import processes
 from tests.processes import EXAMPLES
+from tests.services import OnRabbitMQ
 from txservices import configuration
 from txservices.amqp.entities import Exchange
 from txservices.command import settings
@@ -155,6 +156,10 @@ class Messages(TestCase):
         with self.assertRaisesRegex(RemoteError, "UndeliverableMessage"):
             await (await self.cluster()).shop.place("fr", 12)
         self.assertEqual(len(self.flushLoggedErrors(UndeliverableMessage)), 1)
+
+
+class MessagesOnRabbitMQ(OnRabbitMQ, Messages):
+    """The same on RabbitMQ."""
 
 
 class WebSockets(TestCase):
