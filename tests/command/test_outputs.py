@@ -29,6 +29,7 @@ class Shop:
 
     @rpc
     def forge(self, text):
+        print("printed", flush=True)
         log.warn("{text}", text=text)
         logging.getLogger("app.standard").warning("standard: %s", text)
 

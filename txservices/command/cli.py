@@ -105,6 +105,7 @@ def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: boo
 
     def serve(ending: exits.Ending) -> NoReturn:
         config = given.config()
+        outputs.lose_what_fails()
         logs.begin(config)
         tree = tap.build(modules, config, ending, say=outputs.Output(sys.stdout).line, options=given.to_type())
         tree.open_backdoor(backdoor)

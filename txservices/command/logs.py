@@ -206,9 +206,9 @@ def to_file(file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
     return FilteringLogObserver(FileLogObserver(output, one_line), [predicate])
 
 
-def begin(config: Mapping[str, Any], file: TextIO = sys.stdout, level: NamedConstant = LogLevel.info) -> None:
-    """Start logging, in a process where nobody else does: under `txservices run` and other commands."""
-    observer: ILogObserver = ToStandard() if configuration.LOGGING.of(config) else to_file(file, level)
+def begin(config: Mapping[str, Any], file: TextIO | None = None, level: NamedConstant = LogLevel.info) -> None:
+    """Start logging, to stdout unless told otherwise, where nobody else does: under `txservices run` and others."""
+    observer: ILogObserver = ToStandard() if configuration.LOGGING.of(config) else to_file(file or sys.stdout, level)
     standard(config)
     globalLogBeginner.beginLoggingTo([notes_call_id, cleans, observer], redirectStandardIO=False)
 
