@@ -26,6 +26,8 @@ HOUR = 3600.0
 WALL = {
     "txservices.broker.vhost": "the date in x-death",
     "txservices.command.logs": "the dates of log lines",
+    "txservices.deadlines": "the time of day at which a caller on another machine gives up",
+    "txservices.retry.marks": "the dates in the headers of messages that have failed",
     "txservices.utils": "it takes the reactor off the wall clock",
 }
 # What tells the wall clock, by the module that it is imported from.

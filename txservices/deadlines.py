@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from txservices.constants import HEADER_PREFIX
 
-__all__ = ["DEADLINE", "TIME_LEFT", "headers_for", "take_time_left", "time_left"]
+__all__ = ["DEADLINE", "TIME_LEFT", "headers_for", "take_time_left", "time_left", "time_of_day"]
 
 DEADLINE_KEY = "call_deadline"  # in a worker's context
 TIME_LEFT_KEY = "call_time_left"
@@ -26,7 +26,12 @@ CLOCKS_DIFFER_MAX = 5.0  # seconds by which the clocks of two machines may diffe
 
 def headers_for(seconds: float) -> dict[str, float]:
     """The headers of a call whose caller waits for so many seconds from now."""
-    return {DEADLINE: time.time() + seconds, TIME_LEFT: float(seconds)}
+    return {DEADLINE: time_of_day(seconds), TIME_LEFT: float(seconds)}
+
+
+def time_of_day(seconds: float) -> float:
+    """What a clock on the wall says in so many seconds, in seconds since 1970."""
+    return time.time() + seconds
 
 
 def time_left(headers: Mapping[str, Any]) -> float | None:

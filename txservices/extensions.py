@@ -24,7 +24,6 @@ For authors of extensions this page is the contract: ``Container`` and ``WorkerC
 from __future__ import annotations
 
 import re
-import time
 from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sized
 from types import FunctionType, TracebackType
@@ -36,7 +35,7 @@ from typing_extensions import ParamSpec, Self, TypeVar
 
 from txservices import constants
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
-from txservices.deadlines import take_time_left
+from txservices.deadlines import take_time_left, time_of_day
 from txservices.exceptions import ConfigurationError, IncorrectSignature
 from txservices.safe import brief
 from txservices.utils.ids import new_id
@@ -248,7 +247,7 @@ class WorkerContext:
     def deadline(self) -> float | None:
         """The time of day at which its caller gives up, in seconds since 1970. None if that is not known."""
         left = self.time_left()
-        return None if left is None else time.time() + left
+        return None if left is None else time_of_day(left)
 
     def time_left(self) -> float | None:
         """Seconds until its caller gives up; 0 or less if it has. None if that is not known.
