@@ -164,6 +164,7 @@ class Alone(SynchronousTestCase):
 
     def test_end_of_the_process(self) -> None:
         """The connections are told when the process stops, and wait for no confirm when it is killed."""
+        self.assertTrue(self.consumer.needs_amqp)
         connections = amqp(self.container)
         self.assertEqual((connections.leaving.begun, connections.publisher.cancelled), (False, False))
         self.container.shared.stopping()

@@ -351,6 +351,10 @@ class Failing(Case):
         self.spawn("run", lambda service: workers.disown())
         self.assertEqual(self.hooks(), ["get one", "get two", "setup one", "setup two"])
         self.assertEqual((ended, self.handled), (["child"], []))
+        workers.cancelled = False
+        workers.learn(self.container.dependencies)
+        self.spawn("run", lambda service: 7, handle_result=lambda *outcome: workers.disown() or outcome[1:])
+        self.assertEqual((ended, [each for each in self.hooks() if "result" in each]), (["child"] * 2, []))
         self.assertTrue(workers.threads.cancelled)
         self.assertTrue(workers.threads.disowned)
 

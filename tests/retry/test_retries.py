@@ -16,6 +16,7 @@ from txservices.exceptions import ConfigurationError, RemoteError
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.messaging import consume
 from txservices.retry import Reject, Retry
+from txservices.retry.marks import PREFIX
 from txservices.rpc import rpc
 from txservices.testing.waiting import Heard
 
@@ -135,6 +136,8 @@ class RetryTests(RetriesCase):
         self.assertEqual([context.attempt for _, context in heard.things], [1, 2, 3])
         self.assertEqual({context.message.routing_key for _, context in heard.things}, {"listener.call"})
         self.assertEqual({context.data["language"] for _, context in heard.things}, {"en"})
+        marks = [name for _, context in heard.things for name in context.data if name.startswith(PREFIX)]
+        self.assertEqual(marks, [])
 
     async def test_call_fails(self) -> None:
         """After the last attempt the caller gets the error, and the request is parked."""
