@@ -47,7 +47,7 @@ MODULES = {
     "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
     "proxies": "test_calls test_rpc conformance.test_rpc",
     "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests test_starving test_busy"
-    " test_overload amqp.test_longbodies conformance.test_workers",
+    " test_overload test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
     "busy": "test_busy test_overload",
     "callids": "test_callids test_busy",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners"

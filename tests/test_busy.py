@@ -186,6 +186,7 @@ class Slow(Case):
         """A worker that runs for as long is told when it ends, with the time that it waited, in its own name."""
         table = ((2.9, 0), (3, 1), (1, 1), (7, 2))
         untils: list[Deferred[Any]] = [Deferred() for _ in table]
+        self.clock.advance(1)
         for until in untils:
             self.spawn("long", until)
         for until, (seconds, lines) in zip(untils, table, strict=True):
@@ -212,6 +213,7 @@ class Slow(Case):
         self.clock.advance(4)
         until.errback(ValueError("failed"))
         [event] = [event for event in events if "slow: " in event["log_format"]]
+        self.assertEqual(event["waited"], 0)
         self.assertRegex(event["log_ids"], rf"^service\.long\.{ID} from web\.buy\.1$")
         self.flushLoggedErrors(ValueError)
 

@@ -65,6 +65,16 @@ class Starting(ContainerCase):
         self.assertNotIn("Shared.start", self.steps)
         self.successResultOf(self.container.stop())
 
+    def test_logged(self) -> None:
+        """The log says whose error it was, unless that tells itself what to do, or the start was stopped."""
+        for error, lines in ((ValueError("why"), 1), (ConfigurationError("no"), 0), (CancelledError(), 0)):
+            container = ServiceContainer(Service, {"Fires.start": lambda error=error: fail(error)}, clock=self.clock)
+            with capturedLogs() as logged:
+                self.failureResultOf(container.start(), type(error))
+            told = [formatEvent(event) for event in logged if "its start has failed" in formatEvent(event)]
+            self.assertEqual(len(told), lines)
+            self.assertTrue(all(line.endswith(f"its start has failed: {error!r}") for line in told), told)
+
     def test_stopped_meanwhile(self) -> None:
         """Stopped while it starts, it gives the start up and stops."""
         self.config["Dependency.start"] = lambda: Deferred()
@@ -152,6 +162,7 @@ class Stopping(ContainerCase):
         self.successResultOf(stopping)
         self.assertEqual((len(cancelled), self.handled), (2, []))
         self.assertEqual(self.steps.count("Dependency.worker_teardown"), 2)
+        self.assertTrue(self.container.gave_up)
 
     def test_no_timeout(self) -> None:
         """With null for SHUTDOWN_TIMEOUT they take as long as they take."""

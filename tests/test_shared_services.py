@@ -32,6 +32,13 @@ class SharedThings(TestCase):
         self.assertIs(shared.get("a", lambda: self.fail("made twice")), first)
         self.assertIsNot(shared.get("b", lambda: self.Thing([])), first)
 
+    def test_names(self) -> None:
+        """It knows the names of the services, each once."""
+        shared = SharedServices()
+        for _ in range(2):
+            ServiceContainer(Service, {}, shared, Clock())
+        self.assertEqual(shared.service_names, ["service"])
+
     def test_started(self) -> None:
         """A service that is made there runs at once if the whole runs, and is started with it otherwise."""
         shared = SharedServices()

@@ -73,7 +73,9 @@ class Order(Case):
 
     def test_without_handle_result(self) -> None:
         """An entrypoint need not be told."""
-        self.container.spawn_worker(self.container.entrypoints[0], (lambda service: 1,), {}, {"calls": self.calls})
+        data = {"calls": self.calls}
+        worker = self.container.spawn_worker(self.container.entrypoints[0], (lambda service: 1,), {}, data)
+        self.assertIsNone(worker.service)  # a cycle, which would keep what is injected
         self.assertIn("teardown two", self.hooks())
 
     def test_context_variables(self) -> None:
