@@ -41,7 +41,7 @@ SLACK = 6.0  # seconds that a mutant may take, beside three times what its tests
 # process.
 MODULES = {
     "rpc": "test_rpc test_rpc_requests test_rpc_wire test_overload amqp.test_longbodies retry.test_retries"
-    " conformance.test_rpc conformance.test_replies conformance.test_poison",
+    " test_deadlines conformance.test_rpc conformance.test_replies conformance.test_poison",
     "responder": "test_responder test_rpc test_rpc_requests test_rpc_wire test_every_path conformance.test_rpc"
     " conformance.test_replies conformance.test_poison",
     "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
