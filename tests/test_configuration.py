@@ -119,6 +119,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "DECLARE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
     "QUEUE_TYPE": (["classic", "quorum"], [*NO_TEXTS, "Quorum", "stream"]),
     "RETRY": ([{}, {"attempts": 3}, {"a.b": False}], NO_MAPPINGS),
+    "CIRCUIT_BREAKER": ([{}, {"failures": 0.2}, {"services": {"a": False}}], NO_MAPPINGS),
     "on_parked": (["park", "drop", "requeue"], [*NO_TEXTS, "Park", "dead"]),
     "parent_calls_tracked": ([0, 1, 1000], NO_WHOLE),
     "SERVICE_CONTAINER_CLS": (["package.module.Class"], [*NO_TEXTS, "Class", "a.", ".a", "a b.c", "a-b.c"]),
@@ -133,6 +134,9 @@ def faults(config: dict[str, Any]) -> list[str]:
     except ConfigurationError as error:
         return list(error.args)
     return []
+
+
+MAPPINGS = ("LOGGING", "AMQP_URI", "EMBEDDED_BROKER_USERS", "RETRY", "CIRCUIT_BREAKER")  # or take one
 
 
 class Values(SynchronousTestCase):
@@ -213,7 +217,7 @@ class Values(SynchronousTestCase):
             {"EMBEDDED_BROKER_ADDRESS": "amqp://u:s3cret@h:1"},
             {"WEB_SERVER_ADDRESS": "http://u:s3cret@h:1"},
             {"EMBEDDED_BROKER_USERS": {"ada": ["s3cret"]}},
-            *({name: secret} for name in KEYS if name not in ("LOGGING", "AMQP_URI", "EMBEDDED_BROKER_USERS", "RETRY")),
+            *({name: secret} for name in KEYS if name not in MAPPINGS),
             *({name: [secret, "s3cret"]} for name in KEYS),
         ]
         for config in configs:

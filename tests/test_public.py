@@ -21,6 +21,8 @@ from txservices.timer import Timer
 NAMES = [
     "AuthToken",
     "BROADCAST",
+    "CircuitBreaker",
+    "CircuitOpen",
     "ClusterRpc",
     "Config",
     "ContextDataProvider",

@@ -26,6 +26,8 @@ __version__ = "0.1.0"
 WHERE = {
     "AuthToken": "txservices.contextdata",
     "BROADCAST": "txservices.events",
+    "CircuitBreaker": "txservices.breakers",
+    "CircuitOpen": "txservices.exceptions",
     "ClusterRpc": "txservices.rpc",
     "Config": "txservices.dependency_providers",
     "ContextDataProvider": "txservices.contextdata",
@@ -67,6 +69,7 @@ __all__ = [*WHERE, "__version__"]  # all of them are text
 if TYPE_CHECKING:
     from txservices.amqp.entities import Exchange as Exchange
     from txservices.amqp.entities import Queue as Queue
+    from txservices.breakers import CircuitBreaker as CircuitBreaker
     from txservices.containers import ServiceContainer as ServiceContainer
     from txservices.containers import WorkerContext as WorkerContext
     from txservices.contextdata import AuthToken as AuthToken
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
     from txservices.events import SINGLETON as SINGLETON
     from txservices.events import EventDispatcher as EventDispatcher
     from txservices.events import event_handler as event_handler
+    from txservices.exceptions import CircuitOpen as CircuitOpen
     from txservices.exceptions import RemoteError as RemoteError
     from txservices.exceptions import RpcTimeout as RpcTimeout
     from txservices.exceptions import UnknownService as UnknownService

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import DebugInfo, Deferred, fail
 from twisted.logger import Logger, LogLevel
@@ -22,11 +22,13 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.amqp.longbodies import Decoded, LongBodies, parts_of
 from txservices.amqp.options import Sending
-from txservices.amqp.publish import Owner, unconfirmed_of
+from txservices.amqp.publish import unconfirmed_of
 from txservices.amqp.subscription import Subscription
 from txservices.amqp.topology import gone
 from txservices.amqp.whereabouts import Whereabouts
+from txservices.attempts import Attempts, Context
 from txservices.bounds import LongBody
+from txservices.breakers import Circuits
 from txservices.deadlines import headers_for
 from txservices.exceptions import (
     BadRequest,
@@ -60,16 +62,6 @@ FOREVER = float("inf")
 def rpc_exchange(config: Mapping[str, Any]) -> Exchange:
     """The exchange of requests and replies; both sides must have the same."""
     return Exchange(configuration.RPC_EXCHANGE.of(config), type="topic")
-
-
-class Context(Owner, Protocol):
-    """Somebody who makes calls: a worker, or a standalone proxy."""
-
-    @property
-    def context_data(self) -> Mapping[str, Any]: ...
-
-    def time_left(self) -> float | None:
-        """Seconds until its own caller gives up; None if that is not known."""
 
 
 class Unawaited(DebugInfo):
@@ -181,6 +173,8 @@ class Client:
     Attributes:
         queue: replies come in here. The queue outlives us by five minutes, so that a call survives a lost connection.
         pending: the calls that have no answer yet, by correlation id.
+        waiting: the calls that have failed and are made again later.
+        circuits: of the services that are called with a breaker.
     """
 
     def __init__(self, connections: Connections, name: str, config: Mapping[str, Any], clock: Any) -> None:
@@ -196,6 +190,8 @@ class Client:
         self.pending: dict[str, Call] = {}
         self.sweeper = Sweeper(clock, self.pending, self.expire)
         self.whereabouts = Whereabouts(clock)
+        self.circuits = Circuits()
+        self.waiting: set[Attempts] = set()
         self.replies_lost = False
         self.stopped = False
         connections.leaving.on_aborted.append(self.given_up)
@@ -230,11 +226,14 @@ class Client:
         """Call a method; fires with what it returned. Cancelling forgets the call, but the method may run nevertheless.
 
         Fails with ``UnknownService``, ``MethodNotFound``, ``IncorrectSignature``, ``RemoteError`` (the method raised),
-        ``RpcTimeout``, ``RpcConnectionError``. Raises ``EncodeError`` for arguments that can't be written.
+        ``RpcTimeout``, ``RpcConnectionError``, and ``CircuitOpen`` if there is a breaker. Raises ``EncodeError`` for
+        arguments that can't be written.
         A timeout of 0 or less is over at once, and nothing is sent.
         """
         if self.stopped:
             raise RuntimeError("this proxy has been stopped, and can't be used any more")
+        if sending.protection is not None:
+            return self.call_protected(context, service, method, args, kwargs, sending)
         timeout = sending.timeout
         left = context.time_left()
         if left is not None and (timeout is None or left < timeout):
@@ -271,6 +270,24 @@ class Client:
         if timeout is not None:
             self.sweeper.watch()
         return call.answer
+
+    def call_protected(
+        self,
+        context: Context,
+        service: str,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sending: Sending,
+    ) -> Deferred[Any]:
+        """``call`` for one that is made again if it fails, or not made while its circuit is open."""
+        attempts = Attempts(
+            self.call, self.clock, self.circuits, self.waiting, context, service, method, args, kwargs, sending
+        )
+        if attempts.answer._debugInfo is None:
+            attempts.answer._debugInfo = Unawaited(attempts.name, attempts.run)
+        attempts.begin()
+        return attempts.answer
 
     def handle_message(self, message: Message, decoded: Decoded | None = None) -> None:
         """Take a reply to the call that waits for it; called again when a long body has been decoded."""
@@ -351,7 +368,13 @@ class Client:
             call.fail(kind(text))
 
     def given_up(self) -> None:
-        self.fail_pending(RpcConnectionError, "the service is stopping, and there is no broker to bring the reply")
+        self.end_pending("the service is stopping, and there is no broker to bring the reply")
+
+    def end_pending(self, text: str) -> None:
+        """Fail the calls that have no answer, and make none of them again."""
+        self.fail_pending(RpcConnectionError, text)
+        for each in list(self.waiting):
+            each.give_up()
 
     def abort(self) -> None:
         """Take no more calls. Those under way fail."""
@@ -359,7 +382,7 @@ class Client:
         if self.given_up in self.connections.leaving.on_aborted:
             self.connections.leaving.on_aborted.remove(self.given_up)
         self.sweeper.stop()
-        self.fail_pending(RpcConnectionError, "the proxy was stopped before the reply came")
+        self.end_pending("the proxy was stopped before the reply came")
 
     async def delete_queue(self) -> None:
         """Take the reply queue away, if the broker is there. It would live on for minutes, and nobody needs it."""

@@ -447,6 +447,14 @@ RETRY: Key[Mapping[str, Any] | None] = Key(
     " `service.method` for one of them, or false there. `retry=` of an entrypoint goes over it",
     without="no retries",
 )
+CIRCUIT_BREAKER: Key[Mapping[str, Any] | None] = Key(
+    "CIRCUIT_BREAKER",
+    None,
+    Kind(lambda value: isinstance(value, Mapping), "mapping", "failures, window, minimum and open_for"),
+    "when calls of a service fail at once, because too many have failed: the arguments of `CircuitBreaker`, and under"
+    " `services` a mapping of names to others, or to false. A proxy's `breaker=` goes over it",
+    without="off",
+)
 ON_PARKED = Key(
     "on_parked",
     "park",

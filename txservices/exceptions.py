@@ -23,6 +23,7 @@
     RpcTimeout(timeout)                 no reply came in time
     RpcConnectionError                  no reply can come any more
       ReplyQueueExpiredWithPendingReplies
+    CircuitOpen                         too many calls of the service have failed, this one was not sent
     RemoteError(exc_type, value)        the called method raised an error
     UnknownService  UnserializableValueError
     BadRequest                          a mistake of the caller
@@ -58,6 +59,7 @@ __all__ = [
     "CallerGone",
     "CantBeDeclared",
     "ChannelClosedByBroker",
+    "CircuitOpen",
     "CommandError",
     "ConfigurationError",
     "ConnectionClosedByBroker",
@@ -327,6 +329,23 @@ class RpcConnectionError(CallFailed):
 
 class ReplyQueueExpiredWithPendingReplies(RpcConnectionError):
     """We were away from the broker for so long that it deleted our reply queue, and the replies in it."""
+
+
+class CircuitOpen(CallFailed):
+    """Too many calls of a service have failed, and for a while further ones are not sent: see ``CircuitBreaker``.
+
+    Attributes:
+        service: its name.
+        seconds: until a call is tried again.
+    """
+
+    def __init__(self, service: str, seconds: float) -> None:
+        super().__init__(service, seconds)
+        self.service = service
+        self.seconds = seconds
+
+    def words(self) -> str:
+        return f"calls of {self.service!r} fail too often: none is made for the next {self.seconds:g} s"
 
 
 class RemoteError(Exception):

@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Literal
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import Unpack
 
 from txservices import configuration, constants
-from txservices.amqp.options import MessageOptions, Sending
+from txservices.amqp.options import Sending, WrittenOptions
+from txservices.attempts import Protection
+from txservices.breakers import Breakers, CircuitBreaker
 from txservices.exceptions import RpcConnectionError
+from txservices.retry import Retry
 from txservices.utils.waiting import Waiters
 
 __all__ = ["CallOptions", "ClusterProxy", "MethodProxy", "RequestOptions", "RpcReply", "ServiceProxy"]
@@ -30,15 +34,22 @@ RESERVED_OPTIONS = frozenset(("exchange", "routing_key", "mandatory", "reply_to"
 NAMES_MAX = 1_000  # services or methods that a proxy remembers: a program may take their names from a stranger
 
 
-class RequestOptions(MessageOptions, total=False):
-    """How a proxy's requests are sent.
+class RequestOptions(WrittenOptions, total=False):
+    """How a proxy's requests are sent. The others are those of ``amqp.options.MessageOptions``.
 
     Attributes:
         persistent: whether request and reply survive a crash of the broker, ``RPC_PERSISTENT`` if it isn't given. If
             they need not, a call takes two thirds of the time. ``delivery_mode`` says the same.
+        retry: a ``Retry``: a call that failed and whose method has certainly not run (the service is unknown, or too
+            much waits for the broker) is made again, and after the errors that ``Retry(on=...)`` names. All attempts
+            together end within the call's timeout. None for no further attempt. True and False are nameko's, ignored.
+        breaker: a ``CircuitBreaker``: while too many calls of a service fail, further ones are not sent. False for
+            none, ``CIRCUIT_BREAKER`` of the configuration if it isn't given.
     """
 
     persistent: bool
+    retry: Retry | bool | None
+    breaker: CircuitBreaker | Literal[False] | None
 
 
 class CallOptions(RequestOptions, total=False):
@@ -58,6 +69,7 @@ def call_options(base: Sending, options: Mapping[str, Any], of_call: bool = Fals
     The broker drops a request when its caller's time is up: no method runs for a caller who no longer waits.
     """
     given = {name: value for name, value in options.items() if name not in RESERVED_OPTIONS}
+    base = evolve(base, protection=protection_of(base.protection, given))
     persistent = given.pop("persistent", None)
     if persistent is not None:
         given["delivery_mode"] = constants.PERSISTENT if persistent else constants.NON_PERSISTENT
@@ -68,11 +80,28 @@ def call_options(base: Sending, options: Mapping[str, Any], of_call: bool = Fals
     return sending
 
 
+def protection_of(protection: Protection | None, options: dict[str, Any]) -> Protection | None:
+    """With these options on top; they are taken out. A retry of nameko's stays in, and is ignored."""
+    retry, breakers = (None, None) if protection is None else (protection.retry, protection.breakers)
+    if not isinstance(options.get("retry", False), bool):
+        retry = options.pop("retry")
+        if retry is not None and not isinstance(retry, Retry):
+            raise TypeError(f"retry is {retry!r}: give a Retry, or None for no further attempt")
+    if "breaker" in options:
+        breaker = options.pop("breaker")
+        if breaker and not isinstance(breaker, CircuitBreaker):
+            raise TypeError(f"breaker is {breaker!r}: give a CircuitBreaker, or False for none")
+        breakers = Breakers(breaker) if breaker else None
+    return None if retry is None and breakers is None else Protection(retry, breakers)
+
+
 def default_options(config: Mapping[str, Any], options: Mapping[str, Any], timeout: float | None = None) -> Sending:
     """A proxy's options, on top of a timeout of its own or of ``RPC_TIMEOUT``."""
     if timeout is None:
         timeout = configuration.RPC_TIMEOUT.of(config)
-    base = call_options(Sending(), {"persistent": configuration.RPC_PERSISTENT.of(config)})
+    breakers = Breakers.written(configuration.CIRCUIT_BREAKER.of(config))
+    base = Sending(protection=None if breakers is None else Protection(breakers=breakers))
+    base = call_options(base, {"persistent": configuration.RPC_PERSISTENT.of(config)})
     return call_options(base, {"timeout": timeout, **options})
 
 

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from typing_extensions import assert_type
 
 from txservices import (
+    CircuitBreaker,
     ClusterRpc,
     Config,
     DependencyProvider,
@@ -15,6 +16,7 @@ from txservices import (
     EventDispatcher,
     Publisher,
     Queue,
+    Retry,
     RpcProxy,
     WorkerContext,
     consume,
@@ -75,7 +77,7 @@ class Service:
     config = Config()
     database = Database()
     loose = Loose()
-    stock = RpcProxy("stock", timeout=5, priority=3)
+    stock = RpcProxy("stock", timeout=5, priority=3, retry=Retry(attempts=3), breaker=CircuitBreaker(minimum=5))
     anybody = ClusterRpc(timeout=None, headers={"x": 1})
     dispatch = EventDispatcher(mandatory=True, expiration=0.5)
     publish = Publisher(Queue("lines"), declare=[Queue("more")], routing_key="lines", delivery_mode=1)

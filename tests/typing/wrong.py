@@ -29,6 +29,7 @@ class Service:
     number = Number()
     stock = RpcProxy("stock", prioritty=3)  # wrong
     anybody = ClusterRpc(timeout="5")  # wrong
+    once_more = RpcProxy("stock", retry=5)  # wrong
     dispatch = EventDispatcher(delivery_mode="persistent")  # wrong
     publish = Publisher(routing_keys="lines")  # wrong
 

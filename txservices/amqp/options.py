@@ -29,8 +29,27 @@ COMPRESSION = "compression"  # the header that says how the body is compressed
 LEFT_OUT_SHOWN = 200  # characters that the log shows of headers that are left out of a message, and of the reason
 
 
-class MessageOptions(TypedDict, total=False):
-    """How a message is written; a call's request is one too. Unknown options are a ``TypeError``.
+class WrittenOptions(TypedDict, total=False):
+    """What ``MessageOptions`` of a message and ``RequestOptions`` of a call have in common."""
+
+    serializer: str | None
+    compression: str | None
+    headers: Mapping[str, Any] | None
+    delivery_mode: int
+    priority: int
+    expiration: float | None
+    content_type: str
+    content_encoding: str
+    message_id: str
+    timestamp: int | datetime
+    type: str
+    user_id: str
+    app_id: str
+    retry_policy: Mapping[str, Any] | None
+
+
+class MessageOptions(WrittenOptions, total=False):
+    """How a message is written. Unknown options are a ``TypeError``.
 
     Attributes:
         serializer: by name, ``SERIALIZER`` of the configuration if it isn't given.
@@ -51,21 +70,7 @@ class MessageOptions(TypedDict, total=False):
         retry_policy: likewise.
     """
 
-    serializer: str | None
-    compression: str | None
-    headers: Mapping[str, Any] | None
-    delivery_mode: int
-    priority: int
-    expiration: float | None
-    content_type: str
-    content_encoding: str
-    message_id: str
-    timestamp: int | datetime
-    type: str
-    user_id: str
-    app_id: str
     retry: bool
-    retry_policy: Mapping[str, Any] | None
 
 
 class PublishOptions(MessageOptions, total=False):
@@ -133,6 +138,7 @@ class Sending:
         headers, call_headers: below the context's of the same name, and above.
         queue_type: of the queues in ``declare``, as ``QUEUE_TYPE`` says: their consumers declare them so.
         properties: of AMQP's basic class. With a ``content_type`` among them the body goes as it is.
+        protection: of calls, an ``attempts.Protection``; None for none.
     """
 
     serializer: str | None = None
@@ -148,6 +154,7 @@ class Sending:
     headers: Mapping[str, Any] = {}
     call_headers: Mapping[str, Any] = {}
     properties: Mapping[str, Any] = {"delivery_mode": constants.PERSISTENT, "priority": 0}
+    protection: Any = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any], options: Mapping[str, Any]) -> Sending:

@@ -22,6 +22,8 @@ GROWTH_MAX = 1_000_000  # factor; with less, a delay of 1 ms is over any limit a
 
 ErrorClasses: TypeAlias = "type[BaseException] | Iterable[type[BaseException]]"
 
+ANY_ERROR: ErrorClasses = (Exception,)
+
 
 class Retry(Exception):
     """A policy: the message of a handler that fails is delivered again later, up to so many attempts in all.
@@ -33,6 +35,10 @@ class Retry(Exception):
 
     The first delay is ``delay``, each further one ``growth`` times as long, up to ``delay_max``. The broker holds the
     message meanwhile. A delay is rounded by up to 5 %, so that there are few queues for them: see ``amqp.delays``.
+
+    As an option of a proxy, ``RpcProxy("y", retry=Retry())``, it is for calls: one that failed without having run is
+    made again, within its time. The caller waits meanwhile.
+
     Raises ``ConfigurationError`` for values that can't be.
 
     Args:
@@ -42,7 +48,8 @@ class Retry(Exception):
         delay_max: seconds that no delay is longer than.
         jitter: part of a delay by which it is made longer or shorter by chance, from 0 to 1, so that messages which
             failed together do not come back together.
-        on: classes of exceptions after which a message is tried again.
+        on: classes of exceptions after which a message is tried again: all of them if it isn't given. For a call of a
+            proxy, those after which it is made again, besides the ones that tell that no method has run.
         give_up_on: classes of exceptions after which it isn't, although they are ``on``.
         after: seconds until the next attempt, when it is raised; if it isn't given, the policy says.
     """
@@ -54,7 +61,7 @@ class Retry(Exception):
         growth: float = DELAY_GROWTH,
         delay_max: float = DELAY_LAST,
         jitter: float = JITTER,
-        on: ErrorClasses = Exception,
+        on: ErrorClasses = ANY_ERROR,
         give_up_on: ErrorClasses = (),
         *,
         after: float | None = None,
@@ -73,6 +80,7 @@ class Retry(Exception):
         self.delay_max = delay_max
         self.jitter = jitter
         self.on = classes("on", on)
+        self.on_given = on is not ANY_ERROR
         self.give_up_on = classes("give_up_on", give_up_on)
         self.after = after
         if not self.on:
@@ -100,15 +108,15 @@ class Reject(Exception):
     """Raised by a method: its message is not tried again, but parked at once, with the reason that is given."""
 
 
-def classes(name: str, given: ErrorClasses) -> tuple[type[BaseException], ...]:
+def classes(name: str, given: ErrorClasses, of: str = "Retry") -> tuple[type[BaseException], ...]:
     found = (given,) if isinstance(given, type) or not isinstance(given, Iterable) else tuple(given)
     if not all(isinstance(each, type) and issubclass(each, BaseException) for each in found):
-        raise ConfigurationError(f"Retry({name}={given!r}): give classes of exceptions")
+        raise ConfigurationError(f"{of}({name}={given!r}): give classes of exceptions")
     return found
 
 
-def check(name: str, value: Any, least: float, most: float, whole: bool = False) -> None:
+def check(name: str, value: Any, least: float, most: float, whole: bool = False, of: str = "Retry") -> None:
     kind = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind) or not isfinite(value) or not least <= value <= most:
         what = "a whole number" if whole else "a number"
-        raise ConfigurationError(f"Retry({name}={value!r}): give {what} from {least:g} to {most:,g}")
+        raise ConfigurationError(f"{of}({name}={value!r}): give {what} from {least:g} to {most:,g}")

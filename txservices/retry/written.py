@@ -11,7 +11,7 @@ from txservices.exceptions import ConfigurationError
 from txservices.retry.policy import Retry
 from txservices.utils import import_from_path
 
-__all__ = ["policy_for"]
+__all__ = ["error_classes", "policy_for"]
 
 NAMES = ("attempts", "delay", "growth", "delay_max", "jitter", "on", "give_up_on")
 
@@ -49,17 +49,21 @@ def made(where: str, written: Any) -> Retry:
     options = dict(written)
     for name in ("on", "give_up_on"):
         if name in options:
-            names = [options[name]] if isinstance(options[name], str) else list(options[name] or ())
-            options[name] = tuple(map(error_class, names))
+            options[name] = error_classes(options[name], "RETRY")
     return Retry(**options)
 
 
-def error_class(name: Any) -> type[BaseException]:
-    """The class of exceptions that a configuration names."""
+def error_classes(written: Any, key: str) -> tuple[type[BaseException], ...]:
+    """The classes of exceptions that a key of the configuration names: one name, or several."""
+    names = [written] if isinstance(written, str) else list(written or ())
+    return tuple(error_class(name, key) for name in names)
+
+
+def error_class(name: Any, key: str) -> type[BaseException]:
     try:
         found = import_from_path(name) if "." in name else getattr(builtins, name)
     except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigurationError(f"RETRY: there is no exception {name!r}: {error}") from None
+        raise ConfigurationError(f"{key}: there is no exception {name!r}: {error}") from None
     if not isinstance(found, type) or not issubclass(found, BaseException):
-        raise ConfigurationError(f"RETRY: {name!r} is no class of exceptions")
+        raise ConfigurationError(f"{key}: {name!r} is no class of exceptions")
     return found
