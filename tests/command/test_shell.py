@@ -98,8 +98,8 @@ class Shells(ServicesCase):
         """PYTHONSTARTUP is run before, with `n` at hand; an error in it is told of, and no end."""
         broker = "--broker=amqp://guest:guest@127.0.0.1:1/"
         path = self.file("startup.py", "there = n.config['AMQP_URI']\n1 / 0\n")
-        shell = self.piped("there", broker, PYTHONSTARTUP=path)
-        self.assertEqual(await processes.succeed(shell), "'amqp://guest:guest@127.0.0.1:1/'\n")
+        shell = self.piped("there, n.config['BROKER_START_TIMEOUT']", broker, PYTHONSTARTUP=path)
+        self.assertEqual(await processes.succeed(shell), "('amqp://guest:guest@127.0.0.1:1/', 5.0)\n")
         self.assertRegex(shell.stderr, '(?s)File ".*startup.py", line 2.*ZeroDivisionError')
 
     async def test_no_broker(self) -> None:

@@ -154,7 +154,7 @@ class Subscription:
                 delay = pause(self.failed)
             if refused or self.tells:
                 log.warn(
-                    "queue {queue} can't be consumed, {failed} times in a row: {error}. Trying again in {delay:.1f} s",
+                    "queue {queue} can't be consumed, attempt {failed}: {error}. Trying again in {delay:.1f} s",
                     queue=self.queue_name,
                     failed=self.failed,
                     error=error,

@@ -67,9 +67,7 @@ class Cluster:
 
 def interact(given: Given, interface: str | None) -> None:
     """Run a prompt until the user leaves it, or run what is piped in. ``SystemExit`` with 1 after an error in that."""
-    config = given.config()
-    if not configuration.AMQP_URI.of(config):
-        config = in_reactor(for_client, config, default_reactor())
+    config = in_reactor(for_client, given.config(), default_reactor())
     cluster = Cluster(config)
     namespace = {"__name__": "__console__", "__doc__": None, "n": cluster}
     try:
