@@ -46,8 +46,8 @@ from txservices.exceptions import (
 from txservices.messaging import encode_to_headers
 from txservices.proxies import CallOptions, ClusterProxy, MethodProxy, RpcReply, ServiceProxy
 from txservices.serialization import Serializers
-from txservices.utils.deadlines import Sweeper
 from txservices.utils.ids import new_id
+from txservices.utils.sweeping import Sweeper
 from txservices.utils.waiting import Unconfirmed
 
 __all__ = ["CallOptions", "Client", "ClusterProxy", "MethodProxy", "RpcReply", "ServiceProxy"]

@@ -42,8 +42,8 @@ from txservices.exceptions import (
     PublishNacked,
     PublishTimeout,
 )
-from txservices.utils.deadlines import Sweeper
 from txservices.utils.ids import new_id
+from txservices.utils.sweeping import Sweeper
 from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_properties
 from txservices.wire.frames import FRAME_MAX, header_max

@@ -18,7 +18,7 @@ from txservices.broker.vhost import VirtualHost
 from txservices.broker.watermark import MEMORY_MAX, Watermark
 from txservices.exceptions import AmqpError
 from txservices.utils import default_reactor
-from txservices.utils.deadlines import Sweeper
+from txservices.utils.sweeping import Sweeper
 from txservices.wire.spec import ReplyCode
 
 log = Logger()

@@ -1,4 +1,4 @@
-"""Deadlines of many records, watched by one delayed call."""
+"""A sweep: records whose deadline has passed are taken out of a dict, by one delayed call for all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 SWEEP_INTERVAL = 0.1  # seconds
-SWEEP_RATE = 100_000  # records looked at in a second, at most: with more of them pending the interval grows
+SWEEP_RATE = 100_000  # records looked at in a second, at most: if more are pending, the interval grows
 
 
 class HasDeadline(Protocol):
@@ -23,7 +23,7 @@ R = TypeVar("R", bound=HasDeadline)
 
 
 class Sweeper(Generic[K, R]):
-    """Takes overdue records out of a dict, by one delayed call for all of them.
+    """Takes overdue records out of ``pending`` and calls ``expire`` with each.
 
     A ``callLater`` and its cancel for each message cost more than the rest of an RPC's bookkeeping.
     """
@@ -55,9 +55,9 @@ class Sweeper(Generic[K, R]):
         try:
             for key in overdue:
                 record = pending.pop(key, None)
-                if record is not None:  # else the expiry of one before took it out
+                if record is not None:  # else ``expire`` of an earlier one has taken it out
                     self.expire(key, record)
-        finally:  # also if an expiry raised: the reactor logs that, and the others are due next time
+        finally:  # also if ``expire`` has raised: the reactor logs that, and the others are due next time
             if pending:
                 self.watch()
 

@@ -6,7 +6,7 @@ from attrs import define
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from txservices.utils.deadlines import Sweeper
+from txservices.utils.sweeping import Sweeper
 
 
 @define
