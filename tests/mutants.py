@@ -47,14 +47,21 @@ MODULES = {
     "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
     "proxies": "test_calls test_rpc conformance.test_rpc",
     "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests test_starving test_busy"
-    " test_overload test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
+    " test_overload test_deadlines test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
     "busy": "test_busy test_overload",
     "callids": "test_callids test_busy",
-    "containers": "test_containers test_shared_services test_threads test_extensions test_runners"
+    "containers": "test_containers test_shared_services test_threads test_extensions test_runners test_deadlines"
     " conformance.test_containers",
+    "deadlines": "test_deadlines",
+    "cancelling": "test_deadlines",
     "consumers": "test_consumers test_messaging_consumers test_prefetched test_overload amqp.test_longbodies"
     " conformance.test_messaging conformance.test_events",
     "events": "test_events conformance.test_events",
+    "retry.failures": "retry",
+    "retry.marks": "retry",
+    "retry.policy": "retry",
+    "amqp.ondemand": "amqp.test_delays retry",
+    "amqp.delays": "amqp.test_delays retry",
     "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"
     " amqp.test_declarations.DeclarationsTests",

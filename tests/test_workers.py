@@ -17,6 +17,7 @@ from tests.recording import Case, Service, variable
 from txservices import workers as workers_module
 from txservices.callids import this_worker
 from txservices.containers import ServiceContainer, WorkerContext
+from txservices.exceptions import CallerGone
 from txservices.extensions import Entrypoint
 from txservices.utils.life import State
 from txservices.workers import FOREVER, Workers, failure_of, go_on
@@ -110,6 +111,15 @@ class Waiting(Case):
             each.callback(number)
         self.assertEqual(self.handled, [(0, None), (1, None), (2, None)])
         self.assertEqual(self.container.workers.running, 0)
+
+    def test_aborted_alone(self) -> None:
+        """A worker whose caller has gone is cancelled, and no other; once it has ended, nothing is kept of it."""
+        workers, gone = self.container.workers, CallerGone("its caller has gone")
+        first, second = self.spawn("wait", Deferred()), self.spawn("wait", Deferred())
+        self.assertTrue(workers.abort_worker(second, gone))
+        self.assertEqual([exc_info[1] for _, exc_info in self.handled], [gone])
+        self.assertEqual([running.worker for running in workers.pending.values()], [first])
+        self.assertEqual((workers.overdue, workers.abort_worker(second, gone)), ({}, False))
 
     def test_several_times(self) -> None:
         """A coroutine may wait as often as it likes, also for what has fired or failed."""

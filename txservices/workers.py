@@ -152,9 +152,8 @@ class Workers:
         running = self.pending.pop(pending, None)
         if running is not None:
             self.busy.ended(running)
-        if running is not None and running.timeout is not None:
             self.overdue.pop(running.worker, None)
-            if running.timeout.active():
+            if running.timeout is not None and running.timeout.active():
                 running.timeout.cancel()
         if isinstance(result, Failure):
             log.failure("in the life of a worker", result)
