@@ -223,6 +223,20 @@ class Alone(SynchronousTestCase):
             self.successResultOf(closing)
         self.assertTrue(self.consumer.returning.cancelled)
 
+    def test_kill_with_an_error(self) -> None:
+        """An error while the service's own connection is closed in a kill is logged, for nobody waits for it."""
+
+        async def leave(connection: Any) -> None:
+            raise ValueError("why")
+
+        connections = SimpleNamespace(leave=leave)
+        self.patch(consumers, "amqp", lambda container: connections)
+        vars(self.consumer)["own"] = SimpleNamespace(prefetched=object())
+        with capturedLogs() as lines:
+            self.consumer.kill()
+        self.assertEqual([formatEvent(line) for line in lines], ["while a connection is closed"])
+        self.flushLoggedErrors(ValueError)
+
     def test_close_after_an_abort(self) -> None:
         """Aborted workers settle nothing: it waits for what is unconfirmed alone, and tells what goes back."""
         self.container.workers.aborted = True

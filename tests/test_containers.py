@@ -320,6 +320,18 @@ class Managed(ContainerCase):
         self.successResultOf(self.container.spawn_managed(lambda: None))
         self.assertEqual(self.container.managed, set())
 
+    def test_all_done(self) -> None:
+        """The end of the last work is told, and not that of one before."""
+        self.successResultOf(self.container.start())
+        works: list[Deferred[None]] = [Deferred(), Deferred()]
+        for work in works:
+            self.container.spawn_managed(lambda work=work: work)
+        told = self.container.none_managed.wait()
+        works[0].callback(None)
+        self.assertNoResult(told)
+        works[1].callback(None)
+        self.successResultOf(told)
+
     def test_error_at_the_end(self) -> None:
         """Work that fails while it is cancelled is logged, and why the container died."""
 

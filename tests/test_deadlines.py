@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices import deadlines
+from txservices.amqp.entities import Exchange
 from txservices.cancelling import CANCELLED_MAX, Cancelling
 from txservices.deadlines import CLOCKS_DIFFER_MAX, headers_for, take_time_left, time_left
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CallerGone, RemoteError, RpcTimeout, WorkerTimeout
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.stage import messages_in
 from txservices.testing.waiting import Heard
 from txservices.web.handlers import http
 
@@ -174,20 +178,22 @@ class TravelTests(ServicesCase):
         """A request whose time is over is not begun, and the broker has it no longer."""
         heard = Heard()
         _, _, c = chain(heard)
-        await self.start(c)
+        (container,) = await self.start(c)
         publisher = self.connections().publisher
         headers = {DEADLINE: time.time() - 6, TIME_LEFT: 1.0, "nameko.call_id_stack": []}
         properties = {"content_type": "application/json", "reply_to": "nobody", "headers": headers}
         await publisher.publish("nameko-rpc", "c.work", b'{"args": [], "kwargs": {}}', properties)
         self.assertIsNotNone(await (await self.cluster()).c.count())
         self.assertEqual(heard.things, [])
+        await container.stop()
+        self.assertEqual(await messages_in("rpc-c", self.connections()), 0)
 
     async def test_cancelled_at_the_deadline(self) -> None:
         """With ``cancel_at_deadline`` a worker that waits is cancelled when its caller's time is up."""
         heard = Heard()
         await self.start(*chain(heard, cancel_at_deadline=True))
         cluster = await self.cluster(timeout=0.2)
-        await self.assertFailure(cluster.c.work(), RpcTimeout)
+        await self.assertFailure(cluster.c.work(), RpcTimeout, WorkerTimeout)  # one moment ends both
         self.assertEqual((await heard.wait(2))[1], "cancelled")
 
     async def test_by_configuration(self) -> None:
@@ -198,7 +204,7 @@ class TravelTests(ServicesCase):
         agreed = {each.method_name: each.cancel_at_deadline for each in containers[1].entrypoints}
         self.assertEqual(agreed, {"work": True, "count": True})
         cluster = await self.cluster(timeout=0.2)
-        await self.assertFailure(cluster.c.work(), RpcTimeout)
+        await self.assertFailure(cluster.c.work(), RpcTimeout, WorkerTimeout)  # one moment ends both
         self.assertEqual((await heard.wait(2))[1], "cancelled")
 
     async def test_caller_cancels(self) -> None:
@@ -225,6 +231,39 @@ class TravelTests(ServicesCase):
         await cluster.c.count()
         self.assertEqual((len(heard.things), container.workers.running), (1, 1))
 
+    async def test_nothing_kept(self) -> None:
+        """A worker can be cancelled while it runs, if it agreed to that; of one that has ended nothing is kept."""
+        heard, waiting = Heard(), [Deferred[None](), Deferred[None]()]
+
+        class D:
+            name = "d"
+
+            @rpc(cancel_at_deadline=True)
+            def at_once(self) -> None: ...
+
+            @rpc(cancel_at_deadline=True)
+            async def later(self) -> None:
+                heard()
+                await waiting[0]
+
+            @rpc
+            async def without_agreement(self) -> None:
+                heard()
+                await waiting[1]
+
+        (container,) = await self.start(D)
+        workers = container.entrypoints[0].rpc_consumer.cancelling.workers
+        cluster = await self.cluster()
+        await cluster.d.at_once()
+        self.assertEqual(workers, {})
+        calls = [cluster.d.later(), cluster.d.without_agreement()]
+        await heard.wait(2)
+        self.assertEqual([each.entrypoint.method_name for each in workers.values()], ["later"])
+        for each, call in zip(waiting, calls, strict=True):
+            each.callback(None)
+            await call
+        self.assertEqual(workers, {})
+
     async def test_client_leaves(self) -> None:
         """An HTTP client that leaves has the worker cancelled with ``cancel_on_disconnect``, and its calls."""
         heard = Heard()
@@ -244,18 +283,34 @@ class TravelOnRabbitMQ(OnRabbitMQ, TravelTests):
 class CancellingTests(SynchronousTestCase):
     """What is noted of cancelled calls."""
 
+    def told(self, correlation_id: str) -> Any:
+        return SimpleNamespace(properties={"correlation_id": correlation_id}, ack=lambda: None)
+
+    def test_queue(self) -> None:
+        """The queue in which an instance hears of them is its own, and goes with its connection."""
+        queues: list[Any] = []
+        consumer: Any = SimpleNamespace(consume=lambda queue, receive: queues.append(queue))
+        for _ in range(2):
+            Cancelling(Any).listen(consumer, "c", Exchange("nameko-rpc"))
+        self.assertEqual(len({queue.name for queue in queues}), 2)
+        for queue in queues:
+            self.assertEqual((queue.durable, queue.exclusive, queue.auto_delete), (False, True, True))
+
+    def test_logged(self) -> None:
+        """A worker that is cancelled is told, and not one that goes on, as in a thread."""
+        for cancelled, lines in ((True, ["one is cancelled: its caller has cancelled the call"]), (False, [])):
+            turns: Any = SimpleNamespace(abort_worker=lambda worker, error, cancelled=cancelled: cancelled)
+            cancelling = Cancelling(turns)
+            worker: Any = "one"
+            cancelling.workers["1"] = worker
+            with capturedLogs() as events:
+                cancelling.hear(self.told("1"))
+            self.assertEqual([formatEvent(event) for event in events], lines)
+
     def test_bound(self) -> None:
         """Calls that were cancelled before they began are noted up to a number, and the oldest forgotten."""
         cancelling = Cancelling(Any)
-
-        class Told:
-            def __init__(self, number: int) -> None:
-                self.properties = {"correlation_id": str(number)}
-
-            def ack(self) -> None:
-                pass
-
-        told: list[Any] = [Told(number) for number in range(CANCELLED_MAX + 1)]
+        told = [self.told(str(number)) for number in range(CANCELLED_MAX + 1)]
         for each in told:
             cancelling.hear(each)
         self.assertEqual(len(cancelling.cancelled), CANCELLED_MAX)

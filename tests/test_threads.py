@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.recording import Case, variable
 from txservices.containers import ServiceContainer, in_reactor
-from txservices.exceptions import ContainerBeingKilled
+from txservices.exceptions import CallerGone, ContainerBeingKilled
 from txservices.extensions import Entrypoint
 
 
@@ -96,6 +96,23 @@ class Threads(Case):
         await self.container.kill()
         self.assertEqual(await done, [CancelledError, ContainerBeingKilled])
         self.assertEqual(self.handled, [])
+
+    def test_kill_waits(self) -> None:
+        """A kill has ended when the threads have heard of it."""
+        told: Deferred[None] = Deferred()
+        self.patch(self.container.workers.threads, "abort", lambda: told)
+        killing = self.container.kill()
+        self.assertNoResult(killing)
+        told.callback(None)
+        self.successResultOf(killing)
+
+    async def test_caller_gone(self) -> None:
+        """A worker in a thread goes on although its caller has gone."""
+        go = threading.Event()
+        worker = self.spawn("block", lambda service: go.wait(5))
+        self.assertFalse(self.container.workers.abort_worker(worker, CallerGone("its caller has gone")))
+        go.set()
+        self.assertEqual(await self.ended, (True, None))
 
 
 class Pool(TestCase):

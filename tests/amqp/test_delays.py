@@ -42,6 +42,7 @@ class StepTests(SynchronousTestCase):
         for seconds in (0.1, 0.5, 1, 1.5, 2, 3, 4, 5, 8, 10, 15, 16, 20, 30, 45 - 1, 60, 90, 120, 300, 600, 1800, 3600):
             self.assertEqual(step_of(seconds), seconds * 1000)
         self.assertEqual([step_of(0), step_of(DELAY_MAX)], [1, DELAY_MAX * 1000])
+        self.assertEqual([step_of(0.005499), step_of(0.005501)], [5, 6])
 
     def test_names(self) -> None:
         """A queue's name says how long and where to. One that is too long ends with a hash."""
