@@ -40,6 +40,18 @@ class Threads(Case):
         self.assertIsNot(result, here)
         self.assertEqual(hooks, [here, here])
 
+    def test_method_of_that_name(self) -> None:
+        """A method that is called ``blocking`` has none of the service's methods run in a thread."""
+
+        class Service:
+            name = "service"
+
+            @Entrypoint.decorator
+            def blocking(self) -> None:
+                pass
+
+        self.assertEqual([each.blocking for each in ServiceContainer(Service, {}).entrypoints], [False])
+
     async def test_in_reactor(self) -> None:
         """A thread that asks something of the reactor waits for it, and gets the answer."""
 

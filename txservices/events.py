@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from typing_extensions import Unpack
 
@@ -23,6 +23,7 @@ from txservices.amqp.publish import Publisher
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import Container, DependencyProvider, WorkerContext
 from txservices.messaging import Consumer, ConsumerOptions, HeaderEncoder, publisher_for
+from txservices.retry.failures import Source
 from txservices.threads import in_reactor
 
 __all__ = [
@@ -195,6 +196,14 @@ class EventHandler(Consumer):
             auto_delete=not self.reliable_delivery,
             exclusive=kind.exclusive and not self.reliable_delivery,
         )
+
+    @property
+    def source(self) -> Source:
+        """A broadcast's queue has a new name at each start, and its parking queue outlives it: that one is without."""
+        source = super().source
+        if self.identifier is None or self.reliable_delivery:
+            return source
+        return evolve(source, parked=source.queue.removesuffix(f"-{self.identifier}"))
 
 
 event_handler = EventHandler.decorator

@@ -445,6 +445,7 @@ class Entrypoint(Extension):
     Attributes:
         method_name: the method's name.
         expected_exceptions: those that the method may raise on a bad request; they are no fault of the service.
+        told_exceptions: those that the worker does not log, for ``handle_result`` does.
         sensitive_arguments: what not to show of the arguments, see ``utils.get_redacted_args``.
         blocking: whether the method runs in a thread; if it isn't given, as the service class says.
         worker_timeout: seconds that a worker may take, ``WORKER_TIMEOUT`` if it isn't given; 0 for no limit.
@@ -455,6 +456,7 @@ class Entrypoint(Extension):
     method_name: str
     accepts: Callable[..., None]
     expected_exceptions: tuple[type[BaseException], ...] = ()
+    told_exceptions: tuple[type[BaseException], ...] = ()
     sensitive_arguments: str | Iterable[str] = ()
     blocking: bool | None = None
     worker_timeout: float | None = None
@@ -481,7 +483,8 @@ class Entrypoint(Extension):
         bound.expected_exceptions = as_tuple(bound.expected_exceptions)
         bound.accepts = acceptance_of(getattr(container.service_cls, str(name)))
         if bound.blocking is None:
-            bound.blocking = bool(getattr(container.service_cls, "blocking", False))
+            blocking = getattr(container.service_cls, "blocking", False)
+            bound.blocking = bool(blocking) and not callable(blocking)  # a method may have that name
         return bound
 
     def check_signature(self, args: Any, kwargs: Any) -> None:

@@ -32,7 +32,7 @@ from txservices.extensions import (
     ExcInfo,
     WorkerContext,
 )
-from txservices.retry import Retry, marks
+from txservices.retry import Reject, Retry, marks
 from txservices.retry.failures import Failures, Source
 from txservices.threads import in_reactor
 
@@ -200,6 +200,7 @@ class Consumer(HeaderDecoder, Entrypoint):
     """
 
     queue_consumer = QueueConsumer()
+    told_exceptions = (Retry, Reject)
     in_turn = True
 
     def __init__(

@@ -53,7 +53,7 @@ from txservices.proxies import (
     run_here,
 )
 from txservices.responder import Responder, caller_of, time_to_reply
-from txservices.retry import Retry, marks
+from txservices.retry import Reject, Retry, marks
 from txservices.retry.failures import Failures, Source
 from txservices.safe import shown
 from txservices.serialization import Serializers
@@ -247,6 +247,7 @@ class Rpc(HeaderDecoder, Entrypoint):
     """
 
     rpc_consumer = RpcConsumer()
+    told_exceptions = (Retry, Reject)
 
     def __init__(self, retry: Retry | Literal[False] | None = None, **kwargs: Unpack[EntrypointOptions]) -> None:
         super().__init__(**kwargs)

@@ -271,7 +271,7 @@ class Workers:
             log.error("error handling worker {worker}: {error}", worker=worker, error=error)
         elif issubclass(kind, worker.entrypoint.expected_exceptions):
             log.warn("(expected) error handling worker {worker}: {error!r}", worker=worker, error=shown(error))
-        else:
+        elif not issubclass(kind, worker.entrypoint.told_exceptions):
             log.failure(
                 "error handling worker {worker}: {error}",
                 failure_of(error),

@@ -130,14 +130,18 @@ class WrittenTests(SynchronousTestCase):
             (5, "RETRY: 5 is no mapping"),
             (["attempts"], "RETRY: a list is no mapping"),
             ({"attempt": 3}, "RETRY: there is no attempt: there are attempts, delay"),
-            ({"attempts": 0}, r"Retry\(attempts=0\)"),
+            ({"attempts": 0}, r"RETRY: Retry\(attempts=0\)"),
             ({"a.c": 3}, "RETRY: a.c: 3 is no mapping"),
-            ({"a.c": {"growth": 0}}, r"Retry\(growth=0\)"),
+            ({"a.c": {"growth": 0}}, r"RETRY: a.c: Retry\(growth=0\)"),
             ({"on": "Nothing"}, "RETRY: there is no exception 'Nothing'"),
             ({"on": "no.such.Error"}, "RETRY: there is no exception 'no.such.Error'"),
             ({"on": "json.dumps"}, "RETRY: 'json.dumps' is no class of exceptions"),
             ({"on": [5]}, "RETRY: there is no exception 5"),
             ({"give_up_on": "int"}, "RETRY: 'int' is no class of exceptions"),
+            ({"give_up_on": 5}, "RETRY: there is no exception 5"),
+            ({True: [5]}, "RETRY: there is no exception 5"),  # YAML reads the word on as true
+            ({"delay": 301}, "RETRY: Retry.delay=301.: give a number from 0 to 300, which is delay_max"),
+            ({"delay_max": 5e6}, r"RETRY: Retry\(delay_max=5000000.0\): give a number from 0 to 4,000,000$"),
         ]
         for written, line in table:
             with self.assertRaises(ConfigurationError, msg=written) as caught:

@@ -6,16 +6,17 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Queue
 from txservices.command import logs
-from txservices.events import event_handler
+from txservices.events import BROADCAST, event_handler
 from txservices.exceptions import ConfigurationError, RemoteError
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.messaging import consume
 from txservices.retry import Reject, Retry
+from txservices.retry.failures import parking_queue
 from txservices.retry.marks import PREFIX
 from txservices.rpc import rpc
 from txservices.testing.waiting import Heard
@@ -279,6 +280,72 @@ class ParkTests(RetriesCase):
         (message,) = await parked.wait()
         self.assertEqual((message.body, message.headers["txservices-reason"]), (b"\xff{", "unreadable"))
         self.assertEqual(len(heard.things), 1)
+
+    async def test_one_line(self) -> None:
+        """An intended ``Reject`` or ``Retry`` is a line of the log, without a traceback."""
+        with capturedLogs() as events:
+            await self.fail(Retry(after=0.01), Reject("no such order"))
+            await self.parked(HEARD)
+        told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
+        self.assertEqual(len(told), 2, told)
+        self.assertRegex(
+            told[0], r"hear: <Message .*> has failed in attempt 1, and comes again in 0.01 s: try again in"
+        )
+        self.assertRegex(told[1], r"hear: <Message .*> is parked in .* after attempt 2 \(rejected\): no such order$")
+        self.assertEqual([event for event in events if "log_failure" in event], [])
+
+    async def test_expected(self) -> None:
+        """A ``Reject`` that a method is expected to raise goes to its caller, and its request is not parked."""
+        await self.start(failing(Heard(), Reject("no"), expected_exceptions=Reject))
+        with capturedLogs() as events:
+            cluster = await self.cluster()
+            await self.assertFailure(cluster.listener.call(1), RemoteError)
+        self.assertEqual([event for event in events if "is parked" in (formatEvent(event) or "")], [])
+
+    async def test_broadcast(self) -> None:
+        """Messages of a broadcast's queue, which has another name at each start, are parked under one name."""
+
+        class Listener:
+            name = "listener"
+
+            @event_handler("source", "type", handler_type=BROADCAST, reliable_delivery=False, retry=QUICK)
+            def hear(self, data):
+                raise FAILED
+
+        await self.start(Listener)
+        await self.dispatch("source", "type", 1)
+        payload, properties = await self.parked(HEARD)
+        self.assertEqual((payload, properties["headers"]["txservices-attempt"]), (1, 3))
+        self.assertRegex(properties["headers"]["txservices-queue"], rf"^{HEARD}-[0-9a-f]{{32}}$")
+
+    async def test_long_names(self) -> None:
+        """A queue whose name has no room for more has a parking queue with a hash in its name."""
+        name, heard = "ü" * 127, Heard()
+
+        class Listener:
+            name = "listener"
+
+            @consume(Queue("ü" * 127), retry=Retry(attempts=2, delay=0.01))
+            def hear(self, data):
+                heard(data)
+                raise FAILED
+
+        await self.start(Listener)
+        await self.connections().publisher.publish("", name, b"1", {"content_type": "application/json"})
+        await heard.wait(2)
+        queue = parking_queue(name).name
+        self.assertLessEqual(len(queue.encode()), 255)
+        payload, properties = await self.parked(queue.removesuffix(".parked"))
+        self.assertEqual((payload, properties["headers"]["txservices-queue"]), (1, name))
+
+    async def test_no_such_method(self) -> None:
+        """A policy for a method that the service does not have is a mistake; another service's may be there."""
+        await self.start(failing(Heard(), None), RETRY={"other.hear": {"attempts": 2}})
+        error = await self.assertFailure(
+            Deferred.fromCoroutine(self.start(failing(Heard(), None), RETRY={"listener.heard": {"attempts": 2}})),
+            ConfigurationError,
+        )
+        self.assertEqual(str(error), "RETRY: listener.heard: the service listener has no method heard")
 
     async def test_dropped(self) -> None:
         """With ``on_parked: drop`` the last failure acks the message, and no parking queue is made."""

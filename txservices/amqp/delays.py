@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 
-__all__ = ["DECLARED_AGAIN", "DELAY_MAX", "DELAY_QUEUE", "UNUSED", "name_of", "step_of"]
+__all__ = ["DECLARED_AGAIN", "DELAY_MAX", "DELAY_QUEUE", "UNUSED", "name_of", "shortened", "step_of"]
 
 DELAY_QUEUE = "txservices.delay."  # how the names of delay queues begin
 DECLARED_AGAIN = 60.0  # seconds after which a queue is declared once more before a message
@@ -44,9 +44,13 @@ def step_of(seconds: float) -> int:
 
 def name_of(exchange: str, routing_key: str, ms: int) -> str:
     """The name of the queue whose messages go there after so many milliseconds."""
-    name = f"{DELAY_QUEUE}{ms / 1000:g}s.{exchange}{'.' if exchange else ''}{routing_key}"
+    return shortened(f"{DELAY_QUEUE}{ms / 1000:g}s.{exchange}{'.' if exchange else ''}{routing_key}", NAME_MAX)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of so many bytes at most: the end of a longer one is replaced by a hash of it all."""
     encoded = name.encode()
-    if len(encoded) <= NAME_MAX:
+    if len(encoded) <= most:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:32]
-    return f"{encoded[: NAME_MAX - 33].decode(errors='ignore')}-{digest}"
+    return f"{encoded[: most - 33].decode(errors='ignore')}-{digest}"

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 import txservices
 from txservices import configuration, deadlines
 from txservices.amqp.connections import Connections
+from txservices.amqp.delays import shortened
 from txservices.amqp.entities import Message, Queue, with_queue_type
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
@@ -34,11 +35,12 @@ log = Logger()
 
 FOREVER = float("inf")
 PARKED = ".parked"  # how the name of a parking queue ends, after that of the queue
+NAME_MAX = 255  # bytes of its name: AMQP has one byte for its length
 
 
 def parking_queue(queue: str, queue_type: str | None = None) -> Queue:
     """The queue that takes what failed in a queue for good."""
-    return with_queue_type(Queue(queue + PARKED), queue_type)
+    return with_queue_type(Queue(shortened(queue, NAME_MAX - len(PARKED)) + PARKED), queue_type)
 
 
 @frozen
@@ -49,11 +51,13 @@ class Source:
         queue: the queue's name.
         exchange: by this exchange,
         routing_key: with this routing key.
+        parked: the name in that of its parking queue, where the queue's own is another at each start.
     """
 
     queue: str
     exchange: str
     routing_key: str
+    parked: str = ""
 
 
 class Failures:
@@ -82,7 +86,7 @@ class Failures:
         self.told = ""  # the last error of a copy that was not taken
         self.service = container.service_name
         self.where = f"{self.service}.{entrypoint.method_name}"
-        written = policy_for(configuration.RETRY.of(config), self.where)
+        written = policy_for(configuration.RETRY.of(config), self.where, container.service_cls)
         self.policy: Retry | None = written if retry is None else (retry or None)
         self.on_parked = configuration.ON_PARKED.of(config)
         self.queue_type = configuration.QUEUE_TYPE.of(config)
@@ -97,11 +101,9 @@ class Failures:
 
     def takes(self, error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> bool:
         """Whether the message of a worker that failed so is settled here."""
-        if isinstance(error, CallerGone):
-            return False  # nobody waits for it
-        if self.policy is None:
-            return isinstance(error, (Retry, Reject))
-        return not isinstance(error, expected)
+        if isinstance(error, (CallerGone, *expected)):  # nobody waits for it, or it is no fault of the service
+            return False
+        return self.policy is not None or isinstance(error, (Retry, Reject))
 
     def delay_for(self, message: Message, error: BaseException) -> float | None:
         """Seconds until a message is to be tried again after that error; None if it isn't."""
@@ -158,7 +160,7 @@ class Failures:
             left = deadlines.headers_for(patience)
             properties["headers"].update(left | {deadlines.TIME_LEFT: patience - delay})  # when it comes
         log.warn(
-            "{where}: {delivery} has failed {attempt} times and comes again in {delay:g} s: {error}",
+            "{where}: {delivery} has failed in attempt {attempt}, and comes again in {delay:g} s: {error}",
             where=self.where,
             delivery=message,
             attempt=origin.attempt,
@@ -186,20 +188,21 @@ class Failures:
         ``settle`` is called when it is there. Without it the message is acked then.
         """
         settle = settle or partial(self.settle, message, worker_ctx)
-        if self.on_parked == "requeue":
-            self.give_back(message)
-            return
-        text = "{where}: {delivery} is {done} after {attempt} attempts ({reason}): {error}"
+        queue = parking_queue(source.parked or source.queue, self.queue_type)
+        text = "{where}: {delivery} is {done} after attempt {attempt} ({reason}): {error}"
         origin = marks.Origin.of(message)
         log.error(
             text,
             where=self.where,
             delivery=message,
-            done=f"parked in {source.queue}{PARKED}" if self.on_parked == "park" else "dropped",
+            done={"park": f"parked in {queue.name}", "requeue": "given back"}.get(self.on_parked, "dropped"),
             attempt=origin.attempt,
             reason=reason,
             error=shown(error),
         )
+        if self.on_parked == "requeue":
+            self.give_back(message)
+            return
         if self.on_parked == "drop":
             settle()
             return
@@ -215,9 +218,7 @@ class Failures:
             "last_failed": time,
         }
         done = partial(on_behalf_of, worker_ctx, self.published, message, settle)
-        publish = partial(
-            self.connections.on_demand.publish_then, parking_queue(source.queue, self.queue_type), message.body
-        )
+        publish = partial(self.connections.on_demand.publish_then, queue, message.body)
         try:
             try:
                 publish(marks.copied(message, **why), done)

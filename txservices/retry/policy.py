@@ -69,7 +69,7 @@ class Retry(Exception):
         super().__init__("try again" if after is None else f"try again in {after} s")
         check("attempts", attempts, 1, ATTEMPTS_MAX, whole=True)
         check("delay_max", delay_max, 0, DELAY_MAX)
-        check("delay", delay, 0, delay_max)
+        check("delay", delay, 0, delay_max, note=", which is delay_max")
         check("growth", growth, 1, GROWTH_MAX)
         check("jitter", jitter, 0, 1)
         if after is not None:
@@ -115,8 +115,10 @@ def classes(name: str, given: ErrorClasses, of: str = "Retry") -> tuple[type[Bas
     return found
 
 
-def check(name: str, value: Any, least: float, most: float, whole: bool = False, of: str = "Retry") -> None:
+def check(
+    name: str, value: Any, least: float, most: float, whole: bool = False, of: str = "Retry", note: str = ""
+) -> None:
     kind = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind) or not isfinite(value) or not least <= value <= most:
         what = "a whole number" if whole else "a number"
-        raise ConfigurationError(f"{of}({name}={value!r}): give {what} from {least:g} to {most:,g}")
+        raise ConfigurationError(f"{of}({name}={value!r}): give {what} from {least:g} to {most:,.12g}{note}")

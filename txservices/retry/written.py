@@ -16,8 +16,10 @@ __all__ = ["error_classes", "policy_for"]
 NAMES = ("attempts", "delay", "growth", "delay_max", "jitter", "on", "give_up_on")
 
 
-def policy_for(written: Any, method: str) -> Retry | None:
+def policy_for(written: Any, method: str, service_cls: type | None = None) -> Retry | None:
     """The policy that ``RETRY`` of a configuration has for ``service.method``. ``ConfigurationError`` for a mistake.
+
+    A method that the service's class does not have is a mistake; those of other services are not known here.
 
     It is a mapping of ``Retry``'s arguments. A key with a dot in it is a method's name, with a mapping for that method
     alone, or false for no retry. Exceptions are written as dotted names, those of Python without a dot.
@@ -31,6 +33,9 @@ def policy_for(written: Any, method: str) -> Retry | None:
     of_all = {name: value for name, value in written.items() if "." not in str(name)}
     of_methods = {str(name): value for name, value in written.items() if "." in str(name)}
     for name, value in of_methods.items():
+        service, _, own = name.rpartition(".")
+        if service_cls is not None and service == method.rpartition(".")[0] and not hasattr(service_cls, own):
+            raise ConfigurationError(f"RETRY: {name}: the service {service} has no method {own}")
         if value is not False and value is not None:
             made(name, value)
     general = made("RETRY", of_all) if of_all else None
@@ -43,19 +48,22 @@ def policy_for(written: Any, method: str) -> Retry | None:
 def made(where: str, written: Any) -> Retry:
     if not isinstance(written, Mapping):
         raise ConfigurationError(f"RETRY: {where}: {shown(written)} is no mapping: write attempts, delay, …")
+    written = {"on" if name is True else name: value for name, value in written.items()}  # YAML reads on: as true
     unknown = [str(name) for name in written if name not in NAMES]
     if unknown:
         raise ConfigurationError(f"RETRY: there is no {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
-    options = dict(written)
     for name in ("on", "give_up_on"):
-        if name in options:
-            options[name] = error_classes(options[name], "RETRY")
-    return Retry(**options)
+        if name in written:
+            written[name] = error_classes(written[name], "RETRY")
+    try:
+        return Retry(**written)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"RETRY: {'' if where == 'RETRY' else where + ': '}{error}") from None
 
 
 def error_classes(written: Any, key: str) -> tuple[type[BaseException], ...]:
     """The classes of exceptions that a key of the configuration names: one name, or several."""
-    names = [written] if isinstance(written, str) else list(written or ())
+    names = written if isinstance(written, (list, tuple)) else [] if written is None else [written]
     return tuple(error_class(name, key) for name in names)
 
 
