@@ -3,13 +3,12 @@
     dataReceived(bytes) -> FrameReader -> channel 0: Handshake, then connection.close here
                                           channel n: Channel, a method for each of AMQP's
 
-An ``AmqpError`` raised on the way closes the channel, or the connection if AMQP says so (``HARD``). A client can do no
-more harm than that.
+An ``AmqpError`` raised on the way closes the channel, or the connection if it is one of AMQP's ``HARD_ERRORS``. A
+client can do no more harm than that.
 
 If a client does not read, deliveries to it stop while its transport is paused. Once ``BACKLOG_MAX`` bytes of answers
-wait for it, or any while the broker is short of memory, nothing more is read from it either, and its heartbeats are
-missed if it stays so. Nothing is read either
-from a client that publishes while the broker is short of memory, until the broker has memory again.
+wait for it, nothing more is read from it either, and its heartbeats are missed if it stays so. While the broker is
+short of memory, any answer that waits is too much, and nothing is read from a client that publishes.
 """
 
 from __future__ import annotations
@@ -36,30 +35,13 @@ from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
-from txservices.wire.spec import FRAME_HEARTBEAT, FRAME_METHOD, ReplyCode
+from txservices.wire.spec import FRAME_HEARTBEAT, FRAME_METHOD, HARD_ERRORS, ReplyCode
 
 log = Logger()
 
 LOGIN_TIMEOUT = 10.0  # seconds from the first byte to connection.open; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for a close-ok before the socket is closed anyway
 BACKLOG_MAX = 1_048_576  # bytes that wait for a client which doesn't read, before nothing is read from it either
-
-# These errors close the connection; all others close the channel (AMQP 0-9-1, "reply-code").
-HARD = frozenset(
-    (
-        ReplyCode.CONNECTION_FORCED,
-        ReplyCode.INVALID_PATH,
-        ReplyCode.FRAME_ERROR,
-        ReplyCode.SYNTAX_ERROR,
-        ReplyCode.COMMAND_INVALID,
-        ReplyCode.CHANNEL_ERROR,
-        ReplyCode.UNEXPECTED_FRAME,
-        ReplyCode.RESOURCE_ERROR,
-        ReplyCode.NOT_ALLOWED,
-        ReplyCode.NOT_IMPLEMENTED,
-        ReplyCode.INTERNAL_ERROR,
-    )
-)
 
 
 class Server(Host, Protocol):
@@ -150,7 +132,7 @@ class Session(protocol.Protocol):
                 channel = self.channels.get(number) or self.new_channel(number)
                 channel.assembler.frame(kind, payload)
         except AmqpError as error:
-            if channel is None or error.code in HARD:
+            if channel is None or error.code in HARD_ERRORS:
                 self.close(error)
             else:
                 self.flush_confirms()

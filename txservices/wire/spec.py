@@ -50,6 +50,23 @@ class ReplyCode(IntEnum):
     INTERNAL_ERROR = 541
 
 
+# These errors close the connection; all others close the channel (AMQP 0-9-1, "reply-code").
+HARD_ERRORS = frozenset(
+    (
+        ReplyCode.CONNECTION_FORCED,
+        ReplyCode.INVALID_PATH,
+        ReplyCode.FRAME_ERROR,
+        ReplyCode.SYNTAX_ERROR,
+        ReplyCode.COMMAND_INVALID,
+        ReplyCode.CHANNEL_ERROR,
+        ReplyCode.UNEXPECTED_FRAME,
+        ReplyCode.RESOURCE_ERROR,
+        ReplyCode.NOT_ALLOWED,
+        ReplyCode.NOT_IMPLEMENTED,
+        ReplyCode.INTERNAL_ERROR,
+    )
+)
+
 # With these a broker closes the connection because of something that it was asked. RabbitMQ 3.10 and 4.0 close it with
 # 541 for a number in a header that is not finite, and for a decimal in a header of a message to a stream.
 REQUEST_ERRORS = frozenset(
