@@ -50,6 +50,7 @@ MODULES = {
     " test_overload test_deadlines test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
     "busy": "test_busy test_overload",
     "callids": "test_callids test_busy",
+    "shared": "test_shared_services",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners test_deadlines"
     " conformance.test_containers",
     "deadlines": "test_deadlines",

@@ -27,7 +27,7 @@ LINE = re.compile(r"^(\w+)/? +([\w/]+(?:(?: *<- *|, *)[\w/]+)*)(?: {2,}.*)?$")
 ORDER = re.compile(r"\w+(?:, \w+)*(?: <- \w+(?:, \w+)*)+")  # in a docstring, as in the map
 DOTTED = re.compile(r"^txservices(\.\w+)+(:\w+)?$")
 
-CORE = ("extensions", "threads", "callids", "busy", "workers", "watchdog", "containers", "runners")
+CORE = ("extensions", "threads", "callids", "shared", "busy", "workers", "watchdog", "containers", "runners")
 HOSTS_OF_BROKER = ("broker", "command", "testing")  # whoever else wants one takes an address
 
 

@@ -14,12 +14,12 @@ from txservices.containers import (
     EXTENSION_TIMEOUT,
     KILL_TIMEOUT,
     ServiceContainer,
-    SharedServices,
     get_container_cls,
     get_service_name,
 )
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import DependencyProvider, Entrypoint
+from txservices.shared import SharedServices
 from txservices.utils.life import State
 
 

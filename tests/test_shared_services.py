@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from tests.noting import Service
-from txservices.containers import ServiceContainer, SharedServices
+from txservices.containers import ServiceContainer
+from txservices.shared import SharedServices
 
 
 class SharedThings(TestCase):

@@ -18,8 +18,8 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,6 +39,7 @@ from txservices.extensions import (
     iter_extensions,
     new_call_id,
 )
+from txservices.shared import SharedServices
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path, tasks
 from txservices.utils.life import ENDING, Life, State
@@ -50,7 +51,6 @@ __all__ = [
     "ExcInfo",
     "HandleResult",
     "ServiceContainer",
-    "SharedServices",
     "WorkerContext",
     "get_container_cls",
     "get_service_name",
@@ -71,60 +71,6 @@ def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
         return import_from_path(key.of(config)) or ServiceContainer
     except ImportError as error:
         raise ConfigurationError(f"{key.name}: {error}: write the dotted path of a class") from error
-
-
-class SharedServices(MultiService):
-    """What the process has once, however many services run in it. A stop stops all of it, the newest first.
-
-    Attributes:
-        service_names: of the services.
-        on_stopping: each is called when the services begin to stop, before any of them has.
-        on_killing: each is called when the services have been killed, before any of this stops.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.service_names: list[str] = []
-        self.on_stopping: list[Callable[[], None]] = []
-        self.on_killing: list[Callable[[], None]] = []
-        self.closing = False
-        self.stopped: Waiters[None] = Waiters()
-
-    def get(self, key: str, make: Callable[[], IService]) -> Any:
-        """The Twisted service of that key. The first to ask makes it. It is started with this, or at once."""
-        found = self.namedServices.get(key)
-        if found is None:
-            found = make()
-            found.setName(key)
-            found.setServiceParent(self)
-        return found
-
-    def stopping(self) -> None:
-        if not self.closing:
-            for call in self.on_stopping:
-                call()
-
-    def killing(self) -> None:
-        for call in self.on_killing:
-            call()
-
-    def stopService(self) -> Deferred[None]:
-        """Stop every service. Fires when all have stopped; so does that of a second call.
-
-        To cancel it ends that wait alone: a kill must not interrupt services that close, and stop them once more.
-        """
-        stopped = self.stopped.wait()
-        if not self.closing:
-            self.closing = True
-            maybeDeferred(super().stopService).addBoth(self.closed)
-        return stopped
-
-    def closed(self, result: Any) -> None:
-        self.closing = False
-        if isinstance(result, Failure):
-            self.stopped.fail(result)
-        else:
-            self.stopped.fire(None)
 
 
 class ServiceContainer(Service):

@@ -122,7 +122,7 @@ class Container(Protocol):
         service_cls: the class of the service; each worker has an instance of it.
         config: the configuration, read when the process began.
         clock: the reactor, or a test's clock.
-        shared: what the process has once, however many services run in it: see ``containers.SharedServices``.
+        shared: what the process has once, however many services run in it: see ``shared.SharedServices``.
         shared_extensions: the shared extensions of this container, by their ``sharing_key``.
         max_workers: how many workers run at a time.
         workers: those that run and that wait.

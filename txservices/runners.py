@@ -16,12 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices import configuration
-from txservices.containers import (
-    ServiceContainer,
-    SharedServices,
-    get_container_cls,
-    get_service_name,
-)
+from txservices.containers import ServiceContainer, get_container_cls, get_service_name
+from txservices.shared import SharedServices
 from txservices.utils.life import Life, State
 from txservices.utils.waiting import call_all
 

@@ -27,8 +27,8 @@ from twisted.logger import STDLibLogObserver, globalLogBeginner
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
-from txservices.containers import SharedServices
 from txservices.exceptions import RpcConnectionError
+from txservices.shared import SharedServices
 from txservices.utils import default_reactor
 
 REACTOR = "twisted.internet.reactor"

@@ -266,7 +266,8 @@ def empty_config() -> dict[str, Any]:
 def mock_container(empty_config: dict[str, Any]) -> Mock:
     """A double of a container. Extensions can be bound to it."""
     from txservices.constants import DEFAULT_MAX_WORKERS, DEFAULT_SERIALIZER
-    from txservices.containers import ServiceContainer, SharedServices
+    from txservices.containers import ServiceContainer
+    from txservices.shared import SharedServices
 
     container = Mock(spec=ServiceContainer)
     container.config = empty_config

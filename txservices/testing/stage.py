@@ -28,10 +28,11 @@ from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker import memory
-from txservices.containers import ServiceContainer, SharedServices, get_container_cls
+from txservices.containers import ServiceContainer, get_container_cls
 from txservices.proxies import CallOptions
 from txservices.runners import ServiceRunner
 from txservices.serialization import Serializers
+from txservices.shared import SharedServices
 from txservices.standalone.events import Dispatcher
 from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
 from txservices.testing.waiting import Heard
