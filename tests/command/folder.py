@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from txservices.command import cli, exits, logs, tap
+from txservices.command import cli, client, exits, logs, tap
 
 Ended = tuple[int, str, str]  # the status, stdout and stderr
 
@@ -79,7 +79,7 @@ class TypingCase(FolderCase):
     async def client(self, *arguments: str) -> Ended:
         """Run a command that calls services, with this reactor for its own."""
         mains: list[Callable[[Any], Awaitable[None]]] = []
-        self.patch(cli, "task", SimpleNamespace(react=mains.append))
+        self.patch(client, "task", SimpleNamespace(react=mains.append))
         with self.captured() as outputs:
             self.patch(sys, "argv", ["txservices", *arguments])
             status = status_of(cli.main)

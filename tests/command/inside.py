@@ -23,7 +23,7 @@ from twisted.logger import globalLogPublisher
 
 from tests.command.folder import TypingCase
 from tests.rabbitmq import free_port
-from txservices.command import cli, exits, logs, tap
+from txservices.command import cli, client, exits, logs, tap
 from txservices.command.outputs import Output
 from txservices.testing.waiting import Heard
 
@@ -122,7 +122,7 @@ class InsideCase(TypingCase):
         self.patch(exits, "Ending", Inside)
         begun: list[Any] = []
         self.patch(tap, "run", lambda tree, ending: begun.append(partial(self.serve, typed, tree, ending)))
-        self.patch(cli, "task", SimpleNamespace(react=lambda main: begun.append(partial(self.work, typed, main))))
+        self.patch(client, "task", SimpleNamespace(react=lambda main: begun.append(partial(self.work, typed, main))))
         self.patch(sys, "argv", ["txservices", command, *self.own, *arguments])
         try:
             cli.main()

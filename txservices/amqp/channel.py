@@ -133,8 +133,7 @@ class Channel(AMQChannel):
             reply = self.replies.popleft()[1]
             if content.error is None:
                 reply.callback(self.as_message(content))
-            else:  # a basic.get-ok
-                self.basic_reject(delivery_tag=content.args["delivery_tag"])
+            else:  # a basic.get-ok: whoever asked settles it, or closes the channel, and it goes back
                 reply.errback(content.error)
         else:
             raise FrameError(ReplyCode.COMMAND_INVALID, f"{name} on channel {self.id} answers nothing that was asked")
@@ -173,6 +172,24 @@ class Channel(AMQChannel):
         consuming: Deferred[TxMessage] = self.basic_consume(queue=queue, consumer_tag=tag, arguments=dict(arguments))
         self.consumers[tag] = receive
         return consuming
+
+    def get(self, queue: str) -> Deferred[Message | None]:
+        """Take one message out of a queue; it is to be settled. Fires with None if there is none.
+
+        Fails with ``FrameError`` for a message that can't be read. It stays unsettled, and goes back with the channel.
+        """
+        getting: Deferred[TxMessage] = self.basic_get(queue=queue)
+        return getting.addCallback(self.got)
+
+    def got(self, answer: TxMessage) -> Message | None:
+        content: Content = answer.content
+        if content.method.name == "basic.get-empty":
+            return None
+        args = content.args
+        where = args["exchange"], args["routing_key"], args["redelivered"], args["delivery_tag"]
+        message = Message(content.body, content.properties, *where, "", self.settle)
+        self.unsettled += 1
+        return message
 
     def deliver_received(self, content: Content) -> None:
         args = content.args

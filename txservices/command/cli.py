@@ -6,55 +6,24 @@ to stderr.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import click
 import yaml
 from attrs import evolve
-from twisted.internet import task
-from twisted.logger import LogLevel
 
 from txservices import configuration
 from txservices.command import exits, logs, outputs, reactors, reloading, tap
-from txservices.command.broker import embedded_address, for_client
-from txservices.command.options import Given
+from txservices.command.broker import embedded_address
+from txservices.command.client import as_client
+from txservices.command.options import Given, config_option, configured, define_option
+from txservices.command.parked import parked
 from txservices.exceptions import ChannelClosedByBroker, CommandError, ConfigurationError, UndeliverableMessage
 from txservices.utils import default_reactor
 from txservices.utils.secrets import without_secrets
 from txservices.wire.spec import ReplyCode
-
-config_option = click.option(
-    "-c",
-    "--config",
-    "path",
-    metavar="FILE",
-    help="A YAML file. ${NAME:default} in it comes from the environment.",
-)
-broker_option = click.option(
-    "-b", "--broker", metavar="URI", help="amqp://user:password@host:port/vhost. It overrides the file."
-)
-define_option = click.option(
-    "-d",
-    "--define",
-    "defines",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="A key of the config, with its value in YAML. It overrides the file. Can be given several times.",
-)
-
-
-def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: adds --config, --broker and --define to a command, which gets them as one argument, `given`."""
-
-    @functools.wraps(command)
-    def take(path: str | None, broker: str | None, defines: tuple[str, ...], **others: Any) -> None:
-        command(given=Given(path, broker, defines), **others)
-
-    return config_option(broker_option(define_option(take)))
 
 
 def main() -> None:
@@ -223,40 +192,12 @@ def show_config(given: Given) -> None:
     click.echo(yaml.safe_dump(without_secrets(config), default_flow_style=False, allow_unicode=True), nl=False)
 
 
+commands.add_command(parked)
+
+
 def read_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         quoted = json.dumps(text, ensure_ascii=False)
         raise CommandError(f"{text} is not JSON ({error}): a text is written '{quoted}'") from None
-
-
-def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given) -> None:
-    """Run `work` in the reactor, then exit. An error is told in one line: 2 for a mistake of the user, 1 for others.
-
-    A signal that comes before `work` has ended is told as well, and the status is that of shells for Ctrl-C.
-    """
-    config = given.config()
-    under_way = True
-
-    async def main(_: Any) -> None:
-        nonlocal under_way
-        logs.begin({}, sys.stderr, LogLevel.warn)
-        configuration.warn_of_unknown(config)
-        try:
-            await work(await for_client(config, default_reactor()))
-        except exits.MISTAKES as error:
-            exits.tell(error)
-            raise SystemExit(exits.MISTAKE) from None
-        except Exception as error:
-            click.echo(f"{type(error).__name__}: {exits.one_line(error)}", err=True)
-            raise SystemExit(exits.CRASH) from None
-        under_way = False
-
-    try:
-        task.react(main)
-    except SystemExit as end:
-        if under_way and not end.code:
-            click.echo("interrupted: whether a method runs all the same is not known", err=True)
-            raise SystemExit(exits.INTERRUPTED) from None
-        raise

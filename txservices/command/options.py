@@ -7,12 +7,15 @@ An option further to the right overrides those to its left.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import click
 from attrs import frozen
 
 from txservices import configuration
@@ -84,3 +87,35 @@ def command_to_type() -> str:
     found = shutil.which("txservices")
     on_path = found is not None and os.path.realpath(found) == os.path.realpath(ours)
     return "txservices" if on_path or not os.path.exists(ours) else shlex.quote(ours)
+
+
+# The options, for click -----------------------------------------------------------------------------------------------
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    help="A YAML file. ${NAME:default} in it comes from the environment.",
+)
+broker_option = click.option(
+    "-b", "--broker", metavar="URI", help="amqp://user:password@host:port/vhost. It overrides the file."
+)
+define_option = click.option(
+    "-d",
+    "--define",
+    "defines",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A key of the config, with its value in YAML. It overrides the file. Can be given several times.",
+)
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: adds --config, --broker and --define to a command, which gets them as one argument, `given`."""
+
+    @functools.wraps(command)
+    def take(path: str | None, broker: str | None, defines: tuple[str, ...], **others: Any) -> None:
+        command(given=Given(path, broker, defines), **others)
+
+    return config_option(broker_option(define_option(take)))

@@ -12,14 +12,14 @@ from typing import Any
 
 from attrs import frozen
 
-from txservices import constants
+from txservices import constants, deadlines
 from txservices.amqp.delays import DELAY_QUEUE
 from txservices.amqp.entities import Message
 from txservices.safe import safe_for_serialization, shown
 from txservices.utils.printable import in_one_line, printable
 from txservices.utils.secrets import hide
 
-__all__ = ["PREFIX", "Origin", "copied", "reasons", "restore", "without_marks"]
+__all__ = ["PREFIX", "Back", "Origin", "Why", "anew", "copied", "reasons", "restore", "way_back", "without_marks"]
 
 PREFIX = "txservices-"
 ATTEMPT = constants.ATTEMPT_HEADER  # the number of the attempt that a delivery is, from 2
@@ -125,6 +125,105 @@ def reasons(reason: str, error: BaseException | None) -> dict[str, str]:
         lines = "".join(format_exception(shown(error)))
         marks["traceback"] = hide(printable(lines[-TRACEBACK_MAX:]))
     return marks
+
+
+# Parked messages ------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Why:
+    """Why a message is parked.
+
+    Attributes:
+        reason: ours (``failed``, ``rejected``, ``deadline``, ``unreadable``) or, of a message that the broker has
+            dead-lettered, the broker's (``rejected``, ``expired``, ``maxlen``, ``delivery_limit``).
+        at: when it was parked, as ISO 8601 in UTC; empty if nothing tells.
+        attempts: how often it was tried.
+        error: class and text of its last error; empty if there was none.
+    """
+
+    reason: str
+    at: str
+    attempts: int
+    error: str
+
+    @classmethod
+    def of(cls, message: Message) -> Why:
+        headers = message.headers
+        reason = headers.get(REASON)
+        if isinstance(reason, str):
+            at, kind, error = (headers.get(name) for name in (LAST_FAILED, ERROR_CLASS, ERROR))
+            told = ": ".join(each for each in (kind, error) if isinstance(each, str) and each)
+            return cls(reason, at if isinstance(at, str) else "", Origin.of(message).attempt, told)
+        death = latest_death(message)
+        time = death.get("time")
+        at = time.isoformat(timespec="milliseconds") if isinstance(time, datetime) else ""
+        return cls(str(death.get("reason", "unknown")), at, Origin.of(message).attempt, "")
+
+
+@frozen
+class Back:
+    """How a parked message gets back to the one queue that it came from.
+
+    Attributes:
+        queue: the queue's name.
+        exchange: by this exchange,
+        routing_key: with this routing key.
+        origin: the exchange and the routing key that it came with at first.
+    """
+
+    queue: str
+    exchange: str
+    routing_key: str
+    origin: tuple[str, str]
+
+
+def way_back(message: Message, rpc_exchange: str) -> Back | None:
+    """How a parked message gets back to its queue; None if it does not say which that was."""
+    headers = message.headers
+    queue, exchange, key = (headers.get(name) for name in (QUEUE, BACK_EXCHANGE, BACK_ROUTING_KEY))
+    if isinstance(exchange, str) and isinstance(key, str):
+        origin = Origin.of(message)
+        return Back(queue if isinstance(queue, str) else key, exchange, key, (origin.exchange, origin.routing_key))
+    death = latest_death(message)
+    queue = death.get("queue")
+    if not isinstance(queue, str):
+        return None
+    exchange, keys = death.get("exchange"), death.get("routing-keys")
+    key = keys[0] if isinstance(keys, list) and keys else None
+    if not isinstance(exchange, str) or not isinstance(key, str):
+        exchange, key = "", queue
+    service = key.partition(".")[0]
+    if exchange == rpc_exchange and queue == constants.RPC_QUEUE_TEMPLATE.format(service):
+        return Back(queue, exchange, key, (exchange, key))  # only its routing key names the method
+    return Back(queue, "", queue, (exchange, key))
+
+
+def latest_death(message: Message) -> Mapping[str, Any]:
+    """What the broker says of the last time that it dead-lettered a message, other than by a delay; or nothing."""
+    deaths = message.headers.get("x-death")
+    for death in deaths if isinstance(deaths, list) else ():
+        if isinstance(death, Mapping) and not str(death.get("queue", "")).startswith(DELAY_QUEUE):
+            return death
+    return {}
+
+
+def anew(message: Message, back: Back) -> dict[str, Any]:
+    """The properties of a parked message that goes back to its queue: the next attempt is its first.
+
+    It keeps its id, and its handler is shown the exchange and the routing key that it came with at first. It has no
+    deadline any more, nor an ``expiration``: it would not be handled for them.
+    """
+    properties = dict(message.properties)
+    headers = without_marks(message.headers)
+    for name in (deadlines.DEADLINE, deadlines.TIME_LEFT):
+        headers.pop(name, None)
+    headers[ATTEMPT] = 1
+    headers[EXCHANGE], headers[ROUTING_KEY] = back.origin
+    for name in ("expiration", "user_id"):
+        properties.pop(name, None)
+    properties["headers"] = headers
+    return properties
 
 
 def now() -> str:

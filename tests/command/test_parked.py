@@ -1,0 +1,169 @@
+"""`txservices parked` as it is typed: what it prints, and the status it ends with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests import processes
+from tests.command.folder import Ended, TypingCase
+from tests.rabbitmq import free_port
+from tests.retry.test_parked import PARKING, ParkedCase
+from tests.services import OnRabbitMQ
+from txservices.amqp.entities import Queue
+from txservices.broker.server import Broker
+from txservices.retry import marks
+
+SINCE = "2026-01-02T03:04:00.000+00:00"
+
+
+class ParkedCommands(ParkedCase, TypingCase):
+    """Each of them, against a broker with a parking queue."""
+
+    def setUp(self) -> None:
+        ParkedCase.setUp(self)
+        TypingCase.setUp(self)
+
+    async def begin(self) -> None:
+        """Have a broker that other processes reach, too."""
+        broker = Broker("shared")
+        port = free_port()
+        await broker.listen("127.0.0.1", port)
+        self.addCleanup(broker.close)
+        self.config["AMQP_URI"] = f"amqp://guest:guest@127.0.0.1:{port}/"
+
+    async def typed(self, *arguments: str) -> Ended:
+        return await self.client("parked", *arguments, "--broker", self.config["AMQP_URI"])
+
+    async def test_list(self) -> None:
+        """A line a queue; one that is not there is told, and the others are listed."""
+        await self.begin()
+        await self.park("ab")
+        await self.park("c", reason="\x1b[31m")
+        await self.connections().publisher.declare(Queue("other.parked"))
+        line = f"{PARKING}: 3 messages since {SINCE}: failed 2, \\x1b[31m 1\n"
+        self.assertEqual(await self.typed("list", "work", PARKING, "other"), (0, line + "other.parked: empty\n", ""))
+        status, out, error = await self.typed("list", "none", "work")
+        self.assertEqual((status, out), (2, line))
+        self.assertIn("Error: no queue 'none.parked': nothing was parked from 'none'", error)
+        status, out, _ = await self.typed("list", "work", "--json")
+        reasons = {"failed": 2, "\x1b[31m": 1}
+        self.assertEqual(
+            json.loads(out), {"queue": PARKING, "messages": 3, "read": 3, "since": SINCE, "reasons": reasons}
+        )
+
+    async def test_show(self) -> None:
+        """A line a message; with an id everything, and no control character reaches the terminal."""
+        await self.begin()
+        marked = {marks.ERROR: "\x1b[2J no", marks.ERROR_CLASS: "a.E", marks.TRACEBACK: "Traceback\n  \x07line"}
+        await self.park("ab", **marked)
+        status, out, _ = await self.typed("show", "work")
+        self.assertEqual((status, out.splitlines()[0]), (0, f"a {SINCE} failed after 3 attempts: a.E: \\x1b[2J no"))
+        self.assertEqual(len(out.splitlines()), 2)
+        status, out, _ = await self.typed("show", "work", "--id", "b")
+        self.assertEqual(status, 0)
+        for part in (
+            "message_id: b\n",
+            "plain: 5\n",
+            "traceback:\n    Traceback\n      \\x07line\n",
+            "1 bytes\n    b\n",
+        ):
+            self.assertIn(part, out)
+        self.assertNotIn("\x1b", out)
+        status, out, _ = await self.typed("show", "work", "--json", "--id", "b")
+        line = json.loads(out)
+        self.assertEqual((line["id"], line["body"], line["attempts"]), ("b", "b", 3))
+
+    async def test_binary(self) -> None:
+        """A body that is no text is not printed, and is in the JSON."""
+        await self.begin()
+        await self.connections().publisher.declare(self.parking)
+        await self.connections().publisher.publish("", PARKING, b"\xff\x00", {"message_id": "a"})
+        _, out, _ = await self.typed("show", "work", "--id", "a")
+        self.assertIn("body: 2 bytes that are no text (--json has them)\n", out)
+        _, out, _ = await self.typed("show", "work", "--json")
+        self.assertEqual(json.loads(out)["body_base64"], "/wA=")
+
+    async def test_replay(self) -> None:
+        """It says how many were replayed and why others stay; the status is 1 if some do."""
+        await self.begin()
+        await self.came()
+        await self.park("ab")
+        await self.park("c", queue="gone")
+        self.assertEqual(
+            await self.typed("replay", "work", "--id", "a"), (0, f"replayed 1 of 3 messages in {PARKING}\n", "")
+        )
+        status, out, _ = await self.typed("replay", "work", "--all")
+        stays = "1 stay parked: there is no queue 'gone' any more: start the service that has it\n"
+        self.assertEqual((status, out), (1, f"replayed 1 of 2 messages in {PARKING}\n{stays}"))
+        status, out, _ = await self.typed("replay", "work", "--all", "--json", "--rate", "50")
+        told = json.loads(out)
+        self.assertEqual((status, told["messages"], told["replayed"], sum(told["stayed"].values())), (1, 1, 0, 1))
+
+    async def test_discard(self) -> None:
+        """Nothing is deleted without a yes."""
+        await self.begin()
+        await self.park("ab")
+        status, _, error = await self.typed("discard", "work", "--all")
+        self.assertEqual(status, 2)
+        self.assertEqual(error, f"Error: messages of {PARKING} would be deleted: give --yes\n")
+        self.assertEqual(await self.left(), ["a", "b"])
+        self.assertEqual(
+            await self.typed("discard", "work", "--id", "a", "--yes"),
+            (0, f"discarded 1 of 2 messages in {PARKING}\n", ""),
+        )
+        self.assertEqual(await self.left(), ["b"])
+
+    async def test_mistakes(self) -> None:
+        """Each is a line, with status 2, and nothing is changed."""
+        await self.begin()
+        await self.park("a")
+        no_id = rf"no message in {PARKING} has the id x: see `txservices parked show`"
+        for arguments, line in (
+            (("replay", "work"), "say which messages: --id, --reason, or --all"),
+            (("replay", "work", "--all", "--id", "a"), "say which messages"),
+            (("discard", "work", "--yes"), "say which messages"),
+            (("replay", "work", "--id", "x"), no_id),
+            (("show", "work", "--id", "x"), no_id),
+            (("discard", "work", "--id", "x", "--yes"), no_id),
+            (("show", "none"), "no queue 'none.parked'"),
+            (("replay", "none", "--all"), "no queue 'none.parked'"),
+            (("list",), "Missing argument 'QUEUE...'"),
+            (("replay", "work", "--all", "--rate", "0"), "0 is not in the range"),
+        ):
+            status, out, error = await self.typed(*arguments)
+            self.assertEqual((status, out), (2, ""), arguments)
+            self.assertRegex(error.replace("0.0", "0"), line)
+        self.assertEqual(await self.left(), ["a"])
+
+    async def test_interrupted(self) -> None:
+        """Ctrl-C ends a replay in order: it says what is done and what is left."""
+        await self.begin()
+        came = await self.came()
+        await self.park("abc")
+        arguments: Any = ("parked", "replay", "work", "--all", "--rate", "0.01", "--broker", self.config["AMQP_URI"])
+        typed = processes.txservices(self, *arguments)
+        await came.wait()
+        self.assertEqual(await typed.end("INT"), 130, str(typed))
+        self.assertEqual(typed.stdout, f"replayed 1 of 3 messages in {PARKING}\n")
+        self.assertEqual(typed.stderr, f"interrupted: 2 of 3 messages of {PARKING} were not looked at\n")
+        self.assertEqual(await self.left(), ["b", "c"])
+
+
+class ParkedCommandsOnRabbitMQ(OnRabbitMQ, ParkedCommands):
+    """The same on a RabbitMQ."""
+
+    async def begin(self) -> None:
+        """Nothing is to be done: other processes reach it."""
+
+
+class WithoutBroker(TypingCase):
+    """Where no broker answers."""
+
+    async def test_interrupted(self) -> None:
+        """Ctrl-C while a broker is waited for ends at once, and says that nothing was done."""
+        broker = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
+        typed = processes.txservices(self, "parked", "list", "work", "--broker", broker)
+        await typed.line("Trying again")
+        self.assertEqual(await typed.end("INT"), 130, str(typed))
+        self.assertEqual(typed.stderr.splitlines()[-1], "interrupted: nothing was done")
