@@ -174,6 +174,15 @@ class TravelTests(ServicesCase):
         await (await self.cluster({"language": "en"})).b.tell()
         self.assertEqual(await heard.wait(), [(None, {"language": "en"})])
 
+    async def test_passed_on_with_an_event(self) -> None:
+        """The deadline of a call that a nameko service passes on with an event is not that of the event's handlers."""
+        heard = Heard()
+        await self.start(*chain(heard))
+        headers = {DEADLINE: time.time() - 60, TIME_LEFT: 1.0, "nameko.language": "en"}
+        properties = {"content_type": "application/json", "headers": headers}
+        await self.connections().publisher.publish("b.events", "told", b"1", properties)
+        self.assertEqual(await heard.wait(), [(None, {"language": "en"})])
+
     async def test_over(self) -> None:
         """A request whose time is over is not begun, and the broker has it no longer."""
         heard = Heard()

@@ -24,6 +24,7 @@ from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
 from txservices.callids import on_behalf_of
 from txservices.consumers import QueueConsumer, amqp
+from txservices.deadlines import DEADLINE, take_time_left
 from txservices.exceptions import ContainerBeingKilled
 from txservices.extensions import (
     DependencyProvider,
@@ -255,6 +256,10 @@ class Consumer(HeaderDecoder, Entrypoint):
         if marks.ATTEMPT in message.headers:
             marks.restore(message)
             context_data = marks.without_marks(context_data)
+        if (
+            DEADLINE in message.headers
+        ):  # nameko passes a call's on with the events of its worker, which nobody waits for
+            take_time_left(context_data)
         try:
             self.container.spawn_worker(self, (body,), {}, context_data=context_data, handle_result=handle_result)
         except ContainerBeingKilled:

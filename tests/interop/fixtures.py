@@ -23,7 +23,7 @@ from txservices.rpc import rpc
 from txservices.testing.waiting import Heard
 
 START_TIMEOUT = 60  # seconds; two on a free machine
-ALL = ("Answers", "Caller", "Teller", "Hops", "Listener", "Reader", "Twin", "Standalone")
+ALL = ("Answers", "Caller", "Teller", "Hops", "Listener", "Reader", "Twin", "Flaky", "Standalone")
 OURS = services("txservices", "t", Deferred)
 CONFIG = {"ACCEPT": ["json", "pickle"], "parent_calls_tracked": 3}  # of both sides
 MORE: dict[str, dict[str, Any]] = {

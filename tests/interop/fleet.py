@@ -17,6 +17,8 @@ from importlib import import_module
 from typing import Any
 
 SIDES = ("n", "t")
+# What context data of nameko's has, and of ours doesn't: deadlines are ours, and nameko passes them on.
+NOT_DATA = ("call_id_stack", "call_deadline", "call_time_left")
 
 
 # What methods raise and give -----------------------------------------------------------------------------------------
@@ -123,9 +125,16 @@ def deserialize_registered(framework: str) -> None:
 
 
 def services(
-    framework: str, own: str, hang: Callable[[], Any], book: Callable[[int], object] = print
+    framework: str,
+    own: str,
+    hang: Callable[[], Any],
+    book: Callable[[int], object] = print,
+    failed: Callable[[tuple[str, int]], object] = print,
 ) -> dict[str, type]:
-    """The services of one side, by class name; ``hang`` gives what never ends, ``book`` notes an event's number."""
+    """The services of one side, by class name.
+
+    ``hang`` gives what never ends, ``book`` notes an event's number, ``failed`` an attempt that failed.
+    """
     module = lambda name: import_module(f"{framework}.{name}")  # noqa: E731
     entities = import_module("kombu") if framework == "nameko" else module("messaging")
     rpc, RpcProxy = module("rpc").rpc, module("rpc").RpcProxy
@@ -133,6 +142,7 @@ def services(
     event_handler = events.event_handler
     deserialize_registered(framework)
     readings = entities.Exchange("readings", type="topic")
+    again = {} if framework == "nameko" else {"retry": module("retry").Retry(attempts=100, delay=0.02, growth=1)}
 
     class Context(module("extensions").DependencyProvider):
         def get_dependency(self, worker_ctx: Any) -> Any:
@@ -170,6 +180,7 @@ def services(
         blocking = True
         answers_n = RpcProxy("answers_n")
         answers_t = RpcProxy("answers_t")
+        transient_t = RpcProxy("answers_t", delivery_mode=1)
         nobody = RpcProxy("nobody")
         sink = RpcProxy("sink")
         sink_options = RpcProxy("sink", priority=3, expiration=20, delivery_mode=1, compression="gzip")
@@ -266,7 +277,8 @@ def services(
                 "origin": context.origin_call_id,
                 "parent": context.immediate_parent_call_id,
                 "providers": [self.language, self.user_id],
-                "data": {key: value for key, value in context.data.items() if key != "call_id_stack"},
+                "data": {key: value for key, value in context.data.items() if key not in NOT_DATA},
+                "left": context.time_left() if hasattr(context, "time_left") else context.data.get("call_time_left"),
             }
             if not route:
                 self.dispatch("arrived", None)
@@ -314,7 +326,7 @@ def services(
         @event_handler("hops_n", "arrived")
         @event_handler("hops_t", "arrived")
         def arrived(self, data):
-            return self.tell("arrived", {key: value for key, value in self.context.data.items() if "stack" not in key})
+            return self.tell("arrived", {key: value for key, value in self.context.data.items() if key not in NOT_DATA})
 
     class Reader:
         name = f"reader_{own}"
@@ -369,5 +381,26 @@ def services(
         def everyone(self, number):
             return self.witness.tell(own, "everyone", number, [])
 
-    found = (Answers, Caller, Teller, Hops, Listener, Reader, Books, Twin)
+    class Flaky:
+        """Ours fails at each attempt, and has the message come again, to either side."""
+
+        name = "flaky"
+        witness = RpcProxy("witness")
+
+        def attempt(self, what, number):
+            if framework == "txservices":
+                failed((what, number))
+                raise Unknown("not here")
+            return number
+
+        @rpc(**again)
+        def call(self, number):
+            return [own, self.attempt("call", number)]
+
+        @event_handler("teller_n", "flaky", **again)
+        @event_handler("teller_t", "flaky", **again)
+        def hear(self, number):
+            return self.witness.tell(own, "flaky", self.attempt("hear", number), [])
+
+    found = (Answers, Caller, Teller, Hops, Listener, Reader, Books, Twin, Flaky)
     return {each.__name__: each for each in found}
