@@ -79,7 +79,6 @@ class Failures:
     ) -> None:
         container = entrypoint.container
         config = container.config
-        self.entrypoint = entrypoint
         self.connections = connections
         self.ack = ack
         self.give_back = give_back

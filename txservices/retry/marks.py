@@ -103,12 +103,17 @@ def without_marks(headers: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in headers.items() if not name.startswith(PREFIX) and name not in NOT_COPIED}
     deaths = kept.get("x-death")
     if isinstance(deaths, list):  # those in delay queues say nothing to anybody, and there may be many
-        others = [each for each in deaths if not str(each.get("queue", "")).startswith(DELAY_QUEUE)]
+        others = [each for each in deaths if not is_of_delay(each)]
         if others:
             kept["x-death"] = others
         else:
             kept = {name: value for name, value in kept.items() if not is_of_death(name)}
     return kept
+
+
+def is_of_delay(death: Any) -> bool:
+    """Whether an entry of ``x-death`` says that a message has left a delay queue. A stranger's may be anything."""
+    return isinstance(death, Mapping) and str(death.get("queue", "")).startswith(DELAY_QUEUE)
 
 
 def is_of_death(header: str) -> bool:
@@ -203,7 +208,7 @@ def latest_death(message: Message) -> Mapping[str, Any]:
     """What the broker says of the last time that it dead-lettered a message, other than by a delay; or nothing."""
     deaths = message.headers.get("x-death")
     for death in deaths if isinstance(deaths, list) else ():
-        if isinstance(death, Mapping) and not str(death.get("queue", "")).startswith(DELAY_QUEUE):
+        if isinstance(death, Mapping) and not is_of_delay(death):
             return death
     return {}
 

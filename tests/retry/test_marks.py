@@ -1,0 +1,58 @@
+"""Marks: what headers say of a message that is tried again, and what a copy of it keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txservices.amqp.entities import Message
+from txservices.retry.marks import ATTEMPTS_COUNTED, Origin, copied, without_marks
+
+ATTEMPT, EXCHANGE, KEY = "txservices-attempt", "txservices-exchange", "txservices-routing-key"
+EXPIRATION, USER = "txservices-expiration", "txservices-user-id"
+OURS = {"queue": "txservices.delay.1s.orders", "reason": "expired"}
+THEIRS = {"queue": "theirs", "reason": "rejected"}
+
+
+def message(headers: dict[str, Any], **properties: Any) -> Message:
+    return Message(b"", {**properties, "headers": headers}, "here", "q", False, 1, "", lambda *settled: None)
+
+
+class MarksTests(SynchronousTestCase):
+    """Headers, which may be a stranger's."""
+
+    def test_origin(self) -> None:
+        """Marks say where a message came from if both are texts, and the attempt if it is a number that can be."""
+        table: list[tuple[dict[str, Any], Origin]] = [
+            ({ATTEMPT: 1, EXCHANGE: "x", KEY: "k"}, Origin("x", "k", 1)),
+            ({ATTEMPT: 2, EXCHANGE: "x", KEY: "k"}, Origin("x", "k", 2)),
+            ({ATTEMPT: ATTEMPTS_COUNTED, EXCHANGE: "x", KEY: "k"}, Origin("x", "k", ATTEMPTS_COUNTED)),
+            ({ATTEMPT: 2, EXCHANGE: 5, KEY: "k"}, Origin("here", "q", 2)),
+            ({ATTEMPT: 2, EXCHANGE: "x", KEY: None}, Origin("here", "q", 2)),
+            ({ATTEMPT: 2, "txservices-first-failed": "then"}, Origin("here", "q", 2, "then")),
+            ({ATTEMPT: 2, "txservices-first-failed": 5}, Origin("here", "q", 2)),
+        ]
+        for attempt in (0, ATTEMPTS_COUNTED + 1, True, "2", 2.0, None):
+            table.append(({ATTEMPT: attempt, EXCHANGE: "x", KEY: "k"}, Origin("here", "q")))
+        for headers, origin in table:
+            self.assertEqual(Origin.of(message(headers)), origin, headers)
+
+    def test_moved(self) -> None:
+        """``expiration`` and ``user_id`` of a message are headers of its copy, and of the copies of that."""
+        first = copied(message({}, expiration="5000", user_id="guest", priority=3))
+        second = copied(message(first["headers"], priority=3))
+        for properties in (first, second):
+            self.assertEqual(properties.pop("headers"), {EXCHANGE: "here", KEY: "q", EXPIRATION: "5000", USER: "guest"})
+            self.assertEqual(properties, {"priority": 3})
+        self.assertEqual(copied(message({EXPIRATION: 5}))["headers"], {EXCHANGE: "here", KEY: "q"})
+
+    def test_deaths(self) -> None:
+        """What the broker says of delays goes, and what it says of other queues stays, also what a stranger says."""
+        first = {"x-first-death-queue": "theirs", "x-last-death-queue": "txservices.delay.1s.orders", "a": 1}
+        self.assertEqual(without_marks({"x-death": [OURS], **first}), {"a": 1})
+        for others in ([THEIRS], [{}], [7], [None, "x"]):
+            for deaths in ([OURS, *others], [*others, OURS], others):
+                self.assertEqual(without_marks({"x-death": deaths, **first}), {"x-death": others, **first}, deaths)
+        for strange in (5, "x", None):
+            self.assertEqual(without_marks({"x-death": strange}), {"x-death": strange})
