@@ -61,7 +61,7 @@ MODULES = {
     "retry.failures": "retry",
     "retry.marks": "retry",
     "retry.policy": "retry",
-    "amqp.ondemand": "amqp.test_delays retry",
+    "amqp.ondemand": "amqp.test_ondemand amqp.test_delays retry",
     "amqp.delays": "amqp.test_delays retry",
     "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"

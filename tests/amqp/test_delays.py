@@ -48,6 +48,10 @@ class StepTests(SynchronousTestCase):
         """A queue's name says how long and where to. One that is too long ends with a hash."""
         self.assertEqual(name_of("", "orders", 1500), "txservices.delay.1.5s.orders")
         self.assertEqual(name_of("x", "orders", 3_600_000), "txservices.delay.3600s.x.orders")
+        for longer in (0, 1):
+            name = name_of("", "x" * (NAME_MAX - len("txservices.delay.1s.") + longer), 1000)
+            self.assertEqual((len(name), name.endswith("x")), (NAME_MAX, not longer))
+        self.assertRegex(name, "x-[0-9a-f]{32}$")
         long = {name_of("x", "ü" * 120 + end, 1000) for end in "ab"}
         self.assertEqual(len(long), 2)
         self.assertTrue(all(len(name.encode()) <= NAME_MAX and name.startswith("txservices.delay.") for name in long))

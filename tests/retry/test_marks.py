@@ -51,7 +51,8 @@ class MarksTests(SynchronousTestCase):
         """What the broker says of delays goes, and what it says of other queues stays, also what a stranger says."""
         first = {"x-first-death-queue": "theirs", "x-last-death-queue": "txservices.delay.1s.orders", "a": 1}
         self.assertEqual(without_marks({"x-death": [OURS], **first}), {"a": 1})
-        for others in ([THEIRS], [{}], [7], [None, "x"]):
+        strangers: list[list[Any]] = [[THEIRS], [{}], [7], [None, "x"]]
+        for others in strangers:
             for deaths in ([OURS, *others], [*others, OURS], others):
                 self.assertEqual(without_marks({"x-death": deaths, **first}), {"x-death": others, **first}, deaths)
         for strange in (5, "x", None):
