@@ -16,6 +16,7 @@ from txservices import (
     EventDispatcher,
     Publisher,
     Queue,
+    Reject,
     Retry,
     RpcProxy,
     WorkerContext,
@@ -79,6 +80,7 @@ class Service:
     loose = Loose()
     stock = RpcProxy("stock", timeout=5, priority=3, retry=Retry(attempts=3), breaker=CircuitBreaker(minimum=5))
     anybody = ClusterRpc(timeout=None, headers={"x": 1})
+    lasting = RpcProxy("stock", persistent=False, retry=Retry(attempts=3, on=(OSError, ValueError)), breaker=False)
     dispatch = EventDispatcher(mandatory=True, expiration=0.5)
     publish = Publisher(Queue("lines"), declare=[Queue("more")], routing_key="lines", delivery_mode=1)
 
@@ -90,9 +92,18 @@ class Service:
         assert_type(self.dispatch, Dispatch)
         assert_type(self.publish, Publish)
         await self.stock.reserve.options(timeout=1, compression="gzip")(value)
+        await self.stock.reserve.options(persistent=True, retry=None)(value)
         await self.dispatch("sold", {"item": value})
+        await self.dispatch("sold", {"item": value}, delay=60)
+        await self.publish(value, delay=0.5)
         await self.publish(value, exchange="readings", declare=[Queue("more")], priority=1)
         return str(self.database.count())
+
+    @rpc(retry=Retry(attempts=5, delay=1, growth=2, give_up_on=ValueError), cancel_at_deadline=True, worker_timeout=5)
+    async def again(self, value: int) -> int:
+        if value:
+            raise Retry(after=30)
+        raise Reject("no such value")
 
     @rpc(expected_exceptions=ValueError, sensitive_arguments="token", blocking=True)
     def options(self, token: str) -> int:
@@ -101,7 +112,7 @@ class Service:
         assert_type(self.loose, Any)
         return self.database.count()
 
-    @event_handler("shop", "sold", reliable_delivery=False, prefetch_count=5)
+    @event_handler("shop", "sold", reliable_delivery=False, prefetch_count=5, retry=Retry(), cancel_at_deadline=False)
     def heard(self, payload: dict[str, int]) -> None: ...
 
     @http("GET, HEAD", "/items/<int:number>", expected_exceptions=(KeyError, ValueError))
@@ -111,7 +122,7 @@ class Service:
     @timer(interval=0.5, eager=True)
     def tick(self) -> Deferred[None] | None: ...
 
-    @consume(Queue("lines"), requeue_on_error=True)
+    @consume(Queue("lines"), requeue_on_error=True, retry=False)
     def line(self, body: str) -> None: ...
 
     @every(2, hour=3)
@@ -146,6 +157,7 @@ class Tests(TestCase):
 async def methods_keep_their_types(service: Service) -> None:
     """A decorated method is what it was."""
     assert_type(await service.bare(1), str)
+    assert_type(await service.again(1), int)
     assert_type(service.options("token"), int)
     assert_type(service.heard({"item": 1}), None)
     assert_type(service.tick(), "Deferred[None] | None")

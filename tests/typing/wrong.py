@@ -7,6 +7,7 @@ from txservices import (
     DependencyProvider,
     EventDispatcher,
     Publisher,
+    Retry,
     RpcProxy,
     event_handler,
     http,
@@ -30,6 +31,7 @@ class Service:
     stock = RpcProxy("stock", prioritty=3)  # wrong
     anybody = ClusterRpc(timeout="5")  # wrong
     once_more = RpcProxy("stock", retry=5)  # wrong
+    lasting = RpcProxy("stock", persistent="yes")  # wrong
     dispatch = EventDispatcher(delivery_mode="persistent")  # wrong
     publish = Publisher(routing_keys="lines")  # wrong
 
@@ -54,6 +56,23 @@ class Service:
     async def seventh(self) -> None:
         await self.publish(1, exchanges="readings")  # wrong
         await self.publish(1, priority="high")  # wrong
+        await self.publish(1, delay="soon")  # wrong
+        await self.dispatch("sold", 1, delays=60)  # wrong
+
+    @rpc(retry=True)  # wrong
+    def eighth(self) -> None: ...
+
+    @event_handler("shop", "sold", retry=5)  # wrong
+    def ninth(self, payload: object) -> None: ...
+
+    @consume(Queue("q"), retry=Retry(attempt=5))  # wrong
+    def tenth(self, body: object) -> None: ...
+
+    @rpc(cancel_at_deadline="always")  # wrong
+    def eleventh(self) -> None: ...
+
+    @rpc(retry=Retry(on=ValueError()))  # wrong
+    def twelfth(self) -> None: ...
 
 
 class Tests(TestCase):
