@@ -1,4 +1,4 @@
-"""What the log tells of workers that take long: of each slow one, and of a service all of whose workers are busy.
+"""Tells in the log of workers that take long: of each slow one, and of a service whose workers are all busy.
 
 Both cost nothing where no worker waits for anything: a worker that holds the reactor is the watchdog's.
 """
@@ -38,10 +38,10 @@ class Running(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What waits for a worker to end.
+    """Something that waits for a worker to end.
 
     Attributes:
-        begin: begins a worker, or does something else that is not to happen earlier.
+        begin: begins a worker, or does something else that must not happen earlier.
         entrypoint: whose method the worker calls.
         since: the clock's time when this began to wait.
         deadline: the time after which nobody waits for the worker any more.
@@ -114,7 +114,7 @@ class Busy:
         self.call = self.clock.callLater(max(BUSY_AFTER, self.quiet_until - now), self.tell)
 
     def tell(self) -> None:
-        """All are busy still. The next line comes after twice the time, also if some were free meanwhile."""
+        """All are still busy. The next line comes after twice the time, also if some were free meanwhile."""
         now = self.clock.seconds()
         if now - self.quiet_until >= self.interval:
             self.interval = BUSY_AFTER

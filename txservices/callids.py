@@ -1,7 +1,7 @@
-"""The ids by which one call is found in all logs: its own, and that of the call with which all began.
+"""The ids by which one call is found in all logs: its own, and that of the first call, which led to it.
 
 ``this_worker`` is the worker in whose context a line is logged. Nothing is noted for each message: a line takes the ids
-from there when it is written. What is told of a worker elsewhere is told ``on_behalf_of`` it.
+from there when it is written. Code that logs about a worker from elsewhere does so ``on_behalf_of`` it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from txservices.utils.printable import in_one_line
 from txservices.utils.secrets import hide
 
 ORIGIN_MAX = 255  # characters of an origin's id that are shown: it may be a stranger's
-UNKNOWN = "?"  # written for an origin that is no text
+UNKNOWN = "?"  # written for an origin that is not a text
 
 T = TypeVar("T")
 

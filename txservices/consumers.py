@@ -85,7 +85,7 @@ class QueueConsumer(SharedExtension):
                 self.queue_consumer.ack_message(message)
     """
 
-    needs_amqp = True  # tap asks: without a broker configured, who has one of these gets the embedded one
+    needs_amqp = True  # tap asks: a service with one of these gets the embedded broker if no broker is configured
 
     def __init__(self) -> None:
         self.opened: list[Subscription] = []

@@ -21,23 +21,23 @@ DEADLINE_KEY = "call_deadline"  # in a worker's context
 TIME_LEFT_KEY = "call_time_left"
 DEADLINE = f"{HEADER_PREFIX}.{DEADLINE_KEY}"
 TIME_LEFT = f"{HEADER_PREFIX}.{TIME_LEFT_KEY}"
-CLOCKS_DIFFER_MAX = 5.0  # seconds by which the clocks of two machines may differ without a harm to calls
+CLOCKS_DIFFER_MAX = 5.0  # seconds by which the clocks of two machines may differ without harm to calls
 
 
 def headers_for(seconds: float) -> dict[str, float]:
-    """The headers of a call whose caller waits for so many seconds from now."""
+    """The headers of a call whose caller waits for so many seconds from now on."""
     return {DEADLINE: time_of_day(seconds), TIME_LEFT: float(seconds)}
 
 
 def time_of_day(seconds: float) -> float:
-    """What a clock on the wall says in so many seconds, in seconds since 1970."""
+    """The time of day in so many seconds from now, in seconds since 1970."""
     return time.time() + seconds
 
 
 def time_left(headers: Mapping[str, Any]) -> float | None:
     """Seconds that the caller of a message with such headers waits from now on. None if they don't say.
 
-    It is 0 or less if its time is over. Where the clocks differ it is too much by up to ``CLOCKS_DIFFER_MAX``, so that
+    It is 0 or less if their time is over. If clocks differ, it may be too much by up to ``CLOCKS_DIFFER_MAX``, so that
     no call is taken for over while its caller waits.
     """
     return reckoned(headers.get(DEADLINE), headers.get(TIME_LEFT))

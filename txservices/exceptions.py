@@ -2,6 +2,7 @@
 
     ConfigurationError                  a mistake of the user, found before anything runs
       CommandError                      a mistake on the command line
+      NeedsAsyncio                      it awaits something of asyncio's, and another reactor runs
       BrokerRefused                     the broker refuses the credentials or the virtual host
       BrokerUnreachable                 no broker answered within BROKER_START_TIMEOUT
       DeclarationMismatch               an exchange or queue exists with other properties
@@ -19,7 +20,7 @@
       PublishNacked  PublishTimeout  PublishBufferFull
       HeadersTooLarge                   a ValueError, too: its headers are more than a frame may have
     EncodeError  DecodeError            a value can't be written, a body can't be read
-    CallFailed                          a call has no result; all but RemoteError of these name the call
+    CallFailed                          a call has no result; each of these but RemoteError names it
     RpcTimeout(timeout)                 no reply came in time
     RpcConnectionError                  no reply can come any more
       ReplyQueueExpiredWithPendingReplies
@@ -28,11 +29,13 @@
     UnknownService  UnserializableValueError
     BadRequest                          a mistake of the caller
       MalformedRequest  MethodNotFound  IncorrectSignature  ConnectionNotFound
+    WorkerTimeout                       a worker took too long, and was cancelled
+      CallerGone                        its caller waits no more
     ContainerBeingKilled                the container takes no more work
     ExtensionNotFound
 
 An error travels as ``{"exc_type", "exc_path", "exc_args", "value"}``. The errors that nameko has too travel with their
-path in nameko, so that each side knows the errors of the other.
+path in nameko, so that each side knows the errors of the other. The page is long because all errors are on it.
 """
 
 from __future__ import annotations
@@ -117,7 +120,7 @@ class NeedsAsyncio(ConfigurationError):
 
 
 class BrokerRefused(ConfigurationError):
-    """The broker refuses our credentials or virtual host, or is none that this client can talk to."""
+    """The broker refuses our credentials or virtual host, or this client can't talk to it."""
 
 
 class BrokerUnreachable(ConfigurationError):

@@ -238,7 +238,7 @@ class WorkerContext:
         if isinstance(stack, (list, tuple)):
             self.parent_call_ids = stack
         else:  # the message is handled, whatever a stranger has put into that header
-            log.debug("{worker}: a call id stack that is no list, ignored: {stack!r}", worker=self, stack=stack)
+            log.debug("{worker}: a call id stack that is not a list, ignored: {stack!r}", worker=self, stack=stack)
         left = take_time_left(data)
         if left is not None:
             self.ends = container.clock.seconds() + left
@@ -534,7 +534,7 @@ class Entrypoint(Extension):
 
 
 def called(function: Any) -> str:
-    """The name of what a decorator is above of."""
+    """The name of the function that a decorator is above."""
     method = function.fget if isinstance(function, property) else function
     return str(getattr(method, "__qualname__", None) or brief(function))
 

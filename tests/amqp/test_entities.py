@@ -95,7 +95,7 @@ class QueueTypes(SynchronousTestCase):
     def test_mistakes(self) -> None:
         """A type that there isn't, and a quorum queue wanted where none can be, are told with what to do."""
         error = self.assertRaises(ConfigurationError, with_queue_type, Queue("q"), "quorom")
-        self.assertEqual(str(error), "QUEUE_TYPE: 'quorom' is none of classic, quorum")
+        self.assertEqual(str(error), "QUEUE_TYPE: 'quorom' is not one of classic, quorum")
         error = self.assertRaises(ConfigurationError, with_queue_type, Queue("q", auto_delete=True), None, "quorum")
         self.assertIn("queue 'q' can't be a quorum queue", str(error))
 

@@ -31,7 +31,7 @@ class LoginTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         """Another name is the user's mistake, and the error names the key and what it accepts."""
         error = self.assertRaises(ConfigurationError, encode_login, "CRAM-MD5", "u", "p")
-        self.assertEqual(str(error), "LOGIN_METHOD 'CRAM-MD5' is none of PLAIN, AMQPLAIN, EXTERNAL")
+        self.assertEqual(str(error), "LOGIN_METHOD 'CRAM-MD5' is not one of PLAIN, AMQPLAIN, EXTERNAL")
 
     def test_bad_bytes(self) -> None:
         """Whatever a client sends is a user who is not known, or a syntax error."""

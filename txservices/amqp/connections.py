@@ -167,7 +167,7 @@ class Connections(MultiService):
         self.give_up()
 
     def give_up(self) -> None:
-        """Wait for no confirm any more: every message without one fails. What was written is sent all the same."""
+        """Wait for no confirm any more: every message without one fails. Those written are sent all the same."""
         if "publisher" in vars(self):
             self.publisher.abort()
 

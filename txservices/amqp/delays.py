@@ -1,9 +1,9 @@
 """Messages that are to be delivered later. The broker holds them, so that a process may end meanwhile.
 
-A delay queue has a time to live, and where its messages go after that: to one exchange with one routing key. All
-messages of one delay to one place wait in the same queue, one behind the other, so that none holds up another. That
-takes a queue for each delay. So that there are few, a delay is rounded to one of 35 steps in each power of ten: by 5 %
-at most.
+A delay queue has a time to live, and one exchange and routing key with which its messages go on after that. All
+messages of one delay to one place wait in the same queue, one behind the other, so that no message holds up another.
+That takes a queue for each delay. So that there are few, a delay is rounded to one of 35 steps in each power of ten: by
+5 % at most.
 
 The queue is durable, and the broker deletes it when it has not been declared for some time longer than its messages
 live: ``OnDemand`` declares it more often than that. It is a quorum queue, because only those hand on what has expired
@@ -29,7 +29,7 @@ STEPS = (*range(10, 20), *range(20, 50, 2), *range(50, 101, 5))
 
 
 def step_of(seconds: float) -> int:
-    """The delay, in milliseconds, that a message for which that many seconds are asked is given."""
+    """The step that is nearest to a delay of so many seconds. It is in milliseconds."""
     ms = seconds * 1000
     scale = 1
     while ms >= STEPS[-1] * scale:

@@ -152,7 +152,7 @@ def exchange_of(thing: Any) -> Exchange:
         )
     except AttributeError:
         raise ConfigurationError(
-            f"{thing!r} is no exchange: give an Exchange of txservices.amqp.entities, or kombu's"
+            f"{thing!r} is not an exchange: give an Exchange of txservices.amqp.entities, or kombu's"
         ) from None
 
 
@@ -184,7 +184,7 @@ def queue_of(thing: Any) -> Queue:
         )
     except AttributeError:
         raise ConfigurationError(
-            f"{thing!r} is no queue: give a Queue of txservices.amqp.entities, or kombu's"
+            f"{thing!r} is not a queue: give a Queue of txservices.amqp.entities, or kombu's"
         ) from None
 
 
@@ -207,7 +207,7 @@ def with_queue_type(entity: E, configured: str | None, wanted: str | None = None
         return entity
     if queue_type not in configuration.QUEUE_TYPES:
         raise ConfigurationError(
-            f"{configuration.QUEUE_TYPE.name}: {queue_type!r} is none of {', '.join(configuration.QUEUE_TYPES)}"
+            f"{configuration.QUEUE_TYPE.name}: {queue_type!r} is not one of {', '.join(configuration.QUEUE_TYPES)}"
         )
     if entity.exclusive or entity.auto_delete or not entity.durable:
         if wanted == "quorum":

@@ -1,4 +1,4 @@
-"""What a broker shows of us: which services a connection or a consumer is of, and in which process they run."""
+"""Names that a broker shows: the services of a connection or a consumer, and the process in which they run."""
 
 from __future__ import annotations
 

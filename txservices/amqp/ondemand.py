@@ -26,7 +26,7 @@ log = Logger()
 
 DECLARED_MAX = 10_000  # queues that are known to be there
 DELAY_QUEUES_MAX = 4_096  # delay queues that are known by delay and destination
-AT_ONCE = 0.0005  # seconds; what is to be sooner than that waits in no queue
+AT_ONCE = 0.0005  # seconds; a message that is due sooner waits in no delay queue
 ATTEMPTS_MAX = 3  # publishes of one message to a queue that the broker does not have, although it was declared
 
 Done = Callable[[Exception | None], None]
@@ -42,7 +42,7 @@ class OnDemand:
     def __init__(self, publisher: Publisher) -> None:
         self.publisher = publisher
         self.declared: OrderedDict[Queue, float] = OrderedDict()  # when, by the reactor's clock
-        self.declaring: dict[Queue, list[Callable[[Exception | None], None]]] = {}
+        self.declaring: dict[Queue, list[Done]] = {}
 
     def publish_then(
         self,
@@ -72,8 +72,8 @@ class OnDemand:
     ) -> None:
         """Have a message go to that exchange in so many seconds. ``done`` gets None when the broker holds it.
 
-        The other arguments and errors are those of ``publish_then``. The message must not have an ``expiration``: it
-        would go on when that is over, if it is sooner.
+        The other arguments and errors are those of ``publish_then``. The message must not have an ``expiration``: if
+        that is shorter, the message would go on when it is over.
         """
         if not 0 <= seconds <= DELAY_MAX:  # so NaN is refused as well
             raise ValueError(f"a delay of {seconds!r} s: give seconds from 0 to {DELAY_MAX:,.0f}")
@@ -91,7 +91,7 @@ class OnDemand:
         deadline: float | None,
         attempts: int,
     ) -> None:
-        """Publish, after the declaration if that was long ago; so many times at most."""
+        """Publish, and declare the queue first if that was long ago. Makes up to ``attempts`` attempts."""
 
         def published(error: Exception | None) -> None:
             if isinstance(error, UndeliverableMessage) and attempts > 1:
@@ -114,7 +114,7 @@ class OnDemand:
         if declared is not None and self.publisher.clock.seconds() < declared + DECLARED_AGAIN:
             publish()
         else:
-            header = len(encode_properties(properties))  # what can't be written is told now
+            header = len(encode_properties(properties))  # an error of what can't be written is raised now
             if header > self.publisher.header_max:
                 raise HeadersTooLarge("", queue.name, header, self.publisher.header_max)
             self.declare_then(queue, partial(call_safely, publish, done), deadline)
@@ -154,7 +154,7 @@ class OnDemand:
 
 
 def call_safely(publish: Done, done: Done, error: Exception | None) -> None:
-    """Publish after a declaration: what would have been raised at once is told now."""
+    """Publish after a declaration. An error that ``publish_then`` would have raised at once goes to ``done``."""
     try:
         publish(error)
     except ValueError as refused:

@@ -1,8 +1,8 @@
-"""What the broker refuses: in words with a cure, and whether it may be granted later.
+"""Refusals of the broker: in words with a cure, and whether it may grant the same later.
 
 A start that can't succeed fails with ``DeclarationMismatch``. ``RefusedForNow`` is worth waiting for: a passive queue
-that somebody else will declare, a limit of the virtual host. Once a service has started, it waits for anything: what
-worked before may work again.
+that somebody else will declare, a limit of the virtual host. Once a service has started, it waits whatever is refused:
+it has worked before, and may work again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What has become of a request that the broker has and nobody has answered: its queue is looked at, once it is late."""
+"""Finds out what has become of a late request, which the broker has and nobody has answered, by a look at its queue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Whereabouts:
     """Looks at queues, at each once however many ask at the same time.
 
     Attributes:
-        looks: who waits for what is said of a queue. A broker that does not answer is not asked again.
+        looks: the looks under way, by queue. While the broker does not answer, it is not asked again for the same one.
     """
 
     def __init__(self, clock: Any) -> None:
@@ -58,7 +58,7 @@ async def look(queue: str, protocol: Protocol) -> str:
 
 
 def words_of(queue: str, waiting: int, consumers: int) -> str:
-    """What the numbers of a queue say of a request that was sent to it. It has expired there if it has waited."""
+    """What the numbers of a queue say of a request that was sent to it: by now it has expired there, or was taken."""
     if not consumers:
         return f"it was sent, and nobody consumes queue {queue}: start the service"
     many = f"{consumers} consumer{'s' if consumers > 1 else ''}"

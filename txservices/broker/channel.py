@@ -75,7 +75,7 @@ class Channel:
         self.deliveries = Deliveries()
         self.deliveries.flowing = not session.paused
         self.consumers: dict[str, Consumer] = {}
-        self.reply_to = ""  # the name that replies to its last consumer of Direct Reply-to have
+        self.reply_to = ""  # the name by which replies reach its last consumer of Direct Reply-to
         self.consumer_prefetch = 0  # of consumers that are still to come
         self.confirms = False
         self.published = 0
@@ -329,7 +329,7 @@ class Channel:
             self.session.block()
 
     def find_reply_to(self) -> str:
-        """The name that replies to this channel have; ``PRECONDITION_FAILED`` if it has no consumer for them."""
+        """The name by which replies reach this channel. ``PRECONDITION_FAILED`` if it has no consumer for them."""
         if not self.vhost.replies.is_there(self.reply_to):
             raise AmqpError(ReplyCode.PRECONDITION_FAILED, "fast reply consumer does not exist")
         return self.reply_to

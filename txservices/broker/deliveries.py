@@ -1,4 +1,4 @@
-"""What a channel has taken from queues and not settled, and its consumers, who have room for more or not. Pure.
+"""The unsettled deliveries of a channel, and its consumers, which have room for more or not. Pure.
 
     Queue -> Consumer.send(entry) -> Deliveries.add -> settle -> make_room -> Queue.join(consumer)
 
@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from txservices.broker.messages import Message
 from txservices.wire.tables import encode_shortstr
 
-# Deliveries that a channel may leave unsettled if it asked for no lower limit: the largest prefetch there is. Past it,
-# the channel gets no more until it settles some, so that a client that never acks can't take a whole backlog.
+# Deliveries that a channel may leave unsettled if it asked for no lower limit: the largest prefetch there is. Beyond
+# it the channel gets no more until it settles some, so that a client that never acks can't take a whole backlog.
 UNACKED_MAX = 65_535
 
 
@@ -134,10 +134,10 @@ class Deliveries:
         return self.last_tag
 
     def settle(self, tag: int, multiple: bool) -> list[Entry]:
-        """Settle the delivery of that tag, with ``multiple`` all up to it, or all there are if the tag is 0.
+        """Settle the delivery of that tag. With ``multiple``, settle all up to it, or all of them if the tag is 0.
 
-        Returns their entries. ``KeyError`` for a tag that is not unsettled on this channel. Call ``make_room`` next,
-        after the entries that are requeued.
+        Returns their entries. ``KeyError`` for a tag that is not unsettled on this channel. Call ``make_room`` next. If
+        entries are requeued, do that first.
         """
         entries = self.pop(tag, multiple)
         self.was_full |= self.counted >= self.prefetch

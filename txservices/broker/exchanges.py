@@ -44,7 +44,7 @@ class Exchange:
             destination.incoming[binding] = None
 
     def unbind(self, destination: Destination, key: str, arguments: Mapping[str, Any]) -> bool:
-        """Undo ``bind``; whether there was something to undo."""
+        """Undo ``bind``. Gives whether there was something to undo."""
         binding = self.bindings.pop((destination, key, in_order(arguments)), None)
         if binding is None:
             return False
@@ -64,7 +64,7 @@ def in_order(arguments: Mapping[str, Any]) -> str:
 def route(
     start: Exchange, keys: tuple[str, ...], headers: Headers, find: Callable[[str], Exchange | None]
 ) -> tuple[list[Queue], bool]:
-    """The queues that a message to ``start`` goes to, each once, and whether it is so for every message of its key.
+    """The queues that a message to ``start`` goes to, each once, and whether every message of its key goes to the same.
 
     The message may have several keys: those of CC and BCC. ``find`` gives an exchange by name, for the alternates.
     Exchanges bound in a circle are each passed once.

@@ -1,6 +1,6 @@
-"""How many bytes everything takes that clients make in a virtual host, messages excepted, and the limit of it. Pure.
+"""Counts the bytes that clients take in a virtual host, besides messages, up to a limit. Pure.
 
-Exchanges, queues and bindings have limits of their number, too. Those say nothing of names, keys and arguments: a
+The number of exchanges, queues and bindings is limited, too. That says nothing of names, keys and arguments: a
 hundred thousand bindings with keys of many words take 4 GB, and with arguments of one frame each 200 GB.
 """
 
@@ -47,5 +47,5 @@ class Held:
         self.bytes += size
 
     def give(self, size: int) -> None:
-        """It is no more."""
+        """Count that much less: it is gone."""
         self.bytes -= size

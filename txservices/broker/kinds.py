@@ -1,6 +1,6 @@
 """The kinds of queue besides the classic one: those with priorities, and quorum queues. Pure.
 
-A kind differs in the line of its messages (``fresh``), in what becomes of a message that comes back, and in what it
+A kind differs in the line of its messages (``fresh``), in the place of a message that comes back, and in what it
 refuses. A quorum queue is as the one of RabbitMQ 4, except that it is in one place only and lost with the broker.
 """
 
@@ -103,7 +103,7 @@ class TwoLevels:
 class QuorumQueue(Queue):
     """A queue that counts how often each message has come back, and gives up a message that does so too often.
 
-    What comes back is given out before all else, in the order in which it came back.
+    Messages that come back are given out before all others, in the order in which they came back.
     """
 
     takes_over = True

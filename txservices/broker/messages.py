@@ -94,7 +94,7 @@ def headers_at(header: bytes, flags: int) -> int:
 
 
 def reply_to_at(header: bytes, flags: int) -> int:
-    """The same for the reply-to. ``StructError`` too if the bytes end before it."""
+    """Where the reply-to begins, or would begin. ``IndexError`` or ``StructError`` if the bytes end before it."""
     offset = headers_at(header, flags)
     if flags & HEADERS:
         offset += 4 + LONG.unpack_from(header, offset)[0]
@@ -159,8 +159,8 @@ def read_unusual(header: bytes, flags: int, user: str, reply_to: Callable[[], st
     Most messages have headers or a reply-to, with nothing of interest here: that must cost no more than a glance.
 
     Args:
-        user: who sends the message.
-        reply_to: gives the name that replies to its channel have.
+        user: the user that sends the message.
+        reply_to: gives the name by which replies reach its channel.
     """
     if flags & (USER_ID | NO_PROPERTY):
         check_user(header, flags, user)
@@ -267,7 +267,7 @@ def keys_of(array: Any) -> list[str | bytes]:
 
 
 def name_of(field: str | bytes) -> str:
-    """The reverse."""
+    """The reverse of ``field_of``."""
     return field if isinstance(field, str) else field.decode(errors="surrogateescape")
 
 

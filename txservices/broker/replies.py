@@ -51,7 +51,7 @@ class Replies:
         return name == DIRECT_REPLY_TO or name in self.queues
 
     def deliver(self, message: Message) -> bool:
-        """Deliver a message to the consumers of replies that its keys name; whether they name any, there or gone."""
+        """Deliver a message to the consumers of replies that its keys name. Gives whether any is named, gone or not."""
         named = [key for key in (message.routing_key, *message.others) if key.startswith(PREFIX)]
         for key in dict.fromkeys(named):
             queue = self.queues.get(key)

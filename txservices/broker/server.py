@@ -1,4 +1,4 @@
-"""The server: who may come in, which virtual hosts there are, and where connections arrive."""
+"""The server: its users, its virtual hosts, and its ports, at which connections arrive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = Logger()
 DEFAULT_USERS = {"guest": "guest"}
 DEFAULT_VHOSTS = ("/",)
 CONNECTIONS_MAX = 4_096  # connections over TCP
-ALARM_INTERVAL = 0.1  # seconds between two looks whether the messages take less again, while publishers wait
+ALARM_INTERVAL = 0.1  # seconds between two looks at the memory, while publishers wait
 
 
 class Broker:
@@ -38,7 +38,7 @@ class Broker:
             come in from this machine.
         vhosts: names of the virtual hosts; by default ``/`` alone.
         clock: the reactor, or a test's clock.
-        memory_max: bytes of messages held above which publishers wait.
+        memory_max: bytes; publishers wait while the messages take more.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Broker:
         return self.users.accepts(user, password, host)
 
     def find_vhost(self, name: str, trusted: bool = False) -> VirtualHost:
-        """The virtual host of that name. For a trusted client it is made; for others that is ``NOT_ALLOWED``."""
+        """The virtual host of that name. It is made for a trusted client if it is new; to others it is ``NOT_ALLOWED``."""
         vhost = self.vhosts.get(name)
         if vhost is None:
             if not trusted:

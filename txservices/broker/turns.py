@@ -1,4 +1,4 @@
-"""Which consumer of a queue is next, where it is not simply each in turn. Pure."""
+"""Choose the next consumer of a queue, if its consumers don't simply take turns. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SingleActive:
         self.active: Consumer | None = None
 
     def choose(self, consumers: Mapping[Consumer, None]) -> Consumer | None:
-        """The one of these consumers, the oldest first, that may be delivered to now; None if that is nobody."""
+        """The consumer that may be delivered to now, or None. ``consumers`` has the oldest first."""
         best = max(consumers, key=lambda consumer: consumer.priority, default=None)
         active = self.active
         if active is not None and active in consumers:

@@ -1,4 +1,4 @@
-"""Who may come in: passwords by user name, guest from this machine only, and an end to guessing. Pure."""
+"""Users and their passwords: guest comes in from this machine only, and guessing has an end. Pure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Users:
     def accepts(self, user: str, password: str, host: str) -> bool:
         """Whether a client at that address may come in. The time that it takes says nothing about the password.
 
-        After ``REFUSALS_MAX`` refused logins of another machine its further ones are refused, whatever they are. An
-        address of this machine is not counted: one misled client would shut out all others.
+        After ``REFUSALS_MAX`` refused logins from another machine, all further ones from it are refused. Logins from
+        this machine are not counted: one client with a wrong password would shut out all others.
         """
         local = is_loopback(host)
         now = self.seconds()

@@ -249,7 +249,7 @@ class VirtualHost:
             self.after_unbind(exchange)
 
     def undo(self, exchange: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> bool:
-        """Undo a binding; whether there was one."""
+        """Undo a binding. Gives whether there was one."""
         found = exchange.unbind(destination, key, arguments)
         if found and exchange.name:
             self.bindings -= 1

@@ -4,15 +4,15 @@
 
 A message counts from its publish until nothing refers to it any more: ready, delivered and not settled, or on its way
 into the dead letters. A message in several queues counts once, with a small part for each queue. Bytes that a
-client has not read count, too.
+client has not read are counted, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-MEMORY_MAX = 1_073_741_824  # bytes held by messages above which publishers wait
-LOW_PART = 0.9  # of that; once the messages take less, publishers are read again
+MEMORY_MAX = 1_073_741_824  # bytes; publishers wait while messages take more
+LOW_PART = 0.9  # part of that; once the messages take less, publishers are read again
 MESSAGE_COST = 600  # bytes that a message takes besides its header and body
 ENTRY_COST = 200  # bytes that its place in one queue takes
 

@@ -64,7 +64,7 @@ class Failures:
     """Settles the messages of one entrypoint that have failed.
 
     Attributes:
-        policy: which failures are tried again; None if none are, but for ``raise Retry(...)``.
+        policy: which failures are tried again; None if only those by ``raise Retry(...)`` are.
         on_parked: what becomes of a message that is not tried again: ``park``, ``drop`` or ``requeue``. None leaves it
             to the entrypoint, as without a policy.
     """

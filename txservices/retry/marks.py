@@ -41,7 +41,7 @@ ERROR_TEXT_MAX = 1_000  # characters of a parked message's error
 TRACEBACK_MAX = 8_000  # characters of its traceback, the end of it
 ATTEMPTS_COUNTED = 1_000_000  # a header with a greater number is a stranger's
 
-# What the broker or a sender of before has written for one delivery, and what would be read anew from a copy.
+# Headers for one delivery alone, which the broker or an earlier sender has written. It would read them again in a copy.
 NOT_COPIED = ("CC", "BCC", "x-delivery-count")
 
 

@@ -134,7 +134,7 @@ class ReactorThread:
         if inherited is not None and default_reactor() is inherited and not runs_here:
             if parent.begun:
                 leave_sockets(inherited)
-            # In place, for modules that hold it. What it had is kept, as all of the parent's.
+            # In place, for modules that hold it. Its attributes are kept, as all things of the parent's.
             parent.kept = dict(vars(inherited))
             vars(inherited).clear()
             inherited.__init__()

@@ -82,7 +82,7 @@ def get_redacted_args(entrypoint: Any, *args: Any, **kwargs: Any) -> dict[str, A
     """The arguments of a call by name, those in the entrypoint's ``sensitive_arguments`` as asterisks.
 
     ``"card"`` hides a whole argument, ``"card.number"`` a key in it, ``"cards[0].number"`` one of an item.
-    What is named and isn't there is ignored. The arguments themselves are left as they are.
+    A name that isn't there is ignored. The arguments themselves are left as they are.
     """
     method = getattr(entrypoint.container.service_cls, entrypoint.method_name)
     bound = inspect.signature(method).bind(None, *args, **kwargs)

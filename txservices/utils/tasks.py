@@ -6,7 +6,7 @@ asyncio's libraries ask which Task they are in before they wait for anything. So
 from its first step on. That step is taken at once and not in the loop's next turn: if nothing waits, all is over when
 ``begin`` returns. Later the Task waits for asyncio's futures itself, and for a future in place of each Deferred.
 
-On other reactors Twisted runs the coroutines. What asyncio says there is no help; ``explained`` says what to do.
+On other reactors Twisted runs the coroutines. There asyncio's own errors don't help, and ``explained`` says what to do.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def called(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
 def run(coroutine: Coroutine[Any, Any, Any]) -> Deferred[Any]:
     """Run a coroutine of a user's, in a Task if the reactor is asyncio's. Fires with its result.
 
-    Fails with ``NeedsAsyncio`` if it awaits something of asyncio's on another reactor. To cancel the Deferred is to
-    cancel what the coroutine waits for; it fires when the coroutine has ended.
+    Fails with ``NeedsAsyncio`` if it awaits something of asyncio's on another reactor. A cancel of the Deferred cancels
+    whatever the coroutine waits for; the Deferred fires when the coroutine has ended.
     """
     loop = asyncio_loop()
     if loop is None:
@@ -203,7 +203,7 @@ class Steps:
             self.task.cancel()
 
     def outcome(self) -> Deferred[Any]:
-        """Fires with the result. To cancel it is to cancel the coroutine, any number of times."""
+        """Fires with the result. A cancel of it cancels the coroutine, and that any number of times."""
 
         def cancel(over: Deferred[Any]) -> None:
             self.cancel()
@@ -215,7 +215,7 @@ class Steps:
     def ended(self, task: asyncio.Task[None]) -> None:
         result, self.result = self.result, None
         if isinstance(result, Failure) and result.check(asyncio.CancelledError):
-            result = Failure(CancelledError())  # the one that who waits for a Deferred knows
+            result = Failure(CancelledError())  # Twisted's, which whoever waits for a Deferred knows
         self.over.callback(result)
 
 

@@ -105,7 +105,7 @@ class Backlogs:
 
 
 class Messages(Backlogs):
-    """What has come of messages that are not handled yet, from the clients of one address."""
+    """The parts of messages that have come from the clients of one address, and are not handled yet."""
 
     what = "of messages from all clients are not handled yet"
 

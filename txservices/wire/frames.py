@@ -126,7 +126,7 @@ class FrameReader:
             self.rest = data[position:]
 
     def drop(self, data: bytes, position: int) -> int:
-        """Drop what is there of a frame that is too large. Gives where the next frame begins, if it does."""
+        """Drop the part of a too large frame that has come. Gives where the next frame begins, if it does."""
         end = min(position + self.dropping, len(data))
         self.dropping -= end - position
         if not self.dropping and data[end - 1] != FRAME_END:

@@ -59,7 +59,7 @@ MECHANISMS = {
 def encode_login(mechanism: str, username: str, password: str) -> bytes:
     """The response of ``connection.start-ok``; ``ConfigurationError`` for a mechanism that is not known here."""
     if mechanism not in MECHANISMS:
-        raise ConfigurationError(f"LOGIN_METHOD {mechanism!r} is none of {', '.join(MECHANISMS)}")
+        raise ConfigurationError(f"LOGIN_METHOD {mechanism!r} is not one of {', '.join(MECHANISMS)}")
     return MECHANISMS[mechanism].encode(username, password)
 
 
