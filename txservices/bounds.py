@@ -4,6 +4,8 @@ A few bytes can become a lot: 97 kB of gzip become 100 MB of text, and these 33 
 its limit. A short body is decoded at once, in the reactor. A long one is decoded in a thread, in small steps, because a
 decoder in C is one step, which no other thread interrupts, not even the reactor's. The steps also count what they make:
 each value and each key is 1, and each list and mapping ``CONTAINER`` more.
+
+The page is long because the readers of all formats are on it: they share the count and the steps.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@
   retires: it stays open until the broker has answered for everything published on it.
 - The broker closes the channel or the connection because of one message: those that were under way are suspects,
   published again one at a time on the next one, until the culprit is found, and only that one fails.
+
+The page is long because all of these work on the same few tables of messages.
 """
 
 from __future__ import annotations

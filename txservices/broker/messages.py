@@ -65,7 +65,7 @@ class Message:
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
-        self.address = address  # both of them as short strings: how a method that carries the message ends
+        self.address = address  # both of them as short strings: the end of a method that carries the message
         self.header = header  # flags and values of the properties
         self.body = body
         self.expiration = expiration  # milliseconds, its own; a queue may have less

@@ -126,7 +126,7 @@ class Broker:
         return self.users.accepts(user, password, host)
 
     def find_vhost(self, name: str, trusted: bool = False) -> VirtualHost:
-        """The virtual host of that name. It is made for a trusted client if it is new; to others it is ``NOT_ALLOWED``."""
+        """The virtual host of that name. A missing one is made for a trusted client, and ``NOT_ALLOWED`` for others."""
         vhost = self.vhosts.get(name)
         if vhost is None:
             if not trusted:
