@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 from tests import processes
@@ -10,9 +14,10 @@ from tests.command.folder import Ended, TypingCase
 from tests.rabbitmq import free_port
 from tests.retry.test_parked import PARKING, ParkedCase
 from tests.services import OnRabbitMQ
-from txservices.amqp.entities import Queue
+from txservices.amqp.entities import Message, Queue
 from txservices.broker.server import Broker
 from txservices.retry import marks
+from txservices.retry.parked import Selection, Tally
 
 SINCE = "2026-01-02T03:04:00.000+00:00"
 
@@ -113,6 +118,85 @@ class ParkedCommands(ParkedCase, TypingCase):
             (0, f"discarded 1 of 2 messages in {PARKING}\n", ""),
         )
         self.assertEqual(await self.left(), ["b"])
+
+    async def test_export_and_import(self) -> None:
+        """What was exported stays, and can be imported when it is gone: bodies, properties and types are the same."""
+        await self.begin()
+        odd = {"bytes": b"\xff", "time": datetime(2026, 1, 2, tzinfo=timezone.utc), "decimal": Decimal("1.5")}
+        await self.park("ab", odd=[odd, {"$bytes": "no"}, None, 1.5, True])
+        await self.connections().publisher.publish("", PARKING, b"\xff", {"message_id": "c"})
+
+        async def messages() -> list[tuple[bytes, dict[str, Any]]]:
+            seen: list[Message] = []
+            await self.operations().look(PARKING, Selection(), seen.append, Tally())
+            return [(message.body, message.properties) for message in seen]
+
+        before = await messages()
+        out = f"exported 3 of 3 messages in {PARKING}\n"
+        self.assertEqual(await self.typed("export", "work", "lines"), (0, "", out))
+        self.assertEqual(await messages(), before)
+        await self.typed("discard", "work", "--all", "--yes")
+        self.assertEqual(await self.typed("import", "lines"), (0, "imported 3 of 3 messages in lines\n", ""))
+        self.assertEqual(await messages(), before)
+
+    async def test_export_some(self) -> None:
+        """A part of a queue may be exported, to stdout too."""
+        await self.begin()
+        await self.park("abc")
+        status, out, error = await self.typed("export", "work", "-", "--id", "b")
+        self.assertEqual((status, json.loads(out)["id"]), (0, "b"))
+        self.assertEqual(error, f"exported 1 of 3 messages in {PARKING}\n")
+
+    async def test_no_lines(self) -> None:
+        """Of a file with a line that is no message nothing is imported, and the line's number is told."""
+        await self.begin()
+        await self.park("a")
+        await self.typed("export", "work", "lines")
+        with open("lines", encoding="utf-8") as file:
+            good = file.read()
+        for bad, why in (
+            ("{", "Expecting"),
+            ("5", "it is no object"),
+            ("[" * 100_000, "nested too deep|Expecting"),
+            ('{"queue": "work", "properties": {}, "body": ""}', "ends with .parked"),
+            ('{"queue": "work.parked", "body": ""}', "'properties' is no object"),
+            ('{"queue": "work.parked", "properties": {}}', "neither a 'body' nor"),
+            ('{"queue": "work.parked", "properties": {}, "body_base64": "?"}', "base64|Only|padding"),
+            ('{"queue": "work.parked", "properties": {"headers": {"a": {"$x": 1}}}, "body": ""}', "\\$x"),
+            ('{"queue": "work.parked", "properties": {"headers": {"a": {"$time": 1}}}, "body": ""}', "\\$time"),
+        ):
+            self.write("bad", f"{good}\n{bad}\n{good}")
+            status, out, error = await self.typed("import", "bad")
+            self.assertEqual((status, out), (2, ""), bad[:100])
+            self.assertRegex(error, f"^Error: bad, line 3: no message that was exported: .*({why})")
+        with open("bad", "wb") as binary:
+            binary.write(b"\xff\n")
+        self.assertIn("no message that was exported", (await self.typed("import", "bad"))[2])
+        self.assertEqual(await self.left(), ["a"])
+
+    async def test_not_taken(self) -> None:
+        """A message that AMQP can't carry is not imported; those around it are, and the status is 1."""
+        await self.begin()
+        lines = [
+            {"queue": PARKING, "properties": {"message_id": name, "headers": {"a": value}}, "body": ""}
+            for name, value in (("a", 1), ("b", float("nan")), ("c", 2))
+        ]
+        lines.append({"queue": PARKING, "properties": {"priority": "high"}, "body": ""})
+        lines.append({"queue": PARKING, "properties": {"nothing": 1}, "body": ""})
+        self.write("lines", "\n".join(map(json.dumps, lines)))
+        status, out, _ = await self.typed("import", "lines")
+        self.assertEqual((status, out.splitlines()[0]), (1, "imported 2 of 5 messages in lines"))
+        self.assertEqual(len(re.findall("^1 are not imported: ", out, re.MULTILINE)), 3, out)
+        self.assertEqual(await self.left(), ["a", "c"])
+
+    async def test_file(self) -> None:
+        """A file that can't be read or written is a mistake."""
+        await self.begin()
+        await self.park("a")
+        for arguments in (("import", "nothing"), ("export", "work", os.path.join("no", "folder"))):
+            status, _, error = await self.typed(*arguments)
+            self.assertEqual(status, 2)
+            self.assertRegex(error, "No such file|does not exist")
 
     async def test_mistakes(self) -> None:
         """Each is a line, with status 2, and nothing is changed."""

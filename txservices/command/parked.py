@@ -1,4 +1,4 @@
-"""`txservices parked`: what failed for good is looked at, replayed and discarded.
+"""`txservices parked`: what failed for good is looked at, replayed, discarded, and kept in files.
 
 The work is done by ``retry.parked``. Here is what is typed for it and what is printed of it.
 """
@@ -7,29 +7,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import click
 from twisted.internet.defer import Deferred
 
 from txservices.amqp.connections import Connections
-from txservices.amqp.entities import Message
 from txservices.command import exits
 from txservices.command.client import as_client
 from txservices.command.options import Given, configured
+from txservices.command.shown import as_object, brief, in_words, result, whole
 from txservices.exceptions import CommandError
-from txservices.retry import marks
-from txservices.retry.lines import line_of
-from txservices.retry.parked import NoParkingQueue, Parked, Selection, Summary, Tally, parking_name
+from txservices.retry.lines import Written, line_of, message_in
+from txservices.retry.parked import NoParkingQueue, Parked, Selection, Tally, parking_name
 from txservices.utils import default_reactor
-from txservices.utils.printable import in_one_line, printable
+from txservices.utils.printable import in_one_line
 
 INTERRUPTED = "interrupted: nothing was done"
-KINDS_SHOWN = 10  # reasons that are told, those of most messages first
 
 Operate = Callable[[Parked], Awaitable[int]]
 
@@ -149,6 +146,83 @@ def discard(
     on_broker(partial(change, queue, selection, "discarded", as_json), given)
 
 
+@parked.command("export")
+@click.argument("queue")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@configured
+@ids_option
+@reasons_option
+def export_lines(queue: str, file: str, given: Given, ids: tuple[str, ...], reasons: tuple[str, ...]) -> None:
+    """Write messages to a file, as lines of JSON. They stay parked.
+
+    FILE may be - for stdout.
+    """
+    queue = parking_name(queue)
+    selection = Selection(frozenset(ids), frozenset(reasons))
+
+    async def operate(parked: Parked) -> int:
+        tally = Tally()
+        with opened(file, "w") as lines, progress(tally, queue):
+            await parked.look(queue, selection, lambda message: lines.write(f"{line_of(message, queue)}\n"), tally)
+        check_found(parked, queue, selection, tally)
+        click.echo(result(queue, tally, "exported", False), err=True)
+        tell_unread(parked, queue, tally)
+        return exits.CRASH if tally.unreadable else 0
+
+    on_broker(operate, given)
+
+
+@parked.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@configured
+@json_option
+def import_lines(file: str, given: Given, as_json: bool) -> None:
+    """Put the messages of a file that `export` has written into their parking queues.
+
+    FILE may be - for stdin. Nothing of a file with a mistake is imported; of stdin, the lines before it are.
+    """
+    tally = Tally()
+    if file != "-":
+        tally.there = sum(1 for _ in messages_of(file))
+
+    async def operate(parked: Parked) -> int:
+        try:
+            with progress(tally, file):
+                await parked.add(messages_of(file), tally)
+        finally:
+            tally.there = max(tally.there, tally.read)
+            click.echo(result(file, tally, "imported", as_json))
+        tell_unread(parked, file, tally)
+        return exits.CRASH if tally.stayed else 0
+
+    on_broker(operate, given)
+
+
+@contextmanager
+def opened(path: str, mode: str) -> Iterator[IO[str]]:
+    """A file, or stdin or stdout for ``-``. ``CommandError`` if it can't be opened, read or written."""
+    try:
+        with click.open_file(path, mode, encoding="utf-8") as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}") from None
+
+
+def messages_of(path: str) -> Iterator[Written]:
+    """The messages in the lines of a file. ``CommandError`` with the number of a line that is none."""
+    number = 0
+    with opened(path, "r") as file:
+        try:
+            for line in file:
+                number += 1
+                if line.strip():
+                    yield message_in(line)
+        except ValueError as error:  # of JSON, and of bytes that are no UTF-8
+            raise CommandError(f"{path}, line {number}: no message that was exported: {error}") from None
+
+
 def selected(ids: Iterable[str], reasons: Iterable[str], all_of_it: bool) -> Selection:
     """The messages that the options mean. ``CommandError`` if they name none, or all and some."""
     selection = Selection(frozenset(ids), frozenset(reasons))
@@ -255,76 +329,3 @@ def progress(tally: Tally, label: str) -> Any:
 
         tally.on_read = show
         yield
-
-
-# What is printed ------------------------------------------------------------------------------------------------------
-
-
-def as_object(summary: Summary) -> dict[str, Any]:
-    return {
-        "queue": summary.queue,
-        "messages": summary.count,
-        "read": summary.read,
-        "since": summary.since or None,
-        "reasons": dict(summary.reasons),
-    }
-
-
-def in_words(summary: Summary) -> str:
-    name = in_one_line(summary.queue)
-    if not summary.count:
-        return f"{name}: empty"
-    since = f" since {in_one_line(summary.since)}" if summary.since else ""
-    of_first = f"; of the first {summary.read:,}" if summary.read < summary.count else ""
-    return f"{name}: {messages(summary.count)}{since}{of_first}: {counted(summary.reasons)}"
-
-
-def counted(reasons: Counter[str]) -> str:
-    told = [f"{in_one_line(reason)} {count:,}" for reason, count in reasons.most_common(KINDS_SHOWN)]
-    more = len(reasons) - len(told)
-    return ", ".join([*told, *([f"{more} more reasons"] if more else [])])
-
-
-def messages(count: int) -> str:
-    return f"{count:,} message{'' if count == 1 else 's'}"
-
-
-def result(queue: str, tally: Tally, done: str, as_json: bool) -> str:
-    """What was done, and what stays with its reason."""
-    if as_json:
-        counts = {"queue": queue, "messages": tally.there, "selected": tally.selected, done: tally.done}
-        return json.dumps({**counts, "unreadable": tally.unreadable, "stayed": dict(tally.stayed)})
-    lines = [f"{done} {tally.done:,} of {messages(tally.there)} in {queue}"]
-    lines += [f"{count:,} stay parked: {reason}" for reason, count in tally.stayed.most_common(KINDS_SHOWN)]
-    if tally.unreadable:
-        lines.append(f"{tally.unreadable:,} stay parked: they can't be read here")
-    return "\n".join(map(in_one_line, lines))
-
-
-def brief(message: Message) -> str:
-    """A message in a line."""
-    why = marks.Why.of(message)
-    tried = f"{why.reason} after {why.attempts} attempt{'' if why.attempts == 1 else 's'}"
-    error = f": {why.error}" if why.error else ""
-    return in_one_line(f"{message.properties.get('message_id') or '-'}  {why.at or '-'}  {tried}{error}")
-
-
-def whole(message: Message) -> str:
-    """All that is known of a message."""
-    properties = {name: value for name, value in message.properties.items() if name != "headers"}
-    headers = dict(message.headers)
-    traceback = headers.pop(marks.TRACEBACK, None)
-    lines = [in_one_line(f"{name}: {value}") for name, value in {**properties, **headers}.items()]
-    if isinstance(traceback, str):
-        lines += ["traceback:", *indented(traceback)]
-    try:
-        text = message.body.decode()
-    except UnicodeDecodeError:
-        lines.append(f"body: {message.size:,} bytes that are no text (--json has them)")
-    else:
-        lines += [f"body: {message.size:,} bytes", *indented(text)]
-    return "\n".join([*lines, ""])
-
-
-def indented(text: str) -> list[str]:
-    return [f"    {line}" for line in printable(text).splitlines()]

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from txservices.amqp.entities import Message
+from txservices.retry.failures import PARKED
 from txservices.retry.marks import Why
 
 __all__ = ["line_of", "message_in"]
@@ -45,12 +46,15 @@ def line_of(message: Message, queue: str) -> str:
 
 def message_in(line: str) -> Written:
     """The queue, the body and the properties of the message in a line. ``ValueError`` if it is no such line."""
-    read = json.loads(line)
+    try:
+        read = json.loads(line)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if not isinstance(read, dict):
         raise ValueError("it is no object")
     queue, properties, body, coded = (read.get(name) for name in ("queue", "properties", "body", "body_base64"))
-    if not isinstance(queue, str) or not queue:
-        raise ValueError("'queue' is no text")
+    if not isinstance(queue, str) or not queue.endswith(PARKED):
+        raise ValueError(f"'queue' is not the name of a parking queue, which ends with {PARKED}")
     if not isinstance(properties, dict):
         raise ValueError("'properties' is no object")
     if isinstance(body, str):

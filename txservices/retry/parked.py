@@ -8,7 +8,7 @@ nothing is done with go back when its channel closes, to the places that they ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,8 @@ from txservices.exceptions import (
     UndeliverableMessage,
 )
 from txservices.retry import marks
-from txservices.retry.failures import PARKED
+from txservices.retry.failures import PARKED, parking_queue
+from txservices.retry.lines import Written
 from txservices.wire.spec import ReplyCode
 
 log = Logger()
@@ -118,7 +119,7 @@ class Summary:
 
 def parking_name(queue: str) -> str:
     """The name of the parking queue of a queue; that of a parking queue is its own."""
-    return queue if queue.endswith(PARKED) else queue + PARKED
+    return queue if queue.endswith(PARKED) else parking_queue(queue).name
 
 
 class Parked:
@@ -137,6 +138,7 @@ class Parked:
         self.clock = connections.clock
         self.rpc_exchange = configuration.RPC_EXCHANGE.of(config)
         self.publish_timeout = configuration.PUBLISH_TIMEOUT.of(config)
+        self.queue_type = configuration.QUEUE_TYPE.of(config)
         self.cancelled = False
         self.pause: Deferred[None] | None = None
 
@@ -241,6 +243,36 @@ class Parked:
                 await under_way.acquire()
 
         await self.walk(queue, take, tally, settled)
+
+    async def add(self, messages: Iterable[Written], tally: Tally) -> None:
+        """Put messages into their parking queues, which are declared if need be."""
+        under_way = DeferredSemaphore(REPLAYED_MAX)
+
+        def published(error: Exception | None) -> None:
+            if error is None:
+                tally.done += 1
+            else:
+                tally.stayed[str(error)] += 1
+            under_way.release()
+
+        publish = self.connections.on_demand.publish_then
+        try:
+            for name, body, properties in messages:
+                await under_way.acquire()
+                if self.cancelled:
+                    under_way.release()
+                    break
+                tally.read += 1
+                queue = parking_queue(name.removesuffix(PARKED), self.queue_type)
+                try:
+                    publish(queue, body, properties, published, self.publish_timeout)
+                except (TypeError, ValueError) as error:  # it has what AMQP can't carry
+                    published(error)
+                if not tally.read % GETS_MAX:
+                    tally.on_read()
+        finally:
+            for _ in range(REPLAYED_MAX):
+                await under_way.acquire()
 
     # The walk
 
