@@ -148,7 +148,6 @@ class Messages(TestCase):
         await shop.place("fr", 0)
         parked = await self.stage.get_message("invoices.new.parked", timeout=20)
         self.assertEqual(parked.payload, {"total": 0})
-        self.assertEqual(len(self.flushLoggedErrors(messages.Reject)), 1)
 
     async def test_nobody_listens(self) -> None:
         """An order that no queue takes is an error."""
@@ -159,6 +158,41 @@ class Messages(TestCase):
 
 
 class MessagesOnRabbitMQ(OnRabbitMQ, Messages):
+    """The same on RabbitMQ."""
+
+
+class Retries(TestCase):
+    """docs/retries.md."""
+
+    async def test_charged(self) -> None:
+        """A bank that is busy is asked again, a card that is refused is parked, and a reminder comes later."""
+        retries = example("retries")
+        reminded, answers = Heard(), [ConnectionError("busy"), "paid"]
+
+        class Bank:
+            name = "bank"
+
+            @rpc
+            def charge(self, card: str, amount: int) -> Any:
+                answer = answers.pop(0) if card == "good" else "refused"
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+
+        await self.start(retries.Payments, Bank)
+        for card in ("good", "bad"):
+            await self.dispatch("shop", "ordered", {"id": card, "card": card, "amount": 5})
+        parked = await self.stage.get_message("evt-shop-ordered--payments.ordered.parked", timeout=20)
+        self.assertEqual(parked.payload["id"], "bad")
+        headers = parked.properties["headers"]
+        self.assertEqual((headers["txservices-reason"], headers["txservices-attempt"]), ("rejected", 1))
+        with patch.object(retries.Payments, "remind", lambda self, order: reminded(order)):
+            await self.dispatch("payments", "reminder_due", {"id": "good"})
+            await reminded.wait()
+        self.flushLoggedErrors(ConnectionError, RemoteError)
+
+
+class RetriesOnRabbitMQ(OnRabbitMQ, Retries):
     """The same on RabbitMQ."""
 
 

@@ -10,6 +10,7 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublish
 
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices.amqp.entities import Queue
+from txservices.amqp.ondemand import OnDemand
 from txservices.command import logs
 from txservices.events import BROADCAST, event_handler
 from txservices.exceptions import ConfigurationError, RemoteError
@@ -263,6 +264,13 @@ class ParkTests(RetriesCase):
         self.assertEqual((headers["txservices-reason"], headers["txservices-error"]), ("rejected", "no such order"))
         self.assertEqual(len(heard.things), 1)
 
+    async def test_persistent(self) -> None:
+        """A parked message survives a restart of the broker, also if it was not sent to."""
+        await self.start(failing(Heard(), FAILED, retry=Retry(attempts=1)))
+        await self.connections().publisher.publish("", "work", b"5", {"delivery_mode": 1})
+        _, properties = await self.parked("work")
+        self.assertEqual(properties["delivery_mode"], 2)
+
     async def test_given_up_on(self) -> None:
         """An error that the policy gives up on parks the message at once."""
         heard = await self.fail(KeyError("a"), retry=Retry(give_up_on=LookupError))
@@ -378,6 +386,22 @@ class ParkTests(RetriesCase):
         _, properties = await self.parked(HEARD)
         self.assertEqual(len(properties["headers"]["big"]), 129_900)
         self.assertNotIn("txservices-traceback", properties["headers"])
+
+    async def test_told_once(self) -> None:
+        """That no delay queue can be had is told once, although their names differ by chance, as delays do."""
+        refusal = "queue 'txservices.delay.{}s.evt-source-type--listener.hear' may not be declared by our user"
+
+        def publish_later(
+            self: Any, exchange: str, key: str, body: bytes, properties: Any, delay: float, done: Any
+        ) -> None:
+            done(ConfigurationError(refusal.format(delay)))
+
+        self.patch(OnDemand, "publish_later", publish_later)
+        with capturedLogs() as events:
+            heard = await self.fail(FAILED, FAILED, FAILED, None, retry=Retry(delay=0.2))
+            await heard.wait(4)
+        lines = [line for event in events if (line := formatEvent(event)) and "did not take its copy" in line]
+        self.assertEqual(len(lines), 1, lines)
 
     async def test_other_arguments(self) -> None:
         """A parking queue that exists with other arguments is told once, and the message stays in its queue."""

@@ -6,6 +6,7 @@ makes a duplicate, which has the same message id.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ from twisted.logger import Logger
 import txservices
 from txservices import configuration, deadlines
 from txservices.amqp.connections import Connections
-from txservices.amqp.delays import shortened
+from txservices.amqp.delays import DELAY_QUEUE, shortened
 from txservices.amqp.entities import Message, Queue, with_queue_type
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
@@ -35,6 +36,7 @@ log = Logger()
 
 FOREVER = float("inf")
 PARKED = ".parked"  # how the name of a parking queue ends, after that of the queue
+NAME_OF_DELAY = re.compile(re.escape(DELAY_QUEUE) + r"[\d.e+-]+s")
 NAME_MAX = 255  # bytes of its name: AMQP has one byte for its length
 
 
@@ -218,12 +220,14 @@ class Failures:
         }
         done = partial(on_behalf_of, worker_ctx, self.published, message, settle)
         publish = partial(self.connections.on_demand.publish_then, queue, message.body)
+        properties = marks.copied(message, **why)
+        properties["delivery_mode"] = 2  # it lies there for long, also where its sender had no need of that
         try:
             try:
-                publish(marks.copied(message, **why), done)
+                publish(properties, done)
             except HeadersTooLarge:  # its own are nearly as many as a frame may have
-                del why["traceback"]
-                publish(marks.copied(message, **why), done)
+                del properties["headers"][marks.TRACEBACK]
+                publish(properties, done)
         except ValueError as refused:
             done(refused)
 
@@ -232,8 +236,9 @@ class Failures:
         if error is None:
             settle()
             return
-        if str(error) != self.told:  # it comes again, and may fail again for the same
-            self.told = str(error)
+        told = NAME_OF_DELAY.sub(DELAY_QUEUE, str(error))
+        if told != self.told:  # it comes again, and may fail again for the same, or for a delay that differs by chance
+            self.told = told
             text = "{where}: {delivery} goes back to its queue, for the broker did not take its copy: {error}"
             log.error(text, where=self.where, delivery=message, error=error)
         self.give_back(message)
