@@ -358,8 +358,8 @@ PUBLISH_TIMEOUT: Key[float | None] = Key(
     "PUBLISH_TIMEOUT",
     30.0,
     seconds("30", above_zero=True),
-    "how long a publish waits for the broker's confirm. What a method publishes and does not wait for is kept until it"
-    " is confirmed",
+    "how long a publish waits for the broker's confirm. A message that a method publishes and does not wait for is kept"
+    " until it is confirmed",
     unit="s",
     null="no end",
 )
