@@ -96,8 +96,8 @@ class AllBusy(Case):
             self.assertEqual(len(self.told("have been busy")), sum(second >= each for each in (5, 10, 20, 40)))
         self.assertRegex(
             file.getvalue(),
-            r"\A\d\d:\d\d:\d\d warn txservices\.busy: all 2 workers of service have been busy for 5\.0 s, 1 calls wait,"
-            rf" the first for 5\.0 s\. Oldest: service\.long for 8\.0 s \[service\.long\.{ID} from web\.buy\.1\],"
+            r"\A\d\d:\d\d:\d\d warn txservices\.lines: all 2 workers of service have been busy for 5\.0 s, 1 calls"
+            rf" wait, the first for 5\.0 s\. Oldest: service\.long for 8\.0 s \[service\.long\.{ID} from web\.buy\.1\],"
             rf" service\.unlimited for 5\.0 s \[service\.unlimited\.{ID}\]\n",
         )
         until.callback(None)
@@ -238,7 +238,7 @@ class Times(SynchronousTestCase):
     def test_smoothed(self) -> None:
         """It is smoothed as TCP smooths that of a round trip, and so is its deviation."""
         clock = Clock()
-        busy = Busy("plain", 1, None, clock, None, {})
+        busy = Busy("plain", None, clock, {})
         worker = WorkerContext(self, None, Entrypoint())
         for seconds, expected in ((2.0, (2.0, 0.0)), (10.0, (3.0, 2.0)), (3.0, (3.0, 1.5)), (1.0, (2.75, 1.625))):
             busy.ended(Running(worker, clock.seconds() - seconds, 0.0, None))

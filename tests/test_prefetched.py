@@ -312,7 +312,7 @@ class InTurnTests(ServicesCase):
         for number in range(3, 6):
             await publisher.publish("", QUEUE.name, b"%d" % number, {"content_type": "application/x-noting"})
         for number in range(6):
-            while len(container.workers.queued) < max(4 - number, 0):
+            while container.workers.waiting < max(4 - number, 0):
                 await publisher.publish("", "nobody", b"", {})
             taken = [each for each in DECODED if not isinstance(each, dict) or "args" in each]  # without the replies
             self.assertEqual(len(taken), min(number + 2, 6))

@@ -36,6 +36,7 @@ __all__ = [
     "RPC_ROUTING_KEY_TEMPLATE",
     "SERIALIZERS_CONFIG_KEY",
     "SERIALIZER_CONFIG_KEY",
+    "SINGLE_ACTIVE_ARGUMENT",
     "USER_AGENT_CONTEXT_KEY",
     "USER_ID_CONTEXT_KEY",
     "WEB_SERVER_CONFIG_KEY",
@@ -81,6 +82,7 @@ RPC_REPLY_QUEUE_TTL = 300_000  # milliseconds that a reply queue outlives its la
 EVENT_EXCHANGE_TEMPLATE = "{}.events"  # service that dispatches
 
 QUEUE_TYPE_ARGUMENT = "x-queue-type"
+SINGLE_ACTIVE_ARGUMENT = "x-single-active-consumer"
 
 # On Python objects ------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, Protocol, cast
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
@@ -23,6 +24,7 @@ from txservices.amqp.entities import Message, Queue, queue_of, with_queue_type
 from txservices.amqp.longbodies import LongBodies
 from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
+from txservices.constants import SINGLE_ACTIVE_ARGUMENT
 from txservices.extensions import Container, Entrypoint, SharedExtension, Turns
 from txservices.serialization import Serializers
 from txservices.utils.waiting import call_all
@@ -53,8 +55,8 @@ def amqp(container: Container) -> Connections:
 class Provider(Protocol):
     """An entrypoint that has a queue to be consumed. Its ``handle_message`` gets a body and its message.
 
-    It may have ``prefetch_count``, ``queue_type`` and ``accept``, too: see ``messaging.Consumer``. With a true
-    ``in_turn`` its messages wait, unread, while all workers are taken: no worker may wait for one of them.
+    It may have ``prefetch_count``, ``queue_type``, ``exclusive_order`` and ``accept``, too: see ``messaging.Consumer``.
+    With a true ``in_turn`` its messages wait, unread, while all workers are taken: no worker may wait for one of them.
     """
 
     queue: Any
@@ -101,7 +103,7 @@ class QueueConsumer(SharedExtension):
         container = self.container
         workers = container.workers
         bytes_max = configuration.PREFETCHED_BYTES_MAX.of(container.config)
-        connection = amqp(container).own(container.service_name, bytes_max, lambda: bool(workers.queued))
+        connection = amqp(container).own(container.service_name, bytes_max, lambda: workers.waiting > 0)
         assert connection.prefetched is not None, "own() makes it"
         workers.on_none_queued.append(connection.prefetched.look)
         return connection
@@ -127,12 +129,14 @@ class QueueConsumer(SharedExtension):
         config = self.container.config
         queue_type = getattr(provider, "queue_type", None)
         queue = with_queue_type(queue_of(provider.queue), configuration.QUEUE_TYPE.of(config), queue_type)
+        if getattr(provider, "exclusive_order", False):
+            queue = evolve(queue, arguments={**queue.arguments, SINGLE_ACTIVE_ARGUMENT: True})
         accept = getattr(provider, "accept", None)
         read = config if accept is None else {**config, configuration.ACCEPT.name: list(accept)}
         where = f"{self.container.service_name}.{getattr(provider, 'method_name', provider)}"
         workers = self.container.workers
         in_turn = getattr(provider, "in_turn", False)
-        places = workers if in_turn else None
+        places = (getattr(provider, "limit", None) or workers) if in_turn else None
         not_read = getattr(provider, "not_read", None)
         decode = Serializers(read).decode
         reader = self.readers[provider] = Reader(decode, provider.handle_message, where, places, not_read)
@@ -209,8 +213,8 @@ class QueueConsumer(SharedExtension):
 
 
 def take_turn(workers: Turns, entrypoint: Entrypoint, read: Callable[[Message], None], message: Message) -> None:
-    """Have a message read when a worker may begin. Until then only its bytes are kept."""
-    if workers.running >= workers.max_workers and not workers.cancelled:
+    """Have a message read when a worker of the entrypoint may begin. Until then only its bytes are kept."""
+    if (workers.running >= workers.max_workers or entrypoint.full) and not workers.cancelled:
         workers.wait(entrypoint, partial(read, message))
     else:
         read(message)

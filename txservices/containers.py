@@ -35,6 +35,7 @@ from txservices.extensions import (
     HandleResult,
     SharedExtension,
     WorkerContext,
+    check_count,
     is_dependency,
     iter_extensions,
     new_call_id,
@@ -111,6 +112,9 @@ class ServiceContainer(Service):
         self.bind()
         self.workers = Workers(service_cls, self.max_workers, self.clock, configuration.SLOW_WORKER.of(config))
         self.workers.learn(self.dependencies)
+        for each in self.entrypoints:
+            if each.max_workers is not None:
+                self.workers.limit(each, each.max_workers)
 
         self.managed: set[Deferred[Any]] = set()
         self.none_managed: Waiters[None] = Waiters()
@@ -154,6 +158,9 @@ class ServiceContainer(Service):
                         bound.worker_timeout = configuration.WORKER_TIMEOUT.of(self.config)
                     if bound.cancel_at_deadline is None:
                         bound.cancel_at_deadline = configuration.CANCEL_AT_DEADLINE.of(self.config)
+                    if bound.max_workers is not None:
+                        where = f"{self.service_name}.{name}: max_workers"
+                        check_count(where, bound.max_workers, self.max_workers, "the service's max_workers")
                     self.entrypoints.append(bound)
         inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
         self.subextensions = list(dict.fromkeys(inner))
@@ -304,7 +311,7 @@ class ServiceContainer(Service):
                 " messages go back to their queues. Running were {holders}",
                 service=self.service_name,
                 running=self.workers.running,
-                waiting=len(self.workers.queued),
+                waiting=self.workers.waiting,
                 holders=self.workers.busy.holders(),
             )
 
@@ -323,7 +330,7 @@ class ServiceContainer(Service):
                 " their messages go back to their queues. Running were {holders}{stacks}",
                 service=self.service_name,
                 running=self.workers.running,
-                waiting=len(self.workers.queued),
+                waiting=self.workers.waiting,
                 timeout=timeout,
                 holders=self.workers.busy.holders(),
                 stacks=self.workers.threads.stacks(),

@@ -81,17 +81,15 @@ class Turns(Protocol):
         running: how many run now.
         max_workers: how many may. A further one waits for its turn.
         cancelled: whether no more are taken: ``spawn_worker`` raises ``ContainerBeingKilled``.
-        queued: what waits for its turn.
+        waiting: how many turns wait.
         on_none_queued: each is called when nothing waits any more.
     """
 
     running: int
     max_workers: int
     cancelled: bool
+    waiting: int
     on_none_queued: list[Callable[[], None]]
-
-    @property
-    def queued(self) -> Sized: ...
 
     def wait(
         self,
@@ -113,6 +111,32 @@ class Turns(Protocol):
 
     def abort_worker(self, worker: WorkerContext, error: Exception) -> bool:
         """End a worker that waits for something, with this error. False if it can't be: in a thread, or not begun."""
+
+
+class Limit(Protocol):
+    """The limit of one entrypoint: what runs of its workers, and what waits. See ``lines``.
+
+    Attributes:
+        running: how many run now.
+        queued: what waits for one of them to end.
+    """
+
+    running: int
+
+    @property
+    def queued(self) -> Sized: ...
+
+    def begun(self) -> None:
+        """One of its workers begins."""
+
+    def ended(self) -> None:
+        """One of its workers has ended."""
+
+    def hold(self) -> None:
+        """See ``Turns``."""
+
+    def release(self, receive: Callable[[], None]) -> None:
+        """See ``Turns``."""
 
 
 class Container(Protocol):
@@ -435,6 +459,7 @@ class EntrypointOptions(TypedDict, total=False):
     blocking: bool | None
     worker_timeout: float | None
     cancel_at_deadline: bool | None
+    max_workers: int | None
 
 
 class Entrypoint(Extension):
@@ -451,6 +476,10 @@ class Entrypoint(Extension):
         worker_timeout: seconds that a worker may take, ``WORKER_TIMEOUT`` if it isn't given; 0 for no limit.
         cancel_at_deadline: whether a worker that waits is cancelled when its caller gives up, or cancels the call;
             ``CANCEL_AT_DEADLINE`` if it isn't given. One in a thread can't be.
+        max_workers: how many of its workers run at a time in one instance of the service, which is at most the
+            service's ``max_workers``; that many if it isn't given. What waits for them holds up no other entrypoint.
+        limit: counts them; None without ``max_workers``.
+        full: whether that many run, so that the next one has to wait.
     """
 
     method_name: str
@@ -461,6 +490,9 @@ class Entrypoint(Extension):
     blocking: bool | None = None
     worker_timeout: float | None = None
     cancel_at_deadline: bool | None = None
+    max_workers: int | None = None
+    limit: Limit | None = None
+    full = False
 
     def __init__(
         self,
@@ -470,12 +502,14 @@ class Entrypoint(Extension):
         sensitive_variables: str | Iterable[str] = (),
         worker_timeout: float | None = None,
         cancel_at_deadline: bool | None = None,
+        max_workers: int | None = None,
     ) -> None:
         self.expected_exceptions = as_tuple(expected_exceptions)
         self.sensitive_arguments = sensitive_arguments or sensitive_variables  # its name of old
         self.blocking = blocking
         self.worker_timeout = worker_timeout
         self.cancel_at_deadline = cancel_at_deadline
+        self.max_workers = max_workers
 
     def bind(self, container: Container, name: str | None = None) -> Any:
         bound = super().bind(container, name)
@@ -531,6 +565,15 @@ class Entrypoint(Extension):
             return register_entrypoint(function, entrypoint)
 
         return declare
+
+
+def check_count(where: str, value: Any, most: int, of: str) -> None:
+    """``ConfigurationError`` for an option that is no number from 1 to ``most``, which is ``of`` what.
+
+    ``where`` is the entrypoint and the option, for the line.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ConfigurationError(f"{where}: {brief(value)} is no whole number from 1 to {most}, {of}")
 
 
 def called(function: Any) -> str:

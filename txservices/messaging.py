@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -25,16 +25,19 @@ from txservices.amqp.subscription import Subscription
 from txservices.callids import on_behalf_of
 from txservices.consumers import QueueConsumer, amqp
 from txservices.deadlines import DEADLINE, take_time_left
-from txservices.exceptions import ContainerBeingKilled
+from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import (
+    Container,
     DependencyProvider,
     Entrypoint,
     EntrypointOptions,
     ExcInfo,
     WorkerContext,
+    check_count,
 )
 from txservices.retry import Reject, Retry, marks
 from txservices.retry.failures import Failures, Source
+from txservices.safe import brief
 from txservices.threads import in_reactor
 
 __all__ = [
@@ -51,6 +54,8 @@ __all__ = [
 ]
 
 log = Logger()
+
+C = TypeVar("C", bound="Consumer")
 
 
 # Headers: a worker's context, to and from the wire --------------------------------------------------------------------
@@ -181,6 +186,7 @@ class ConsumerOptions(EntrypointOptions, total=False):
     queue_type: str | None
     accept: Iterable[str] | None
     retry: Retry | Literal[False] | None
+    exclusive_order: bool
 
 
 class Consumer(HeaderDecoder, Entrypoint):
@@ -196,6 +202,16 @@ class Consumer(HeaderDecoder, Entrypoint):
     message that can't be read: see ``retry.Retry``. Its attempts are counted in ``worker_ctx.attempt``. With
     ``retry=False`` it is not tried again, although the configuration's ``RETRY`` says so.
 
+    ``max_workers`` is how many messages of the queue one instance of the service handles at a time, and
+    ``prefetch_count`` how many it takes before they are acked; ``PREFETCH_COUNT`` of the configuration if it isn't
+    given.
+
+    With ``exclusive_order`` the messages of the queue are handled one after the other, in their order, by all instances
+    of all services together: one instance has them all until it ends. The queue is declared as a single active
+    consumer's, so a queue that exists without that has to be deleted first, and nameko can't consume it. A message that
+    is tried again by ``retry`` comes after those that were published meanwhile; with ``requeue_on_error`` all others
+    wait for it.
+
     ``queue_type`` is ``"quorum"`` or ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't given; a queue that
     has the argument ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in place of ``ACCEPT``.
     """
@@ -203,6 +219,8 @@ class Consumer(HeaderDecoder, Entrypoint):
     queue_consumer = QueueConsumer()
     told_exceptions = (Retry, Reject)
     in_turn = True
+    prefetch_count: int | None = None
+    exclusive_order = False
 
     def __init__(
         self,
@@ -212,15 +230,36 @@ class Consumer(HeaderDecoder, Entrypoint):
         queue_type: str | None = None,
         accept: Iterable[str] | None = None,
         retry: Retry | Literal[False] | None = None,
+        exclusive_order: bool = False,
         **kwargs: Unpack[EntrypointOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.retry = retry
+        self.exclusive_order = exclusive_order
         self.queue = None if queue is None else queue_of(queue)
         self.requeue_on_error = requeue_on_error
         self.prefetch_count = prefetch_count
         self.queue_type = queue_type
         self.accept = accept
+
+    def bind(self: C, container: Container, name: str | None = None) -> C:
+        bound: C = super().bind(container, name)
+        where = f"{container.service_name}.{name}"
+        if bound.prefetch_count is not None:
+            most = configuration.PREFETCH_MAX
+            check_count(f"{where}: prefetch_count", bound.prefetch_count, most, "all that AMQP can say")
+        if bound.exclusive_order:
+            # With more taken beforehand, those would be handled before one that is requeued.
+            for option in ("max_workers", "prefetch_count"):
+                value = getattr(bound, option)
+                if value is None:
+                    setattr(bound, option, 1)
+                elif value != 1:
+                    raise ConfigurationError(
+                        f"{where}: {option}: with exclusive_order it is 1, and not {brief(value)}: leave it out, or"
+                        " leave out exclusive_order"
+                    )
+        return bound
 
     @property
     def consumer(self) -> Subscription | None:

@@ -37,6 +37,7 @@ from txservices.extensions import (
     EntrypointOptions,
     ExcInfo,
     Injected,
+    Limit,
     SharedExtension,
     WorkerContext,
 )
@@ -78,6 +79,10 @@ __all__ = [
     "rpc",
 ]
 
+# Requests that wait for the limit of their own method must not keep others away, so the prefetch grows by what they
+# take. This bounds that: so many times the prefetch.
+FURTHER_CONSUMERS_MAX = 20
+
 log = Logger()
 
 
@@ -92,6 +97,7 @@ class RpcConsumer(SharedExtension):
     def __init__(self) -> None:
         self.methods: dict[str, Rpc] = {}  # by routing key
         self.consumer: Subscription | None = None
+        self.limits: list[Limit] = []
 
     def register_provider(self, entrypoint: Rpc) -> None:
         self.methods[f"{self.container.service_name}.{entrypoint.method_name}"] = entrypoint
@@ -117,6 +123,9 @@ class RpcConsumer(SharedExtension):
     def start(self) -> Deferred[None] | None:
         if not self.methods:
             return None  # in a test that restricts its entrypoints
+        self.limits = [each.limit for each in self.methods.values() if each.limit is not None]
+        if self.limits:
+            self.workers.on_none_queued.append(self.make_room)
         if any(entrypoint.cancel_at_deadline for entrypoint in self.methods.values()):
             exchange = rpc_exchange(self.container.config)
             self.cancelling.listen(self.queue_consumer, self.container.service_name, exchange)
@@ -138,10 +147,12 @@ class RpcConsumer(SharedExtension):
         properties = message.properties
         entrypoint = self.methods.get(message.routing_key)
         workers = self.workers
-        full = workers.running >= workers.max_workers and not workers.cancelled
-        if full and decoded is None and entrypoint is not None:
+        full = workers.running >= workers.max_workers and decoded is None
+        if entrypoint is not None and (full or entrypoint.full) and not workers.cancelled:
             patience, give_up = time_to_reply(properties, FOREVER), partial(self.not_begun, message)
-            workers.wait(entrypoint, partial(self.handle_message, message), patience, give_up)
+            workers.wait(entrypoint, partial(self.handle_message, message, decoded), patience, give_up)
+            if self.limits:
+                self.make_room()
             return
         content_type = properties.get("content_type")
         try:
@@ -187,6 +198,21 @@ class RpcConsumer(SharedExtension):
             message.reject(requeue=True)
         except BaseException as error:
             self.not_taken(message, error)
+
+    def make_room(self) -> None:
+        """Have the prefetch grow by what waits for the limits of single methods, and shrink again."""
+        consumer = self.consumer
+        if consumer is None:
+            return
+        waiting = sum(len(each.queued) for each in self.limits)
+        taken = waiting + sum(each.running for each in self.limits)
+        count, more = consumer.prefetch_count, consumer.more
+        if not waiting:
+            consumer.widen(0)
+        elif taken > count * more + count // 2:
+            consumer.widen(min(more + 1, FURTHER_CONSUMERS_MAX))
+        elif taken <= count * (more - 1):
+            consumer.widen(-(-taken // count))
 
     def not_begun(self, message: Message) -> None:
         log.debug("{call} is not begun: its caller will have gone", call=message.routing_key)

@@ -1,6 +1,6 @@
 """The life of a worker: one call of one method of a service.
 
-    Workers.spawn -> [queued while max_workers run] -> begin -> live -> ended
+    Workers.spawn -> [queued while max_workers run: see ``lines``] -> begin -> live -> ended
 
 ``live`` is the whole of that life: service_cls(), get_dependency and worker_setup of every dependency, the method, the
 entrypoint's handle_result, worker_result and worker_teardown of every dependency. It is a coroutine, and ``begin``
@@ -10,7 +10,6 @@ life that waits becomes a Deferred.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
@@ -21,10 +20,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from txservices.busy import Busy, Running, Turn
+from txservices.busy import Busy, Running
 from txservices.callids import on_behalf_of, this_worker
 from txservices.exceptions import NeedsAsyncio, WorkerTimeout
-from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, WorkerContext
+from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Limit, WorkerContext
+from txservices.lines import LimitedLine, Line, Turn, oldest
 from txservices.safe import shown, traceback_of
 from txservices.threads import Threads
 from txservices.utils import tasks
@@ -47,7 +47,8 @@ class Workers:
 
     Attributes:
         running: how many workers run, without those that are queued.
-        queued: what waits for one of the running workers to end.
+        waiting: how many turns wait for one of the running workers to end.
+        lines: where they wait: the service's line, and those of entrypoints with limits of their own.
         on_none_queued: each is called when nothing waits any more.
         cancelled: whether no more workers are taken. The result of one that still ends is not handled.
         aborted: whether workers may have been cancelled before they ended.
@@ -59,13 +60,15 @@ class Workers:
         self.max_workers = max_workers
         self.running = 0
         self.clock = clock
-        self.queued: deque[Turn] = deque()
+        self.waiting = 0
         self.on_none_queued: list[Callable[[], None]] = []
         self.waited = 0.0  # seconds that the turn had waited which begins now
         self.overdue: dict[WorkerContext, Exception] = {}  # cancelled, each with the error that this is to it
         self.beginning_queued = False
         self.pending: dict[Deferred[None], Running] = {}  # the lives that wait for something
-        self.busy = Busy(service_cls.name, max_workers, slow, clock, self.queued, self.pending)
+        self.busy = Busy(service_cls.name, slow, clock, self.pending)
+        self.line = Line(self.busy, max_workers, clock)
+        self.lines: dict[Entrypoint | None, Line] = {None: self.line}
         self.threads = Threads()
         self.cancelled = self.aborted = False
         self.idle: Waiters[None] = Waiters()
@@ -84,9 +87,14 @@ class Workers:
             (n, each.worker_teardown) for n, each in enumerate(dependencies, 1) if has(each, "worker_teardown")
         ]
 
+    def limit(self, entrypoint: Entrypoint, max_workers: int) -> None:
+        """Have no more than so many workers of an entrypoint run at a time."""
+        entrypoint.limit = line = LimitedLine(self.busy, entrypoint, max_workers, self.line, self)
+        self.lines[entrypoint] = line
+
     def spawn(self, worker: WorkerContext) -> None:
         """Begin a worker, at once or when it is its turn."""
-        if self.running < self.max_workers:
+        if self.running < self.max_workers and not worker.entrypoint.full:
             self.begin(worker)
         else:
             self.wait(worker.entrypoint, partial(self.begin, worker))
@@ -101,9 +109,8 @@ class Workers:
         """See ``extensions.Turns``."""
         now = self.clock.seconds()
         in_context = partial(copy_context().run, begin)  # and not in that of the worker whose end begins it
-        self.queued.append(Turn(in_context, entrypoint, now, now + patience, give_up))
-        if self.busy.call is None:
-            self.busy.watch(now)
+        self.waiting += 1
+        self.lines.get(entrypoint, self.line).add(Turn(in_context, entrypoint, now, now + patience, give_up))
 
     def disown(self) -> None:
         """Called in a forked child: when the method returns, no hook is called, and the child ends."""
@@ -126,6 +133,9 @@ class Workers:
 
     def begin(self, worker: WorkerContext) -> None:
         self.running += 1
+        limit = worker.entrypoint.limit
+        if limit is not None:
+            limit.begun()
         context = copy_context()  # a worker's context variables are its own
         life = self.live(worker)
         pending: Deferred[None]
@@ -136,6 +146,8 @@ class Workers:
                 waits_for = context.run(life.send, None)
                 pending = context.run(Deferred.fromCoroutine, go_on(life, waits_for))
         except StopIteration:
+            if limit is not None:
+                limit.ended()
             self.ended()
             return
         seconds = worker.entrypoint.worker_timeout or None
@@ -144,11 +156,11 @@ class Workers:
             seconds = left if seconds is None else min(seconds, left)
         timeout = None if seconds is None else self.clock.callLater(seconds, self.time_is_up, pending, worker, seconds)
         self.pending[pending] = Running(worker, self.clock.seconds(), self.waited, timeout)
-        pending.addBoth(self.pending_ended, pending)
+        pending.addBoth(self.pending_ended, pending, limit)
         if self.cancelled:  # by what the method did before it waited
             pending.cancel()
 
-    def pending_ended(self, result: Any, pending: Deferred[None]) -> None:
+    def pending_ended(self, result: Any, pending: Deferred[None], limit: Limit | None) -> None:
         running = self.pending.pop(pending, None)
         if running is not None:
             self.busy.ended(running)
@@ -157,11 +169,13 @@ class Workers:
                 running.timeout.cancel()
         if isinstance(result, Failure):
             log.failure("in the life of a worker", result)
+        if limit is not None:
+            limit.ended()
         self.ended()
 
     def ended(self) -> None:
         self.running -= 1
-        if self.queued and not self.beginning_queued:
+        if self.waiting and not self.beginning_queued:
             self.begin_queued()
         if not self.running and self.idle.waiting:  # quicker than its len()
             self.idle.fire(None)
@@ -170,8 +184,13 @@ class Workers:
         # In a loop: if each began at the end of the one before, a thousand workers that don't wait would recurse.
         self.beginning_queued = True
         try:
-            while self.queued and self.running < self.max_workers:
-                turn = self.queued.popleft()
+            alone = len(self.lines) == 1  # no entrypoint has a limit of its own
+            while self.waiting and self.running < self.max_workers:
+                line = self.line if alone else oldest(self.lines.values())
+                if line is None:
+                    break
+                self.waiting -= 1
+                turn = line.queued.popleft()
                 now = self.clock.seconds()
                 self.waited = now - turn.since
                 mean, deviation = self.busy.took.get(turn.entrypoint, (0.0, 0.0))
@@ -183,8 +202,10 @@ class Workers:
         finally:
             self.beginning_queued = False
             self.waited = 0.0
-        if not self.queued:
-            self.busy.watch_no_more()
+        for line in self.lines.values():
+            if not line.queued:
+                line.watch_no_more()
+        if not self.waiting:
             for call in self.on_none_queued:
                 call()
 
@@ -323,14 +344,15 @@ class Workers:
     def cancel(self) -> None:
         """Take no more workers, and handle no more results."""
         self.cancelled = self.threads.cancelled = True
-        self.busy.watch_no_more()
+        for line in self.lines.values():
+            line.watch_no_more()
         for running in self.pending.values():
             if running.timeout is not None and running.timeout.active():
                 running.timeout.cancel()
 
     def drain(self) -> Deferred[None]:
         """Fires when no worker runs or is queued."""
-        return self.idle.wait() if self.running or self.queued else succeed(None)
+        return self.idle.wait() if self.running or self.waiting else succeed(None)
 
     async def abort(self) -> None:
         """Cancel the workers that run, and forget the queued ones. Their results are not handled.
@@ -340,7 +362,9 @@ class Workers:
         """
         self.cancel()
         self.aborted = True
-        self.queued.clear()
+        self.waiting = 0
+        for line in self.lines.values():
+            line.queued.clear()
         told = self.threads.abort()
         for each in list(self.pending):
             each.cancel()

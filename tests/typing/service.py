@@ -115,6 +115,9 @@ class Service:
     @event_handler("shop", "sold", reliable_delivery=False, prefetch_count=5, retry=Retry(), cancel_at_deadline=False)
     def heard(self, payload: dict[str, int]) -> None: ...
 
+    @event_handler("shop", "sold", max_workers=1, exclusive_order=True)
+    def in_order(self, payload: int) -> None: ...
+
     @http("GET, HEAD", "/items/<int:number>", expected_exceptions=(KeyError, ValueError))
     def page(self, request: HttpRequest, number: int) -> tuple[int, str]:
         return 200, str(number)

@@ -4,8 +4,9 @@
 
 Nothing is read only while a message waits for a worker. As long as a worker of the service is free, the next message
 may be a call that another of its workers waits for, and must come in. A message that would have to wait can wait in the
-broker as well. For the same reason a service reads its messages from a connection of its own, and replies come on
-another: whatever a worker waits for is never behind something that is not read.
+broker as well. One that waits for the limit of its own entrypoint counts, too. For the same reason a service reads its
+messages from a connection of its own, and replies come on another: whatever a worker waits for is never behind
+something that is not read.
 
 While the broker is asked something on that connection, everything is read up to the answer. What is too much then is
 parked: its body is dropped, and it goes back to its queue later.

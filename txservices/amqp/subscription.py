@@ -19,7 +19,7 @@ from txservices.amqp.entities import Message, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.refusals import explained, named, passes, pause, unwritable
 from txservices.amqp.topology import ANSWER_TIMEOUT, declare_on, gone, queue_exists
-from txservices.constants import QUEUE_TYPE_ARGUMENT
+from txservices.constants import QUEUE_TYPE_ARGUMENT, SINGLE_ACTIVE_ARGUMENT
 from txservices.exceptions import (
     AmqpError,
     BrokerRefused,
@@ -49,6 +49,7 @@ class Subscription:
         on_ready: called each time the queue is consumed, the first time too.
         on_missing: if set, the queue is looked for before it is declared again, and this is called if it is gone.
         queue_name: the queue's name on the broker, which chooses one for a queue without a name when it is declared.
+        more: how many further consumers of the queue there are on the channel: see ``widen``.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Subscription:
         self.on_ready: list[Callable[[], None]] = []
         self.on_missing: Callable[[], None] | None = None
         self.tag = f"{connection.process}, {uuid4().hex[:8]}"  # short, for each delivery brings it along
+        self.more = 0
         self.channel: Channel | None = None
+        self.single_active = bool(queue.arguments.get(SINGLE_ACTIVE_ARGUMENT))
         # RabbitMQ closes the connection (540) for a reject of a stream's message.
         self.rejects = queue.arguments.get(QUEUE_TYPE_ARGUMENT) != "stream"
         self.consuming = True  # until cancel() or close()
@@ -107,6 +110,7 @@ class Subscription:
             protocol.close_channel(channel).addErrback(gone)
             return
         self.channel = channel
+        self.more = 0
         channel.rejects = self.rejects
         channel.prefetched = self.connection.prefetched
         channel.on_closed = self.channel_closed
@@ -129,6 +133,23 @@ class Subscription:
             raise known from error
         channel.patience = None
         self.patience = ANSWER_TIMEOUT
+
+    def widen(self, more: int) -> None:
+        """Have so many further consumers of the queue, each with the same prefetch: the prefetch is so many times more.
+
+        It can't be changed otherwise: RabbitMQ gives each consumer the prefetch that was set when it began. Nobody
+        waits for the broker's answer. A new channel begins without them.
+        """
+        channel = self.channel
+        if channel is None or channel.closing or self.tag not in channel.consumers:
+            return
+        arguments = self.queue.consumer_arguments
+        while self.more < more:
+            self.more += 1
+            channel.consume(self.queue_name, f"{self.tag}+{self.more}", self.receive, arguments).addErrback(gone)
+        while self.more > more:  # what it has brought is still handled
+            channel.basic_cancel(consumer_tag=f"{self.tag}+{self.more}").addErrback(gone)
+            self.more -= 1
 
     def attached(self, result: Any, protocol: Protocol) -> None:
         self.attaching = None
@@ -241,7 +262,7 @@ class Subscription:
             log.warn("queue {queue} was deleted on the broker: declaring it again", queue=self.queue_name)
         self.channel = None
         self.draining.fire(None)
-        channel.on_closed = None
+        channel.on_closed = channel.on_cancelled = None  # each of several consumers is cancelled
         protocol.close_channel(channel).addErrback(gone)
         if self.failed == 1:
             self.attach(protocol)
@@ -260,12 +281,17 @@ class Subscription:
         channel = self.channel
         if channel is None or channel.closed or self.tag not in channel.consumers:
             return succeed(None)
+        if self.single_active:
+            # The broker would have the next one begin, while we still handle our last message. It is told by close().
+            del channel.consumers[self.tag]  # what comes until then goes back
+            return succeed(None)
+        self.widen(0)
         prefetched = channel.prefetched
         cancelling: Deferred[Any] = channel.basic_cancel(consumer_tag=self.tag)
         if prefetched is None:
             return cancelling.addErrback(gone)
         if prefetched.paused:
-            channel.consumers[self.tag] = give_back
+            channel.consumers.update(dict.fromkeys(channel.consumers, give_back))
             cancelling.addErrback(gone)
             return succeed(None)
         prefetched.ask()

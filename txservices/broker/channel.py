@@ -124,14 +124,12 @@ class Channel:
     def channel_close(self, content: Content) -> None:
         self.flush_confirms()
         self.cancel()
-        self.give_back()
         self.session.forget(self)
         self.answer(content, "channel.close-ok")
 
     def close(self, error: AmqpError) -> None:
         """Close the channel for the client's mistake, and drop what it sends until it answers."""
         self.cancel()
-        self.give_back()
         self.assembler = ClosedChannel(self.client_closed)
         self.session.send(self.number, "channel.close", **close_arguments(error))
 
@@ -146,9 +144,10 @@ class Channel:
             raise AmqpError(ReplyCode.CHANNEL_ERROR, "second 'channel.open' seen", name)
 
     def cancel(self) -> None:
-        """Cancel all consumers: no delivery begins any more. A body that has not come whole is dropped."""
+        """Cancel all consumers, and requeue what they have not settled. A body that has not come whole is dropped."""
         self.assembler.join()
         self.deliveries.flowing = False  # of two that share a queue, the second gets nothing when the first is gone
+        self.give_back()  # before the next single active consumer has its turn, which is to get these first
         consumers, self.consumers = self.consumers, {}
         self.vhost.held.give(CONSUMER_COST * len(consumers))
         for consumer in consumers.values():

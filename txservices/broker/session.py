@@ -337,11 +337,11 @@ class Session(protocol.Protocol):
         """Requeue every unsettled delivery, and delete the exclusive queues."""
         channels, self.channels = self.channels, {}
         for channel in channels.values():
-            channel.deliveries.flowing = False
+            channel.deliveries.flowing = False  # so that no message goes to a consumer of this session
+        # at once, to keep the order, and before the next single active consumer has its turn
+        requeue([entry for channel in channels.values() for entry in channel.deliveries.settle(0, multiple=True)])
         for channel in channels.values():
             channel.cancel()
-        # after all consumers are cancelled, so that no message goes to one of them, and at once, to keep the order
-        requeue([entry for channel in channels.values() for entry in channel.deliveries.settle(0, multiple=True)])
         if self.handshake is None:
             self.vhost.held.give(CHANNEL_COST * len(channels))
             self.vhost.forget_owner(self)

@@ -126,7 +126,7 @@ class HttpRequestHandler(Entrypoint):
             self.check_signature(args, kwargs)
             begin = partial(self.begin, call, request, args, kwargs, context_data)
             workers = self.container.workers
-            if workers.running < workers.max_workers or workers.cancelled:
+            if (workers.running < workers.max_workers and not self.full) or workers.cancelled:
                 begin()
             else:
                 call.begin_later(workers, request.received, begin)

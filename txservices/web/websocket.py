@@ -387,7 +387,7 @@ class WebSocketRpc(Entrypoint):
         context_data = connection.contexts.setdefault(self.server, {})
         begin = partial(self.container.spawn_worker, self, args, data, context_data, handle_result)
         workers = self.container.workers
-        if workers.running < workers.max_workers or workers.cancelled:
+        if (workers.running < workers.max_workers and not self.full) or workers.cancelled:
             begin()
         else:
             connection.wait(workers, self, begin)
