@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.amqp.entities import Message
-from txservices.retry.marks import ATTEMPTS_COUNTED, Origin, copied, without_marks
+from txservices.retry.marks import ATTEMPTS_COUNTED, Back, Origin, Why, anew, copied, way_back, without_marks
 
 ATTEMPT, EXCHANGE, KEY = "txservices-attempt", "txservices-exchange", "txservices-routing-key"
 EXPIRATION, USER = "txservices-expiration", "txservices-user-id"
@@ -57,3 +57,40 @@ class MarksTests(SynchronousTestCase):
                 self.assertEqual(without_marks({"x-death": deaths, **first}), {"x-death": others, **first}, deaths)
         for strange in (5, "x", None):
             self.assertEqual(without_marks({"x-death": strange}), {"x-death": strange})
+
+    def test_way_back(self) -> None:
+        """It is what the marks say, or else what the broker says, and of a stranger's words only those that can be."""
+        marks = {"txservices-back-exchange": "", "txservices-back-routing-key": "a"}
+        table: list[tuple[dict[str, Any], Back | None]] = [
+            (marks, Back("a", "", "a", ("here", "q"))),
+            ({**marks, "txservices-queue": "b"}, Back("b", "", "a", ("here", "q"))),
+            ({**marks, "txservices-back-routing-key": 5}, None),
+            ({**marks, "txservices-back-exchange": 5}, None),
+        ]
+        deaths: list[tuple[Any, Any, Any, Back | None]] = [
+            ("a", "x", ["k", "l"], Back("a", "", "a", ("x", "k"))),
+            ("a", "x", [], Back("a", "", "a", ("", "a"))),
+            ("a", "x", "k", Back("a", "", "a", ("", "a"))),
+            ("a", "x", [5], Back("a", "", "a", ("", "a"))),
+            ("a", 5, ["k"], Back("a", "", "a", ("", "a"))),
+            (5, "x", ["k"], None),
+            ("rpc-s", "rpc", ["s.m"], Back("rpc-s", "rpc", "s.m", ("rpc", "s.m"))),
+            ("rpc-s", "x", ["s.m"], Back("rpc-s", "", "rpc-s", ("x", "s.m"))),
+            ("a", "rpc", ["s.m"], Back("a", "", "a", ("rpc", "s.m"))),
+        ]
+        for queue, exchange, keys, back in deaths:
+            table.append(({"x-death": [{"queue": queue, "exchange": exchange, "routing-keys": keys}]}, back))
+        for headers, back in table:
+            self.assertEqual(way_back(message(headers), "rpc"), back, headers)
+
+    def test_anew(self) -> None:
+        """What goes back has neither an ``expiration`` nor a ``user_id``, and is at its first attempt."""
+        back = Back("a", "", "a", ("x", "k"))
+        properties = anew(message({ATTEMPT: 3}, expiration="5000", user_id="guest", priority=3), back)
+        self.assertEqual(properties, {"priority": 3, "headers": {ATTEMPT: 1, EXCHANGE: "x", KEY: "k"}})
+
+    def test_why(self) -> None:
+        """The error is told by its class and its text, as far as they are texts."""
+        for kind, text, told in (("E", "why", "E: why"), ("E", "", "E"), (5, "why", "why"), ("E", 5, "E")):
+            headers = {"txservices-reason": "failed", "txservices-error-class": kind, "txservices-error": text}
+            self.assertEqual(Why.of(message(headers)), Why("failed", "", 1, told))
