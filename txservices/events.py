@@ -184,13 +184,7 @@ class EventHandler(Consumer):
         super().setup()
         kind = HANDLER_TYPES[self.handler_type]
         self.queue = Queue(
-            kind.queue_name.format(
-                source=self.source_service,
-                type=self.event_type,
-                service=self.container.service_name,
-                method=self.method_name,
-                identifier=self.identifier,
-            ),
+            self.queue_name,
             get_event_exchange(self.source_service, self.container.config),
             self.event_type,
             auto_delete=not self.reliable_delivery,
@@ -198,12 +192,25 @@ class EventHandler(Consumer):
         )
 
     @property
-    def source(self) -> Source:
+    def queue_name(self) -> str:
+        return HANDLER_TYPES[self.handler_type].queue_name.format(
+            source=self.source_service,
+            type=self.event_type,
+            service=self.container.service_name,
+            method=self.method_name,
+            identifier=self.identifier,
+        )
+
+    @property
+    def parked_as(self) -> str:
         """A broadcast's queue has a new name at each start, and its parking queue outlives it: that one is without."""
-        source = super().source
         if self.identifier is None or self.reliable_delivery:
-            return source
-        return evolve(source, parked=source.queue.removesuffix(f"-{self.identifier}"))
+            return self.queue_name
+        return self.queue_name.removesuffix(f"-{self.identifier}")
+
+    @property
+    def source(self) -> Source:
+        return evolve(super().source, parked=self.parked_as)
 
 
 event_handler = EventHandler.decorator

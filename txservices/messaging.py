@@ -275,6 +275,11 @@ class Consumer(HeaderDecoder, Entrypoint):
         return self.queue_consumer.unregister_provider(self)
 
     @property
+    def parked_as(self) -> str:
+        """The queue's name in that of its parking queue; empty if only the broker knows it."""
+        return self.queue.name if self.queue is not None else ""
+
+    @property
     def source(self) -> Source:
         """Where its messages come from: its queue, which the default exchange knows by its name."""
         consumer = self.consumer

@@ -8,6 +8,11 @@ import re
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
+
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from tests import processes
 from tests.command.folder import Ended, TypingCase
@@ -18,7 +23,35 @@ from txservices.amqp.entities import Message, Queue
 from txservices.broker.server import Broker
 from txservices.retry import marks
 from txservices.retry.parked import Selection, Tally
+from txservices.utils.address import parse_addresses
 
+SHOP = """
+from txservices.amqp.entities import Queue
+from txservices.events import BROADCAST, SINGLETON, event_handler
+from txservices.messaging import consume
+from txservices.rpc import rpc
+
+class Shop:
+    name = "shop"
+
+    @rpc
+    def sell(self): pass
+
+    @consume(Queue("work"))
+    def work(self, body): pass
+
+    @event_handler("a", "b", handler_type=SINGLETON)
+    def b(self, payload): pass
+
+    @event_handler("a", "c")
+    def c(self, payload): pass
+
+    @event_handler("a", "d")
+    def d(self, payload): pass
+
+    @event_handler("a", "e", handler_type=BROADCAST, reliable_delivery=False)
+    def e(self, payload): pass
+"""
 SINCE = "2026-01-02T03:04:00.000+00:00"
 
 
@@ -56,6 +89,48 @@ class ParkedCommands(ParkedCase, TypingCase):
         self.assertEqual(
             json.loads(out), {"queue": PARKING, "messages": 3, "read": 3, "since": SINCE, "reasons": reasons}
         )
+
+    async def test_list_of_a_module(self) -> None:
+        """The queues of a module's services are found by their entrypoints; those that nothing was parked from are not
+        listed."""
+        await self.begin()
+        self.write("shop.py", SHOP)
+        names = ("rpc-shop", "work", "evt-a-b", "evt-a-c--shop.c", "evt-a-e--shop.e")
+        await self.connections().publisher.declare(*(Queue(f"{name}.parked") for name in names))
+        out = "".join(f"{name}.parked: empty\n" for name in sorted(names))
+        status, printed, error = await self.typed("list", "--module", "shop")
+        self.assertEqual((status, "".join(sorted(printed.splitlines(True))), error), (0, out, ""))
+        status, _, error = await self.typed("list", "--module", "none")
+        self.assertEqual(status, 2)
+        self.assertIn("no module named 'none'", error)
+
+    async def test_list_of_the_management(self) -> None:
+        """The management's list has the parking queues of our virtual host."""
+        await self.begin()
+        await self.park("a")
+        asked: list[tuple[bytes, str, str]] = []
+
+        class Management(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> bytes:
+                asked.append((request.uri, request.getUser().decode(), request.getPassword().decode()))
+                if request.getPassword() == b"wrong":
+                    request.setResponseCode(401)
+                return b"[" + b", ".join(b'{"name": "%s"}' % name for name in (b"work", b"work.parked")) + b"]"
+
+        port = reactor.listenTCP(0, Site(Management()), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        at = f"127.0.0.1:{port.getHost().port}"
+        line = f"{PARKING}: 1 message since {SINCE}: failed 1\n"
+        self.assertEqual(await self.typed("list", "--management", f"http://ada:pw%2F@{at}/"), (0, line, ""))
+        vhost = quote(parse_addresses(self.config["AMQP_URI"])[0].vhost, safe="").encode()
+        self.assertEqual(asked, [(b"/api/queues/%s?columns=name" % vhost, "ada", "pw/")])
+        for url, why in ((f"http://ada:wrong@{at}", "answers 401"), ("http://ada:pw1234@127.0.0.1:1", "no management")):
+            status, out, error = await self.typed("list", "--management", url)
+            self.assertEqual((status, out), (2, ""))
+            self.assertRegex(error, rf"^Error: --management: .*{why}")
+            self.assertNotRegex(error, "wrong|pw1234")
 
     async def test_show(self) -> None:
         """A line a message; with an id everything, and no control character reaches the terminal."""
@@ -212,7 +287,7 @@ class ParkedCommands(ParkedCase, TypingCase):
             (("discard", "work", "--id", "x", "--yes"), no_id),
             (("show", "none"), "no queue 'none.parked'"),
             (("replay", "none", "--all"), "no queue 'none.parked'"),
-            (("list",), "Missing argument 'QUEUE...'"),
+            (("list",), "say which queues: by their names, --module, or --management"),
             (("replay", "work", "--all", "--rate", "0"), "0 is not in the range"),
         ):
             status, out, error = await self.typed(*arguments)

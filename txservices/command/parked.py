@@ -16,7 +16,7 @@ import click
 from twisted.internet.defer import Deferred
 
 from txservices.amqp.connections import Connections
-from txservices.command import exits
+from txservices.command import exits, whereabouts
 from txservices.command.client import as_client
 from txservices.command.options import Given, configured
 from txservices.command.shown import as_object, brief, in_words, result, whole
@@ -47,23 +47,34 @@ def parked() -> None:
 
 
 @parked.command("list")
-@click.argument("queues", nargs=-1, required=True, metavar="QUEUE...")
+@click.argument("queues", nargs=-1, metavar="[QUEUE]...")
+@click.option("-m", "--module", "modules", multiple=True, metavar="MODULE[:CLASS]", help="The queues of its services.")
+@click.option("--management", metavar="URL", help="All parking queues that RabbitMQ's management lists there.")
 @configured
 @json_option
-def list_queues(queues: tuple[str, ...], given: Given, as_json: bool) -> None:
+def list_queues(
+    queues: tuple[str, ...], modules: tuple[str, ...], management: str | None, given: Given, as_json: bool
+) -> None:
     """Print how many messages each queue has parked, since when, and why."""
+    if not (queues or modules or management):
+        raise CommandError("say which queues: by their names, --module, or --management")
+    config = given.config()
+    found = list(map(parking_name, whereabouts.of_modules(modules, config)))
 
     async def operate(parked: Parked) -> int:
         status = 0
-        for queue in dict.fromkeys(map(parking_name, queues)):
+        named = set(map(parking_name, queues))
+        listed = await whereabouts.listed(management, parked.connections) if management else []
+        for queue in dict.fromkeys([*map(parking_name, queues), *found, *listed]):
             tally = Tally()
             try:
                 with progress(tally, queue):
                     summary = await parked.summary(queue, tally)
             except NoParkingQueue as error:
-                exits.tell(error)
-                status = exits.MISTAKE
-                continue
+                if queue in named:
+                    exits.tell(error)
+                    status = exits.MISTAKE
+                continue  # nothing of those that were found was parked yet
             if parked.cancelled:
                 break
             click.echo(json.dumps(as_object(summary)) if as_json else in_words(summary))
