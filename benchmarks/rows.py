@@ -53,6 +53,12 @@ def bound(function: Callable[..., Figures], peer: str, options: dict[str, object
     return lambda bench: function(bench, peer, **options)
 
 
+def transient(in_flight: int) -> dict[str, Measure]:
+    """Calls whose messages are not on the broker's disk. Those of aio-pika never are."""
+    peers = ("txservices", "aio-pika", "ceiling")
+    return {peer: lambda bench, peer=peer: measure.rpc(bench, peer, in_flight, "--transient") for peer in peers}
+
+
 RPC = ["txservices", "nameko", "aio-pika", "faststream", "txamqp", "ceiling"]
 IN_FLIGHT = {"nameko": 10.0, "aio-pika": 2.5, "faststream": 8.0, "ceiling": 0.5}
 
@@ -69,6 +75,17 @@ BESIDE = [
     ),
     Row("rpc-50", "RPC, 50 in flight", "calls/s", of(measure.rpc, *RPC, in_flight=50), IN_FLIGHT),
     Row("rpc-200", "RPC, 200 in flight", "calls/s", of(measure.rpc, *RPC, in_flight=200)),
+    Row(
+        "rpc-transient-1",
+        "RPC with transient messages, one call at a time: how long it takes",
+        "ms",
+        transient(1),
+        {"aio-pika": 2.0},
+        figure="p50",
+        more=False,
+        also={"p99": "p99, ms"},
+    ),
+    Row("rpc-transient-50", "RPC with transient messages, 50 in flight", "calls/s", transient(50)),
     Row(
         "events",
         "Events dispatched, confirmed, handled and acked",

@@ -1,9 +1,9 @@
 """The ceiling: how fast this broker and Python sockets are with the same guarantees, and with nothing else to do.
 
-Requests are mandatory, persistent and confirmed, with the header array; replies are persistent and confirmed. A request
-is acked when its reply is confirmed, and a reply when it has come. Queues are durable, as nameko's. Events are
-persistent and confirmed, and acked when they have come. But the bytes are ready-made, requests are never read, and
-nothing is dispatched.
+Requests are mandatory, persistent and confirmed, with the header array; replies are persistent and confirmed. With
+`--transient` neither is persistent. A request is acked when its reply is confirmed, and a reply when it has come.
+Queues are durable, as nameko's. Events are persistent and confirmed, and acked when they have come. But the bytes are
+ready-made, requests are never read, and nothing is dispatched.
 
 It speaks nameko's wire: its caller can call any service of nameko's or txservices' as well.
 """
@@ -19,7 +19,7 @@ from benchmarks.peers import contract, rawwire
 PREFETCH = 200  # RabbitMQ's own advice is 100 to 300
 
 
-def serve(uri: str) -> None:
+def serve(uri: str, transient: bool) -> None:
     wire = rawwire.Wire(uri)
     wire.consume(f"rpc-{contract.NAME}", f"{contract.NAME}.*", PREFETCH)
     contract.ready()
@@ -32,7 +32,7 @@ def serve(uri: str) -> None:
                 replies += 1
             elif kind == rawwire.HEADER_FRAME:
                 if payload != caller:  # all requests of one caller have the same bytes here
-                    caller, reply = payload, rawwire.message(reply_to(payload), body)
+                    caller, reply = payload, rawwire.message(reply_to(payload), body, transient=transient)
             elif payload[:4] == rawwire.ACK:
                 # the nth reply answers the nth request, and both count from 1, so they have the same tag
                 acks.append(rawwire.frame(rawwire.METHOD_FRAME, 1, payload))
@@ -54,11 +54,12 @@ def reply_to(header: bytes) -> str:
 class Caller:
     """Keep so many calls in flight."""
 
-    def __init__(self, uri: str, size: int, stack: int) -> None:
+    def __init__(self, uri: str, size: int, stack: int, transient: bool) -> None:
         self.wire = rawwire.Wire(uri)
         body = json.dumps({"args": ["x" * size], "kwargs": {}}).encode()
         headers = rawwire.stack_header(stack)
-        self.request = rawwire.message(f"{contract.NAME}.echo", body, self.wire.listen_for_replies(), headers)
+        reply_to = self.wire.listen_for_replies()
+        self.request = rawwire.message(f"{contract.NAME}.echo", body, reply_to, headers, transient=transient)
 
     def replies(self) -> int:
         """Wait for replies, ack them, and give their number. The confirms come before the replies, and are skipped."""
@@ -94,7 +95,7 @@ class Caller:
 
 
 def call(options: Any) -> None:
-    caller = Caller(options.uri, options.size, options.stack)
+    caller = Caller(options.uri, options.size, options.stack, options.transient)
     caller.run(contract.amount(f"{contract.WARM_UP}s"), options.in_flight, contract.Times())
     times = contract.Times()
     caller.run(options.amount, options.in_flight, times)
@@ -155,6 +156,8 @@ def confirm(wire: rawwire.Wire, event: bytes, amount: Any, in_flight: int, sent:
 if __name__ == "__main__":
     options = contract.arguments()
     if options.action == "serve":
-        {"rpc": serve, "events": listen}[options.work](options.uri)
+        if options.work == "rpc":
+            serve(options.uri, options.transient)
+        listen(options.uri)
     else:
         {"rpc": call, "events": dispatch}[options.work](options)

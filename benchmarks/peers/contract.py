@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=len(TEXT), help="bytes of an RPC's one argument")
     parser.add_argument("--methods", type=int, default=1, help="called in turn")
     parser.add_argument("--services", type=int, default=1, help="called in turn")
+    parser.add_argument("--transient", action="store_true", help="RPC whose messages are not on the broker's disk")
     parser.add_argument("--stack", type=int, default=1, help="entries of the header's call id stack")
     return parser.parse_args()
 

@@ -59,12 +59,14 @@ def message(
     headers: bytes = b"",
     correlation_id: str = "",
     exchange: str = EXCHANGE,
+    transient: bool = False,
 ) -> bytes:
-    """A publish, ready to be sent: persistent, and mandatory if it wants a reply."""
+    """A publish, ready to be sent: persistent unless it is ``transient``, and mandatory if it wants a reply."""
     publish = b"\x00\x00" + shortstr(exchange) + shortstr(routing_key) + (b"\x01" if reply_to else b"\x00")
-    # content type, encoding, headers, delivery mode 2, priority, correlation id, [reply to,] message id
+    # content type, encoding, headers, delivery mode, priority, correlation id, [reply to,] message id
     flags = 0x8000 | 0x4000 | 0x2000 | 0x1000 | 0x0800 | 0x0400 | (0x0200 if reply_to else 0) | 0x0080
-    properties = shortstr("application/json") + shortstr("utf-8") + longstr(headers) + b"\x02\x00"
+    properties = shortstr("application/json") + shortstr("utf-8") + longstr(headers)
+    properties += b"\x01\x00" if transient else b"\x02\x00"
     properties += shortstr(correlation_id or str(uuid4())) + (shortstr(reply_to) if reply_to else b"")
     properties += shortstr(str(uuid4()))
     header = struct.pack(">HHQH", 60, 0, len(body), flags) + properties

@@ -95,7 +95,7 @@ async def call(options: Any) -> None:
             one = lambda payload: dispatch(contract.NAME, "tick", payload)  # noqa: E731
             await contract.dispatched(one, options.amount, options.in_flight, gather)
         return
-    async with ClusterRpcProxy({"AMQP_URI": uri}) as cluster:
+    async with ClusterRpcProxy({"AMQP_URI": uri, "RPC_PERSISTENT": not options.transient}) as cluster:
         text = "x" * options.size
         methods = proxies(cluster, options.services, options.methods)
         following = cycle(methods)
