@@ -9,9 +9,9 @@
 The log is a file that any process may append to. Whoever handles a message calls ``note(path, kind, "handled",
 number)`` before anything else, so that what a kill interrupted is counted all the same.
 
-An event that the broker has confirmed and nobody handled is lost, and so is a call that was answered and never ran. A
-call that has neither an answer nor an error when its deadline is over is unanswered. Either fails the check; what was
-handled more than once is counted, for at-least-once allows it.
+An event that the broker has confirmed and that was neither handled nor parked is lost, and so is a call that was
+answered and never ran. A call that has neither an answer nor an error when its deadline is over is unanswered. Either
+fails the check; what was handled or parked more than once is counted, for at-least-once allows it.
 """
 
 from __future__ import annotations
@@ -42,20 +42,23 @@ def note(path: str, kind: str, step: str, number: int) -> None:
 
 @frozen
 class Report:
-    """The counts, and the numbers of what should not be."""
+    """The counts, and the numbers of what should not be. A message that was also handled does not count as parked."""
 
     attempted: int
     acknowledged: int
     failed: int
     handled: int
+    parked: int
     lost: list[tuple[str, int]]
     duplicated: int
     unanswered: list[int]
 
     def __str__(self) -> str:
+        parked = f", parked {self.parked}" if self.parked else ""
         return (
             f"attempted {self.attempted}, acknowledged {self.acknowledged}, failed {self.failed}, handled"
-            f" {self.handled}, lost {len(self.lost)}, duplicated {self.duplicated}, unanswered {len(self.unanswered)}"
+            f" {self.handled}{parked}, lost {len(self.lost)}, duplicated {self.duplicated}, unanswered"
+            f" {len(self.unanswered)}"
         )
 
 
@@ -105,9 +108,9 @@ class Checker:
         return DeferredList(list(self.pending))
 
     def steps(self) -> dict[str, Counter[tuple[str, int]]]:
-        """How often each event and call was attempted, acknowledged, failed, handled."""
+        """How often each event and call was attempted, acknowledged, failed, handled, parked."""
         steps: dict[str, Counter[tuple[str, int]]] = {
-            step: Counter() for step in ("attempted", "acknowledged", "failed", "handled")
+            step: Counter() for step in ("attempted", "acknowledged", "failed", "handled", "parked")
         }
         if os.path.exists(self.path):
             with open(self.path, encoding="ascii") as file:
@@ -116,10 +119,10 @@ class Checker:
                     steps[step][kind, int(number)] += 1
         return steps
 
-    def missing(self) -> list[tuple[str, int]]:
-        """The events and calls that are acknowledged and not handled so far."""
+    def missing(self, step: str = "acknowledged") -> list[tuple[str, int]]:
+        """The events and calls that are acknowledged, or whatever the step is, and not handled or parked so far."""
         steps = self.steps()
-        return sorted(set(steps["acknowledged"]) - set(steps["handled"]))
+        return sorted(set(steps[step]) - set(steps["handled"]) - set(steps["parked"]))
 
     def report(self) -> Report:
         steps = self.steps()
@@ -133,8 +136,9 @@ class Checker:
             acknowledged=len(steps["acknowledged"]),
             failed=len(steps["failed"]),
             handled=len(steps["handled"]),
-            lost=sorted(set(steps["acknowledged"]) - set(steps["handled"])),
-            duplicated=sum(count - 1 for count in steps["handled"].values()),
+            parked=len(set(steps["parked"]) - set(steps["handled"])),
+            lost=sorted(set(steps["acknowledged"]) - set(steps["handled"]) - set(steps["parked"])),
+            duplicated=sum(count - 1 for count in (steps["handled"] + steps["parked"]).values()),
             unanswered=sorted(open_calls | set(self.late)),
         )
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from tests import rabbitmq
 from tests.faults.growth import memory
 from tests.faults.scene import BACK, FULL, Echo, FaultsCase, until
-from tests.services import Recorded
+from tests.services import Recorded, client_of
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import event_handler
 from txservices.exceptions import PublishTimeout, RemoteError, RpcTimeout
@@ -20,6 +20,7 @@ from txservices.testing.waiting import Heard
 
 JSON = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2}
 TELLS = Exchange("tells", type="topic")
+LOST_AFTER = 8  # seconds that a call waits whose request is lost
 HEARS = Queue("hears", TELLS, "#")
 
 
@@ -76,6 +77,59 @@ class Restarts(Mortal):
         await gatherResults(publishing)
         await until(lambda: len(set(got)) == 40)
         self.assertEqual(await cluster.echo.echo("after"), "after")
+
+
+class Transient(Mortal):
+    """What ``persistent=False`` gives up."""
+
+    async def test_row_03_transient_calls_under_way(self) -> None:
+        """Transient calls whose requests were in the broker when it was killed end at their deadline, with
+        ``RpcTimeout``. All else ends well: persistent calls, events, and the transient call whose method runs on."""
+        events: list[int] = []
+        runs: list[Any] = []
+        begun, finish = Heard(), Deferred[None]()
+
+        class Busy:
+            name = "busy"
+
+            @rpc
+            async def work(self, value: Any) -> Any:
+                runs.append(value)
+                begun(value)
+                await finish
+                return value
+
+            @event_handler("teller", "told")
+            def told(self, number: int) -> None:
+                events.append(number)
+
+        self.config.update({"RPC_TIMEOUT": 60, "RPC_PERSISTENT": False})
+        await self.start(Busy, max_workers=1, prefetch_count=1)
+        cluster = await self.cluster()
+        runs_on = cluster.busy.work("runs on")
+        await begun.wait()
+        began = reactor.seconds()
+        transient = [cluster.busy.work.options(timeout=LOST_AFTER)(number) for number in range(10)]
+        ended: list[float] = []
+        for call in transient:
+            call.addErrback(lambda failure: ended.append(reactor.seconds() - began) or failure)
+        persistent = [cluster.busy.work.options(persistent=True)(number) for number in range(10, 20)]
+        teller = self.bare().publisher
+        await gatherResults([teller.publish("teller.events", "told", b"%d" % n, dict(JSON)) for n in range(20)])
+        pending = client_of(cluster).pending
+        await until(lambda: all(call.taken for call in pending.values()))
+        self.assertEqual((await self.depth("rpc-busy"))[0], 20)
+        self.broker.kill()
+        await self.broker.restart()
+        for call in transient:
+            await self.assertFailure(call, RpcTimeout)
+        self.assertTrue(all(LOST_AFTER <= seconds < LOST_AFTER + 1 for seconds in ended), ended)
+        finish.callback(None)
+        self.assertEqual(await runs_on, "runs on")
+        self.assertEqual(await gatherResults(persistent), list(range(10, 20)))
+        self.assertEqual(await cluster.busy.work("after"), "after")
+        await until(lambda: len(set(events)) == 20)
+        self.assertEqual([value for value in runs if value in range(10)], [])
 
 
 class Alarm(Mortal):

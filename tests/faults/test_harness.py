@@ -131,6 +131,17 @@ class CheckerTests(TestCase):
             str(report), "attempted 2, acknowledged 1, failed 1, handled 1, lost 0, duplicated 1, unanswered 0"
         )
 
+    def test_parked(self) -> None:
+        """An event that was parked is not lost, and one that was handled as well is a duplicate."""
+        for number in (1, 2, 3):
+            self.checker.event(number, succeed(None))
+        self.checker.note(EVENT, "handled", 1)
+        self.checker.note(EVENT, "parked", 1)
+        self.checker.note(EVENT, "parked", 2)
+        self.assertEqual(self.checker.missing(), [(EVENT, 3)])
+        self.checker.note(EVENT, "handled", 3)
+        self.assertIn("handled 2, parked 1, lost 0, duplicated 1", str(self.checker.check()))
+
     def test_lost(self) -> None:
         """An event that was confirmed and not handled fails the check."""
         self.checker.event(7, succeed(None))
