@@ -480,7 +480,7 @@ LOGGING: Key[Mapping[str, Any]] = Key(
     {},
     Kind(lambda value: isinstance(value, Mapping), "mapping", "one for logging.config.dictConfig"),
     "for `logging.config.dictConfig`. Loggers are named after our modules, as `txservices.amqp`; `%(call_id)s` in a"
-    " format is the worker's call id, and `%(origin)s` that of the call with which all began. Without it the log is"
+    " format is the worker's call id, and `%(origin)s` that of the first call, which led to it. Without it the log is"
     " Twisted's, a line an event",
 )
 
