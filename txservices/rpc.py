@@ -237,6 +237,9 @@ class RpcConsumer(SharedExtension):
         reply = partial(self.responder.send_response, message, worker_ctx, None, exc_info)
         source = Source(self.queue.name, self.responder.exchange, message.routing_key)
         patience = time_to_reply(message.properties, FOREVER) if message.properties.get("reply_to") else None
+        left = worker_ctx.time_left()  # less than that by the time that it has run
+        if patience is not None and left is not None:
+            patience = min(patience, left)
         entrypoint.failures.failed(message, worker_ctx, exc_info[1], source, patience, reply)
 
     def refuse(self, message: Message, error: BaseException) -> None:

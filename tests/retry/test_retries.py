@@ -162,6 +162,27 @@ class RetryTests(RetriesCase):
         _, properties = await self.parked("rpc-listener")
         self.assertEqual(properties["headers"]["txservices-reason"], "deadline")
 
+    async def test_call_ran_too_long(self) -> None:
+        """Time that the method itself has taken is the caller's, too: if that is over, no attempt is made."""
+        ran = Heard()
+
+        class Listener:
+            name = "listener"
+            context = Context()
+
+            @rpc(retry=QUICK)
+            def call(self):
+                ran(self.context.time_left())
+                self.context.ends -= 5  # as if it had run for as long
+                raise FAILED
+
+        await self.start(Listener)
+        cluster = await self.cluster(timeout=4)
+        await self.assertFailure(cluster.listener.call(), RemoteError)
+        self.assertEqual(len(ran.things), 1)
+        _, properties = await self.parked("rpc-listener")
+        self.assertEqual(properties["headers"]["txservices-reason"], "deadline")
+
     async def test_expected(self) -> None:
         """An error that the method is expected to raise goes to the caller at once."""
         heard = Heard()
