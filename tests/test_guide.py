@@ -149,6 +149,22 @@ class Messages(TestCase):
         parked = await self.stage.get_message("invoices.new.parked", timeout=20)
         self.assertEqual(parked.payload, {"total": 0})
 
+    async def test_once(self) -> None:
+        """A payment whose event comes twice is booked once."""
+        once = example("once")
+        self.config["DATABASE_URL"] = f"sqlite:///{self.mktemp()}"
+        for service in (once.Bookkeeper, example("database").Orders):  # each makes the tables that are not there
+            await self.start(service)
+        ended = Heard()
+        self.stage.containers[0].workers.on_ended.append(lambda worker, result, exc_info: ended())
+        publisher = self.connections().publisher
+        for number, (item, message_id) in enumerate((("spoon", "one"), ("spoon", "one"), ("spoon", "two")), 1):
+            properties = {"content_type": "application/json", "message_id": message_id}
+            body = json.dumps({"item": item}).encode()
+            await publisher.publish("payments.events", "received", body, properties, mandatory=True)
+            await ended.wait(number)
+        self.assertEqual(await (await self.cluster()).orders.count("spoon"), 2)
+
     async def test_nobody_listens(self) -> None:
         """An order that no queue takes is an error."""
         await self.start(example("messages").Shop)

@@ -32,6 +32,7 @@ NAMES = [
     "Exchange",
     "Extension",
     "Language",
+    "OnceStore",
     "ProviderCollector",
     "Publisher",
     "Queue",

@@ -37,6 +37,7 @@ WHERE = {
     "Exchange": "txservices.amqp.entities",
     "Extension": "txservices.extensions",
     "Language": "txservices.contextdata",
+    "OnceStore": "txservices.once",
     "ProviderCollector": "txservices.extensions",
     "Publisher": "txservices.messaging",
     "Queue": "txservices.amqp.entities",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from txservices.extensions import SharedExtension as SharedExtension
     from txservices.messaging import Publisher as Publisher
     from txservices.messaging import consume as consume
+    from txservices.once import OnceStore as OnceStore
     from txservices.retry import Reject as Reject
     from txservices.retry import Retry as Retry
     from txservices.rpc import ClusterRpc as ClusterRpc

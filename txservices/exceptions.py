@@ -32,6 +32,7 @@
     WorkerTimeout                       a worker took too long, and was cancelled
       CallerGone                        its caller waits no more
     ContainerBeingKilled                the container takes no more work
+    AlreadyHandled                      a message is a duplicate of one that was handled
     ExtensionNotFound
 
 An error travels as ``{"exc_type", "exc_path", "exc_args", "value"}``. The errors that nameko has too travel with their
@@ -55,6 +56,7 @@ from txservices.safe import (
 )
 
 __all__ = [
+    "AlreadyHandled",
     "AmqpError",
     "BadRequest",
     "BrokerRefused",
@@ -420,6 +422,13 @@ class CallerGone(WorkerTimeout):
 
 class ContainerBeingKilled(Exception):
     """The container takes no more work. The message or request goes back to where it came from."""
+
+
+class AlreadyHandled(Exception):
+    """A message has been handled before: it is acked, and its method is not called. A ``OnceStore`` raises it."""
+
+    def __str__(self) -> str:
+        return f"the message {self.args[0]} has been handled before" if self.args else "it has been handled before"
 
 
 class ExtensionNotFound(AttributeError):

@@ -25,7 +25,7 @@ from txservices.amqp.subscription import Subscription
 from txservices.callids import on_behalf_of
 from txservices.consumers import QueueConsumer, amqp
 from txservices.deadlines import DEADLINE, take_time_left
-from txservices.exceptions import ConfigurationError, ContainerBeingKilled
+from txservices.exceptions import AlreadyHandled, ConfigurationError, ContainerBeingKilled
 from txservices.extensions import (
     Container,
     DependencyProvider,
@@ -35,6 +35,8 @@ from txservices.extensions import (
     WorkerContext,
     check_count,
 )
+from txservices.once import OnceStore
+from txservices.once.running import Once
 from txservices.retry import Reject, Retry, marks
 from txservices.retry.failures import Failures, Source
 from txservices.safe import brief
@@ -187,6 +189,7 @@ class ConsumerOptions(EntrypointOptions, total=False):
     accept: Iterable[str] | None
     retry: Retry | Literal[False] | None
     exclusive_order: bool
+    once: bool | str
 
 
 class Consumer(HeaderDecoder, Entrypoint):
@@ -212,15 +215,21 @@ class Consumer(HeaderDecoder, Entrypoint):
     is tried again by ``retry`` comes after those that were published meanwhile; with ``requeue_on_error`` all others
     wait for it.
 
+    With ``once=True`` a message that was handled is not run when it comes again, within the last 100,000 messages and a
+    day of this process: it is acked. ``once="marks"`` names a dependency that remembers, for all processes: see
+    ``once.OnceStore``. A message whose worker raised is not handled, and one without a ``message_id`` always runs.
+
     ``queue_type`` is ``"quorum"`` or ``"classic"``, ``QUEUE_TYPE`` of the configuration if it isn't given; a queue that
     has the argument ``x-queue-type`` keeps it. ``accept`` names the serializers that are read, in place of ``ACCEPT``.
     """
 
     queue_consumer = QueueConsumer()
-    told_exceptions = (Retry, Reject)
+    told_exceptions = (Retry, Reject, AlreadyHandled)
     in_turn = True
     prefetch_count: int | None = None
     exclusive_order = False
+    once: bool | str = False
+    duplicates: Once | None = None
 
     def __init__(
         self,
@@ -231,11 +240,13 @@ class Consumer(HeaderDecoder, Entrypoint):
         accept: Iterable[str] | None = None,
         retry: Retry | Literal[False] | None = None,
         exclusive_order: bool = False,
+        once: bool | str = False,
         **kwargs: Unpack[EntrypointOptions],
     ) -> None:
         super().__init__(**kwargs)
         self.retry = retry
         self.exclusive_order = exclusive_order
+        self.once = once
         self.queue = None if queue is None else queue_of(queue)
         self.requeue_on_error = requeue_on_error
         self.prefetch_count = prefetch_count
@@ -270,6 +281,19 @@ class Consumer(HeaderDecoder, Entrypoint):
         self.queue_consumer.register_provider(self)
         consumer = self.queue_consumer
         self.failures = Failures(self, amqp(self.container), consumer.ack_message, consumer.requeue_message, self.retry)
+        if self.once:
+            self.check_once()
+            self.duplicates = Once(self.container.clock, consumer.ack_message, self.once is True)
+
+    def check_once(self) -> None:
+        """``ConfigurationError`` if ``once`` names no dependency that can remember messages."""
+        service_cls = self.container.service_cls
+        store = None if self.once is True else getattr(service_cls, str(self.once), None)
+        if self.once is not True and not isinstance(store, OnceStore):
+            raise ConfigurationError(
+                f"{self.container.service_name}.{self.method_name}: once={self.once!r} names no OnceStore of"
+                f" {service_cls.__name__}: write True, or the name of the attribute that is one"
+            )
 
     def stop(self) -> Deferred[Any]:
         return self.queue_consumer.unregister_provider(self)
@@ -304,24 +328,37 @@ class Consumer(HeaderDecoder, Entrypoint):
             DEADLINE in message.headers
         ):  # nameko passes a call's on with the events of its worker, which nobody waits for
             take_time_left(context_data)
+        if self.duplicates is not None and not self.duplicates.begins(message):
+            return
         try:
             self.container.spawn_worker(self, (body,), {}, context_data=context_data, handle_result=handle_result)
-        except ContainerBeingKilled:
+        except BaseException as error:
+            if self.duplicates is not None:
+                self.duplicates.ended(message)
+            if not isinstance(error, ContainerBeingKilled):
+                raise
             self.queue_consumer.requeue_message(message)
 
     def handle_result(
         self, message: Message, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> tuple[Any, ExcInfo | None]:
         """The method has returned or raised: settle the message. Gives what the dependencies are to see."""
-        if exc_info is not None and self.failures.takes(exc_info[1]):
+        duplicates = self.duplicates
+        if exc_info is not None and duplicates is not None:
+            duplicates.ended(message)
+        if exc_info is not None and self.failures.takes(exc_info[1], (AlreadyHandled,)):
             self.failures.failed(message, worker_ctx, exc_info[1], self.source)
             return result, exc_info
         give_back = self.queue_consumer.requeue_message
         settle: Callable[[Message], None] = self.queue_consumer.ack_message
-        if exc_info is not None and self.requeue_on_error:
+        if exc_info is not None and self.requeue_on_error and not isinstance(exc_info[1], AlreadyHandled):
             settle = partial(on_behalf_of, worker_ctx, give_back)
-        lost = partial(on_behalf_of, worker_ctx, settle_lost, give_back, message)
-        when_confirmed(worker_ctx, partial(settle, message), lost)
+        done: Callable[[], Any] = partial(settle, message)
+        lost: Callable[[Exception], Any] = partial(on_behalf_of, worker_ctx, settle_lost, give_back, message)
+        if exc_info is None and duplicates is not None:
+            done = partial(duplicates.succeeded, message, done)
+            lost = partial(duplicates.lost, message, lost)
+        when_confirmed(worker_ctx, done, lost)
         return result, exc_info
 
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
