@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import sys
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -21,6 +24,7 @@ from tests.retry.test_parked import PARKING, ParkedCase
 from tests.services import OnRabbitMQ
 from txservices.amqp.entities import Message, Queue
 from txservices.broker.server import Broker
+from txservices.command import parked
 from txservices.retry import marks
 from txservices.retry.parked import Selection, Tally
 from txservices.utils.address import parse_addresses
@@ -314,6 +318,24 @@ class ParkedCommandsOnRabbitMQ(OnRabbitMQ, ParkedCommands):
 
     async def begin(self) -> None:
         """Nothing is to be done: other processes reach it."""
+
+
+class ProgressTests(SynchronousTestCase):
+    """How far a command has come."""
+
+    def test_bar(self) -> None:
+        """A terminal shows a bar once something was read; for a queue that is not there it shows nothing."""
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        self.patch(sys, "stderr", terminal)
+        with parked.progress(Tally(), "none.parked"):
+            pass
+        self.assertEqual(terminal.getvalue(), "")
+        tally = Tally(there=4)
+        with parked.progress(tally, PARKING):
+            for tally.read in (1, 4):
+                tally.on_read()
+        self.assertRegex(terminal.getvalue(), r"work\.parked .* 25%[^%]*work\.parked .*100%")
 
 
 class WithoutBroker(TypingCase):

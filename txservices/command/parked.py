@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import IO, Any
 
@@ -332,9 +332,13 @@ def progress(tally: Tally, label: str) -> Any:
     if not sys.stderr.isatty():
         yield
         return
-    with click.progressbar(length=1, label=in_one_line(label), file=sys.stderr) as bar:
+    with ExitStack() as stack:
+        bar: Any = None
 
         def show() -> None:
+            nonlocal bar
+            if bar is None:  # not before: there may be no such queue
+                bar = stack.enter_context(click.progressbar(length=1, label=in_one_line(label), file=sys.stderr))
             bar.length = max(tally.there, 1)
             bar.update(tally.read - bar.pos)
 
