@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests import processes
 from tests.rabbitmq import free_port
@@ -229,6 +230,31 @@ class ReplayTests(ParkedCase):
         tally = Tally()
         await self.operations().discard(PARKING, Selection(frozenset("ac")), tally)
         self.assertEqual((tally.done, await self.left()), (2, ["b"]))
+
+
+class WayBackTests(SynchronousTestCase):
+    """Where a message goes that has no marks of ours."""
+
+    def test_deaths(self) -> None:
+        """The latest death counts that is no delay; a request goes by its own key, which names the method."""
+        rpc = {"queue": "rpc-shop", "exchange": "nameko-rpc", "routing-keys": ["shop.sell"]}
+        event = {"queue": "evt-a", "exchange": "a.events", "routing-keys": ["sold"]}
+        delay = {"queue": "txservices.delay.1s.evt-a", "exchange": "", "routing-keys": ["x"]}
+        other = {"queue": "copies", "exchange": "nameko-rpc", "routing-keys": ["shop.sell"]}
+        for deaths, back in (
+            ([rpc], marks.Back("rpc-shop", "nameko-rpc", "shop.sell", ("nameko-rpc", "shop.sell"))),
+            ([delay, event, rpc], marks.Back("evt-a", "", "evt-a", ("a.events", "sold"))),
+            ([other], marks.Back("copies", "", "copies", ("nameko-rpc", "shop.sell"))),
+            ([{"queue": "q"}], marks.Back("q", "", "q", ("", "q"))),
+            ([{"queue": "q", "exchange": 5, "routing-keys": []}], marks.Back("q", "", "q", ("", "q"))),
+            ([{"queue": 5}], None),
+            ([delay], None),
+            ("text", None),
+            (None, None),
+        ):
+            properties = {"headers": {"x-death": deaths}}
+            message = Message(b"", properties, "", PARKING, False, 1, "", lambda *settled: None)
+            self.assertEqual(marks.way_back(message, "nameko-rpc"), back, deaths)
 
 
 class QuorumTests(ParkedCase):
