@@ -1,8 +1,8 @@
 """Circuit breakers: while a service fails too often, calls of it fail at once and are not sent.
 
-closed   calls go through and are counted; too many failures in the window open it
-open     a call is ``CircuitOpen`` at once; after ``open_for`` seconds one call goes through, as a probe
-         -> it succeeds: closed; it fails: open for as long again
+- closed: calls go through and are counted. Too many failures in the window open it.
+- open: a call is ``CircuitOpen`` at once. After ``open_for`` seconds one call goes through, as a probe: if it succeeds,
+  the circuit is closed, and if it fails, it is open for as long again.
 """
 
 from __future__ import annotations
