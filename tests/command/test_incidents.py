@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.command.inside import InsideCase, Typed
 from tests.rabbitmq import free_port
-from txservices import busy
+from txservices import lines
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker.server import Broker, Sessions
@@ -176,13 +176,13 @@ class Incidents(InsideCase, TestCase):
 
     async def test_pool_full(self) -> None:
         """A service all of whose workers are busy says so, with the methods that take them and who waits."""
-        self.patch(busy, "BUSY_AFTER", 0.1)
+        self.patch(lines, "BUSY_AFTER", 0.1)
         running = await self.shop("--define", "max_workers=2")
         calls = [self.call(method, 0.5) for method in ("hang", "hang", "sell")]
         holder = r"shop\.hang for \d\.\d s \[shop\.hang\.\S+ from \S+\]"
         await self.warned(
             running,
-            r"busy: all 2 workers of shop have been busy for 0\.\d s, 1 calls wait, the first for 0\.\d s\. Oldest: "
+            r"lines: all 2 workers of shop have been busy for 0\.\d s, 1 calls wait, the first for 0\.\d s\. Oldest: "
             + f"{holder}, {holder}",
         )
         await gatherResults([call.ended for call in calls])

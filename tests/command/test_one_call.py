@@ -20,10 +20,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from txservices import busy
+from txservices import lines
 from txservices.rpc import RpcProxy, rpc
 
-busy.BUSY_AFTER = 0.1  # a test has no time for five seconds
+lines.BUSY_AFTER = 0.1  # a test has no time for five seconds
 
 class Shop:
     name = "shop"
@@ -116,7 +116,7 @@ class ByRun(processes.ByRun, Case):
         )
         self.assertRegex(
             running.stdout,
-            rf"(?m)^{start} warn txservices\.busy: {BUSY} 0\.\d s, 1 calls wait, the first for 0\.\d s\. Oldest:"
+            rf"(?m)^{start} warn txservices\.lines: {BUSY} 0\.\d s, 1 calls wait, the first for 0\.\d s\. Oldest:"
             rf" shop\.sell for 0\.\d s \[{SELL} {origin}\]$",
         )
         name = rf"'txservices: publishes \(\S+ on {re.escape(socket.gethostname())}, pid {os.getpid()}\)'"
@@ -139,7 +139,7 @@ class ByTwistd(processes.ByTwistd, Case):
                 "stock.take took": rf"\S+ \[txservices\.busy#warn {TAKE} from {CALLER}\] slow: stock\.take took .*",
             },
         )
-        self.assertRegex(running.stdout, rf"(?m)^\S+ \[txservices\.busy#warn\] {BUSY} .* \[{SELL} from {CALLER}\]$")
+        self.assertRegex(running.stdout, rf"(?m)^\S+ \[txservices\.lines#warn\] {BUSY} .* \[{SELL} from {CALLER}\]$")
 
 
 class Once:
@@ -159,7 +159,7 @@ class Once:
                 "stock.take took": rf"WARNING txservices\.busy {TAKE} {CALLER} slow: stock\.take took .*",
             },
         )
-        self.assertRegex(running.stderr, rf"(?m)^WARNING txservices\.busy - - {BUSY} .*$")
+        self.assertRegex(running.stderr, rf"(?m)^WARNING txservices\.lines - - {BUSY} .*$")
         lines = (running.stdout + running.stderr).splitlines()
         for text in ("'RPC_TIMOUT' means nothing here", "starting services: ", "running: ", "stopping"):
             self.assertEqual(len([line for line in lines if text in line]), 1, text)

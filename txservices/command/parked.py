@@ -16,7 +16,7 @@ import click
 from twisted.internet.defer import Deferred
 
 from txservices.amqp.connections import Connections
-from txservices.command import exits, whereabouts
+from txservices.command import exits
 from txservices.command.client import as_client
 from txservices.command.options import Given, configured
 from txservices.command.shown import as_object, brief, in_words, result, whole
@@ -59,6 +59,8 @@ def list_queues(
     if not (queues or modules or management):
         raise CommandError("say which queues: by their names, --module, or --management")
     config = given.config()
+    from txservices.command import whereabouts  # it loads treq, which no other command needs
+
     found = list(map(parking_name, whereabouts.of_modules(modules, config)))
 
     async def operate(parked: Parked) -> int:
