@@ -271,6 +271,7 @@ class Wire(InteropCase):
 
     async def test_topology(self) -> None:
         """Each side's exchanges, queues and bindings have the same properties; so have the queues of replies."""
+        await self.witness()  # of the events that others of these tests have left in the queues
         await self.start_ours("Answers", "Caller", "Teller", "Hops", "Listener", "Reader")
         vhost = self.config["AMQP_URI"].rpartition("/")[2]
         for command, columns in TOPOLOGY.items():
