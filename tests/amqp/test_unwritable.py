@@ -158,7 +158,7 @@ class PublishTests(PublisherCase):
     def test_any_property(self) -> None:
         """Nor is a message with a property of a wrong type or size, beside good ones."""
 
-        @settings(max_examples=200, deadline=None, database=None)
+        @settings(max_examples=200, deadline=None, database=None, derandomize=True)
         @given(WRONG_PROPERTIES, st.booleans())
         def try_one(wrong: dict[str, Any], first: bool) -> None:
             good = {"content_type": "text/plain", "headers": {"a": 1}, "priority": 1}
