@@ -210,6 +210,8 @@ def encode_timestamp(value: datetime | float) -> bytes:
     """A time, or seconds since 1970; a time without a zone is UTC, as py-amqp takes it."""
     if isinstance(value, datetime):
         value = (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    elif isinstance(value, (str, bytes, bytearray)):  # int() would read a number from it
+        raise TypeError("a time is a datetime, or seconds since 1970 as a number, and no text")
     return LONGLONG.pack(int(value))
 
 
