@@ -14,7 +14,7 @@ from tests.services import OnRabbitMQ, ServicesCase
 from txservices import deadlines
 from txservices.amqp.entities import Exchange
 from txservices.cancelling import CANCELLED_MAX, Cancelling
-from txservices.deadlines import CLOCKS_DIFFER_MAX, headers_for, take_time_left, time_left
+from txservices.deadlines import CLOCKS_DIFFER_MAX, headers_for, is_over, take_time_left, time_left
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CallerGone, RemoteError, RpcTimeout, WorkerTimeout
 from txservices.extensions import DependencyProvider, WorkerContext
@@ -62,6 +62,16 @@ class ReckonedTests(SynchronousTestCase):
         for value in values:
             self.assertIsNone(time_left({DEADLINE: value, TIME_LEFT: 10}), value)
             self.assertEqual(time_left({DEADLINE: 1_000_010, TIME_LEFT: value}), 15, value)
+
+    def test_is_over(self) -> None:
+        """A request is over when nothing is left; one that says nothing, or nonsense, is not."""
+        headers = headers_for(10)
+        for passed, over in ((0, False), (14.9, False), (15, True), (20, True)):
+            self.now = 1_000_000.0 + passed
+            self.assertEqual(is_over(headers), over, passed)
+        for stranger in ({}, {DEADLINE: "soon"}, {DEADLINE: float("nan")}, {TIME_LEFT: 0.0}):
+            self.assertFalse(is_over(stranger), stranger)
+        self.assertTrue(is_over({DEADLINE: 10**9, TIME_LEFT: 0}))  # whole numbers, as another client may write them
 
     def test_taken_out(self) -> None:
         """A worker's context has neither: its own calls have their own."""

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from txservices.constants import HEADER_PREFIX
 
-__all__ = ["DEADLINE", "TIME_LEFT", "headers_for", "take_time_left", "time_left", "time_of_day"]
+__all__ = ["DEADLINE", "TIME_LEFT", "headers_for", "is_over", "take_time_left", "time_left", "time_of_day"]
 
 DEADLINE_KEY = "call_deadline"  # in a worker's context
 TIME_LEFT_KEY = "call_time_left"
@@ -49,11 +49,22 @@ def take_time_left(context: MutableMapping[str, Any]) -> float | None:
     return None if deadline is None else reckoned(deadline, at_sending)
 
 
+def is_over(headers: Mapping[str, Any]) -> bool:
+    """Whether the caller of a message with such headers waits no longer. False if they don't say."""
+    if headers.get(DEADLINE) is None:
+        return False
+    left = time_left(headers)
+    return left is not None and left <= 0
+
+
 def reckoned(deadline: Any, at_sending: Any) -> float | None:
-    if not is_time(deadline):
+    # Each request comes by here twice: a float is looked at without a call. Less itself it is 0, if it is finite.
+    if not (type(deadline) is float and deadline - deadline == 0) and not is_time(deadline):
         return None
-    left = deadline - time.time() + CLOCKS_DIFFER_MAX
-    return min(left, at_sending) if is_time(at_sending) else left
+    left: float = deadline - time.time() + CLOCKS_DIFFER_MAX
+    if (type(at_sending) is float and at_sending - at_sending == 0) or is_time(at_sending):
+        return at_sending if at_sending < left else left
+    return left
 
 
 def is_time(value: Any) -> TypeGuard[float]:

@@ -94,7 +94,7 @@ class Responder:
         # Where there is no more room as well: to run the method again does not help. The replies that wait are no more
         # than the prefetch allows, for their requests are not acked before.
         publish_then = self.connections.publisher.publish_then
-        publish_then(self.exchange, reply_to, body, properties, False, replied, time_to_reply(request), True, False)
+        publish_then(self.exchange, reply_to, body, properties, False, replied, reply_timeout(request), True, False)
         message.answered = True
         return result, exc_info
 
@@ -169,6 +169,14 @@ class Responder:
         else:  # the request must not be tried for ever
             log.error("no reply to {call}, it is rejected: {error}", call=message.routing_key, error=error)
             message.reject()
+
+
+def reply_timeout(request: Mapping[str, Any]) -> float:
+    """Seconds that a reply is tried for: the whole time that the request says, without reckoning what has passed."""
+    try:
+        return int(request["expiration"]) / 1000
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return time_to_reply(request)
 
 
 def time_to_reply(request: Mapping[str, Any], without: float = REPLY_TIMEOUT) -> float:

@@ -23,7 +23,7 @@ from txservices.bounds import LongBody
 from txservices.calls import FOREVER, Client, rpc_exchange
 from txservices.cancelling import Cancelling
 from txservices.consumers import QueueConsumer, amqp, cancel
-from txservices.deadlines import DEADLINE
+from txservices.deadlines import is_over
 from txservices.exceptions import (
     BadRequest,
     ContainerBeingKilled,
@@ -168,8 +168,7 @@ class RpcConsumer(SharedExtension):
                 raise MethodNotFound(message.routing_key.removeprefix(self.prefix))
             args, kwargs = arguments_of(body)
             entrypoint.check_signature(args, kwargs)
-            over = DEADLINE in message.headers and time_to_reply(properties, FOREVER) <= 0
-            if over or (entrypoint.cancel_at_deadline and self.cancelling.forget(message)):
+            if is_over(message.headers) or (entrypoint.cancel_at_deadline and self.cancelling.forget(message)):
                 self.not_begun(message)
                 return
         except LongBody:
