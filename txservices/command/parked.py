@@ -21,7 +21,7 @@ from txservices.command.client import as_client
 from txservices.command.options import Given, configured
 from txservices.command.shown import as_object, brief, in_words, result, whole
 from txservices.exceptions import CommandError
-from txservices.retry.lines import Written, line_of, message_in
+from txservices.retry.jsonlines import Written, line_of, message_in
 from txservices.retry.parked import NoParkingQueue, Parked, Selection, Tally, parking_name
 from txservices.utils import default_reactor
 from txservices.utils.printable import in_one_line

@@ -26,8 +26,8 @@ from txservices.callids import on_behalf_of
 from txservices.exceptions import CallerGone, HeadersTooLarge
 from txservices.extensions import Entrypoint, WorkerContext
 from txservices.retry import marks
+from txservices.retry.configured import policy_for
 from txservices.retry.policy import Reject, Retry
-from txservices.retry.written import policy_for
 from txservices.safe import shown
 
 __all__ = ["PARKED", "Failures", "Source", "parking_queue"]

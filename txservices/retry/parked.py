@@ -31,7 +31,7 @@ from txservices.exceptions import (
 )
 from txservices.retry import marks
 from txservices.retry.failures import PARKED, parking_queue
-from txservices.retry.lines import Written
+from txservices.retry.jsonlines import Written
 from txservices.wire.spec import ReplyCode
 
 log = Logger()
