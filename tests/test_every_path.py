@@ -87,7 +87,7 @@ class WorkerResult(DependencyProvider):
         return None
 
     def way(self) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # the subclasses raise in their own
 
 
 def encode(value: Any) -> Any:

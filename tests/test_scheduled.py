@@ -36,21 +36,24 @@ class Source:
         return self.later(data, routing_key="a.key")
 
 
+def listener(heard: Heard) -> type:
+    class Listener:
+        name = "listener"
+
+        @event_handler("source", "type")
+        def hear(self, data: Any) -> None:
+            heard(data)
+
+    return Listener
+
+
 class ScheduledTests(ServicesCase):
     """Delays of one message, and of all messages of a publisher."""
 
     async def test_events(self) -> None:
         """An event is heard after its delay, behind one that has none, with its data and context."""
         heard = Heard()
-
-        class Listener:
-            name = "listener"
-
-            @event_handler("source", "type")
-            def hear(self, data: Any) -> None:
-                heard(data)
-
-        await self.start(Source, Listener)
+        await self.start(Source, listener(heard))
         cluster = await self.cluster()
         await cluster.source.tell("later", DELAY)
         await cluster.source.tell("now", None)
@@ -60,15 +63,7 @@ class ScheduledTests(ServicesCase):
     async def test_programs(self) -> None:
         """A program's events have delays, too."""
         heard = Heard()
-
-        class Listener:
-            name = "listener"
-
-            @event_handler("source", "type")
-            def hear(self, data: Any) -> None:
-                heard(data)
-
-        await self.start(Source, Listener)
+        await self.start(Source, listener(heard))
         async with event_dispatcher(self.config) as dispatch:
             await dispatch("source", "type", "later", delay=DELAY)
             await dispatch("source", "type", "now")

@@ -16,8 +16,8 @@ from twisted.logger import Logger
 
 from txservices.configuration import SECONDS_MAX, shown
 from txservices.exceptions import CircuitOpen, ConfigurationError, RpcConnectionError, RpcTimeout, UnknownService
+from txservices.retry.configured import error_classes
 from txservices.retry.policy import ErrorClasses, check, classes
-from txservices.retry.written import error_classes
 
 __all__ = ["Breakers", "Circuit", "CircuitBreaker", "Circuits"]
 

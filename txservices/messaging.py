@@ -324,9 +324,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         if marks.ATTEMPT in message.headers:
             marks.restore(message)
             context_data = marks.without_marks(context_data)
-        if (
-            DEADLINE in message.headers
-        ):  # nameko passes a call's on with the events of its worker, which nobody waits for
+        if DEADLINE in message.headers:  # nameko's services pass a call's on with events, for which nobody waits
             take_time_left(context_data)
         if self.duplicates is not None and not self.duplicates.begins(message):
             return

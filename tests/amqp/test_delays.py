@@ -130,7 +130,7 @@ class DelaysOnRabbitMQ(OnRabbitMQ, DelayTests):
 
 
 class WithoutBroker(SynchronousTestCase):
-    """What is asked for while there is no broker."""
+    """Messages that are published while there is no broker."""
 
     def test_deadline(self) -> None:
         """A message whose queue can't be declared in time fails then, and so do those that wait with it."""

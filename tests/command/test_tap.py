@@ -95,7 +95,7 @@ class Mistakes:
     """A mistake that is found before anything starts is told in one line; the status is 2."""
 
     def typed(self, *options: str, module: str = "app") -> Ended:
-        raise NotImplementedError
+        raise NotImplementedError  # by run or by twistd: the subclasses say
 
     def mistake(self, ended: Ended, pattern: str) -> None:
         """It ended with 2, and what it said is one line on stderr."""

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txservices.amqp.delays import DELAY_MAX
 from txservices.exceptions import ConfigurationError
 from txservices.retry import Reject, Retry
+from txservices.retry.configured import policy_for
 from txservices.retry.policy import ATTEMPTS_MAX, GROWTH_MAX
-from txservices.retry.written import policy_for
 
 NUMBERS: tuple[Any, ...] = (float("nan"), float("inf"), None, "1", True, [], -1)
 

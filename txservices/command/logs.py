@@ -243,7 +243,7 @@ def leave_stdout(config: Mapping[str, Any]) -> None:
 def standard(config: Mapping[str, Any]) -> None:
     """Set up the standard library's logging. ``ConfigurationError`` if LOGGING is wrong."""
     logging.setLogRecordFactory(make_our_record)
-    logging.Handler.handleError = lines_lost  # type: ignore
+    logging.Handler.handleError = lines_lost  # type: ignore[assignment, method-assign]  # the library has no other way to say it for all handlers
     wanted = configuration.LOGGING.of(config)
     if not wanted:
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ToTwisted()])

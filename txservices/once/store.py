@@ -34,11 +34,11 @@ class OnceStore(DependencyProvider[None]):
 
     def seen(self, worker_ctx: WorkerContext, message_id: str) -> bool | Awaitable[bool]:
         """Whether a message with that id has been handled by that worker's entrypoint."""
-        raise NotImplementedError
+        raise NotImplementedError  # the subclasses know where they note it
 
     def mark(self, worker_ctx: WorkerContext, message_id: str) -> Any:
         """Note that it is handled. Raises ``AlreadyHandled`` if somebody else has just done so."""
-        raise NotImplementedError
+        raise NotImplementedError  # likewise
 
     def worker_setup(self, worker_ctx: WorkerContext) -> Any:
         if getattr(worker_ctx.entrypoint, "once", None) != self.attr_name:

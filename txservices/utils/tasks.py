@@ -45,7 +45,7 @@ NOT_RUNNING = (
 def is_cancel(error: BaseException) -> bool:
     """Whether it is what a cancelled coroutine raises: a ``CancelledError``, or a group of nothing else."""
     kind = type(error)  # not isinstance, which asks the error
-    return issubclass(kind, CANCELLED) or (kind in GROUPS and all(map(is_cancel, error.exceptions)))  # type: ignore[attr-defined]
+    return issubclass(kind, CANCELLED) or (kind in GROUPS and all(map(is_cancel, error.exceptions)))  # type: ignore[attr-defined]  # a group
 
 
 def asyncio_loop() -> asyncio.AbstractEventLoop | None:
