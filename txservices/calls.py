@@ -44,6 +44,7 @@ from txservices.exceptions import (
     deserialize,
 )
 from txservices.messaging import encode_to_headers
+from txservices.observers import CANCELLED, ERROR, OK, TIMEOUT, observers
 from txservices.proxies import CallOptions, ClusterProxy, MethodProxy, RpcReply, ServiceProxy
 from txservices.serialization import Serializers
 from txservices.utils.ids import new_id
@@ -86,12 +87,14 @@ class Call:
 
     Attributes:
         name: of the method, as ``service.method``.
+        began: the clock's time, if an observer wants to know how it ends.
         taken: whether the broker has the request.
         run: runs a function in the caller's context, so that log lines of the answer's callbacks bear its call id.
     """
 
     __slots__ = (
         "answer",
+        "began",
         "client",
         "correlation_id",
         "deadline",
@@ -117,14 +120,26 @@ class Call:
         self.service = service
         self.name = name
         self.taken = False
+        self.began = client.clock.seconds() if observers.call_ended else None
         self.correlation_id = correlation_id
         self.timeout = timeout
         self.deadline = FOREVER if timeout is None else client.clock.seconds() + timeout
         self.answer: Deferred[Any] = Deferred(self.forget)
         self.run = copy_context().run
 
+    @property
+    def method(self) -> str:
+        return self.name[len(self.service) + 1 :]
+
+    def ended(self, outcome: str, error: BaseException | None = None) -> None:
+        """Tell the observers how it has ended, before its caller goes on."""
+        if self.began is not None:
+            seconds = self.client.clock.seconds() - self.began
+            observers.tell(observers.call_ended, self, outcome, seconds, error)
+
     def forget(self, _: Any = None) -> None:
         """The caller has cancelled the call: a reply that comes now is too late."""
+        self.ended(CANCELLED)
         if self.client.pending.pop(self.correlation_id, None) is not None:
             self.client.tell_cancelled(self)
 
@@ -138,6 +153,7 @@ class Call:
 
     def errback(self, error: BaseException) -> None:
         """End the call with an error."""
+        self.ended(TIMEOUT if isinstance(error, RpcTimeout) else ERROR, error)
         if self.answer._debugInfo is None:  # else somebody debugs Deferreds
             self.answer._debugInfo = Unawaited(self.name, self.run)
         self.run(self.answer.errback, error)
@@ -254,6 +270,8 @@ class Client:
         properties["correlation_id"] = properties["message_id"] = correlation_id
         properties["reply_to"] = self.reply_to
         call = Call(self, unconfirmed_of(context), service, name, correlation_id, timeout)
+        if observers.call_started:
+            observers.tell(observers.call_started, call, context, properties["headers"])
         self.pending[correlation_id] = call
         call.unconfirmed.add()
         publisher = self.connections.publisher
@@ -263,9 +281,10 @@ class Client:
             except ValueError as error:
                 sending.lighten(properties, publisher.header_max, error)
                 publisher.publish_then(self.exchange, name, body, properties, True, call.published, timeout)
-        except BaseException:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
+        except BaseException as error:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
             call.unconfirmed.remove()
+            call.ended(ERROR, error)
             raise
         if timeout is not None:
             self.sweeper.watch()
@@ -316,6 +335,8 @@ class Client:
                 told.call = call.name
             call.errback(told)
         else:
+            if observers.call_ended:
+                call.ended(OK)
             call.run(call.answer.callback, result)
 
     def tell_cancelled(self, call: Call) -> None:

@@ -23,6 +23,7 @@ from txservices.amqp.publish import Publisher
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import Container, DependencyProvider, WorkerContext
 from txservices.messaging import Consumer, ConsumerOptions, HeaderEncoder, publisher_for
+from txservices.observers import observers
 from txservices.retry.failures import Source
 from txservices.threads import in_reactor
 
@@ -123,9 +124,12 @@ class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
     ) -> Deferred[None]:
         options: PublishOptions = {} if delay is None else {"delay": delay}
         headers = self.get_message_headers(worker_ctx)
-        return self.publisher.publish(
+        published = self.publisher.publish(
             event_data, routing_key=event_type, extra_headers=headers, worker_ctx=worker_ctx, **options
         )
+        if observers.event_dispatched:
+            observers.tell(observers.event_dispatched, self.container.service_name, event_type)
+        return published
 
 
 class EventHandler(Consumer):

@@ -18,7 +18,7 @@ __all__ = ["CANCELLED", "ERROR", "EXPECTED", "OK", "TIMEOUT", "Observer", "Obser
 
 OK = "ok"
 ERROR = "error"
-EXPECTED = "expected"  # an error of the entrypoint's ``expected_exceptions``: its caller's fault
+EXPECTED = "expected"  # an error of the entrypoint's ``expected_exceptions``, or its message was handled before
 TIMEOUT = "timeout"  # its own limit of time, or its caller's deadline
 CANCELLED = "cancelled"
 
@@ -56,7 +56,7 @@ class Observer:
         """A worker has ended, and its dependencies are torn down. This runs in the worker's own context.
 
         Args:
-            outcome: OK, ERROR, EXPECTED, TIMEOUT or CANCELLED.
+            outcome: OK, ERROR, EXPECTED, TIMEOUT or CANCELLED (by a stop, or because its caller has gone).
             waited: seconds that it had waited for its turn.
             seconds: seconds that it ran.
             error: what the method, or the handling of its result, has raised. None if it has not.
@@ -70,6 +70,9 @@ class Observer:
                 end, and an observer may keep something of its own for it, by its ``correlation_id``.
             context: whose call it is: a ``WorkerContext``, or that of a standalone proxy.
             headers: those of the request, which is not written yet. What is added here travels with it.
+
+        A call that is made again (``retry``) begins and ends each time. One that is not sent does not begin: its
+        arguments can't be written, its circuit is open, or its time was over before.
         """
 
     def call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
@@ -174,7 +177,7 @@ class Observers:
         for method in list(methods):
             try:
                 method(*args)
-            except Exception:
+            except BaseException:  # a SystemExit in an observer ends nothing, as one in a method
                 self.method_failed(method)
 
     def method_failed(self, method: Callable[..., None]) -> None:

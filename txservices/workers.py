@@ -22,9 +22,10 @@ from twisted.python.failure import Failure
 
 from txservices.busy import Busy, Running
 from txservices.callids import on_behalf_of, this_worker
-from txservices.exceptions import NeedsAsyncio, WorkerTimeout
+from txservices.exceptions import AlreadyHandled, CallerGone, NeedsAsyncio, WorkerTimeout
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Limit, WorkerContext
 from txservices.lines import LimitedLine, Line, Turn, oldest
+from txservices.observers import CANCELLED, ERROR, EXPECTED, OK, TIMEOUT, observers
 from txservices.safe import shown, traceback_of
 from txservices.threads import Threads
 from txservices.utils import tasks
@@ -137,7 +138,8 @@ class Workers:
         if limit is not None:
             limit.begun()
         context = copy_context()  # a worker's context variables are its own
-        life = self.live(worker)
+        waited, self.waited = self.waited, 0.0
+        life = self.live(worker, waited)
         pending: Deferred[None]
         try:
             if self.loop is not None and self.loop.is_running():
@@ -155,7 +157,7 @@ class Workers:
             left = max(worker.ends - self.clock.seconds(), 0.0)
             seconds = left if seconds is None else min(seconds, left)
         timeout = None if seconds is None else self.clock.callLater(seconds, self.time_is_up, pending, worker, seconds)
-        self.pending[pending] = Running(worker, self.clock.seconds(), self.waited, timeout)
+        self.pending[pending] = Running(worker, self.clock.seconds(), waited, timeout)
         pending.addBoth(self.pending_ended, pending, limit)
         if self.cancelled:  # by what the method did before it waited
             pending.cancel()
@@ -209,9 +211,12 @@ class Workers:
             for call in self.on_none_queued:
                 call()
 
-    async def live(self, worker: WorkerContext) -> None:
+    async def live(self, worker: WorkerContext, waited: float) -> None:
         """A worker from its beginning to its end. Raises nothing."""
         this_worker.set(worker)
+        began = self.clock.seconds() if observers.worker_ended else None
+        if observers.worker_started:
+            observers.tell(observers.worker_started, worker)
         result = exc_info = None
         injected = 0
         try:
@@ -235,7 +240,8 @@ class Workers:
                 result = await result
         except BaseException as error:  # a SystemExit in a method ends the call, not the process
             result, exc_info = None, self.failed(worker, error)
-        if not self.cancelled:
+        dropped = self.cancelled
+        if not dropped:
             if worker.handle_result is not None:
                 try:
                     handled = worker.handle_result(worker, result, exc_info)
@@ -261,6 +267,8 @@ class Workers:
                         await done
                 except BaseException as error:
                     self.hook_failed(worker, worker_teardown, error)
+        if began is not None:
+            self.tell_ended(worker, dropped, exc_info, waited, self.clock.seconds() - began)
         for call in self.on_ended:
             try:
                 call(worker, result, exc_info)
@@ -268,6 +276,23 @@ class Workers:
                 self.hook_failed(worker, call, error)
         worker.service = None  # what is injected there refers to the worker: a cycle, which kept long messages for long
         exc_info = None  # its traceback refers to this frame: a cycle that only the garbage collector ends
+
+    def tell_ended(
+        self, worker: WorkerContext, dropped: bool, exc_info: ExcInfo | None, waited: float, seconds: float
+    ) -> None:
+        """Tell the observers how a worker has ended; ``dropped`` is whether its result was not handled."""
+        error = None if exc_info is None else exc_info[1]
+        if error is None:
+            outcome = CANCELLED if dropped else OK
+        elif error is self.overdue.get(worker):
+            outcome = CANCELLED if isinstance(error, CallerGone) else TIMEOUT
+        elif self.cancelled and tasks.is_cancel(error):
+            outcome = CANCELLED
+        else:  # the class, and not isinstance, which asks the error
+            kind = type(error)
+            is_expected = issubclass(kind, worker.entrypoint.expected_exceptions) or kind is AlreadyHandled
+            outcome = EXPECTED if is_expected else ERROR
+        observers.tell(observers.worker_ended, worker, outcome, waited, seconds, error)
 
     def not_handled(self, worker: WorkerContext, exc_info: ExcInfo) -> None:
         """Have the entrypoint settle what its handle_result did not, unless we cancelled the worker."""

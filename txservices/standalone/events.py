@@ -20,6 +20,7 @@ from txservices.amqp.connections import Connections
 from txservices.amqp.options import PublishOptions, Sending
 from txservices.amqp.publish import send, unconfirmed_of
 from txservices.events import get_event_exchange
+from txservices.observers import observers
 from txservices.serialization import Serializers
 from txservices.utils.waiting import Unconfirmed
 
@@ -61,7 +62,10 @@ class Dispatcher:
         properties, body = self.sending.write(self.serializers, event_data, {})
         exchange = constants.EVENT_EXCHANGE_TEMPLATE.format(service_name)
         sending = self.sending if delay is None else self.sending.merged({"delay": delay}, of_call=True)
-        return send(self.connections, sending, exchange, event_type, properties, body, self)
+        sent = send(self.connections, sending, exchange, event_type, properties, body, self)
+        if observers.event_dispatched:
+            observers.tell(observers.event_dispatched, service_name, event_type)
+        return sent
 
     def stop(self) -> Deferred[None]:
         """Take no more events. Fires when all events are confirmed or have failed, and the connection is closed."""

@@ -1,0 +1,365 @@
+"""What happens in a process is told to its observers: each event with its arguments, in order, and once."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.observing import EVENTS, failing, hearing
+from tests.services import ServicesCase, client_of
+from txservices.callids import this_worker
+from txservices.containers import ServiceContainer, WorkerContext
+from txservices.events import EventDispatcher, event_handler
+from txservices.exceptions import (
+    AlreadyHandled,
+    CallerGone,
+    EncodeError,
+    MethodNotFound,
+    RemoteError,
+    RpcConnectionError,
+    RpcTimeout,
+    UnknownService,
+    WorkerTimeout,
+)
+from txservices.extensions import Entrypoint
+from txservices.observers import CANCELLED, ERROR, EXPECTED, OK, TIMEOUT, Observer, observers
+from txservices.retry import Retry
+from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
+
+hook = Entrypoint.decorator
+mark: ContextVar[str] = ContextVar("mark", default="unset")
+
+
+class Hooked:
+    """A service whose workers do what a test gives them."""
+
+    name = "hooked"
+
+    @hook(expected_exceptions=KeyError, worker_timeout=5)
+    def run(self, does: Any) -> Any:
+        return does()
+
+
+class WorkersTests(SynchronousTestCase):
+    """The beginning and the end of workers, by virtual time."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.container = ServiceContainer(Hooked, {"max_workers": 1}, clock=self.clock)
+        self.workers = self.container.workers
+        self.told = hearing(self, "worker_started", "worker_ended")
+
+    def spawn(self, does: Any, handle_result: Any = None) -> WorkerContext:
+        return self.container.spawn_worker(self.container.entrypoints[0], (does,), {}, None, handle_result)
+
+    def ended(self) -> list[tuple[Any, ...]]:
+        """Of each worker that has ended: outcome, seconds waited and run, class of the error."""
+        return [(*told, type(error)) for _, _, *told, error in self.told.of("worker_ended")]
+
+    def test_in_order(self) -> None:
+        """Each worker is told of when it begins, in its turn, and when it has ended."""
+        first: Deferred[int] = Deferred()
+        workers = [self.spawn(lambda: first), self.spawn(lambda: 2)]
+        self.assertEqual(self.told.told, [("worker_started", workers[0])])
+        self.clock.advance(2)
+        first.callback(1)
+        started, ended = ([each[0] for each in self.told.of(name)] for name in ("worker_started", "worker_ended"))
+        self.assertEqual((len(started), len(ended)), (2, 2))
+        self.assertEqual(
+            self.told.told,
+            [
+                ("worker_started", workers[0]),
+                ("worker_ended", workers[0], OK, 0.0, 2.0, None),
+                ("worker_started", workers[1]),
+                ("worker_ended", workers[1], OK, 2.0, 0.0, None),
+            ],
+        )
+
+    def test_outcomes(self) -> None:
+        """The outcome is that of the method, or of what was done with its result."""
+
+        def failed(kind: type[BaseException]) -> Any:
+            def does() -> Any:
+                raise kind
+
+            return does
+
+        def changed(worker: WorkerContext, result: Any, exc_info: Any) -> Any:
+            return None, None
+
+        def broken(worker: WorkerContext, result: Any, exc_info: Any) -> Any:
+            raise ValueError("not written")
+
+        cases: list[tuple[Any, Any, str, type[Any]]] = [
+            (lambda: 1, None, OK, type(None)),
+            (failed(ValueError), None, ERROR, ValueError),
+            (failed(SystemExit), None, ERROR, SystemExit),
+            (failed(KeyError), None, EXPECTED, KeyError),
+            (failed(Retry), None, ERROR, Retry),
+            (failed(AlreadyHandled), None, EXPECTED, AlreadyHandled),
+            (failed(CancelledError), None, ERROR, CancelledError),  # of something that it has cancelled itself
+            (failed(WorkerTimeout), None, ERROR, WorkerTimeout),  # of a worker that it has called
+            (failed(ValueError), changed, OK, type(None)),
+            (lambda: 1, broken, ERROR, ValueError),
+        ]
+        for does, handle_result, outcome, kind in cases:
+            self.told.told.clear()
+            self.spawn(does, handle_result)
+            with self.subTest(outcome=outcome, kind=kind):
+                self.assertEqual(self.ended(), [(outcome, 0.0, 0.0, kind)])
+            self.flushLoggedErrors()
+
+    def test_time_is_up(self) -> None:
+        """A worker that its limit of time ends is a TIMEOUT; one that goes on nevertheless has its own outcome."""
+
+        async def goes_on() -> int:
+            try:
+                return await Deferred()
+            except CancelledError:
+                return 1
+
+        for does, outcome, kind in ((Deferred, TIMEOUT, WorkerTimeout), (goes_on, OK, type(None))):
+            self.told.told.clear()
+            self.spawn(does)
+            self.clock.advance(5)
+            self.assertEqual(self.ended(), [(outcome, 0.0, 5.0, kind)])
+        self.flushLoggedErrors()
+
+    def test_caller_has_gone(self) -> None:
+        """A worker that is cancelled because its caller has gone is CANCELLED."""
+        worker = self.spawn(Deferred)
+        self.workers.abort_worker(worker, CallerGone("it has gone"))
+        self.assertEqual(self.ended(), [(CANCELLED, 0.0, 0.0, CallerGone)])
+
+    def test_stop(self) -> None:
+        """Workers that a stop cancels are CANCELLED, as is one whose result is not handled any more."""
+        waiting: Deferred[int] = Deferred()
+        self.spawn(lambda: waiting)
+        self.workers.cancel()
+        waiting.callback(1)
+        self.assertEqual(self.ended(), [(CANCELLED, 0.0, 0.0, type(None))])
+        self.told.told.clear()
+        self.workers.cancelled = False
+        self.spawn(Deferred)
+        self.successResultOf(Deferred.fromCoroutine(self.workers.abort()))
+        self.assertEqual(self.ended(), [(CANCELLED, 0.0, 0.0, CancelledError)])
+
+    def test_own_context(self) -> None:
+        """Both are told in the worker's own context: what an observer sets at the beginning is there until the end."""
+        found = []
+
+        class Marks(Observer):
+            def worker_started(self, worker: WorkerContext) -> None:
+                found.append(this_worker.get() is worker)
+                mark.set("set")
+                worker.data["trace"] = "1"
+
+            def worker_ended(self, worker: WorkerContext, *args: Any) -> None:
+                found.append(mark.get())
+
+        observer = Marks({})
+        observers.add(observer)
+        self.addCleanup(observers.remove, observer)
+        waiting: Deferred[None] = Deferred()
+        worker = self.spawn(lambda: found.append(mark.get()) or waiting)
+        waiting.callback(None)
+        self.assertEqual((found, mark.get()), ([True, "set", "set"], "unset"))
+        self.assertEqual(worker.context_data["trace"], "1")
+
+    def test_added_in_between(self) -> None:
+        """Who begins to listen while a worker runs is not told of its end: the seconds are not known."""
+        waiting: Deferred[None] = Deferred()
+        observers.remove(self.told)
+        self.addCleanup(observers.add, self.told)
+        self.spawn(lambda: waiting)
+        later = hearing(self, "worker_ended")
+        waiting.callback(None)
+        self.assertEqual(later.told, [])
+
+
+class Service:
+    """Calls itself, and dispatches events."""
+
+    name = "told"
+
+    other = RpcProxy("told", timeout=30)
+    dispatch = EventDispatcher()
+    handled = Heard()
+    waiting: Deferred[None]
+
+    @rpc(expected_exceptions=KeyError)
+    def run(self, error: str = "") -> str:
+        if error:
+            raise {"expected": KeyError, "unexpected": ValueError}[error](error)
+        return "done"
+
+    @rpc
+    async def call(self) -> Any:
+        return await self.other.run()
+
+    @rpc
+    async def wait(self) -> None:
+        await self.waiting
+
+    @rpc
+    async def tell(self) -> None:
+        await self.dispatch("happened", 1)
+
+    @event_handler("told", "happened")
+    def hear(self, data: Any) -> None:
+        self.handled(data)
+
+
+class CallsTests(ServicesCase):
+    """Calls and events of services on the stage."""
+
+    def calls(self, told: Any) -> list[tuple[Any, ...]]:
+        """Of each call its event, method, and if it has ended the outcome and the class of its error."""
+        found = []
+        for event, call, *args in told.of("call_started", "call_ended"):
+            name = f"{call.service} {call.method}"
+            found.append((name, args[0], type(args[2])) if event == "call_ended" else (name,))
+        return found
+
+    async def test_outcomes(self) -> None:
+        """Each call begins and ends once, as its answer says."""
+        await self.start(Service)
+        cluster = await self.cluster()
+        told = hearing(self)
+        cases: list[tuple[Any, str, type[Any]]] = [
+            (cluster.told.run, OK, type(None)),
+            (partial(cluster.told.run, "expected"), ERROR, RemoteError),
+            (partial(cluster.told.run, "unexpected"), ERROR, RemoteError),
+            (cluster.told.missing, ERROR, MethodNotFound),
+            (cluster.nobody.run, ERROR, UnknownService),
+        ]
+        for call, outcome, kind in cases:
+            told.told.clear()
+            with self.subTest(call=call):
+                with contextlib.suppress(Exception):
+                    await call()
+                (started,), ended = self.calls(told)[0], self.calls(told)[1]
+                self.assertEqual(ended, (started, outcome, kind))
+                self.assertEqual(len(self.calls(told)), 2)
+                first, *_, last = told.of("call_started", "call_ended")
+                self.assertIs(first[1], last[1])
+                self.assertGreaterEqual(last[3], 0)
+        self.flushLoggedErrors()
+
+    async def test_within_a_worker(self) -> None:
+        """A worker's call begins and ends within it, on its behalf, and the called worker in between."""
+        await self.start(Service)
+        cluster = await self.cluster()
+        told = hearing(self, "worker_started", "worker_ended", "call_started", "call_ended")
+        await cluster.told.call()
+        found = [
+            f"{event} {getattr(what, 'method', None) or what.entrypoint.method_name}" for event, what, *_ in told.told
+        ]
+        self.assertEqual(
+            found,
+            [
+                "call_started call",
+                "worker_started call",
+                "call_started run",
+                "worker_started run",
+                "worker_ended run",
+                "call_ended run",
+                "worker_ended call",
+                "call_ended call",
+            ],
+        )
+        (_, outer), (_, _, caller, headers) = told.of("worker_started")[0], told.of("call_started")[1]
+        self.assertIs(caller, outer)
+        self.assertIn("nameko.call_id_stack", headers)
+
+    async def test_headers(self) -> None:
+        """What an observer adds to a request's headers arrives with it, also one that nameko would pass on."""
+        arrived: list[dict[str, Any]] = []
+
+        class Traces(Observer):
+            def call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
+                headers["traceparent"] = "00-1"
+                headers["nameko.tenant"] = call.method
+
+            def worker_started(self, worker: WorkerContext) -> None:
+                arrived.append({**worker.message.headers, "data": worker.data.get("tenant")})
+
+        observer = Traces({})
+        observers.add(observer)
+        self.addCleanup(observers.remove, observer)
+        await self.start(Service)
+        await (await self.cluster()).told.run()
+        self.assertEqual((arrived[0]["traceparent"], arrived[0]["data"]), ("00-1", "run"))
+
+    async def test_no_answer(self) -> None:
+        """A call that has no answer ends as what it is: cancelled, late, or stopped with its proxy."""
+        await self.start(Service)
+        waiting = Service.waiting = Deferred()
+        cluster = await self.cluster()
+        told = hearing(self, "call_started", "call_ended")
+        cancelled = cluster.told.wait()
+        cancelled.cancel()
+        for each, kind in ((cancelled, CancelledError), (cluster.told.wait.options(timeout=0.01)(), RpcTimeout)):
+            with self.assertRaises(kind):
+                await each
+        stopped = cluster.told.wait()
+        client_of(cluster).abort()
+        with self.assertRaises(RpcConnectionError):
+            await stopped
+        with self.assertRaises(RuntimeError):
+            cluster.told.run()
+        self.assertEqual(
+            [each[1:] for each in self.calls(told) if len(each) > 1],
+            [(CANCELLED, type(None)), (TIMEOUT, RpcTimeout), (ERROR, RpcConnectionError)],
+        )
+        self.assertEqual(len(told.of("call_started")), 3)
+        waiting.callback(None)
+
+    async def test_not_written(self) -> None:
+        """A call whose arguments can't be written does not begin; one that AMQP can't carry ends with that error."""
+        cluster = await self.cluster()
+        told = hearing(self, "call_started", "call_ended")
+        with self.assertRaises(EncodeError):
+            cluster.told.run(object())
+        self.assertEqual(told.told, [])
+        with self.assertRaises(ValueError):
+            cluster["x" * 300].run()
+        self.assertEqual([each[1:] for each in self.calls(told)], [(), (ERROR, ValueError)])
+
+    async def test_attempts(self) -> None:
+        """A call that is made again is told of for each attempt."""
+        cluster = await self.cluster(retry=Retry(attempts=3, delay=0, jitter=0))
+        told = hearing(self, "call_started", "call_ended")
+        with self.assertRaises(UnknownService):
+            await cluster.nobody.run()
+        self.assertEqual(self.calls(told), [("nobody run",), ("nobody run", ERROR, UnknownService)] * 3)
+
+    async def test_events(self) -> None:
+        """An event that a service or a program dispatches is told of with its service and type."""
+        await self.start(Service)
+        cluster = await self.cluster()
+        told = hearing(self, "event_dispatched")
+        await cluster.told.tell()
+        await self.dispatch("told", "other", 2)
+        self.assertEqual(told.told, [("event_dispatched", "told", "happened"), ("event_dispatched", "told", "other")])
+        await Service.handled.wait()
+
+    async def test_observer_that_fails(self) -> None:
+        """One that raises in each event harms nothing: calls are answered, events handled, messages settled."""
+        failing(self)
+        (container,) = await self.start(Service)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.told.call(), "done")
+        await cluster.told.tell()
+        await Service.handled.wait()
+        failed = {str(failure.value) for failure in self.flushLoggedErrors(SystemExit)}
+        self.assertLessEqual({"worker_started", "worker_ended", "call_started", "call_ended"}, failed)
+        self.assertLessEqual(failed, set(EVENTS))
+        await container.stop()
