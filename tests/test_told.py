@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import EVENTS, failing, hearing
 from tests.services import ServicesCase, client_of
+from txservices.amqp.publish import Publisher
 from txservices.callids import this_worker
 from txservices.containers import ServiceContainer, WorkerContext
 from txservices.events import EventDispatcher, event_handler
@@ -21,9 +22,11 @@ from txservices.exceptions import (
     CallerGone,
     EncodeError,
     MethodNotFound,
+    PublishTimeout,
     RemoteError,
     RpcConnectionError,
     RpcTimeout,
+    UndeliverableMessage,
     UnknownService,
     WorkerTimeout,
 )
@@ -350,6 +353,57 @@ class CallsTests(ServicesCase):
         await self.dispatch("told", "other", 2)
         self.assertEqual(told.told, [("event_dispatched", "told", "happened"), ("event_dispatched", "told", "other")])
         await Service.handled.wait()
+
+    async def test_publishes(self) -> None:
+        """What a worker or a program publishes begins, may be given headers, and ends when the broker has it."""
+        arrived: list[dict[str, Any]] = []
+
+        class Adds(Observer):
+            def publish_started(self, publish: Any, context: Any, headers: dict[str, Any]) -> None:
+                headers["traceparent"] = publish.routing_key
+
+            def worker_started(self, worker: WorkerContext) -> None:
+                arrived.append(worker.message.headers)
+
+        observer = Adds({})
+        observers.add(observer)
+        self.addCleanup(observers.remove, observer)
+        told = hearing(self, "publish_started", "publish_ended", "worker_started")
+        await self.start(Service)
+        await (await self.cluster()).told.tell()
+        await self.dispatch("told", "other", 2)
+        await Service.handled.wait()
+        (_, first, worker, headers), (_, second, owner, _) = told.of("publish_started")
+        self.assertEqual(
+            [(each.exchange, each.routing_key) for each in (first, second)],
+            [("told.events", "happened"), ("told.events", "other")],
+        )
+        self.assertEqual(told.of("publish_ended"), [("publish_ended", first, None), ("publish_ended", second, None)])
+        self.assertIs(worker, told.of("worker_started")[0][1])
+        self.assertNotIsInstance(owner, WorkerContext)
+        self.assertIn("nameko.call_id_stack", headers)
+        self.assertEqual(arrived[1]["traceparent"], "happened")
+
+    async def test_not_published(self) -> None:
+        """One that the broker can't have ends with its error, once; one that can't be written does not begin."""
+        told = hearing(self, "publish_started", "publish_ended")
+        connections = self.connections()
+        publisher = Publisher(None)
+        publisher.use(connections, self.config)
+        cases: list[tuple[dict[str, Any], type[Exception], int]] = [
+            ({"routing_key": "nobody", "mandatory": True}, UndeliverableMessage, 1),
+            ({"routing_key": "late", "timeout": 0}, PublishTimeout, 1),
+            ({"routing_key": "x" * 300}, ValueError, 1),
+            ({"routing_key": "nobody", "payload": object()}, EncodeError, 0),
+        ]
+        for options, kind, times in cases:
+            told.told.clear()
+            with self.subTest(kind=kind):
+                with self.assertRaises(kind):
+                    await publisher.publish(**{"payload": 1, **options})
+                ended = [(publish, type(error)) for _, publish, error in told.of("publish_ended")]
+                self.assertEqual(ended, [(told.told[0][1], kind)] * times if times else [])
+                self.assertEqual(len(told.of("publish_started")), times)
 
     async def test_observer_that_fails(self) -> None:
         """One that raises in each event harms nothing: calls are answered, events handled, messages settled."""

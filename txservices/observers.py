@@ -78,6 +78,18 @@ class Observer:
     def call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
         """A call has its answer (OK), has failed (ERROR), got none in time (TIMEOUT), or its caller CANCELLED it."""
 
+    def publish_started(self, publish: Any, context: Any, headers: dict[str, Any]) -> None:
+        """A worker, a publisher or a standalone dispatcher publishes an event or another message; no call, no reply.
+
+        Args:
+            publish: has ``exchange`` and ``routing_key``. It is the same object at its end.
+            context: whose message it is: a ``WorkerContext``, or any other object.
+            headers: those of the message, which is not written yet. What is added here travels with it.
+        """
+
+    def publish_ended(self, publish: Any, error: BaseException | None) -> None:
+        """The broker has that message, or can't have it (``error``)."""
+
     def event_dispatched(self, service: str, event_type: str) -> None:
         """An event of a service is published."""
 
@@ -137,6 +149,8 @@ class Observers:
         self.worker_ended: list[Callable[..., None]] = []
         self.call_started: list[Callable[..., None]] = []
         self.call_ended: list[Callable[..., None]] = []
+        self.publish_started: list[Callable[..., None]] = []
+        self.publish_ended: list[Callable[..., None]] = []
         self.event_dispatched: list[Callable[..., None]] = []
         self.message_published: list[Callable[..., None]] = []
         self.message_confirmed: list[Callable[..., None]] = []

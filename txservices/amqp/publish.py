@@ -24,6 +24,7 @@ from txservices.amqp.entities import exchange_of
 from txservices.amqp.options import MessageOptions, PublisherOptions, PublishOptions, Sending, options_of
 from txservices.amqp.publishing import Publishing
 from txservices.exceptions import PublishTimeout, UndeliverableMessage
+from txservices.observers import observers
 from txservices.serialization import Serializers
 from txservices.utils.waiting import Unconfirmed
 
@@ -107,6 +108,8 @@ class Confirmation(Deferred[None]):
     def done(self, error: Exception | None) -> None:
         """The broker has answered, or never will."""
         unconfirmed = self.unconfirmed
+        if observers.publish_ended:
+            observers.tell(observers.publish_ended, self, error)
         if error is None:
             self.run(self.callback, None)
         else:
@@ -191,6 +194,8 @@ def send(
         raise ValueError("a message can't have both a delay and an expiration: the broker would hand it on at either")
     size = len(str(properties)) + len(body) if declare_first else 0  # roughly what it takes while it waits
     confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key, by_worker)
+    if observers.publish_started:
+        observers.tell(observers.publish_started, confirmation, owner, properties["headers"])
     publisher, mandatory, timeout = connections.publisher, sending.mandatory, sending.timeout
     if timeout is not None and timeout <= 0:  # over at once: nothing is sent
         confirmation.done(PublishTimeout(exchange, routing_key))
@@ -214,8 +219,10 @@ def send(
             publishing = publish(None if until_looked else timeout)
         if until_looked and timeout is not None and not confirmation.called:
             confirmation.on_looked = partial(expect, connections, publishing, timeout)
-    except Exception:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
+    except Exception as error:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
         confirmation.unconfirmed.remove()
+        if observers.publish_ended:
+            observers.tell(observers.publish_ended, confirmation, error)
         raise
     return confirmation if sending.use_confirms else succeed(None)
 

@@ -119,7 +119,7 @@ class HttpRequestHandler(Entrypoint):
 
     def handle_request(self, request: HttpRequest) -> Any:
         """Run a worker for the request. Gives the answer, or a Deferred that fires with it if the worker waits."""
-        call = Call(self)
+        call = Call(self, request)
         try:
             context_data = self.server.context_data_from_headers(request)
             args, kwargs = self.get_entrypoint_parameters(request)
@@ -210,18 +210,25 @@ class HttpRequestHandler(Entrypoint):
 
 
 class Call:
-    """A request while its worker runs. It has the answer if the worker gave one at once, and else waits for it."""
+    """A request while its worker runs. It has the answer if the worker gave one at once, and else waits for it.
 
-    __slots__ = ("answer", "begin", "handler", "waiting")
+    Attributes:
+        status: the answer's; None until there is one.
+    """
 
-    def __init__(self, handler: HttpRequestHandler) -> None:
+    __slots__ = ("answer", "begin", "handler", "request", "status", "waiting")
+
+    def __init__(self, handler: HttpRequestHandler, request: HttpRequest) -> None:
         self.handler = handler
+        self.request = request
+        self.status: int | None = None
         self.answer: Answer | None = None
         self.begin: Callable[[], Any] | None = None
         self.waiting: Deferred[Answer] | None = None
 
     def handle_result(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
         answer = self.handler.answer_of(worker, result, exc_info)
+        self.status = 200 if isinstance(answer, bytes) else answer.status_code
         if self.waiting is None:
             self.answer = answer
         elif not self.waiting.called:
