@@ -122,6 +122,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "CIRCUIT_BREAKER": ([{}, {"failures": 0.2}, {"services": {"a": False}}], NO_MAPPINGS),
     "on_parked": (["park", "drop", "requeue"], [*NO_TEXTS, "Park", "dead"]),
     "parent_calls_tracked": ([0, 1, 1000], NO_WHOLE),
+    "FLEET": ([True, False], NO_FLAGS),
     "SERVICE_CONTAINER_CLS": (["package.module.Class"], [*NO_TEXTS, "Class", "a.", ".a", "a b.c", "a-b.c"]),
     "LOGGING": ([{}, {"version": 1}], NO_MAPPINGS),
 }

@@ -468,6 +468,13 @@ PARENT_CALLS_TRACKED = Key(
     whole("10"),
     "how many ids of the calls that led to a worker go along with its own calls",
 )
+FLEET = Key(
+    "FLEET",
+    True,
+    FLAG,
+    "whether a process tells those who ask on its broker what it is, how its services do, and its latest failures:"
+    " `txservices services`, `top` and the like, and the page. It says nothing unless it is asked",
+)
 SERVICE_CONTAINER_CLS: Key[str | None] = Key(
     "SERVICE_CONTAINER_CLS",
     None,

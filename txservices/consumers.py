@@ -26,6 +26,7 @@ from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
 from txservices.constants import SINGLE_ACTIVE_ARGUMENT
 from txservices.extensions import Container, Entrypoint, SharedExtension, Turns
+from txservices.monitoring.answering import Answering
 from txservices.serialization import Serializers
 from txservices.utils.waiting import call_all
 
@@ -47,6 +48,8 @@ def amqp(container: Container) -> Connections:
         connections = Connections.from_config(container.config, container.clock, shared.service_names)
         shared.on_stopping.append(connections.leaving.begin)
         shared.on_killing.append(connections.give_up)
+        if configuration.FLEET.of(container.config):
+            Answering(connections, shared, container.config).setServiceParent(connections)
         return connections
 
     return cast(Connections, shared.get("amqp", make))

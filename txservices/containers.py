@@ -40,6 +40,7 @@ from txservices.extensions import (
     iter_extensions,
     new_call_id,
 )
+from txservices.observers import observers
 from txservices.shared import SharedServices
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path, tasks
@@ -256,6 +257,7 @@ class ServiceContainer(Service):
         if any(entrypoint.blocking for entrypoint in self.entrypoints):
             self.threads = self.max_workers
             grow_pool(self.threads)
+        observers.containers.append(self)
         if self.owns_shared:
             self.shared.startService()
 
@@ -369,6 +371,8 @@ class ServiceContainer(Service):
         if self.managed and tasks.asyncio_loop() is not None:  # Tasks hear of it in a later turn of the loop
             await self.none_managed.wait().addTimeout(TASKS_TIMEOUT, self.clock, lambda result, seconds: None)
         self.running = 0
+        if self in observers.containers:  # it may have been stopped before it started
+            observers.containers.remove(self)
         grow_pool(-self.threads)
         self.threads = 0
         if self.owns_shared:

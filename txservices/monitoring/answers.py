@@ -35,6 +35,7 @@ __all__ = [
     "Service",
     "Tail",
     "Tailed",
+    "is_asked",
     "read_answer",
     "read_ask",
     "read_tailed",
@@ -61,7 +62,7 @@ class Tail(TypedDict):
     Attributes:
         service: only of this service; empty for all.
         method: only of this method, or this type of event; empty for all.
-        seconds: how long, at most ``LEASE_MAX``. Another ask with the same ``reply_to`` makes it longer.
+        seconds: how long, at most ``LEASE_MAX``. Another ask with the same ``correlation_id`` makes it longer.
         rate: how many a second each process tells at most. The others are counted.
     """
 
@@ -146,8 +147,8 @@ class Service(TypedDict):
         state: ``starting``, ``running``, ``stopping``, ``killed`` or ``ended``.
         running: how many workers run now, of ``max_workers``.
         waiting: how many wait for their turn.
-        events: the types of the events that it has told since counting began; of others nothing is known.
-        targets: the services that it has a proxy for; empty for a proxy for all.
+        events: the types of the events that it has told since its process began; of others nothing is known.
+        targets: the services that it has a proxy of.
     """
 
     service: str
@@ -192,7 +193,7 @@ class MethodCounts(Counts):
 
 
 class Edge(Counts):
-    """Of the calls from a service to a method of a service (``target``), or of its events (``entrypoint`` of both)."""
+    """Of the calls from a service to a method of another, ``target``."""
 
     service: str
     target: str
@@ -286,6 +287,14 @@ class Tailed(TypedDict):
     process: Process
     happened: list[Happened]
     dropped: int
+
+
+def is_asked(ask: Ask, process: Process) -> bool:
+    """Whether a process is to answer an ask."""
+    services, processes = ask.get("services"), ask.get("processes")
+    if services is not None and not set(services) & set(process["services"]):
+        return False
+    return processes is None or process["id"] in processes
 
 
 # Both ways ------------------------------------------------------------------------------------------------------------

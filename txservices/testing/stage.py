@@ -48,6 +48,7 @@ DEFAULTS = {
     configuration.WEB_SERVER_ADDRESS.name: configuration.WEB_SERVER_ADDRESS.default,
     configuration.RPC_TIMEOUT.name: 10,  # seconds, so that a call that nobody answers fails before the test does
     configuration.SHUTDOWN_TIMEOUT.name: 1,
+    configuration.FLEET.name: False,  # its queue would be one more in every test
 }
 
 

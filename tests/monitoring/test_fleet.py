@@ -1,0 +1,406 @@
+"""Processes that share a broker say what they are when they are asked."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+
+from txservices import configuration
+from txservices.amqp.connections import Connections
+from txservices.amqp.entities import Message
+from txservices.consumers import amqp
+from txservices.events import EventDispatcher, event_handler
+from txservices.exceptions import RemoteError
+from txservices.monitoring import answering, answers, failures
+from txservices.monitoring.answering import Answering
+from txservices.monitoring.answers import Answer, Happened, Tailed
+from txservices.monitoring.fleet import Answers, Fleet
+from txservices.observers import observers
+from txservices.rpc import RpcProxy, rpc
+from txservices.testing.case import TestCase
+from txservices.timer import timer
+
+
+class Stock:
+    """Knows what there is."""
+
+    name = "stock"
+    version = "7"
+
+    @rpc
+    def take(self, item: str, count: int = 1) -> int:
+        """Take some."""
+        return count
+
+    @rpc(sensitive_arguments="card")
+    def fail(self, item: str, card: str) -> None:
+        raise ValueError(f"no {item} \x1b <script>")
+
+    @rpc(expected_exceptions=KeyError)
+    def refuse(self) -> None:
+        raise KeyError("no")
+
+
+class Shop:
+    name = "shop"
+    stock = RpcProxy("stock")
+    dispatch = EventDispatcher()
+
+    @rpc
+    async def sell(self, item: str) -> int:
+        taken: int = await self.stock.take(item, count=2)
+        self.dispatch("sold", item)
+        return taken
+
+    @event_handler("stock", "empty")
+    def empty(self, item: str) -> None: ...
+
+    @timer(interval=60)
+    def tick(self) -> None: ...
+
+
+class FleetCase(TestCase):
+    """Processes of one service each on a broker in memory, and somebody who asks."""
+
+    def setUp(self) -> Any:
+        super().setUp()
+        return Deferred.fromCoroutine(self.begin())
+
+    async def begin(self) -> None:
+        connections = Connections.from_config(self.config, reactor)
+        connections.startService()
+        self.addCleanup(connections.stopService)
+        self.fleet = Fleet(connections)
+        await self.fleet.start()
+        self.processes: list[Answering] = []
+
+    async def run_process(self, *services: type[Any]) -> Answering:
+        """Run services as a process of their own, and have the fleet know it."""
+        runner = self.stage.runner({**self.config, configuration.FLEET.name: True}, *services)
+        self.addCleanup(runner.stop)
+        await runner.start()
+        process: Answering = next(each for each in amqp(runner.containers[0]) if isinstance(each, Answering))
+        self.processes.append(process)
+        await process.connection.when_connected()
+        if process.opening is not None:
+            await process.opening
+        self.fleet.known[process.id] = process.process()
+        return process
+
+    async def ask(self, *want: str, **options: Any) -> Answers:
+        return await self.fleet.ask(*want, **options)
+
+    async def answer_of(self, process: Answering, *want: str, **options: Any) -> Answer:
+        """What one process answers."""
+        (answer,) = (await self.ask(*want, processes=[process.id], **options)).answers
+        return answer
+
+
+class Asking(FleetCase):
+    """What is answered."""
+
+    async def test_who(self) -> None:
+        """Every process says who it is, in the order of their services' names."""
+        stock, shop = await self.run_process(Stock), await self.run_process(Shop)
+        told = await self.ask()
+        self.assertEqual((told.unreadable, told.missing), ([], []))
+        self.assertEqual([each["process"]["id"] for each in told.answers], [shop.id, stock.id])
+        process = told.answers[1]["process"]
+        self.assertEqual((process["services"], process["failed"]), (["stock"], 0))
+        self.assertLessEqual(process["since"], process["now"])
+        self.assertEqual([*told.answers[1]], ["version", "process"], "nothing else was wanted")
+
+    async def test_services(self) -> None:
+        """It says what its services are: methods, what calls them, what they call, and the events that they told."""
+        stock, shop = await self.run_process(Stock), await self.run_process(Shop)
+        await (await self.cluster()).shop.sell("tea")
+        (service,) = (await self.answer_of(stock, "services"))["services"]
+        named = service["service"], service["version"], service["doc"], service["state"], service["max_workers"]
+        self.assertEqual(named, ("stock", "7", "Knows what there is.", "running", 10))
+        take = {"method": "take", "entrypoint": "Rpc", "on": "", "doc": "Take some."}
+        self.assertEqual(service["methods"][0], {**take, "signature": "(item: str, count: int = 1) -> int"})
+        (service,) = (await self.answer_of(shop, "services"))["services"]
+        self.assertEqual((service["targets"], service["events"]), (["stock"], ["sold"]))
+        called_by = [(each["entrypoint"], each["on"]) for each in service["methods"]]
+        self.assertEqual(called_by, [("Rpc", ""), ("EventHandler", "stock.empty"), ("Timer", "60")])
+
+    async def test_counts(self) -> None:
+        """From the first time that it is asked for them it counts workers and calls, with errors and times."""
+        stock, shop = await self.run_process(Stock), await self.run_process(Shop)
+        cluster = await self.cluster()
+        await cluster.stock.take("tea")
+        nothing = await self.ask("counts")
+        self.assertEqual([each["methods"] for each in nothing.answers], [[], []])
+        await cluster.shop.sell("tea")
+        for call, error in ((cluster.stock.fail("tea", "4711"), RemoteError), (cluster.stock.refuse(), RemoteError)):
+            await self.assertFailure(call, error)
+        self.flushLoggedErrors(ValueError)
+        told = await self.answer_of(stock, "counts")
+        self.assertGreater(told["counting"], 0)
+        self.assertGreater(told["window"], 0)
+        counted = [(each["method"], each["count"], each["errors"]) for each in told["methods"]]
+        self.assertEqual(counted, [("take", 1, 0), ("fail", 1, 1), ("refuse", 1, 0)])
+        self.assertGreater(told["methods"][0]["rate"], 0)
+        self.assertGreater(told["methods"][0]["p99"] or 0, 0)
+        (edge,) = (await self.answer_of(shop, "counts"))["edges"]
+        called = edge["service"], edge["target"], edge["method"], edge["count"], edge["errors"]
+        self.assertEqual(called, ("shop", "stock", "take", 1, 0))
+
+    async def test_counts_while_somebody_asks(self) -> None:
+        """Nothing is counted before the first ask, and nothing when nobody has asked for some minutes."""
+        stock = await self.run_process(Stock)
+        self.assertIsNone(stock.counting)
+        await self.ask()
+        self.assertIsNone(stock.counting)
+        await self.ask("counts")
+        counting = stock.counting
+        self.assertIn(counting, observers.all)
+        due = stock.counted_until.getTime()
+        await self.ask("counts")
+        self.assertGreater(stock.counted_until.getTime(), due)
+        stock.counted_until.reset(0)
+        await self.cluster()  # turns of the reactor
+        self.assertNotIn(counting, observers.all)
+        self.assertIsNone(stock.counting)
+
+    async def test_failures(self) -> None:
+        """It tells its latest failures, from its start on, the newest first; expected errors are none."""
+        stock = await self.run_process(Stock)
+        cluster = await self.cluster({"call_id_stack": ["web.get.1"]})
+        for item in ("tea", "milk"):
+            await self.assertFailure(cluster.stock.fail(item, card="4711"), RemoteError)
+        await self.assertFailure(cluster.stock.refuse(), RemoteError)
+        self.flushLoggedErrors(ValueError)
+        told = await self.answer_of(stock, "failures")
+        self.assertEqual([each["number"] for each in told["failures"]], [2, 1])
+        self.assertEqual(told["process"]["failed"], 2)
+        failed = told["failures"][0]
+        self.assertEqual((failed["service"], failed["method"], failed["entrypoint"]), ("stock", "fail", "Rpc"))
+        self.assertEqual((failed["outcome"], failed["error"]), ("error", "ValueError"))
+        self.assertEqual(failed["text"], "no milk \x1b <script>")
+        self.assertIn("in fail", failed["traceback"])
+        self.assertEqual(failed["arguments"], {"item": "'milk'", "card": "'********'"})
+        self.assertEqual(failed["call_id_stack"][0], "web.get.1")
+        self.assertIn("stock.fail.", failed["call_id_stack"][-1])
+        self.assertEqual(len((await self.answer_of(stock, "failures", failures=1))["failures"]), 1)
+
+    async def test_some(self) -> None:
+        """Only those are asked that have a service, or that are named."""
+        stock, shop = await self.run_process(Stock), await self.run_process(Shop)
+        for options, expected in (
+            ({"services": ["stock"]}, [stock]),
+            ({"services": ["stock", "shop", "none"]}, [shop, stock]),
+            ({"processes": [shop.id]}, [shop]),
+        ):
+            told = await self.ask(**options)
+            self.assertEqual([each["process"]["id"] for each in told.answers], [each.id for each in expected])
+
+    async def test_nobody(self) -> None:
+        """Without any process an ask is over at once, and those that were known are missing."""
+        stock = await self.run_process(Stock)
+        await stock.channel.client.close_channel(stock.channel)
+        told = await self.ask()
+        self.assertEqual((told.answers, [each["id"] for each in told.missing]), ([], [stock.id]))
+        self.assertEqual(self.fleet.known, {})
+
+    async def test_rubbish(self) -> None:
+        """A message that is no answer is a line, and the other answers come all the same."""
+        stock = await self.run_process(Stock)
+        stranger = self.connections()
+        wrong = [b"", b"\xff\x00", b'{"version": 2}', b'{"version": 1, "process": []}', b"[" * 99_999]
+
+        def asked(message: Message) -> None:
+            properties = {"correlation_id": message.properties["correlation_id"]}
+            reply_to = message.properties["reply_to"]
+            publishes = [stranger.publisher.publish("", reply_to, body, properties) for body in wrong]
+            gatherResults(publishes).addCallback(lambda _: stock.asked(message))
+
+        stock.channel.consumers[f"fleet {stock.id}"] = asked
+        told = await self.ask()
+        self.assertEqual(len(told.answers), 1)
+        self.assertEqual(len(told.unreadable), len(wrong))
+        self.assertTrue(all(line.startswith("an answer can't be read: ") for line in told.unreadable))
+
+    async def test_asked_with_rubbish(self) -> None:
+        """A process that is asked something that it can't read says who it is, or nothing to nobody."""
+        stock = await self.run_process(Stock)
+        heard: list[Any] = []
+        self.patch(stock, "send", lambda *args: heard.append(args))
+        for body in (b"", b'{"version": 2, "want": ["moon"]}', b'{"version": 1, "want": "counts"}'):
+            with self.subTest(body=body):
+                heard.clear()
+                for properties in ({}, {"reply_to": "queue", "correlation_id": "1"}):
+                    message = Message(body, properties, "", "", False, 1, "", lambda *args: None)
+                    stock.asked(message)
+                for call in stock.due:
+                    call.reset(0)
+                await self.cluster()  # turns of the reactor
+                ((reply_to, correlation_id, answer),) = heard
+                self.assertEqual((reply_to, correlation_id), ("queue", "1"))
+                self.assertEqual(answers.read_answer(answer)["process"]["id"], stock.id)
+
+    async def test_not_flooded_with_asks(self) -> None:
+        """It has no more than some answers due at once, and forgets further asks."""
+        stock = await self.run_process(Stock)
+        body = answers.written({"version": 1, "want": [], "spread": 10.0})
+        for _ in range(3 * answering.DUE_MAX):
+            properties = {"reply_to": "queue", "correlation_id": "1"}
+            stock.asked(Message(body, properties, "", "", False, 1, "", lambda *args: None))
+        self.assertEqual(len(stock.due), answering.DUE_MAX)
+
+
+class Telling(FleetCase):
+    """What happens is told as it happens."""
+
+    async def test_tail(self) -> None:
+        """Workers, calls and events are told to whoever asks, and nothing after that."""
+        await self.run_process(Stock)
+        await self.run_process(Shop)
+        greeted: Deferred[None] = Deferred()
+        told: Deferred[None] = Deferred()
+        happened: list[Happened] = []
+
+        def tell(tailed: Tailed) -> None:
+            happened.extend(tailed["happened"])
+            if not greeted.called and len(tailing.processes) == 2:
+                greeted.callback(None)
+            if not told.called and len(happened) == 5:
+                told.callback(None)
+
+        tailing = self.fleet.tail(tell)
+        await greeted
+        cluster = await self.cluster()
+        await cluster.shop.sell("tea")
+        await self.assertFailure(cluster.stock.fail("tea", "4711"), RemoteError)
+        self.flushLoggedErrors(ValueError)
+        await told
+        tailing.stop()
+        seen = sorted((each["kind"], each["service"], each["name"], each["outcome"]) for each in happened)
+        self.assertEqual(
+            seen,
+            [
+                ("call", "shop", "stock.take", "ok"),
+                ("event", "shop", "sold", "ok"),
+                ("worker", "shop", "sell", "ok"),
+                ("worker", "stock", "fail", "error"),
+                ("worker", "stock", "take", "ok"),
+            ],
+        )
+        (failed,) = [each for each in happened if each["error"]]
+        self.assertEqual(failed["error"], "ValueError: no tea \x1b <script>")
+        for process in self.processes:
+            (lease,) = process.happening.leases.values()
+            lease.until = 0
+            process.happening.sending.reset(0)
+        await self.cluster()  # turns of the reactor
+        for process in self.processes:
+            self.assertEqual(process.happening.leases, {})
+            self.assertNotIn(process.happening, observers.all)
+
+    async def test_some(self) -> None:
+        """Only a service, a method or a type of event is told, if that is wanted."""
+        stock = await self.run_process(Stock)
+        cluster = await self.cluster()
+        for service, method, expected in (("stock", "take", 1), ("stock", "", 2), ("", "fail", 1), ("shop", "", 0)):
+            lease = {"service": service, "method": method, "seconds": 5.0, "rate": 10.0}
+            stock.happening.lease("queue", "1", lease)
+            await cluster.stock.take("tea")
+            await self.assertFailure(cluster.stock.fail("tea", "4711"), RemoteError)
+            self.assertEqual(len(stock.happening.leases["1"].happened), expected, (service, method))
+            stock.happening.stop()
+        self.flushLoggedErrors(ValueError)
+
+    async def test_too_many(self) -> None:
+        """What is more than the rate is counted, and its number told."""
+        stock = await self.run_process(Stock)
+        cluster = await self.cluster()
+        sent: list[Any] = []
+        self.patch(stock.happening, "send", lambda *args: sent.append(args))
+        stock.happening.lease("queue", "1", {"service": "", "method": "", "seconds": 60.0, "rate": 3.0})
+        for _ in range(10):
+            await cluster.stock.take("tea")
+        stock.happening.sending.cancel()
+        stock.happening.send_all()
+        self.assertEqual(sum(len(happened) for _, _, happened, _ in sent), 3)
+        self.assertEqual(sum(dropped for *_, dropped in sent), 7)
+
+    async def test_as_many_as_may_ask(self) -> None:
+        """A process tells some askers at once, and no more."""
+        stock = await self.run_process(Stock)
+        for number in range(30):
+            stock.happening.lease("queue", str(number), {"service": "", "method": "", "seconds": 60.0, "rate": 3.0})
+        self.assertEqual(len(stock.happening.leases), 10)
+
+
+class Being(FleetCase):
+    """A process of a fleet, before and after."""
+
+    async def test_nothing_unless_asked(self) -> None:
+        """A process publishes nothing to the fleet while nobody asks."""
+        heard = await self.stage.tap(self.fleet.exchange)
+        stock = await self.run_process(Stock)
+        cluster = await self.cluster()
+        for _ in range(3):
+            await cluster.stock.take("tea")
+        self.assertEqual(heard.things, [])
+        self.assertEqual(stock.channel.published, 0)
+
+    async def test_stops(self) -> None:
+        """A process that has stopped observes nothing, and has nothing to do later."""
+        stock = await self.run_process(Stock)
+        await self.ask("counts")
+        stock.happening.lease("queue", "1", {"service": "", "method": "", "seconds": 60.0, "rate": 3.0})
+        await self.stage.stop()
+        self.assertEqual(observers.all, [])
+        self.assertEqual(observers.containers, [])
+
+    async def test_reconnects(self) -> None:
+        """After a lost connection it can be asked again."""
+        stock = await self.run_process(Stock)
+        lost = stock.connection.protocol.disconnected.wait()
+        stock.connection.protocol.abort()
+        await lost
+        await stock.connection.when_connected()
+        await stock.opening
+        self.assertEqual((await self.answer_of(stock))["process"]["id"], stock.id)
+
+    async def test_queue_deleted(self) -> None:
+        """If somebody deletes its queue it has another."""
+        stock = await self.run_process(Stock)
+        channel = stock.channel
+        channel.on_cancelled(f"fleet {stock.id}")
+        await stock.opening
+        self.assertIsNot(stock.channel, channel)
+        self.assertEqual((await self.answer_of(stock))["process"]["id"], stock.id)
+
+    async def test_off(self) -> None:
+        """With ``FLEET: false`` a process does not answer."""
+        (container,) = await self.start(Stock)
+        self.assertEqual([each for each in amqp(container) if isinstance(each, Answering)], [])
+
+    async def test_too_long(self) -> None:
+        """An answer that is too long leaves out the oldest failures, and says so."""
+        stock = await self.run_process(Stock)
+        for number in range(100):
+            stock.failures.kept.append(
+                {
+                    "number": number,
+                    "at": time.time(),
+                    "service": "stock",
+                    "method": "fail",
+                    "entrypoint": "Rpc",
+                    "outcome": "error",
+                    "seconds": 0.0,
+                    "error": "ValueError",
+                    "text": "é" * failures.ERROR_TEXT_MAX,
+                    "traceback": "",
+                    "arguments": {},
+                    "call_id_stack": [],
+                }
+            )
+        told = await self.answer_of(stock, "failures")
+        self.assertEqual(told["left_out"], ["failures"])
+        self.assertEqual([each["number"] for each in told["failures"]], list(range(99, 99 - 25, -1)))

@@ -1,0 +1,85 @@
+"""Describes a service as it is written: its methods, what calls them, and what it calls."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from txservices.monitoring.answers import Method, Service
+
+__all__ = ["service_of"]
+
+DOC_MAX = 2_000  # characters of a docstring
+SIGNATURE_MAX = 500  # characters of a signature
+METHODS_MAX = 1_000  # entrypoints of a service
+
+
+def service_of(container: Any, events: set[str]) -> Service:
+    """The service of a container. ``events`` are the types of those that it is known to have told."""
+    cls = container.service_cls
+    targets = {getattr(each, "target_service", None) for each in container.dependencies}
+    return {
+        "service": container.service_name,
+        "version": version_of(cls),
+        "doc": doc_of(cls),
+        "state": container.life.state.value,
+        "max_workers": container.max_workers,
+        "running": container.workers.running,
+        "waiting": container.workers.waiting,
+        "methods": [method_of(container, each) for each in container.entrypoints[:METHODS_MAX]],
+        "events": sorted(events),
+        "targets": sorted(each for each in targets if isinstance(each, str)),
+    }
+
+
+def version_of(cls: type[Any]) -> str:
+    module = sys.modules.get(cls.__module__)
+    for version in (getattr(cls, "version", None), getattr(module, "__version__", None)):
+        if isinstance(version, str):
+            return version[:SIGNATURE_MAX]
+    return ""
+
+
+def doc_of(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "")[:DOC_MAX] if getattr(thing, "__doc__", None) else ""
+
+
+def method_of(container: Any, entrypoint: Any) -> Method:
+    function = getattr(container.service_cls, entrypoint.method_name)
+    return {
+        "method": entrypoint.method_name,
+        "entrypoint": type(entrypoint).__name__,
+        "on": on(entrypoint),
+        "signature": signature_of(function),
+        "doc": doc_of(function),
+    }
+
+
+def signature_of(function: Any) -> str:
+    try:
+        try:
+            signature = inspect.signature(function, eval_str=True)
+        except Exception:  # a name that only type checkers know
+            signature = inspect.signature(function)
+        _, *parameters = signature.parameters.values()  # without self
+        return str(signature.replace(parameters=parameters))[:SIGNATURE_MAX]
+    except Exception:  # a default may be of any class, and its repr raise anything
+        return "(…)"
+
+
+def on(entrypoint: Any) -> str:
+    """What calls an entrypoint, in a word or two. An entrypoint of an unknown kind has none of these."""
+    source, event = getattr(entrypoint, "source_service", None), getattr(entrypoint, "event_type", None)
+    url, method = getattr(entrypoint, "url", None), getattr(entrypoint, "method", None)
+    interval = getattr(entrypoint, "interval", None)
+    queue = getattr(getattr(entrypoint, "queue", None), "name", None)
+    if isinstance(source, str) and isinstance(event, str):
+        text = f"{source}.{event}"
+    elif isinstance(url, str):
+        text = f"{method} {url}" if isinstance(method, str) else url
+    elif isinstance(interval, (int, float)):
+        text = f"{interval:g}"
+    else:
+        text = queue if isinstance(queue, str) else ""
+    return text[:SIGNATURE_MAX]
