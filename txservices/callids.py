@@ -6,7 +6,7 @@ from there when it is written. Code that logs about a worker from elsewhere does
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ UNKNOWN = "?"  # written for an origin that is not a text
 
 T = TypeVar("T")
 
+# each gives further fields for the log lines of a worker, as traces do
+further_ids: list[Callable[[WorkerContext], Mapping[str, str]]] = []
 this_worker: ContextVar[WorkerContext | None] = ContextVar("this_worker", default=None)
 
 

@@ -43,7 +43,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txservices import configuration
-from txservices.callids import ids_of, origin_of, this_worker
+from txservices.callids import further_ids, ids_of, origin_of, this_worker
 from txservices.command.outputs import Output, take_any_text
 from txservices.exceptions import ConfigurationError
 from txservices.safe import brief, name_of
@@ -77,6 +77,8 @@ class NotesCallId:
             system = event.get("log_system") or f"{event.get('log_namespace', NO_CALL)}#{level}"
             event["log_ids"] = ids = ids_of(worker)
             event["log_system"] = f"{system} {ids}"
+            for further in further_ids:
+                event.update(further(worker))
 
 
 notes_call_id = NotesCallId()
@@ -124,6 +126,10 @@ def make_our_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record = make_record(*args, **kwargs)
     worker = this_worker.get()
     record.call_id, record.origin = (NO_CALL, NO_CALL) if worker is None else (worker.call_id, origin_of(worker))
+    record.trace_id = record.span_id = NO_CALL
+    if worker is not None:
+        for further in further_ids:
+            vars(record).update(further(worker))
     try:
         text = original = record.getMessage()
     except Exception as error:  # it must not be raised in the code that logs; the standard library tells it, too

@@ -1,0 +1,102 @@
+"""W3C's Trace Context and Baggage: the three texts that carry a trace from process to process.
+
+    traceparent: 00-<trace id>-<span id>-<flags>     tracestate: vendor=value,...     baggage: key=value,...
+
+``received`` makes a context of them, and ``send`` writes those of a context into headers. Anybody may have sent them:
+one that can't be is as good as not there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+from urllib.parse import unquote_plus
+
+from opentelemetry.baggage import get_all, set_baggage
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+
+KEYS = TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
+
+TRACEPARENT_MAX = 256  # characters: version 0 has 55, and a later one may have more
+TRACESTATE_MAX = 512  # characters: as many have to be passed on
+BAGGAGE_MAX = 8_192  # bytes: W3C's limit
+BAGGAGE_MEMBERS_MAX = 64  # keys that a worker can read: as many have to be passed on, and the text is, as it is
+
+FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+MEMBER = re.compile(r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*([!#-+\--:<-\[\]-~]*)[ \t]*(?:;.*)?")
+STATE = re.compile(r"[ \t]*(?:[a-z0-9][a-z0-9_*/@-]*=[ -+\--<>-~]*)?")
+FLAGS = {f"{flags:02x}": TraceFlags(flags) for flags in range(256)}
+NO_STATE = TraceState()
+EMPTY = Context()
+
+propagator = W3CBaggagePropagator()
+
+
+def parent_of(carrier: Mapping[str, Any], prefix: str = "") -> SpanContext | None:
+    """The span that has led here, in headers or in a worker's context data. None if there is no such."""
+    # The API's own propagator takes twice the time, and a log line for each bad one.
+    text = carrier.get(prefix + TRACEPARENT)
+    if type(text) is not str or len(text) > TRACEPARENT_MAX:
+        return None
+    match = FORM.fullmatch(text)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, more = match.groups()
+    if version == "ff" or (version == "00" and more):
+        return None
+    state = carrier.get(prefix + TRACESTATE)
+    known = NO_STATE if state is None else state_of(state)
+    parent = SpanContext(int(trace_id, 16), int(span_id, 16), True, FLAGS[flags], known)
+    return parent if parent.is_valid else None
+
+
+def state_of(text: Any) -> TraceState:
+    if type(text) is not str or len(text) > TRACESTATE_MAX or not all(map(STATE.fullmatch, text.split(","))):
+        return NO_STATE
+    return TraceState.from_header([text])
+
+
+def baggage_of(text: Any) -> dict[str, str]:
+    """The baggage in a header; empty for one that can't be."""
+    if type(text) is not str or len(text) > BAGGAGE_MAX or not text.isascii():
+        return {}
+    members = filter(None, map(MEMBER.fullmatch, text.split(",", BAGGAGE_MEMBERS_MAX)[:BAGGAGE_MEMBERS_MAX]))
+    return {unquote_plus(member[1]): unquote_plus(member[2]) for member in members}
+
+
+def received(parent: SpanContext | None, baggage: Mapping[str, str]) -> Context:
+    """The context in which a span begins whose parent is elsewhere. Nothing of ours is in it."""
+    context = EMPTY if parent is None else set_span_in_context(NonRecordingSpan(parent), EMPTY)
+    for key, value in baggage.items():
+        context = set_baggage(key, value, context)
+    return context
+
+
+def traceparent(span: SpanContext) -> str:
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+
+
+def send(span: SpanContext, headers: MutableMapping[str, Any], prefix: str = "") -> None:
+    """Write a span into headers, or into a worker's context data, in place of what they have."""
+    if span.is_valid:
+        headers[prefix + TRACEPARENT] = traceparent(span)
+    else:
+        headers.pop(prefix + TRACEPARENT, None)
+    if span.trace_state:
+        headers[prefix + TRACESTATE] = span.trace_state.to_header()
+    else:
+        headers.pop(prefix + TRACESTATE, None)
+
+
+def send_baggage(context: Context, headers: MutableMapping[str, Any], prefix: str = "") -> None:
+    """Write a context's baggage into headers, in place of what they have."""
+    carrier: dict[str, str] = {}
+    if get_all(context):
+        propagator.inject(carrier, context)
+    if carrier:
+        headers[prefix + BAGGAGE] = carrier[BAGGAGE]
+    elif prefix + BAGGAGE in headers:
+        del headers[prefix + BAGGAGE]
