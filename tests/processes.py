@@ -27,7 +27,7 @@ from tests.rabbitmq import free_port
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXAMPLES = os.path.join(ROOT, "examples")
 SCRIPTS = os.path.dirname(sys.executable)
-DEADLINE = 30  # seconds for whatever is waited for; a healthy machine needs two
+DEADLINE = 100  # seconds for whatever is waited for; a healthy machine needs two
 
 
 class Process(ProcessProtocol):

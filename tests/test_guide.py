@@ -146,7 +146,7 @@ class Messages(TestCase):
         (invoice,) = await written.wait()
         self.assertEqual(invoice.body, b'{"amount": 12, "text": "Thank you!"}')
         await shop.place("fr", 0)
-        parked = await self.stage.get_message("invoices.new.parked", timeout=20)
+        parked = await self.stage.get_message("invoices.new.parked", timeout=60)
         self.assertEqual(parked.payload, {"total": 0})
 
     async def test_once(self) -> None:
@@ -198,7 +198,7 @@ class Retries(TestCase):
         await self.start(retries.Payments, Bank)
         for card in ("good", "bad"):
             await self.dispatch("shop", "ordered", {"id": card, "card": card, "amount": 5})
-        parked = await self.stage.get_message("evt-shop-ordered--payments.ordered.parked", timeout=20)
+        parked = await self.stage.get_message("evt-shop-ordered--payments.ordered.parked", timeout=60)
         self.assertEqual(parked.payload["id"], "bad")
         headers = parked.properties["headers"]
         self.assertEqual((headers["txservices-reason"], headers["txservices-attempt"]), ("rejected", 1))
@@ -352,7 +352,7 @@ class Logs(TestCase):
         lines = [formatEvent(event) for event in events if event["log_namespace"] == "logs"]
         self.assertEqual(lines, ["packing spoon"])
         self.assertEqual(records.output[0], "WARNING:logs:out of stock: spoon")
-        self.assertRegex(records.output[1], r"^INFO:logs:sold spoon in 0\.\d{3}s$")
+        self.assertRegex(records.output[1], r"^INFO:logs:sold spoon in \d+\.\d{3}s$")
 
 
 class FromNameko(TestCase):

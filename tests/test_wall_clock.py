@@ -255,7 +255,7 @@ PROGRAM = """
 import sys
 from txservices.standalone.blocking import ClusterRpcProxy
 
-with ClusterRpcProxy({"AMQP_URI": sys.argv[1], "RPC_TIMEOUT": 30, "HEARTBEAT": 1}) as cluster:
+with ClusterRpcProxy({"AMQP_URI": sys.argv[1], "RPC_TIMEOUT": 200, "HEARTBEAT": 1}) as cluster:
     print("answer:", cluster.far.echo("here"), flush=True)
 """
 
@@ -263,7 +263,7 @@ with ClusterRpcProxy({"AMQP_URI": sys.argv[1], "RPC_TIMEOUT": 30, "HEARTBEAT": 1
 class Processes(ServicesCase):
     """The programs that people start, with a heartbeat every second and a call under way, while the clock is set."""
 
-    timeout = 60
+    timeout = 240
 
     async def setUp(self) -> None:
         super().setUp()
@@ -299,7 +299,7 @@ class Processes(ServicesCase):
         """`txservices run`, `twistd` and a blocking program keep their connections, calls and timers."""
         uri = await self.stage.listen()
         environ = {"PYTHONPATH": self.folder, "WALL_CLOCK": os.path.join(self.folder, "clock")}
-        options = [f"--broker={uri}", "--define=HEARTBEAT=1", "--define=RPC_TIMEOUT=30"]
+        options = [f"--broker={uri}", "--define=HEARTBEAT=1", "--define=RPC_TIMEOUT=200"]
         services = [
             processes.txservices(self, "run", *options, "moving", cwd=self.folder, **environ),
             processes.twistd(self, *options, "--module=moving", cwd=self.folder, **environ),

@@ -52,7 +52,7 @@ class Inbox:
             waiter.callback(self.messages)
         else:
             self.waiting.append((count, waiter))
-        return waiter.addTimeout(10, reactor)
+        return waiter.addTimeout(60, reactor)
 
 
 class ConnectionsTestCase(TestCase):
@@ -230,7 +230,7 @@ class ConsumerTests(ConnectionsTestCase):
         protocol = await other.consuming.when_connected()
         channel = await protocol.open_channel()
         await channel.queue_delete(queue="q")
-        await back.addTimeout(5, reactor)
+        await back.addTimeout(60, reactor)
         await self.connections.publisher.publish("events", "k.a", b"again", {}, mandatory=True)
         await inbox.when(1)
 
@@ -244,8 +244,8 @@ class ConsumerTests(ConnectionsTestCase):
         consumer.on_ready.append(lambda: back.callback(None))
         self.broker.vhosts["/"].queues.clear()
         self.cut()
-        await missing.addTimeout(5, reactor)
-        await back.addTimeout(5, reactor)
+        await missing.addTimeout(60, reactor)
+        await back.addTimeout(60, reactor)
 
     async def test_mismatch(self) -> None:
         """If a queue exists with other properties, ``ready`` fails with the difference, and nothing is tried again."""

@@ -37,7 +37,7 @@ class LeavingTests(ConnectionsTestCase):
         nowhere.leaving.begin()
         began = reactor.seconds()
         await self.assertFailure(nowhere.publisher.publish("", "q", b"", {}), ConnectionLost)
-        self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 0.5)
+        self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 10)
 
     async def test_what_a_stop_could_not_publish_is_said(self) -> None:
         """If a stop finds no broker, waiting publishes fail, and the log says how many went where."""
@@ -49,7 +49,7 @@ class LeavingTests(ConnectionsTestCase):
         waiting = [nowhere.publisher.publish("", queue, b"", {}) for queue in ("few", "many", "many")]
         began = reactor.seconds()
         await nowhere.stopService()
-        self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 0.5)
+        self.assertLess(reactor.seconds() - began, AWAY_TIMEOUT + 10)
         for publish in waiting:
             self.failureResultOf(publish, ConnectionLost)
         (line,) = [each for each in said if "did not confirm" in each]

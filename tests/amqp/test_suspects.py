@@ -22,7 +22,7 @@ from txservices.testing.waiting import Heard
 from txservices.wire.spec import REQUEST_ERRORS, ReplyCode
 
 INTERNAL = {"reply_code": 541, "reply_text": "INTERNAL_ERROR"}
-SOON = 3.0  # seconds that a call may take while connections are closed because of another message
+SOON = 20.0  # seconds that a call may take while connections are closed because of another message
 
 
 class SuspectsCase(PublisherCase):

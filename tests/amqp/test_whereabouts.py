@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
-from tests.services import OnRabbitMQ, ServicesCase, client_of
+from tests.services import OnRabbitMQ, ServicesCase, client_of, overdue
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.whereabouts import LOOK_TIMEOUT, LOOKS_MAX, Whereabouts, unknown_of, words_of
 from txservices.exceptions import RpcTimeout
@@ -34,9 +34,10 @@ class Asked(ServicesCase):
 
     async def late(self, service: str, count: int = 1) -> str:
         """What their errors say, which is the same."""
-        cluster = await self.cluster(timeout=0.1)
-        calls = [cluster[service].answer() for _ in range(count)]
-        (text,) = {str(each) for each in await gatherResults([self.assertFailure(call, RpcTimeout) for call in calls])}
+        cluster = await self.cluster(timeout=60)
+        failures = gatherResults([self.assertFailure(cluster[service].answer(), RpcTimeout) for _ in range(count)])
+        await overdue(cluster)
+        (text,) = {str(each) for each in await failures}
         self.assertEqual(client_of(cluster).whereabouts.looks, {})
         return str(text)
 
@@ -45,7 +46,7 @@ class Asked(ServicesCase):
         await self.connections().publisher.declare(Queue("rpc-gone", Exchange("nameko-rpc", type="topic"), "gone.*"))
         self.assertEqual(
             await self.late("gone", 5),
-            "no reply within 0.1 s: it was sent, and nobody consumes queue rpc-gone: start the service"
+            "no reply within 60 s: it was sent, and nobody consumes queue rpc-gone: start the service"
             " (call of gone.answer)",
         )
 
@@ -68,11 +69,12 @@ class Asked(ServicesCase):
         """A queue that was deleted meanwhile."""
         connections = self.connections()
         await connections.publisher.declare(Queue("rpc-gone", Exchange("nameko-rpc", type="topic"), "gone.*"))
-        cluster = await self.cluster(timeout=0.2)
+        cluster = await self.cluster(timeout=60)
         call = cluster.gone.answer()
         await client_of(cluster).connections.drain()
         channel = await (await connections.consuming.when_connected()).open_channel()
         await channel.queue_delete(queue="rpc-gone")
+        await overdue(cluster)
         self.assertIn("its queue rpc-gone is gone", str(await self.assertFailure(call, RpcTimeout)))
 
 

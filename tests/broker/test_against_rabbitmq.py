@@ -27,7 +27,7 @@ SAME_TEXT = re.compile("inequivalent arg|no queue|no exchange|unknown delivery t
 # What RabbitMQ 3 does otherwise than 4: the embedded broker does as 4.
 BEFORE_4 = {"exchange type unknown": ("ConnectionClosedByBroker", 503, "")}
 SINCE_4 = ("x-last-death-reason", "x-last-death-queue", "x-last-death-exchange")
-DEADLINE = 10  # seconds for a message to come through
+DEADLINE = 60  # seconds for a message to come through
 
 D = {"durable": True}
 # name -> what is done on a new channel. There are queue d (durable), queue e (x-expires), exchange x (topic), and

@@ -27,7 +27,7 @@ from txservices.broker.server import Broker
 class ClientTestCase(TestCase):
     """A broker on a port of its own, and a thread for a client that blocks."""
 
-    timeout = 30
+    timeout = 120
 
     async def setUp(self) -> None:
         self.broker = Broker()
@@ -67,7 +67,7 @@ class PikaTests(ClientTestCase):
             except UnroutableError as error:
                 found.append(error.messages[0].method.reply_code)
             channel.basic_qos(prefetch_count=1)
-            for method, got, body in channel.consume(queue, inactivity_timeout=5):
+            for method, got, body in channel.consume(queue, inactivity_timeout=60):
                 found.append((body, method.redelivered, got.headers, got.correlation_id))
                 if body == b"0" and not method.redelivered:
                     channel.basic_nack(method.delivery_tag, requeue=True)
@@ -122,7 +122,7 @@ class PikaTests(ClientTestCase):
             for number in range(3):
                 request = pika.BasicProperties(reply_to="amq.rabbitmq.reply-to", correlation_id=str(number))
                 caller.basic_publish("", "double", b"%d" % number, request)
-            until = time.monotonic() + 10
+            until = time.monotonic() + 60
             while len(answers) < 3 and time.monotonic() < until:
                 connection.process_data_events(0.1)
             connection.close()
@@ -198,7 +198,7 @@ class PikaTests(ClientTestCase):
                 client.stdout.readline()
                 client.kill()
             found = []
-            for method, _, body in channel.consume("q", auto_ack=True, inactivity_timeout=5):
+            for method, _, body in channel.consume("q", auto_ack=True, inactivity_timeout=60):
                 found.append((body, method.redelivered))
                 if len(found) == 3:
                     break
@@ -261,9 +261,9 @@ class KombuTests(ClientTestCase):
                             headers={"nameko.call_id_stack": ["a.b.c"]},
                             expiration=10,
                         )
-                    until = time.monotonic() + 10
+                    until = time.monotonic() + 60
                     while len(found) < 3 and time.monotonic() < until:
-                        connection.drain_events(timeout=5)
+                        connection.drain_events(timeout=60)
                     connection.heartbeat_check()
             return found
 

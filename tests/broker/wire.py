@@ -12,7 +12,7 @@ from tests.peer import content, method
 from txservices.wire import frames
 from txservices.wire.spec import FRAME_BODY, PROTOCOL_HEADER
 
-DEADLINE = 10  # seconds for an answer
+DEADLINE = 60  # seconds for an answer
 QUIET = 0.4  # seconds after which nothing more is expected
 
 Heard = tuple[int, str, dict[str, Any], bytes]  # channel, method, arguments, body

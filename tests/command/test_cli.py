@@ -51,7 +51,7 @@ class WithoutBroker(TestCase):
         both = [self.typed("call", "a.b"), self.typed("dispatch", "a", "b")]
         for typed in both:
             self.assertEqual(await typed.exit(), 2, str(typed))
-            self.assertLess(time.monotonic() - began, 12)
+            self.assertLess(time.monotonic() - began, 60)
             last = typed.stderr.splitlines()[-1]
             self.assertRegex(last, r"^Error: no broker at amqp://guest:\*+@127.0.0.1:\d+/ .* within the 5.0 s of")
             self.assertIn("start it, or correct AMQP_URI", last)

@@ -288,10 +288,10 @@ LOGGED = (
     r" at \S+> is a Deferred, which JSON can't carry: await it first",
     r"error txservices\.workers \[shop.paid.\S+\]: error handling worker <WorkerContext \[shop.paid\] at \S+>:"
     r" Shop.paid\(\) takes 1 positional argument but 2 were given",
-    rf"warn txservices\.watchdog {WORKER}: the reactor has been held for \d\.\d s by shop.hold: what blocks"
+    rf"warn txservices\.watchdog {WORKER}: the reactor has been held for \d+\.\d s by shop.hold: what blocks"
     rf" belongs in a"
     r" thread \(blocking = True\), what computes for long should await now and then",
-    r"warn txservices\.watchdog: the reactor goes on, after \d\.\d s",
+    r"warn txservices\.watchdog: the reactor goes on, after \d+\.\d s",
 )
 
 

@@ -148,7 +148,7 @@ class Lost(Case):
             await cluster.echo.echo.options(timeout=0.1)(2)
         hole.resumeProducing()
         self.assertEqual(await cluster.echo.echo(3), 3)
-        dispatch = event_dispatcher(self.config, timeout=0.1)
+        dispatch = event_dispatcher(self.config, timeout=1)
         self.addCleanup(dispatch.stop)
         await self.bare.publisher.declare(Exchange("source.events", type="topic"))
         await dispatch("source", "type", 1)

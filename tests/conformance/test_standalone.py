@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from tests import processes
 from tests.conformance.cases import JSON, Case, Waiting
-from tests.services import client_of
+from tests.services import client_of, overdue
 from txservices.contextdata import Language
 from txservices.exceptions import RpcConnectionError, RpcTimeout
 from txservices.rpc import rpc
@@ -80,12 +80,14 @@ class Proxies(Case):
         """
         waiting = Waiting()
         await self.start(waiting.service, FarAway)
-        cluster = await self.cluster(timeout=0.2)
-        reply = cluster.waiting.method.call_async()
-        for call in (cluster.waiting.method(), reply.result()):
+        cluster = await self.cluster(timeout=60)
+        calls = (cluster.waiting.method.call_async().result(), cluster.waiting.method())
+        await waiting.called(2)
+        await overdue(cluster)
+        for call in calls:
             with self.assertRaises(RpcTimeout) as raised:
                 await call
-            self.assertEqual(raised.exception.args, (0.2,))
+            self.assertEqual(raised.exception.args, (60,))
         late = await self.tap("nameko-rpc", client_of(cluster).reply_to)
         for answer in waiting.answers:
             answer.callback("late")

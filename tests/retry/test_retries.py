@@ -72,7 +72,7 @@ class RetriesCase(ServicesCase):
     async def parked(self, queue: str) -> tuple[Any, dict[str, Any]]:
         """Body and properties of the message in a parking queue, once there is one."""
         await self.connections().publisher.declare(Queue(f"{queue}.parked"))
-        message = await self.stage.get_message(f"{queue}.parked", timeout=5)
+        message = await self.stage.get_message(f"{queue}.parked", timeout=60)
         return message.payload, message.properties
 
 
@@ -155,8 +155,8 @@ class RetryTests(RetriesCase):
     async def test_call_out_of_time(self) -> None:
         """No attempt is made after the caller's deadline: it gets the error as soon as that is clear."""
         heard = Heard()
-        await self.start(failing(heard, FAILED, retry=Retry(delay=60)))
-        cluster = await self.cluster(timeout=5)
+        await self.start(failing(heard, FAILED, retry=Retry(delay=300)))
+        cluster = await self.cluster(timeout=50)
         await self.assertFailure(cluster.listener.call(1), RemoteError)
         self.assertEqual(len(heard.things), 1)
         _, properties = await self.parked("rpc-listener")
@@ -173,11 +173,11 @@ class RetryTests(RetriesCase):
             @rpc(retry=QUICK)
             def call(self):
                 ran(self.context.time_left())
-                self.context.ends -= 5  # as if it had run for as long
+                self.context.ends -= 60  # as if it had run for as long
                 raise FAILED
 
         await self.start(Listener)
-        cluster = await self.cluster(timeout=4)
+        cluster = await self.cluster(timeout=50)
         await self.assertFailure(cluster.listener.call(), RemoteError)
         self.assertEqual(len(ran.things), 1)
         _, properties = await self.parked("rpc-listener")

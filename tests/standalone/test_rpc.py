@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from tests.services import ServicesCase, client_of, without_deadline
+from tests.services import ServicesCase, client_of, overdue, without_deadline
 from txservices import exceptions
 from txservices import rpc as services_rpc
 from txservices.amqp import publish
@@ -123,12 +123,15 @@ class ProxyTests(ServicesCase):
                 return answer if len(heard.things) < 3 else "now"
 
         await self.start(Waiting)
-        cluster = await self.cluster(timeout=0.2)
-        for call in (cluster.waiting.method(), cluster.waiting.method.call_async().result()):
+        cluster = await self.cluster(timeout=60)
+        calls = (cluster.waiting.method(), cluster.waiting.method.call_async().result())
+        await heard.wait(2)
+        await overdue(cluster)
+        for call in calls:
             with self.assertRaises(RpcTimeout) as raised:
                 await call
-            self.assertEqual(raised.exception.timeout, 0.2)
-        self.assertEqual(await cluster.waiting.method.options(timeout=5)(), "now")
+            self.assertEqual(raised.exception.timeout, 60)
+        self.assertEqual(await cluster.waiting.method.options(timeout=50)(), "now")
         answer.callback("late")
 
     async def test_wire(self) -> None:

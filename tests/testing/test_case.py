@@ -138,7 +138,7 @@ class StageTests(TrialTestCase):
 
     async def test_apart(self) -> None:
         """Two stages know nothing of each other."""
-        one, two = Stage(RPC_TIMEOUT=0.2), Stage(RPC_TIMEOUT=0.2)
+        one, two = Stage(), Stage()
         self.addCleanup(one.stop)
         self.addCleanup(two.stop)
         await one.start(Greeting)

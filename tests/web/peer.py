@@ -169,4 +169,4 @@ async def converse(port: int, data: bytes) -> bytes:
     """All that comes back for bytes, over a real connection."""
     talk = Conversation(data)
     await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), talk)
-    return await talk.closed.addTimeout(30, reactor)
+    return await talk.closed.addTimeout(100, reactor)

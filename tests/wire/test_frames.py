@@ -90,9 +90,9 @@ class FrameReaderTests(SynchronousTestCase):
             data = frames.HEARTBEAT_FRAME * count
             best = float("inf")
             for _ in range(5):
-                started = time.perf_counter()
+                started = time.process_time()
                 frames.FrameReader(lambda *_: None).feed(data)
-                best = min(best, time.perf_counter() - started)
+                best = min(best, time.process_time() - started)
             return best / count
 
         self.assertLess(each(64_000), each(2_000) * 8)  # quadratic is 32
