@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+from twisted.internet import reactor
 
 from tests.services import OnRabbitMQ, Recorded, ServicesCase
 from txservices.amqp.delays import DELAY_MAX
@@ -50,24 +53,40 @@ def listener(heard: Heard) -> type:
 class ScheduledTests(ServicesCase):
     """Delays of one message, and of all messages of a publisher."""
 
+    async def is_heard(self, heard: Heard, tell: Callable[[float], Awaitable[None]], *expected: str) -> None:
+        """What is told is heard in that order."""
+        delay = DELAY
+        while True:
+            await tell(delay)
+            if await heard.wait(len(expected)) == [*expected] or delay > 10:
+                break
+            delay *= 5  # a slow machine has not told the last within the delay
+            heard.things.clear()
+        self.assertEqual(heard.things, [*expected])
+
     async def test_events(self) -> None:
         """An event is heard after its delay, behind one that has none, with its data and context."""
         heard = Heard()
         await self.start(Source, listener(heard))
         cluster = await self.cluster()
-        await cluster.source.tell("later", DELAY)
-        await cluster.source.tell("now", None)
-        await cluster.source.tell("at once", 0)
-        self.assertEqual(await heard.wait(3), ["now", "at once", "later"])
+
+        async def tell(delay: float) -> None:
+            for data, seconds in (("later", delay), ("now", None), ("at once", 0)):
+                await cluster.source.tell(data, seconds)
+
+        await self.is_heard(heard, tell, "now", "at once", "later")
 
     async def test_programs(self) -> None:
         """A program's events have delays, too."""
         heard = Heard()
         await self.start(Source, listener(heard))
         async with event_dispatcher(self.config) as dispatch:
-            await dispatch("source", "type", "later", delay=DELAY)
-            await dispatch("source", "type", "now")
-        self.assertEqual(await heard.wait(2), ["now", "later"])
+
+            async def tell(delay: float) -> None:
+                await dispatch("source", "type", "later", delay=delay)
+                await dispatch("source", "type", "now")
+
+            await self.is_heard(heard, tell, "now", "later")
 
     async def test_publishers(self) -> None:
         """A message comes to where it would have come without a delay: by its own exchange and routing key."""
@@ -75,11 +94,12 @@ class ScheduledTests(ServicesCase):
         await self.start(Source)
         await self.connections().consume(WORK, recorded, 0).ready
         cluster = await self.cluster()
+        began = reactor.seconds()
         await cluster.source.send(1, DELAY)
         await cluster.source.send_later(2)
         await cluster.source.send(3, None)
         messages = await recorded.wait(3)
-        self.assertEqual(messages[0].body, b"3")
+        self.assertGreaterEqual(reactor.seconds() - began, DELAY)
         self.assertEqual(sorted(each.body for each in messages), [b"1", b"2", b"3"])
         self.assertEqual({(each.exchange, each.routing_key) for each in messages}, {("works", "a.key")})
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import LogEvent, capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from tests import processes
@@ -120,8 +120,11 @@ class TheConfig(TestCase):
             self.assertEqual(clock.getDelayedCalls(), [])
 
 
+told = threading.Event()
+
+
 def in_a_helper() -> None:
-    time.sleep(0.8)
+    told.wait(30)
 
 
 class Held(ServicesCase):
@@ -133,6 +136,14 @@ class Held(ServicesCase):
         dog.startService()
         self.addCleanup(dog.stopService)
         self.slept = Heard()
+        told.clear()
+
+        def observe(event: LogEvent) -> None:  # in the watchdog's thread
+            if "in in_a_helper" in formatEvent(event):
+                told.set()
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
 
     async def told(self, method: Any, **options: Any) -> list[str]:
         """What the log says of it while a service runs that method."""
@@ -140,7 +151,8 @@ class Held(ServicesCase):
         with capturedLogs() as events:
             await self.start(service)
             await self.slept.wait()
-        return [text for text in map(formatEvent, events) if text.startswith("the reactor has been held")]
+        lines = map(formatEvent, events)
+        return [line for line in lines if re.search("held for .* by (sleeps.tick|in_a_helper)", line)]
 
     async def test_after_a_wait(self) -> None:
         """A method that has waited before is named, though what it waited for calls it by then."""
@@ -167,7 +179,7 @@ class Held(ServicesCase):
         """A blocking method holds nothing."""
 
         def tick(service: Any) -> None:
-            in_a_helper()
+            told.wait(0.8)
             default_reactor().callFromThread(self.slept)
 
         self.assertEqual(await self.told(tick, blocking=True), [])

@@ -214,21 +214,24 @@ class SpeedTests(SynchronousTestCase):
     """Matching does not look at all bindings."""
 
     def test_ten_thousand_bindings(self) -> None:
-        """With 10,000 topic bindings a match takes microseconds: a thousand of them well under a second."""
-        x = Exchange("x", "topic")
-        queue = Queue("q")
-        for number in range(5000):
-            x.bind(queue, f"service{number}.*", {})
-            x.bind(queue, f"*.event{number}.#", {})
-        begin = time.perf_counter()
-        for number in range(1000):
-            self.assertEqual(len(x.match(f"service{number}.event{number}", nothing)), 2)
-        self.assertLess(time.perf_counter() - begin, 0.5)
+        """With 10,000 topic bindings a match takes about as long as with ten."""
+
+        def seconds(services: int) -> float:
+            x, queue = Exchange("x", "topic"), Queue("q")
+            for number in range(services):
+                x.bind(queue, f"service{number}.*", {})
+                x.bind(queue, f"*.event{number}.#", {})
+            begin = time.process_time()
+            for number in range(1000):
+                self.assertEqual(len(x.match(f"service{number % services}.event{number % services}", nothing)), 2)
+            return time.process_time() - begin
+
+        self.assertLess(seconds(5000) / seconds(5), 30)  # it is 2; 1,000 if each is looked at
 
     def test_hostile_pattern(self) -> None:
         """Many `#` and a long key cost their product, not a power of it."""
         x, _ = exchange("topic", ("q", ".".join(["#", "a"] * 40)))
-        begin = time.perf_counter()
+        begin = time.process_time()
         self.assertEqual(routed(x, ".".join("a" * 120)), ["q"])
         self.assertEqual(routed(x, ".".join("a" * 119) + ".b"), [])
-        self.assertLess(time.perf_counter() - begin, 0.5)
+        self.assertLess(time.process_time() - begin, 10)
