@@ -22,7 +22,7 @@ except ImportError as error:
     raise ImportError(f"TRACES needs opentelemetry-api: pip install 'txservices[traces]' ({error})") from error
 
 from opentelemetry.context import attach, get_current
-from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanContext, SpanKind, TraceFlags
 
 from txservices import __version__
 from txservices.callids import further_ids, this_worker
@@ -64,23 +64,24 @@ class Traces(Observer):
         shape = self.shapes.get(worker.entrypoint)
         if shape is None:
             shape = self.shapes[worker.entrypoint] = spans.shape_of(worker.entrypoint)
-        carrier = shape.carrier(worker)
+        data, carrier = worker.data, shape.carrier(worker)
         parent = w3c.parent_of(carrier)
-        baggage = w3c.baggage_of(carrier.get(w3c.BAGGAGE))
+        baggage = w3c.baggage_of(carrier[w3c.BAGGAGE]) if w3c.BAGGAGE in carrier else {}
         if baggage:
-            worker.data[w3c.BAGGAGE] = carrier[w3c.BAGGAGE]
-        else:
-            worker.data.pop(w3c.BAGGAGE, None)
+            data[w3c.BAGGAGE] = carrier[w3c.BAGGAGE]
+        elif w3c.BAGGAGE in data:
+            del data[w3c.BAGGAGE]
         context = w3c.received(parent, baggage)
         if parent is not None and self.is_left_out(parent):
-            span: Span = NonRecordingSpan(parent)
-        else:
-            name, attributes = shape.begins(worker)
-            links = [Link(parent)] if shape.links and parent is not None else None
-            span = self.tracer.start_span(name, context, shape.kind, attributes, links)
+            attach(context)  # with the parent as the current span, so that no part of the trace is recorded
+            w3c.send(parent, data)
+            return
+        name, attributes = shape.begins(worker)
+        links = [Link(parent)] if shape.links and parent is not None else None
+        span = self.tracer.start_span(name, context, shape.kind, attributes, links)
         attach(trace.set_span_in_context(span, context))
         worker_span.set(span)
-        w3c.send(span.get_span_context(), worker.data)
+        w3c.send(span.get_span_context(), data)
 
     def worker_ended(
         self, worker: WorkerContext, outcome: str, waited: float, seconds: float, error: BaseException | None

@@ -75,20 +75,17 @@ def received(parent: SpanContext | None, baggage: Mapping[str, str]) -> Context:
     return context
 
 
-def traceparent(span: SpanContext) -> str:
-    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
-
-
 def send(span: SpanContext, headers: MutableMapping[str, Any], prefix: str = "") -> None:
     """Write a span into headers, or into a worker's context data, in place of what they have."""
-    if span.is_valid:
-        headers[prefix + TRACEPARENT] = traceparent(span)
+    trace_id, span_id, _, flags, state, is_valid = span  # it is a tuple: each of its attributes takes a call
+    if is_valid:
+        headers[prefix + TRACEPARENT] = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
     else:
         headers.pop(prefix + TRACEPARENT, None)
-    if span.trace_state:
-        headers[prefix + TRACESTATE] = span.trace_state.to_header()
-    else:
-        headers.pop(prefix + TRACESTATE, None)
+    if state is not NO_STATE and state:
+        headers[prefix + TRACESTATE] = state.to_header()
+    elif prefix + TRACESTATE in headers:
+        del headers[prefix + TRACESTATE]
 
 
 def send_baggage(context: Context, headers: MutableMapping[str, Any], prefix: str = "") -> None:
