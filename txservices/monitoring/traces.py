@@ -127,9 +127,10 @@ class Traces(Observer):
         else's message has led to: then it is the span of the sender, which the headers of its context have.
         """
         context = get_current()
-        parent: SpanContext | None = trace.get_current_span(context).get_span_context()
+        here: Any = context.get(w3c.SPAN_KEY)
+        parent: SpanContext | None = None if here is None else here.get_span_context()
         elsewhere = isinstance(sender, WorkerContext) and this_worker.get() is not sender
-        if elsewhere or parent is None or not parent.is_valid:
+        if parent is None or elsewhere or not parent.is_valid:
             parent = w3c.parent_of(headers, PREFIX)
             context = w3c.received(parent, {})
         else:

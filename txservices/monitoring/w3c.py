@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 from opentelemetry.baggage import get_all, set_baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
 
 KEYS = TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 
@@ -31,6 +31,7 @@ STATE = re.compile(r"[ \t]*(?:[a-z0-9][a-z0-9_*/@-]*=[ -+\--<>-~]*)?")
 FLAGS = {f"{flags:02x}": TraceFlags(flags) for flags in range(256)}
 NO_STATE = TraceState()
 EMPTY = Context()
+(SPAN_KEY,) = set_span_in_context(INVALID_SPAN, EMPTY)  # the key of the current span in a context
 
 propagator = W3CBaggagePropagator()
 
@@ -69,7 +70,7 @@ def baggage_of(text: Any) -> dict[str, str]:
 
 def received(parent: SpanContext | None, baggage: Mapping[str, str]) -> Context:
     """The context in which a span begins whose parent is elsewhere. Nothing of ours is in it."""
-    context = EMPTY if parent is None else set_span_in_context(NonRecordingSpan(parent), EMPTY)
+    context = EMPTY if parent is None else Context({SPAN_KEY: NonRecordingSpan(parent)})
     for key, value in baggage.items():
         context = set_baggage(key, value, context)
     return context
