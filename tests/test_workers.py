@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -478,6 +479,28 @@ class Alone(SynchronousTestCase):
             workers.begin_queued()
         self.assertEqual(outcomes, ["given up", "begun", "begun"])
 
+    def test_one_context(self) -> None:
+        """All steps of a method are in one context: what it sets before it waits can be reset when it goes on."""
+        waiting: Deferred[None] = Deferred()
+        found: list[str] = []
+
+        class Sets:
+            name = "sets"
+
+            @Entrypoint.decorator
+            async def run(self) -> None:
+                token = variable.set("set")
+                await waiting
+                found.append(variable.get())
+                variable.reset(token)
+                found.append(variable.get())
+
+        before = variable.get()
+        container = ServiceContainer(Sets, {}, clock=Clock())
+        container.spawn_worker(container.entrypoints[0], (), {})
+        waiting.callback(None)
+        self.assertEqual((found, variable.get()), (["set", before], before))
+
     def test_thrown_away(self) -> None:
         """The rest of a life that Python throws away ends with it."""
 
@@ -486,7 +509,7 @@ class Alone(SynchronousTestCase):
 
         waiting: Deferred[None] = Deferred()
         life = live()
-        rest = go_on(life, life.send(None))
+        rest = go_on(life, life.send(None), copy_context().run)
         next(rest)
         rest.close()
         self.assertRaises(RuntimeError, life.send, None)  # it is over

@@ -146,7 +146,7 @@ class Workers:
                 pending = tasks.begin(life, context, self.loop)
             else:
                 waits_for = context.run(life.send, None)
-                pending = context.run(Deferred.fromCoroutine, go_on(life, waits_for))
+                pending = Deferred.fromCoroutine(go_on(life, waits_for, context.run))
         except StopIteration:
             if limit is not None:
                 limit.ended()
@@ -399,19 +399,23 @@ class Workers:
             await self.drain().addTimeout(TASKS_TIMEOUT, self.clock, lambda result, seconds: None)
 
 
-def go_on(life: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """Run the rest of a coroutine that waits after its first step, which was taken by hand."""
+def go_on(life: Coroutine[Any, Any, None], waits_for: Any, run: Callable[..., Any]) -> Generator[Any, Any, None]:
+    """Run the rest of a coroutine that waits after its first step, which was taken by hand.
+
+    Each step is taken by ``run``, in the context of the first one. Twisted would take them in a copy of it, and there
+    no context variable can be reset that was set before the coroutine waited.
+    """
     try:
         while True:
             try:
                 value = yield waits_for
             except GeneratorExit:
-                life.close()
+                run(life.close)
                 raise
             except BaseException as error:
-                waits_for = life.throw(error)
+                waits_for = run(life.throw, error)
             else:
-                waits_for = life.send(value)
+                waits_for = run(life.send, value)
     except StopIteration:
         return
 
