@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.observers import Observer, observers
+from txservices.testing.waiting import Heard
 
 EVENTS = [name for name in vars(Observer) if not name.startswith("_") and name != "stop"]
 
@@ -18,15 +20,21 @@ class Told(Observer):
     def __init__(self) -> None:
         super().__init__({})
         self.told: list[tuple[Any, ...]] = []
+        self.heard = {event: Heard() for event in EVENTS}
 
     def of(self, *events: str) -> list[tuple[Any, ...]]:
         """What was told of these events."""
         return [each for each in self.told if each[0] in events]
 
+    def wait(self, event: str, count: int = 1) -> Deferred[list[Any]]:
+        """Fires with all arguments of an event, once it was told of so often."""
+        return self.heard[event].wait(count)
+
 
 def noting(event: str) -> Callable[..., None]:
     def note(self: Told, *args: Any) -> None:
         self.told.append((event, *args))
+        self.heard[event](args)
 
     return note
 

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.observing import hearing
 from txservices.breakers import CIRCUITS_MAX, Breakers, Circuit, CircuitBreaker, Circuits
 from txservices.exceptions import (
     CircuitOpen,
@@ -102,6 +103,18 @@ class CircuitTests(SynchronousTestCase):
         self.assertFalse(self.is_open(11))  # it counts anew
         self.call(11, LATE)
         self.assertTrue(self.is_open(11))
+
+    def test_observers(self) -> None:
+        """Observers are told each time that its state is another."""
+        told = hearing(self, "circuit_changed")
+        self.opened()
+        self.circuit.ended(self.circuit.begin(5), LATE, 6)
+        probe = self.circuit.begin(11)
+        self.circuit.unknown(probe, 12)
+        self.circuit.ended(self.circuit.begin(12), None, 13)
+        self.call(14)
+        states = ["open", "half-open", "open", "half-open", "closed"]
+        self.assertEqual(told.told, [("circuit_changed", "service", state) for state in states])
 
     def test_probe_without_end(self) -> None:
         """A probe that does not end keeps no other away for longer than the first was waited for."""

@@ -124,6 +124,10 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "parent_calls_tracked": ([0, 1, 1000], NO_WHOLE),
     "FLEET": ([True, False], NO_FLAGS),
     "SERVICE_CONTAINER_CLS": (["package.module.Class"], [*NO_TEXTS, "Class", "a.", ".a", "a b.c", "a-b.c"]),
+    "OBSERVERS": (
+        [[], ["package.module.Class"], ("a.B", "a.C")],
+        ["", "a.B", [1], ["B"], ["a.B", ""], 1, True, {"a.B": 1}],
+    ),
     "LOGGING": ([{}, {"version": 1}], NO_MAPPINGS),
 }
 

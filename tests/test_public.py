@@ -32,6 +32,7 @@ NAMES = [
     "Exchange",
     "Extension",
     "Language",
+    "Observer",
     "OnceStore",
     "ProviderCollector",
     "Publisher",

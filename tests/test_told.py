@@ -408,12 +408,12 @@ class CallsTests(ServicesCase):
     async def test_observer_that_fails(self) -> None:
         """One that raises in each event harms nothing: calls are answered, events handled, messages settled."""
         failing(self)
-        (container,) = await self.start(Service)
+        await self.start(Service)
         cluster = await self.cluster()
         self.assertEqual(await cluster.told.call(), "done")
         await cluster.told.tell()
         await Service.handled.wait()
+        await self.stage.stop()
         failed = {str(failure.value) for failure in self.flushLoggedErrors(SystemExit)}
         self.assertLessEqual({"worker_started", "worker_ended", "call_started", "call_ended"}, failed)
         self.assertLessEqual(failed, set(EVENTS))
-        await container.stop()

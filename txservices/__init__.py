@@ -37,6 +37,7 @@ WHERE = {
     "Exchange": "txservices.amqp.entities",
     "Extension": "txservices.extensions",
     "Language": "txservices.contextdata",
+    "Observer": "txservices.observers",
     "OnceStore": "txservices.once",
     "ProviderCollector": "txservices.extensions",
     "Publisher": "txservices.messaging",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from txservices.extensions import SharedExtension as SharedExtension
     from txservices.messaging import Publisher as Publisher
     from txservices.messaging import consume as consume
+    from txservices.observers import Observer as Observer
     from txservices.once import OnceStore as OnceStore
     from txservices.retry import Reject as Reject
     from txservices.retry import Retry as Retry

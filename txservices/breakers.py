@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from txservices.configuration import SECONDS_MAX, shown
 from txservices.exceptions import CircuitOpen, ConfigurationError, RpcConnectionError, RpcTimeout, UnknownService
+from txservices.observers import observers
 from txservices.retry.configured import error_classes
 from txservices.retry.policy import ErrorClasses, check, classes
 
@@ -26,6 +27,10 @@ log = Logger()
 CIRCUITS_MAX = 1_000  # services whose calls a client counts: their names may come from a stranger
 MINIMUM_MAX = 1_000_000  # calls in a window: a larger number is taken for a mistake
 PARTS = 10  # of a window: calls are forgotten by a tenth of it
+
+CLOSED = "closed"
+OPEN = "open"
+HALF_OPEN = "half-open"  # a probe is under way
 
 FAILURES = (RpcTimeout, UnknownService, RpcConnectionError)
 
@@ -125,16 +130,18 @@ class Circuit:
 
     Attributes:
         next_probe: when a call may be made again; None while it is closed.
+        state: CLOSED, OPEN or HALF_OPEN.
         turn: how often it has opened or closed. A call that began in another turn says nothing any more.
     """
 
-    __slots__ = ("counts", "next_probe", "opened", "policy", "service", "turn")
+    __slots__ = ("counts", "next_probe", "opened", "policy", "service", "state", "turn")
 
     def __init__(self, service: str, policy: CircuitBreaker) -> None:
         self.service = service
         self.policy = policy
         self.counts: deque[list[int]] = deque()  # a part of the window: its number, calls, failed calls
         self.next_probe: float | None = None
+        self.state = CLOSED
         self.opened = 0.0
         self.turn = 0
 
@@ -143,6 +150,7 @@ class Circuit:
         if self.next_probe is not None:
             if now < self.next_probe:
                 raise CircuitOpen(self.service, round(self.next_probe - now, 3))
+            self.become(HALF_OPEN)
             self.next_probe = now + self.policy.open_for  # for another, should this one have no end
         return self.turn
 
@@ -156,6 +164,7 @@ class Circuit:
         elif failed:
             self.turn += 1
             self.next_probe = now + self.policy.open_for
+            self.become(OPEN)
         else:
             self.close(now)
 
@@ -183,6 +192,7 @@ class Circuit:
         self.counts.clear()
         self.opened = now
         self.next_probe = now + self.policy.open_for
+        self.become(OPEN)
         log.warn(
             "{failures} of the last {calls} calls of {service!r} have failed: from now on they fail at once, except"
             " for one every {open_for:g} s",
@@ -192,9 +202,16 @@ class Circuit:
             open_for=self.policy.open_for,
         )
 
+    def become(self, state: str) -> None:
+        """Tell the observers, if that is another state."""
+        if state != self.state:
+            self.state = state
+            observers.tell(observers.circuit_changed, self.service, state)
+
     def close(self, now: float) -> None:
         self.turn += 1
         self.next_probe = None
+        self.become(CLOSED)
         text = "{service!r} has answered after {seconds:g} s: it is called again"
         log.warn(text, service=self.service, seconds=round(now - self.opened, 3))
 

@@ -99,6 +99,10 @@ def is_dotted(value: Any) -> bool:
     return isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))
 
 
+def are_dotted(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(is_dotted, value))
+
+
 def is_tls(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return isinstance(value, bool)
@@ -481,6 +485,13 @@ SERVICE_CONTAINER_CLS: Key[str | None] = Key(
     Kind(is_dotted, "dotted name", "the dotted path of a class"),
     "the dotted name of a class that takes the place of `ServiceContainer`",
     without="`ServiceContainer`",
+)
+OBSERVERS: Key[list[str]] = Key(
+    "OBSERVERS",
+    [],
+    Kind(are_dotted, "list of dotted names", "[package.module.Class]"),
+    "a list of the dotted names of subclasses of `Observer`, which are told what happens in the process: see"
+    " [observers](observers.md)",
 )
 LOGGING: Key[Mapping[str, Any]] = Key(
     "LOGGING",

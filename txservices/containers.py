@@ -41,7 +41,7 @@ from txservices.extensions import (
     new_call_id,
 )
 from txservices.observers import observers
-from txservices.shared import SharedServices
+from txservices.shared import SharedServices, observer_classes
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path, tasks
 from txservices.utils.life import ENDING, Life, State
@@ -98,6 +98,7 @@ class ServiceContainer(Service):
         self.service_cls = service_cls
         self.service_name = get_service_name(service_cls)
         check_class(service_cls)
+        observer_classes(config)  # to tell mistakes now, and not at the start
         self.config = config
         self.clock: Any = default_reactor(clock)
         self.owns_shared = shared is None
@@ -257,6 +258,7 @@ class ServiceContainer(Service):
         if any(entrypoint.blocking for entrypoint in self.entrypoints):
             self.threads = self.max_workers
             grow_pool(self.threads)
+        self.shared.observe(self.config)
         observers.containers.append(self)
         if self.owns_shared:
             self.shared.startService()

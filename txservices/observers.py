@@ -94,28 +94,34 @@ class Observer:
         """An event of a service is published."""
 
     def message_published(self, exchange: str, routing_key: str, size: int) -> None:
-        """A message of so many bytes is given to the connection. Requests, replies and events are messages, too."""
+        """A message of so many bytes is to be published. Requests, replies, events and copies to be parked are such.
+
+        The bytes are those of its names, its properties and its body. Each has a ``message_confirmed`` later.
+        """
 
     def message_confirmed(self, exchange: str, routing_key: str, seconds: float, error: BaseException | None) -> None:
-        """The broker has taken a message, or it can't be had by it (``error``); so many seconds after its publish."""
+        """The broker has taken a message, or never will (``error``), so many seconds after the publish."""
 
     def message_rejected(self, queue: str, requeued: bool) -> None:
         """A message was given back to the broker, which delivers it again if it is ``requeued``."""
 
     def message_retried(self, queue: str, attempt: int, delay: float, error: BaseException) -> None:
-        """A message failed in that attempt, and comes again after so many seconds."""
+        """A message failed in that attempt, and comes again after so many seconds: the broker has it.
+
+        ``queue`` is the one that it came from. For a broadcast's it is the name without the part that is new each time.
+        """
 
     def message_parked(self, queue: str, reason: str) -> None:
-        """A message was put into the parking queue of its queue. ``reason`` is the name of the error's class."""
+        """A message of that queue was put into its parking queue. ``reason`` is the name of the error's class."""
 
     def connected(self, address: str, purpose: str) -> None:
         """A connection to the broker is there: its address without the password, and what it is for."""
 
     def disconnected(self, address: str, purpose: str, reason: str) -> None:
-        """A connection that was there is lost or closed."""
+        """A connection that was there is lost or closed. If it was blocked, it no longer is."""
 
     def blocked(self, address: str, purpose: str, reason: str) -> None:
-        """The broker takes no messages for now (a memory or disk alarm)."""
+        """The broker takes no messages on a connection for now (a memory or disk alarm)."""
 
     def unblocked(self, address: str, purpose: str) -> None:
         """The broker takes messages again."""
@@ -124,10 +130,14 @@ class Observer:
         """The broker delivers from a queue to this process."""
 
     def consumer_ended(self, queue: str) -> None:
-        """The broker no longer does."""
+        """The broker no longer delivers from that queue, or nothing more is taken from it."""
 
     def request_ended(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """An HTTP request is answered. ``route`` is the rule that it matched; None if it matched no rule."""
+        """An HTTP request is answered. ``route`` is the rule that it matched, as ``/get/<int:id>``; None without one.
+
+        A WebSocket's is answered (101) when it opens. If the client has left, that is when the answer is ready.
+        ``method`` is whatever the client has written.
+        """
 
     def circuit_changed(self, service: str, state: str) -> None:
         """The circuit breaker for calls of a service is now closed, open or half-open."""
@@ -138,12 +148,14 @@ class Observers:
 
     Attributes:
         containers: the services that run in this process, for those who ask how things stand and not what happens.
+        held: observers that several may have asked for, by name, each with how many have.
         worker_started, and so on: for each event the methods of those observers that have one.
     """
 
     def __init__(self) -> None:
         self.all: list[Observer] = []
         self.containers: list[Any] = []
+        self.held: dict[str, tuple[Observer, int]] = {}
         self.failed: dict[Callable[..., None], float] = {}
         self.worker_started: list[Callable[..., None]] = []
         self.worker_ended: list[Callable[..., None]] = []
@@ -182,6 +194,23 @@ class Observers:
             if method in methods:
                 methods.remove(method)
                 self.failed.pop(method, None)
+
+    def hold(self, name: str, make: Callable[[], Observer]) -> None:
+        """Have the observer of that name. The first who asks for it makes and adds it."""
+        observer, count = self.held.get(name) or (make(), 0)
+        if not count:
+            self.add(observer)
+        self.held[name] = observer, count + 1
+
+    def release(self, name: str) -> None:
+        """Need the observer of that name no more. Whoever is the last stops and removes it."""
+        observer, count = self.held.pop(name)
+        if count > 1:
+            self.held[name] = observer, count - 1
+            return
+        self.remove(observer)
+        self.tell([observer.stop])
+        self.failed.pop(observer.stop, None)
 
     def events(self) -> list[tuple[str, list[Callable[..., None]]]]:
         return [(name, methods) for name, methods in vars(self).items() if name in vars(Observer)]

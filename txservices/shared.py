@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
+from txservices import configuration
+from txservices.exceptions import ConfigurationError
+from txservices.observers import Observer, observers
+from txservices.utils import import_from_path
 from txservices.utils.waiting import Waiters
 
-__all__ = ["SharedServices"]
+__all__ = ["SharedServices", "observer_classes"]
 
 
 class SharedServices(MultiService):
@@ -21,6 +26,7 @@ class SharedServices(MultiService):
         service_names: of the services.
         on_stopping: each is called when the services begin to stop, before any of them has.
         on_killing: each is called when the services have been killed, before any of this stops.
+        observed_by: the names of the observers that are told of all this until it has stopped.
     """
 
     def __init__(self) -> None:
@@ -28,6 +34,7 @@ class SharedServices(MultiService):
         self.service_names: list[str] = []
         self.on_stopping: list[Callable[[], None]] = []
         self.on_killing: list[Callable[[], None]] = []
+        self.observed_by: list[str] = []
         self.closing = False
         self.stopped: Waiters[None] = Waiters()
 
@@ -39,6 +46,13 @@ class SharedServices(MultiService):
             found.setName(key)
             found.setServiceParent(self)
         return found
+
+    def observe(self, config: Mapping[str, Any]) -> None:
+        """Tell the observers of a configuration what happens, until everything has stopped."""
+        for name, cls in observer_classes(config).items():
+            if name not in self.observed_by:
+                observers.hold(name, partial(cls, config))
+                self.observed_by.append(name)
 
     def stopping(self) -> None:
         if not self.closing:
@@ -62,7 +76,26 @@ class SharedServices(MultiService):
 
     def closed(self, result: Any) -> None:
         self.closing = False
+        while self.observed_by:
+            observers.release(self.observed_by.pop())
         if isinstance(result, Failure):
             self.stopped.fail(result)
         else:
             self.stopped.fire(None)
+
+
+def observer_classes(config: Mapping[str, Any]) -> dict[str, type[Observer]]:
+    """The classes that ``OBSERVERS`` names. ``ConfigurationError`` if one is no ``Observer``, or isn't there."""
+    key = configuration.OBSERVERS
+    classes: dict[str, type[Observer]] = {}
+    for name in key.of(config):
+        try:
+            cls = import_from_path(name)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{key.name}: {name} can't be imported ({type(error).__name__}: {error}): write a class's dotted path"
+            ) from error
+        if not (isinstance(cls, type) and issubclass(cls, Observer)):
+            raise ConfigurationError(f"{key.name}: {name} is no subclass of txservices.observers.Observer")
+        classes[name] = cls
+    return classes

@@ -32,6 +32,7 @@ from txservices.exceptions import (
     PublishNacked,
     UndeliverableMessage,
 )
+from txservices.observers import observers
 from txservices.wire.codec import encode_ack, encode_method
 from txservices.wire.frames import Assembler, Content, content_frames, frame
 from txservices.wire.spec import FRAME_METHOD, FRAME_OVERHEAD, METHODS, METHODS_BY_ID, ReplyCode
@@ -53,6 +54,7 @@ class Channel(AMQChannel):
     Attributes:
         closing: whether our close has been sent or the channel has ended. Then nothing more is sent on it: RabbitMQ
             ends the whole connection (504) for anything that comes on a channel after its close.
+        queue: the one that its messages come from.
         rejects: False if a reject is to be an ack, as for a stream: there RabbitMQ closes the connection for one.
         patience: seconds that the broker may take for each answer, None for no limit. A request that takes longer fails
             with ``NotAnswered``, and the channel is of no more use: the broker does nothing else there meanwhile.
@@ -66,6 +68,7 @@ class Channel(AMQChannel):
     def __init__(self, id: int, outgoing: Any, client: Any) -> None:
         super().__init__(id, outgoing, client)
         self.closing = False
+        self.queue = ""
         self.patience: float | None = None
         self.prefetched: Prefetched | None = None
         self.on_closed: Callable[[AmqpError], None] | None = None
@@ -178,6 +181,7 @@ class Channel(AMQChannel):
 
         Fails with ``FrameError`` for a message that can't be read. It stays unsettled, and goes back with the channel.
         """
+        self.queue = queue
         getting: Deferred[TxMessage] = self.basic_get(queue=queue)
         return getting.addCallback(self.got)
 
@@ -258,6 +262,8 @@ class Channel(AMQChannel):
             self.acks.append(tag)
         else:
             self.basic_reject(delivery_tag=tag, requeue=requeue)
+            if observers.message_rejected:
+                observers.tell(observers.message_rejected, self.queue, requeue)
         if not self.unsettled and self.on_drained is not None:
             self.flush_acks()
             self.on_drained()

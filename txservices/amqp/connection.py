@@ -30,6 +30,7 @@ from txservices.exceptions import (
     BrokerUnreachable,
     ConnectionLost,
 )
+from txservices.observers import observers
 from txservices.utils.address import Address
 from txservices.utils.waiting import Waiters
 from txservices.wire.spec import ReplyCode
@@ -120,7 +121,7 @@ class Connection(Service):
         if self.prefetched is not None:
             self.prefetched.close()
         protocol = self.protocol
-        self.use(None)
+        self.use(None, "the service is stopping")
         if protocol is not None and not protocol.closed:
             await self.close_protocol(protocol)
         self.keeping.cancel()
@@ -144,18 +145,22 @@ class Connection(Service):
         if self.protocol is not None:
             self.protocol.resume()
 
-    def use(self, protocol: Protocol | None) -> None:
-        self.protocol = protocol
+    def use(self, protocol: Protocol | None, reason: str = "") -> None:
+        before, self.protocol = self.protocol, protocol
+        if protocol is not None:
+            observers.tell(observers.connected, *self.told_as)
+        elif before is not None:
+            observers.tell(observers.disconnected, *self.told_as, reason or describe(before.error))
         for call in self.on_changed:
             call()
 
     def reconnect(self) -> None:
         """Abort a connection that does not answer; another is made."""
-        protocol = self.protocol
-        self.use(None)
+        protocol, reason = self.protocol, "the broker did not answer"
+        self.use(None, reason)
         if protocol is not None and not protocol.closed:
             protocol.abort()
-            protocol.do_close(ConnectionLost("the broker did not answer"))
+            protocol.do_close(ConnectionLost(reason))
 
     async def close_protocol(self, protocol: Protocol) -> None:
         gone = protocol.disconnected.wait()
@@ -210,7 +215,21 @@ class Connection(Service):
 
     def make_protocol(self, address: Address) -> Protocol:
         name = f"{self.connection_name} ({self.process})"
-        return Protocol(address, self.heartbeat, self.mechanism, name, self.clock, self.outbox)
+        protocol = Protocol(address, self.heartbeat, self.mechanism, name, self.clock, self.outbox)
+        protocol.on_blocked = self.tell_blocked
+        return protocol
+
+    @property
+    def told_as(self) -> tuple[str, str]:
+        """The address and the purpose, as observers are told of them."""
+        return str(self.address), self.connection_name.removeprefix("txservices: ")
+
+    def tell_blocked(self, reason: str | None) -> None:
+        """The broker takes no messages, for that reason; None if it takes them again."""
+        if reason is None:
+            observers.tell(observers.unblocked, *self.told_as)
+        else:
+            observers.tell(observers.blocked, *self.told_as, reason)
 
     async def attempt(self) -> Protocol:
         """Connect to the next of the addresses; gives the open connection, with everything restored on it."""

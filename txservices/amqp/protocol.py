@@ -17,6 +17,7 @@ broker sends without being asked), its events and ``close``. It replaces these p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from platform import python_version
 from typing import Any
 
@@ -107,10 +108,14 @@ class Delegate(TwistedDelegate):
             address=self.client.address,
             reason=blocked.reason,
         )
+        if self.client.on_blocked is not None:
+            self.client.on_blocked(blocked.reason)
 
     def connection_unblocked(self, channel: Channel, unblocked: TxMessage) -> None:
         self.client.blocked = None
         log.info("the broker at {address} takes messages again", address=self.client.address)
+        if self.client.on_blocked is not None:
+            self.client.on_blocked(None)
         self.client.flow.block(False)
 
     def basic_cancel(self, channel: Channel, cancel: TxMessage) -> None:
@@ -148,6 +153,7 @@ class Protocol(AMQClient):
         opened: fires with the protocol when channels can be opened; fails with why that never was.
         error: why the connection has ended; None until then.
         blocked: the broker's reason while it takes no messages, else None.
+        on_blocked: called with that reason when the broker takes no messages, and with None when it does again.
         flow: whether messages may be published now.
     """
 
@@ -184,6 +190,7 @@ class Protocol(AMQClient):
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.blocked: str | None = None
+        self.on_blocked: Callable[[str | None], None] | None = None
         self.flow = Flow()
         self.reader = FrameReader(self.frame_received, oversized=self.frame_oversized)
         self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())

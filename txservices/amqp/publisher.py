@@ -44,6 +44,7 @@ from txservices.exceptions import (
     PublishNacked,
     PublishTimeout,
 )
+from txservices.observers import observers
 from txservices.utils.ids import new_id
 from txservices.utils.sweeping import Sweeper
 from txservices.utils.waiting import Waiters
@@ -143,6 +144,8 @@ class Publisher:
         """
         if properties.get("message_id") is None:
             properties["message_id"] = new_id()
+        if observers.message_confirmed:
+            done = partial(self.tell_confirmed, exchange, routing_key, self.clock.seconds(), done)
         publishing = Publishing(
             exchange,
             routing_key,
@@ -155,6 +158,8 @@ class Publisher:
         )
         if len(publishing.header) > self.header_max:
             raise HeadersTooLarge(exchange, routing_key, len(publishing.header), self.header_max)
+        if observers.message_published:
+            observers.tell(observers.message_published, exchange, routing_key, publishing.size)
         if self.cancelled:
             done(ConnectionLost("nothing can be published any more: the service has stopped"))
             return publishing
@@ -179,6 +184,19 @@ class Publisher:
             if size > PIECE:
                 self.channel.client.flush()
         return publishing
+
+    def tell_confirmed(
+        self,
+        exchange: str,
+        routing_key: str,
+        published: float,
+        done: Callable[[Exception | None], None],
+        error: Exception | None,
+    ) -> None:
+        """Tell the observers what has become of a message, and then whoever has published it."""
+        seconds = self.clock.seconds() - published
+        observers.tell(observers.message_confirmed, exchange, routing_key, seconds, error)
+        done(error)
 
     def declare_for(self, size: int, *entities: Exchange | Queue) -> Deferred[None]:
         """``declare``, for a message of that many bytes, which waits for it and counts until then.

@@ -28,6 +28,7 @@ from txservices.exceptions import (
     DeclarationMismatch,
     NotAnswered,
 )
+from txservices.observers import observers
 from txservices.utils.waiting import Waiters
 from txservices.wire.spec import ReplyCode
 
@@ -49,6 +50,7 @@ class Subscription:
         on_ready: called each time the queue is consumed, the first time too.
         on_missing: if set, the queue is looked for before it is declared again, and this is called if it is gone.
         queue_name: the queue's name on the broker, which chooses one for a queue without a name when it is declared.
+        active: whether the broker delivers from the queue.
         more: how many further consumers of the queue there are on the channel: see ``widen``.
     """
 
@@ -69,6 +71,7 @@ class Subscription:
         self.on_missing: Callable[[], None] | None = None
         self.tag = f"{connection.process}, {uuid4().hex[:8]}"  # short, for each delivery brings it along
         self.more = 0
+        self.active = False
         self.channel: Channel | None = None
         self.single_active = bool(queue.arguments.get(SINGLE_ACTIVE_ARGUMENT))
         # RabbitMQ closes the connection (540) for a reject of a stream's message.
@@ -118,7 +121,7 @@ class Subscription:
         await self.consume(channel)
 
     async def consume(self, channel: Channel) -> None:
-        self.queue_name = await declare_on(channel, self.queue)
+        self.queue_name = channel.queue = await declare_on(channel, self.queue)
         what = named("queue", self.queue_name)
         try:
             await channel.basic_qos(prefetch_count=self.prefetch_count)
@@ -211,6 +214,8 @@ class Subscription:
 
     def consumed(self) -> None:
         self.consumed_at = self.connection.clock.seconds()
+        self.active = True
+        observers.tell(observers.consumer_started, self.queue_name)
         for call in self.on_ready:
             call()
         if not self.ready.called:
@@ -235,8 +240,15 @@ class Subscription:
 
     # Losing it
 
+    def ended(self) -> None:
+        """The broker no longer delivers from the queue, or we take no more."""
+        if self.active:
+            self.active = False
+            observers.tell(observers.consumer_ended, self.queue_name)
+
     def channel_closed(self, error: AmqpError) -> None:
         self.channel = None
+        self.ended()
         self.draining.fire(None)
         if error.code == ReplyCode.NOT_IMPLEMENTED and "stream" in error.text and f"'{self.queue_name}'" in error.text:
             self.rejects = False  # a queue that somebody else has declared as a stream
@@ -257,6 +269,7 @@ class Subscription:
         channel, protocol = self.channel, self.connection.protocol
         if channel is None or protocol is None or not self.consuming:
             return
+        self.ended()
         delay = self.delay()
         if self.tells:
             log.warn("queue {queue} was deleted on the broker: declaring it again", queue=self.queue_name)
@@ -320,6 +333,7 @@ class Subscription:
     def detach(self) -> None:
         """Consume no more, on this connection or another."""
         self.consuming = False
+        self.ended()
         if self.attach in self.connection.on_connected:
             self.connection.on_connected.remove(self.attach)
         if self.retry is not None:

@@ -25,10 +25,11 @@ from txservices.amqp.returning import settle_lost
 from txservices.callids import on_behalf_of
 from txservices.exceptions import CallerGone, HeadersTooLarge
 from txservices.extensions import Entrypoint, WorkerContext
+from txservices.observers import observers
 from txservices.retry import marks
 from txservices.retry.configured import policy_for
 from txservices.retry.policy import Reject, Retry
-from txservices.safe import shown
+from txservices.safe import name_of, shown
 
 __all__ = ["PARKED", "Failures", "Source", "parking_queue"]
 
@@ -60,6 +61,11 @@ class Source:
     exchange: str
     routing_key: str
     parked: str = ""
+
+    @property
+    def name(self) -> str:
+        """The queue's name, the same at each start."""
+        return self.parked or self.queue
 
 
 class Failures:
@@ -168,7 +174,9 @@ class Failures:
             delay=round(delay, 3),
             error=shown(error),
         )
-        done = partial(on_behalf_of, worker_ctx, self.published, message, partial(self.settle, message, worker_ctx))
+        tell = partial(observers.tell, observers.message_retried, source.name, origin.attempt, delay, error)
+        settle = partial(self.settle, message, worker_ctx)
+        done = partial(on_behalf_of, worker_ctx, self.published, message, settle, tell)
         on_demand = self.connections.on_demand
         try:
             on_demand.publish_later(source.exchange, source.routing_key, message.body, properties, delay, done)
@@ -189,7 +197,7 @@ class Failures:
         ``settle`` is called when it is there. Without it the message is acked then.
         """
         settle = settle or partial(self.settle, message, worker_ctx)
-        queue = parking_queue(source.parked or source.queue, self.queue_type)
+        queue = parking_queue(source.name, self.queue_type)
         text = "{where}: {delivery} is {done} after attempt {attempt} ({reason}): {error}"
         origin = marks.Origin.of(message)
         log.error(
@@ -218,7 +226,8 @@ class Failures:
             "first_failed": origin.first_failed or time,
             "last_failed": time,
         }
-        done = partial(on_behalf_of, worker_ctx, self.published, message, settle)
+        tell = partial(observers.tell, observers.message_parked, source.name, name_of(type(error)))
+        done = partial(on_behalf_of, worker_ctx, self.published, message, settle, tell)
         publish = partial(self.connections.on_demand.publish_then, queue, message.body)
         properties = marks.copied(message, **why)
         properties["delivery_mode"] = 2  # it lies there for long, also where its sender had no need of that
@@ -231,9 +240,12 @@ class Failures:
         except ValueError as refused:
             done(refused)
 
-    def published(self, message: Message, settle: Callable[[], Any], error: Exception | None) -> None:
+    def published(
+        self, message: Message, settle: Callable[[], Any], tell: Callable[[], None], error: Exception | None
+    ) -> None:
         """The broker has the copy, or does not take it: then the message goes back."""
         if error is None:
+            tell()
             settle()
             return
         told = NAME_OF_DELAY.sub(DELAY_QUEUE, str(error))

@@ -68,6 +68,7 @@ class Router(KleinResource):
             method = request.method.decode("ascii").upper()
             path = path_of(request.uri)
             rule, values = self.match(path, method)
+            request.route = rule.rule
             self.app.execute_endpoint(rule.endpoint, request, HttpRequest(request, method, path, dict(values)))
         except HTTPException as error:
             request.answer(self.without_endpoint(request, error))

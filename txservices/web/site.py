@@ -29,6 +29,7 @@ from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.server import Request, Site
 from werkzeug.wrappers import Response
 
+from txservices.observers import observers
 from txservices.utils.forks import leave, owners
 from txservices.utils.waiting import Waiters
 from txservices.web.messages import BODYLESS, RETRY_AFTER, TEXT, head_of
@@ -131,6 +132,8 @@ class Received(Request):
     producer: Any = None
     refused = False
     size = 0
+    route: str | None = None  # the rule that it matched
+    began: float | None = None  # when it was complete, if an observer wants to know how long it takes
 
     # In
 
@@ -176,6 +179,8 @@ class Received(Request):
         self.method, self.uri, self.clientproto = command, path, version
         channel = self.channel
         self.site = channel.site
+        if observers.request_ended:
+            self.began = self.site.reactor.seconds()
         if self.refused:
             self.finish()
             return
@@ -199,6 +204,7 @@ class Received(Request):
         channel = self.channel
         if channel is None:
             answer.close()  # the client has left
+            self.tell_ended()
             return
         if closing:
             channel.persistent = False
@@ -216,6 +222,7 @@ class Received(Request):
     def send(self, head: bytes, body: bytes) -> None:
         """Send a body that is complete: all at once if it is short, else as fast as the client takes it."""
         if self.channel is None:
+            self.tell_ended()
             return
         head = b"%bContent-Length: %d\r\n" % (head, len(body))
         if self.method == b"HEAD":
@@ -264,12 +271,24 @@ class Received(Request):
         channel = self.channel
         channel.answering = False
         channel.wait(REQUEST_TIMEOUT)
+        if self.began is not None:
+            self.tell_ended()
         super().finish()
+
+    def tell_ended(self) -> None:
+        """Tell the observers that it is answered."""
+        began, self.began = self.began, None
+        if began is not None:
+            seconds = self.site.reactor.seconds() - began
+            method = self.method.decode("latin-1")
+            observers.tell(observers.request_ended, method, self.route, self.code, seconds)
 
     def connectionLost(self, reason: Any) -> None:
         """Twisted calls this when the client has left."""
         if self.producer is not None:
             self.producer.close()
+        if self.startedWriting:
+            self.tell_ended()
         super().connectionLost(reason)
 
 

@@ -166,6 +166,8 @@ class Socket:
         self.channel.registerProducer(self, True)
         self.channel.transport.setTcpKeepAlive(True)
         self.channel.write(ws.send(AcceptConnection()))
+        received.code = 101
+        received.tell_ended()
 
     @property
     def open(self) -> bool:
