@@ -26,10 +26,15 @@ class Recorded:
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = self.provider.get_tracer("test")
-        self.traces = traces = Traces({}, self.provider)
-        observers.add(traces)
-        case.addCleanup(traces.stop)
-        case.addCleanup(observers.remove, traces)
+        self.traces = Traces({}, self.provider)
+        observers.add(self.traces)
+        case.addCleanup(self.end)
+
+    def end(self) -> None:
+        """Record no more."""
+        if self.traces in observers.all:
+            observers.remove(self.traces)
+            self.traces.stop()
 
     @property
     def spans(self) -> list[ReadableSpan]:

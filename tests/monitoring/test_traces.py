@@ -557,8 +557,7 @@ class Sampling(TracesCase):
                 self.assertEqual(recorded.spans, [])
                 self.assertEqual(recorded.traces.follows, sampler is not ALWAYS_OFF)
             await container.stop()
-            observers.remove(recorded.traces)
-            self.addCleanup(observers.add, recorded.traces)
+            recorded.end()
 
     async def test_sampler_of_its_own(self) -> None:
         """A sampler that does not heed the parent's decision is asked, and its decision goes on."""

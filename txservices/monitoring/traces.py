@@ -59,11 +59,15 @@ class Traces(Observer):
     def stop(self) -> None:
         further_ids.remove(ids_of_span)
 
+    def shape_of(self, entrypoint: Entrypoint) -> spans.Shape:
+        shape = self.shapes.get(entrypoint)
+        if shape is None:
+            shape = self.shapes[entrypoint] = spans.shape_of(entrypoint)
+        return shape
+
     def worker_started(self, worker: WorkerContext) -> None:
         worker_span.set(INVALID_SPAN)  # else it might be that of a worker whose publish has led to this one, in memory
-        shape = self.shapes.get(worker.entrypoint)
-        if shape is None:
-            shape = self.shapes[worker.entrypoint] = spans.shape_of(worker.entrypoint)
+        shape = self.shape_of(worker.entrypoint)
         data, carrier = worker.data, shape.carrier(worker)
         parent = w3c.parent_of(carrier)
         baggage = w3c.baggage_of(carrier[w3c.BAGGAGE]) if w3c.BAGGAGE in carrier else {}
@@ -88,7 +92,7 @@ class Traces(Observer):
     ) -> None:
         span = worker_span.get()
         if span.is_recording():
-            self.shapes[worker.entrypoint].end(span, worker, outcome, waited, error)
+            self.shape_of(worker.entrypoint).end(span, worker, outcome, waited, error)
 
     def call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
         span = self.begin(context, headers, call.name, SpanKind.CLIENT, spans.rpc(call.name))
