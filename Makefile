@@ -18,7 +18,7 @@ BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"
 .PHONY: help run test slowest coverage trixie interop faults soak mutants lint docs bench clean
 
 help:
-	@echo "make run    the example services on the embedded broker, and what to type to call them"
+	@echo "make run    the example services on the embedded broker, a page that shows them, and what to type to call them"
 	@echo "make test   the suite on every core (TESTS=tests.test_rpc for a part, JOBS=1 for one process)"
 	@echo "make slowest  the twenty tests that take longest, in one process (TESTS=tests.broker for a part)"
 	@echo "make coverage  the suite, and what of txservices/ it runs: lines and branches, not fewer than pyproject.toml says"
@@ -40,7 +40,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 run: $(VENV)/installed
-	$(BIN)/txservices run examples.rpc examples.events examples.event_broadcast examples.http examples.advanced_http
+	$(BIN)/txservices run --page examples.rpc examples.events examples.event_broadcast examples.http examples.advanced_http
 
 test: $(VENV)/installed
 	$(BIN)/python -m $(TRIAL) $(TESTS)

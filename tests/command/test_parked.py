@@ -129,7 +129,7 @@ class ParkedCommands(ParkedCase, TypingCase):
         line = f"{PARKING}: 1 message since {SINCE}: failed 1\n"
         self.assertEqual(await self.typed("list", "--management", f"http://ada:pw%2F@{at}/"), (0, line, ""))
         vhost = quote(parse_addresses(self.config["AMQP_URI"])[0].vhost, safe="").encode()
-        self.assertEqual(asked, [(b"/api/queues/%s?columns=name" % vhost, "ada", "pw/")])
+        self.assertEqual(asked, [(b"/api/queues/%s?columns=name,messages,consumers" % vhost, "ada", "pw/")])
         for url, why in ((f"http://ada:wrong@{at}", "answers 401"), ("http://ada:pw1234@127.0.0.1:1", "no management")):
             status, out, error = await self.typed("list", "--management", url)
             self.assertEqual((status, out), (2, ""))

@@ -19,6 +19,7 @@ from txservices.command import exits, logs, outputs, reactors, reloading, tap
 from txservices.command.broker import embedded_address
 from txservices.command.client import as_client
 from txservices.command.options import Given, config_option, configured, define_option
+from txservices.command.page import page
 from txservices.command.parked import parked
 from txservices.exceptions import ChannelClosedByBroker, CommandError, ConfigurationError, UndeliverableMessage
 from txservices.utils import default_reactor
@@ -64,7 +65,10 @@ def commands() -> None:
     metavar="NAME",
     help="Which of Twisted's reactors to run: asyncio for methods that await what asyncio waits for.",
 )
-def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool, reactor: str | None) -> None:
+@click.option("--page", "with_page", is_flag=True, help="Show the cluster in a browser, as `txservices page` does.")
+def run(
+    modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool, reactor: str | None, with_page: bool
+) -> None:
     """Run every service in the modules, until SIGTERM or Ctrl-C.
 
     If no broker is configured, the embedded one is used, on 127.0.0.1:5672.
@@ -78,6 +82,7 @@ def run(modules: tuple[str, ...], given: Given, backdoor: str | None, again: boo
         logs.begin(config)
         tree = tap.build(modules, config, ending, say=outputs.Output(sys.stdout).line, options=given.to_type())
         tree.open_backdoor(backdoor)
+        tree.with_page = with_page
         tap.run(tree, ending)
 
     if again:
@@ -192,6 +197,7 @@ def show_config(given: Given) -> None:
     click.echo(yaml.safe_dump(without_secrets(config), default_flow_style=False, allow_unicode=True), nl=False)
 
 
+commands.add_command(page)
 commands.add_command(parked)
 
 

@@ -66,7 +66,7 @@ def list_queues(
     async def operate(parked: Parked) -> int:
         status = 0
         named = set(map(parking_name, queues))
-        listed = await whereabouts.listed(management, parked.connections) if management else []
+        listed = await whereabouts.parking_queues(management, parked.connections) if management else []
         for queue in dict.fromkeys([*map(parking_name, queues), *found, *listed]):
             tally = Tally()
             try:

@@ -27,7 +27,7 @@ from txservices.command.options import Given, command_to_type
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
 from txservices.utils import default_reactor, sanitize_url
-from txservices.utils.address import parse_addresses
+from txservices.utils.address import LOOPBACK, parse_addresses
 from txservices.watchdog import watchdog
 
 log = Logger()
@@ -171,6 +171,8 @@ class ServiceTree(Running):
         self.runner.shared.get("watchdog", lambda: watchdog(config, ending.reactor))
         self.broker: Broker | None = None
         self.manhole: Any = None
+        self.with_page = False
+        self.page: Any = None
         self.say = say
         self.options = options
         ending.hurry = self.runner.kill
@@ -184,6 +186,13 @@ class ServiceTree(Running):
             inside = {"runner": self.runner, "containers": containers, "config": self.config}
             self.manhole = manhole.Manhole(manhole.port_of(address), inside, self.ending.reactor)
 
+    async def open_page(self) -> None:
+        """Open the page of this broker's cluster, at its usual port or any free one."""
+        from txservices.page.cluster import ClusterPage  # only here, since it loads what serves HTTP
+
+        self.page = ClusterPage(self.config, self.ending.reactor)
+        await self.page.start(LOOPBACK, None)
+
     async def come_up(self) -> None:
         self.say(f"starting services: {', '.join(self.runner.service_names)}")
         ended = self.runner.wait()  # before the start, so that a service that dies in it is noticed, once
@@ -192,6 +201,8 @@ class ServiceTree(Running):
                 self.say(f"backdoor: telnet {self.manhole.listen()}")
             await self.find_broker()
             await self.runner.start()
+            if self.with_page:
+                await self.open_page()
         except CancelledError:  # a stop ended the start, or a service that died in it: the wait tells which
             await ended
             raise
@@ -208,6 +219,8 @@ class ServiceTree(Running):
         if announce.uses(containers, announce.HTTP):
             http = http_address(self.config)
             self.say(f"http: {http}")
+        if self.page is not None:
+            self.say(f"page: {self.page.address}")
         self.say(f"running: {', '.join(self.runner.service_names)}")
         reach = announce.Reach(command_to_type(), self.options, http)
         lines = announce.lines_to_type(containers, reach)
@@ -215,8 +228,8 @@ class ServiceTree(Running):
             self.say(line)
 
     async def find_broker(self) -> None:
-        """Make sure that the services have a broker, if they need one, and say which."""
-        if any(needs_amqp(container) for container in self.runner.containers):
+        """Make sure that the services and the page have a broker, if they need one, and say which."""
+        if self.with_page or any(needs_amqp(container) for container in self.runner.containers):
             self.say(f"broker: {await self.broker_to_use()}")
 
     async def broker_to_use(self) -> str:
@@ -237,6 +250,8 @@ class ServiceTree(Running):
         return f"embedded, on {host}:{port} (it keeps nothing when this process ends)"
 
     async def go_down(self) -> bool:
+        if self.page is not None:
+            await self.page.stop()
         await self.runner.stop()
         if self.life is not None:
             self.life.cancel()

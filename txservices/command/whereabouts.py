@@ -1,4 +1,4 @@
-"""Where messages may be parked: the queues of services, and those that RabbitMQ's management lists. AMQP lists none."""
+"""Which queues there are: those of services, and those that RabbitMQ's management lists. AMQP lists none."""
 
 from __future__ import annotations
 
@@ -38,8 +38,17 @@ def of_modules(modules: Iterable[str], config: Mapping[str, Any]) -> list[str]:
     return list(names)
 
 
-async def listed(url: str, connections: Connections) -> list[str]:
-    """The parking queues in our virtual host. ``CommandError`` if there is no management at that address."""
+async def parking_queues(url: str, connections: Connections) -> list[str]:
+    """The parking queues that the management lists. Errors are those of ``listed``."""
+    names = [queue["name"] for queue in await listed(url, connections)]
+    return sorted(name for name in names if name.endswith(PARKED))
+
+
+async def listed(url: str, connections: Connections) -> list[dict[str, Any]]:
+    """The queues in our virtual host, each with ``name``, ``messages`` and ``consumers``, as far as they are counted.
+
+    ``CommandError`` if there is no management at that address.
+    """
     parts = urlsplit(url)
     auth = unquote(parts.username or "guest"), unquote(parts.password or "guest")
     base = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
@@ -47,14 +56,16 @@ async def listed(url: str, connections: Connections) -> list[str]:
     reactor = connections.clock
     http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
     shown = sanitize_url(url)
-    address = f"{base}/api/queues/{vhost}?columns=name"
+    address = f"{base}/api/queues/{vhost}?columns=name,messages,consumers"
+    queues: list[dict[str, Any]] = []
     try:
         response = await http.get(address, auth=auth, timeout=MANAGEMENT_TIMEOUT, reactor=reactor)
         text = await response.text()
-        names = [str(queue["name"]) for queue in json.loads(text)] if response.code == OK else []
+        if response.code == OK:
+            queues = [{**queue, "name": str(queue["name"])} for queue in json.loads(text)]
     except Exception as error:  # whatever it is that answers there, or does not
         reason = str(error) or type(error).__name__
         raise CommandError(f"--management: no management of RabbitMQ at {shown}: {reason}") from None
     if response.code != OK:
         raise CommandError(f"--management: {shown} answers {response.code}: see its user, and the virtual host")
-    return sorted(name for name in names if name.endswith(PARKED))
+    return queues

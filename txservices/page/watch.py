@@ -38,6 +38,7 @@ class Watch:
         self.waiters: Waiters[bytes] = Waiters()
         self.looked = 0.0
         self.asking: Deferred[None] | None = None
+        self.cancelled = False
 
     def next(self, after: int) -> Deferred[bytes]:
         """Fires with the first state after that number; empty if there is none within ``WAIT``.
@@ -54,7 +55,7 @@ class Watch:
 
     async def keep_asking(self) -> None:
         try:
-            while self.waiters or self.clock.seconds() - self.looked < LOOKED:
+            while not self.cancelled and (self.waiters or self.clock.seconds() - self.looked < LOOKED):
                 begun = self.clock.seconds()
                 try:
                     state = await self.ask()
@@ -74,6 +75,7 @@ class Watch:
 
     def cancel(self) -> None:
         """Ask no more. Those who wait have no state."""
+        self.cancelled = True  # not every question can be cancelled
         if self.asking is not None:
             self.asking.cancel()
         self.waiters.fire(b"")

@@ -19,6 +19,7 @@ export function rate(value) {
 export function took(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const ms = seconds * 1000;
+  if (ms < 0.05) return "<0.1 ms";
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   if (ms < 999.5) return `${Math.round(ms)} ms`;
   return seconds < 9.95 ? `${seconds.toFixed(1)} s` : `${count(seconds)} s`;
