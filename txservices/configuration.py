@@ -493,6 +493,12 @@ OBSERVERS: Key[list[str]] = Key(
     "a list of the dotted names of subclasses of `Observer`, which are told what happens in the process: see"
     " [observers](observers.md)",
 )
+TRACES = Key(
+    "TRACES",
+    False,
+    FLAG,
+    "whether spans of workers, calls and messages are made, for OpenTelemetry: see [tracing](tracing.md)",
+)
 LOGGING: Key[Mapping[str, Any]] = Key(
     "LOGGING",
     {},

@@ -18,6 +18,9 @@ from txservices.utils.waiting import Waiters
 
 __all__ = ["SharedServices", "observer_classes"]
 
+# our observers that a key of the configuration switches on
+OURS = {"TRACES": "txservices.monitoring.traces.Traces"}
+
 
 class SharedServices(MultiService):
     """The Twisted services that all services of a process share. A stop stops all of them, the newest first.
@@ -85,13 +88,16 @@ class SharedServices(MultiService):
 
 
 def observer_classes(config: Mapping[str, Any]) -> dict[str, type[Observer]]:
-    """The classes that ``OBSERVERS`` names. ``ConfigurationError`` if one is no ``Observer``, or isn't there."""
+    """The classes that ``OBSERVERS`` names, and ours. ``ConfigurationError`` if one is no ``Observer``, or isn't."""
     key = configuration.OBSERVERS
     classes: dict[str, type[Observer]] = {}
-    for name in key.of(config):
+    ours = [name for switch, name in OURS.items() if configuration.KEYS[switch].of(config)]
+    for name in [*key.of(config), *ours]:
         try:
             cls = import_from_path(name)
         except Exception as error:
+            if name in ours:
+                raise ConfigurationError(str(error)) from error
             raise ConfigurationError(
                 f"{key.name}: {name} can't be imported ({type(error).__name__}: {error}): write a class's dotted path"
             ) from error

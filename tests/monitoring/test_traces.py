@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
+from unittest.mock import patch
 
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach
@@ -19,10 +21,11 @@ from tests.monitoring.test_w3c import BAD, PARENT, SPAN, TRACE
 from tests.services import ServicesCase
 from tests.tracing import Recorded, context_of, said
 from txservices.amqp.publish import Publisher as Program
-from txservices.callids import on_behalf_of, this_worker
+from txservices.callids import further_ids, on_behalf_of, this_worker
+from txservices.command import logs as logs_of_ours
 from txservices.containers import ServiceContainer
 from txservices.events import EventDispatcher, event_handler
-from txservices.exceptions import RemoteError, UndeliverableMessage
+from txservices.exceptions import ConfigurationError, RemoteError, UndeliverableMessage
 from txservices.extensions import Entrypoint, WorkerContext
 from txservices.messaging import Publisher, Queue, consume
 from txservices.monitoring.traces import Traces, ids_of_span
@@ -609,6 +612,50 @@ class Sampling(TracesCase):
         go_on.set()
         provider.shutdown()
         self.assertLessEqual(sum(taken), 12)
+
+
+class Configured(TracesCase):
+    """``TRACES`` of the configuration."""
+
+    async def test_switched_on(self) -> None:
+        """With TRACES a process makes spans by the provider that is set up, until its services have stopped."""
+        recorded = Recorded(self)
+        recorded.end()
+        self.patch(trace, "get_tracer_provider", lambda: recorded.provider)
+        (container,) = await self.start(Reads, TRACES=True)
+        await (await self.cluster()).reads.headers()
+        await container.stop()
+        await self.stage.stop()
+        self.assertEqual(recorded.tree(), ["CLIENT reads.headers", "  SERVER reads.headers"])
+        self.assertEqual((observers.all, further_ids), ([], []))
+
+    def test_extra_is_missing(self) -> None:
+        """Without opentelemetry-api the start ends with the line to type."""
+        with patch.dict(sys.modules, {"opentelemetry": None}):
+            for name in ("traces", "spans", "w3c"):
+                del sys.modules[f"txservices.monitoring.{name}"]
+            with self.assertRaises(ConfigurationError) as raised:
+                ServiceContainer(Hooked, {"TRACES": True})
+        self.assertRegex(str(raised.exception), r"^TRACES needs opentelemetry-api: pip install 'txservices\[traces\]' ")
+
+    def test_lines_of_the_log(self) -> None:
+        """Twisted's events and standard records of a worker have the ids of its span; without traces they have none."""
+        found: list[Any] = []
+
+        def logs() -> None:
+            event: dict[str, Any] = {"log_format": "x"}
+            logs_of_ours.notes_call_id(event)
+            record = logs_of_ours.make_our_record("shop", 20, "path", 1, "x", (), None)
+            found.append([event.get("trace_id"), event.get("span_id"), record.trace_id, record.span_id])
+
+        container = ServiceContainer(Hooked, {}, clock=Clock())
+        (run,) = [each for each in container.entrypoints if each.method_name == "run"]
+        container.spawn_worker(run, (logs,), {})
+        recorded = Recorded(self)
+        container.spawn_worker(run, (logs,), {})
+        span = context_of(recorded.named("hooked.run"))
+        ids = [f"{span.trace_id:032x}", f"{span.span_id:016x}"]
+        self.assertEqual(found, [[None, None, "-", "-"], [*ids, *ids]])
 
 
 class Messages(TracesCase):
