@@ -20,7 +20,7 @@ from twisted.logger import Logger, LogLevel
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
-from txservices.amqp.longbodies import Decoded, LongBodies, parts_of
+from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import Sending
 from txservices.amqp.publish import unconfirmed_of
 from txservices.amqp.subscription import Subscription
@@ -269,7 +269,10 @@ class Client:
         correlation_id = new_id()
         properties["correlation_id"] = properties["message_id"] = correlation_id
         properties["reply_to"] = self.reply_to
-        call = Call(self, unconfirmed_of(context), service, name, correlation_id, timeout)
+        unconfirmed = context.unconfirmed
+        if unconfirmed is None:
+            unconfirmed = unconfirmed_of(context)
+        call = Call(self, unconfirmed, service, name, correlation_id, timeout)
         if observers.call_started:
             observers.tell(observers.call_started, call, context, properties["headers"])
         self.pending[correlation_id] = call
@@ -318,7 +321,11 @@ class Client:
             log.debug("a reply that nobody waits for: {correlation_id}", correlation_id=correlation_id)
             return
         try:
-            body = decoded() if decoded is not None else self.decode(*parts_of(message), True)
+            if decoded is None:
+                encoding, headers = properties.get("content_encoding"), properties.get("headers")
+                body = self.decode(properties.get("content_type"), encoding, message.body, headers, True)
+            else:
+                body = decoded()
             result, error = body["result"], body["error"]
         except LongBody:
             self.pending[correlation_id] = call  # it still waits

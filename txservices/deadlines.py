@@ -26,7 +26,7 @@ CLOCKS_DIFFER_MAX = 5.0  # seconds by which the clocks of two machines may diffe
 
 def headers_for(seconds: float) -> dict[str, float]:
     """The headers of a call whose caller waits for so many seconds from now on."""
-    return {DEADLINE: time_of_day(seconds), TIME_LEFT: float(seconds)}
+    return {DEADLINE: time.time() + seconds, TIME_LEFT: float(seconds)}
 
 
 def time_of_day(seconds: float) -> float:
@@ -53,7 +53,7 @@ def is_over(headers: Mapping[str, Any]) -> bool:
     """Whether the caller of a message with such headers waits no longer. False if they don't say."""
     if headers.get(DEADLINE) is None:
         return False
-    left = time_left(headers)
+    left = reckoned(headers[DEADLINE], headers.get(TIME_LEFT))
     return left is not None and left <= 0
 
 

@@ -119,10 +119,12 @@ class Responder:
         error: Exception | None,
     ) -> None:
         """The broker has the reply, or does not take it."""
-        if error is None:
-            self.done(message, worker_ctx)
-        else:
+        if error is not None:
             on_behalf_of(worker_ctx, self.not_replied, message, worker_ctx, properties, body, error)
+        elif worker_ctx is None or worker_ctx.unconfirmed is None:  # it has published nothing, as most
+            message.ack()
+        else:
+            self.done(message, worker_ctx)
 
     def not_replied(
         self,

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from typing_extensions import Unpack
 
 from txservices import configuration, constants
-from txservices.amqp.entities import Message, Queue, with_queue_type
+from txservices.amqp.entities import NOTHING, Message, Queue, with_queue_type
 from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import options_of
 from txservices.amqp.publish import Publisher
@@ -154,21 +154,20 @@ class RpcConsumer(SharedExtension):
             if self.limits:
                 self.make_room()
             return
-        content_type = properties.get("content_type")
+        content_type, headers = properties.get("content_type"), properties.get("headers") or NOTHING
         try:
             if content_type not in self.accepted:
                 accepted = ", ".join(self.accepted)
                 raise MalformedRequest(f"content type {content_type!r} is not accepted here, {accepted} is")
             if decoded is None:
-                encoding, headers = properties.get("content_encoding"), properties.get("headers")
-                body = self.long.read(content_type, encoding, message.body, headers, True)
+                body = self.long.read(content_type, properties.get("content_encoding"), message.body, headers, True)
             else:
                 body = decoded()
             if entrypoint is None:
                 raise MethodNotFound(message.routing_key.removeprefix(self.prefix))
             args, kwargs = arguments_of(body)
             entrypoint.check_signature(args, kwargs)
-            if is_over(message.headers) or (entrypoint.cancel_at_deadline and self.cancelling.forget(message)):
+            if is_over(headers) or (entrypoint.cancel_at_deadline and self.cancelling.forget(message)):
                 self.not_begun(message)
                 return
         except LongBody:
@@ -185,7 +184,7 @@ class RpcConsumer(SharedExtension):
             return
         try:
             context_data = entrypoint.unpack_message_headers(message)
-            if marks.ATTEMPT in message.headers:
+            if marks.ATTEMPT in headers:
                 context_data = marks.without_marks(context_data)
             handle_result = partial(entrypoint.handle_result, message)
             worker = self.container.spawn_worker(

@@ -297,8 +297,14 @@ class Channel(AMQChannel):
         client.write(content_frames(self.id, publishing.payload, publishing.header, publishing.body, client.frame_max))
 
     def ack_received(self, content: Content) -> None:
+        args = content.args
         returns = self.returns
-        for publishing in self.pop_unconfirmed(content.args):
+        if not (returns or args["multiple"]):  # mostly
+            publishing = self.unconfirmed.pop(args["delivery_tag"], None)
+            if publishing is not None and self.on_confirmed is not None:
+                self.on_confirmed(publishing, None)
+            return
+        for publishing in self.pop_unconfirmed(args):
             self.confirmed(publishing, self.undeliverable(publishing) if returns and publishing.mandatory else None)
         if returns and not self.unconfirmed:
             returns.clear()

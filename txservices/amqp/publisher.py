@@ -235,6 +235,7 @@ class Publisher:
         self.unsent.pop(key, None)
         self.suspects.discard(key)
         self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
+        publishing.forget()
         if self.is_crowded():
             self.flow.crowd(True)
 
@@ -244,10 +245,8 @@ class Publisher:
 
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
         self.unconfirmed_bytes -= publishing.size
-        done = publishing.done
-        publishing.forget()
         try:
-            done(error)
+            publishing.done(error)
         except Exception:
             log.failure(
                 "after the publish of {key} to {exchange}",

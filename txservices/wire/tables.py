@@ -95,15 +95,29 @@ def read_longstr(buffer: bytes, offset: int, depth: int = 0) -> tuple[bytes, int
     return data, end
 
 
+NAMES: dict[str, bytes] = {}  # the names of fields, encoded; a program uses a handful
+NAMES_MAX = 256
+
+
+def learn_name(key: str) -> bytes:
+    if len(NAMES) >= NAMES_MAX:
+        NAMES.clear()
+    name = NAMES[key] = encode_shortstr(key)
+    return name
+
+
 def encode_table(table: Mapping[str, Any] | None, depth: int = 0) -> bytes:
     """A mapping of names to values as an AMQP field table, its length in front."""
     if not table:
         return b"\x00\x00\x00\x00"
-    parts = []
+    parts: list[bytes] = []
     for key, value in table.items():
         try:
-            parts.append(encode_shortstr(key))
-            parts.append(encode_field(value, depth + 1))
+            name = NAMES.get(key) or learn_name(key)
+            if type(value) is float and value - value == 0:  # finite: the two deadlines of each call, without a call
+                parts += (name, b"d", DOUBLE.pack(value))
+            else:
+                parts += (name, encode_field(value, depth + 1))
         except UNWRITABLE as error:
             raise (TypeError if isinstance(error, TypeError) else ValueError)(
                 f"in field {brief(key)}: {error}"
@@ -123,7 +137,9 @@ def read_table(buffer: bytes, offset: int, depth: int = 0) -> tuple[dict[str, An
         raise FrameError(ReplyCode.SYNTAX_ERROR, f"a field table is nested deeper than {TABLE_DEPTH_MAX}")
     offset = start
     while offset < end:
-        key, offset = read_shortstr(buffer, offset)
+        begin = offset + 1
+        offset = begin + buffer[offset]
+        key = buffer[begin:offset].decode()  # one that is cut is noticed at the next byte, which is not there
         table[key], offset = FIELD_READERS[buffer[offset]](buffer, offset + 1, depth + 1)
     if offset != end:
         raise IndexError
