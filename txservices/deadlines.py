@@ -51,9 +51,10 @@ def take_time_left(context: MutableMapping[str, Any]) -> float | None:
 
 def is_over(headers: Mapping[str, Any]) -> bool:
     """Whether the caller of a message with such headers waits no longer. False if they don't say."""
-    if headers.get(DEADLINE) is None:
-        return False
-    left = reckoned(headers[DEADLINE], headers.get(TIME_LEFT))
+    deadline = headers.get(DEADLINE)
+    if type(deadline) is float and deadline - deadline == 0:  # as we write it: finite
+        return deadline + CLOCKS_DIFFER_MAX <= time.time()
+    left = time_left(headers)
     return left is not None and left <= 0
 
 
