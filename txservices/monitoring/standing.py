@@ -31,6 +31,7 @@ from txservices.monitoring.families import (
     WORKERS_MAX,
 )
 from txservices.monitoring.series import Counter, Family, SeriesOf
+from txservices.utils.life import State
 
 __all__ = ["STANDING", "standing"]
 
@@ -108,22 +109,23 @@ class Now:
                 self.add(WAITING, 1, *labels_of(name, turn.entrypoint))
 
     def extensions(self, container: Any, seen: set[Any]) -> None:
+        ready = container.life.state is State.RUNNING
         for each in container.subextensions:
             kind = next(filter(None, (SHOWN.get(dotted(cls)) for cls in type(each).__mro__)), None)
             if kind == "consumers":
                 self.consumers(container.service_name, each)
+                ready = ready and all(consumer.active for consumer in each.opened)
             elif kind == "calls" and each.client is not None:
                 self.calls(container.service_name, each.client)
             elif kind == "sockets" and each.sockets is not None and each.sockets not in seen:
                 seen.add(each.sockets)
                 self.add(SOCKETS, len(each.sockets.connections))
+        self.add(READY, ready, container.service_name)
 
     def consumers(self, name: str, queue_consumer: Any) -> None:
         wanted = [each for each in queue_consumer.opened if each.consuming]
         self.add(CONSUMERS_WANTED, len(wanted), name)
-        self.add(
-            CONSUMERS_UP, sum(each.channel is not None and each.tag in each.channel.consumers for each in wanted), name
-        )
+        self.add(CONSUMERS_UP, sum(each.active for each in wanted), name)
         self.add(UNACKED, sum(each.unsettled for each in queue_consumer.opened), name)
         self.add(PREFETCH_MAX, sum(each.prefetch_count * (1 + each.more) for each in wanted), name)
         for prefetched in {each.connection.prefetched for each in queue_consumer.opened} - {None}:
@@ -131,6 +133,9 @@ class Now:
 
     def calls(self, name: str, client: Any) -> None:
         self.add(PENDING, len(client.pending), name)
+        for circuit in client.circuits.circuits.values():
+            for state in STATES:
+                self.add(CIRCUIT, circuit.state == state, name, circuit.service, state)
 
     def connections(self, connections: Any) -> None:
         if connections is None:
