@@ -17,8 +17,14 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from txservices import exceptions
 from txservices.amqp.publish import unconfirmed_of
+from txservices.monitoring.traces import Traces
+from txservices.observers import observers
 from txservices.standalone import blocking
 from txservices.standalone.blocking import ClusterRpcProxy, ServiceRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import current
@@ -94,6 +100,23 @@ def script() -> None:
         equal(rpc.far.language(), "da")
     with ServiceRpcProxy("far", CONFIG) as far:
         equal(far.echo(1), 1)
+
+
+def traced() -> None:
+    """Calls of several threads are part of the traces of their threads."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    observers.add(Traces({}, provider))
+
+    def view(number: int) -> Any:
+        with provider.get_tracer("view").start_as_current_span("view") as span:
+            equal(echo(number), number)
+            return span.get_span_context().span_id
+
+    views = in_threads(5, view)
+    calls = [span.parent.span_id for span in exporter.get_finished_spans() if span.name == "far.echo" and span.parent]
+    equal(sorted(calls), sorted(views))
 
 
 def start_and_stop() -> None:

@@ -133,6 +133,10 @@ class Programs(BlockingCase):
         await processes.succeed(program)
         self.assertEqual(len(self.broker.sessions), before)
 
+    async def test_traced(self) -> None:
+        """A call is part of the trace of the thread that makes it."""
+        await self.succeeds("traced")
+
     async def test_linger(self) -> None:
         """Connections that nobody uses any more are closed after a while, one configuration's without another's."""
         before, removed, remove = len(self.broker.sessions), Heard(), self.broker.remove

@@ -27,7 +27,7 @@ BAGGAGE_MEMBERS_MAX = 64  # keys that a worker can read: as many have to be pass
 
 FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 MEMBER = re.compile(r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*([!#-+\--:<-\[\]-~]*)[ \t]*(?:;.*)?")
-STATE = re.compile(r"[ \t]*(?:[a-z0-9][a-z0-9_*/@-]*=[ -+\--<>-~]*)?")
+STATE = re.compile(r"(?:[a-z0-9][a-z0-9_*/@-]*=[ -+\--<>-~]*)?")
 FLAGS = {f"{flags:02x}": TraceFlags(flags) for flags in range(256)}
 NO_STATE = TraceState()
 EMPTY = Context()
@@ -55,9 +55,10 @@ def parent_of(carrier: Mapping[str, Any], prefix: str = "") -> SpanContext | Non
 
 
 def state_of(text: Any) -> TraceState:
-    if type(text) is not str or len(text) > TRACESTATE_MAX or not all(map(STATE.fullmatch, text.split(","))):
+    if type(text) is not str or len(text) > TRACESTATE_MAX:
         return NO_STATE
-    return TraceState.from_header([text])
+    members = [member.strip(" \t") for member in text.split(",")]  # white space is allowed
+    return TraceState.from_header([",".join(members)]) if all(map(STATE.fullmatch, members)) else NO_STATE
 
 
 def baggage_of(text: Any) -> dict[str, str]:

@@ -18,6 +18,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
@@ -99,7 +100,8 @@ class ReactorThread:
                 raise end_of_program()
             self.waiting.add(outcome)
         calling: list[Deferred[None]] = []
-        self.reactor.callFromThread(lambda: calling.append(maybeDeferred(function, *args).addBoth(outcome.put)))
+        run = copy_context().run  # so that a call is part of the trace of the thread that makes it
+        self.reactor.callFromThread(lambda: calling.append(maybeDeferred(run, function, *args).addBoth(outcome.put)))
         try:
             result = outcome.get()
         except BaseException:  # KeyboardInterrupt, or whatever else a signal's handler raises
