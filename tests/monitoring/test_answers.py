@@ -20,7 +20,7 @@ PROCESS: dict[str, Any] = {
     "services": ["shop"],
     "failed": 0,
 }
-COUNTS = {"count": 3, "errors": 1, "rate": 0.3, "error_rate": 0.1, "p50": 0.01, "p99": None}
+COUNTS = {"count": 3, "errors": 1, "rate": 0.3, "error_rate": 0.1, "p50": 0.01, "p99": None, "times": {"-45": 3}}
 
 
 def answer(**parts: object) -> bytes:

@@ -172,8 +172,10 @@ class Counts(TypedDict):
             among them.
         rate: how many a second, in the latest ``Answer.window`` seconds.
         error_rate: how many of them failed, a second, likewise.
-        p50: half of the latest took no longer than so many seconds. It is within 10 %. None if there were none.
+        p50: half of those took no longer than so many seconds, within 7 %. None if there were none.
         p99: 99 of 100 likewise.
+        times: of those how many took how long, by the number of a range of times: see ``counters.time_of``. With them
+            ``counters.merged`` adds up the counts of several processes.
     """
 
     count: int
@@ -182,6 +184,7 @@ class Counts(TypedDict):
     error_rate: float
     p50: float | None
     p99: float | None
+    times: NotRequired[dict[str, int]]
 
 
 class MethodCounts(Counts):

@@ -6,7 +6,7 @@ no single time, and adding one is a few additions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import frexp, ldexp
 from time import monotonic
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 from txservices.monitoring.answers import Counts, Edge, MethodCounts
 from txservices.observers import ERROR, TIMEOUT, Observer
 
-__all__ = ["FAILED", "Counter", "Counting"]
+__all__ = ["FAILED", "Counter", "Counting", "merged", "time_of"]
 
 SLOTS = 10  # of a second each: what is shown as "now"
 STEPS = 8  # ranges of times between one and its double, so that a time is known within 7 %
+STEP_MAX = 500  # numbers of ranges that are read, up to some 10**18 seconds
+STEP_LENGTH = 5  # characters of such a number
 SHORTEST = 0.000001  # seconds; what is shorter counts as this
 EDGES_MAX = 1000  # methods of others that one process calls, each counted
 FAILED = (ERROR, TIMEOUT)  # outcomes that are somebody's failure
@@ -75,7 +77,49 @@ class Counter:
             "error_rate": sum(self.failed) / window if window else 0.0,
             "p50": quantile(steps, total, 0.5),
             "p99": quantile(steps, total, 0.99),
+            "times": {str(step): number for step, number in sorted(steps.items())},
         }
+
+
+def merged(counts: Iterable[Counts]) -> Counts:
+    """Counts of several as if they were of one."""
+    steps: dict[int, int] = {}
+    count = errors = 0
+    rate = error_rate = 0.0
+    for each in counts:
+        count += each["count"]
+        errors += each["errors"]
+        rate += each["rate"]
+        error_rate += each["error_rate"]
+        for text, number in each.get("times", {}).items():
+            step = step_in(text)
+            if step is not None and number > 0:
+                steps[step] = steps.get(step, 0) + number
+    total = sum(steps.values())
+    return {
+        "count": count,
+        "errors": errors,
+        "rate": rate,
+        "error_rate": error_rate,
+        "p50": quantile(steps, total, 0.5),
+        "p99": quantile(steps, total, 0.99),
+        "times": {str(step): number for step, number in sorted(steps.items())},
+    }
+
+
+def step_in(text: str) -> int | None:
+    """The number of a range of times; None for one that no process writes."""
+    try:
+        step = int(text[:STEP_LENGTH])
+    except ValueError:
+        return None
+    return step if abs(step) <= STEP_MAX else None
+
+
+def time_of(step: int) -> float:
+    """The seconds in the middle of a range of times."""
+    exponent, rest = divmod(step - STEPS, STEPS)
+    return ldexp((rest + STEPS + 0.5) / (2 * STEPS), exponent)
 
 
 def window_of(since: float, now: float) -> float:
@@ -89,8 +133,7 @@ def quantile(steps: Mapping[int, int], total: int, part: float) -> float | None:
     for step in sorted(steps):
         left -= steps[step]
         if left <= 0:
-            exponent, rest = divmod(step - STEPS, STEPS)
-            return ldexp((rest + STEPS + 0.5) / (2 * STEPS), exponent)
+            return time_of(step)
     return None
 
 

@@ -23,6 +23,7 @@ from txservices.utils.ids import new_id
 __all__ = ["Answers", "Fleet", "Tailing"]
 
 FIRST_SPREAD = 0.2  # seconds by which answers are spread while nothing is known of the fleet
+AT_ONCE = 10  # processes that are known and may answer all at once
 SPREAD_EACH = 0.002  # seconds of that for each process that is known
 SPREAD_MOST = 1.0  # seconds of it in all
 QUIET = 1.0  # seconds without an answer, after which those that are missing are not waited for
@@ -121,12 +122,13 @@ class Fleet:
             ask["processes"] = list(processes)
         if failures is not None:
             ask["failures"] = failures
-        ask["spread"] = min(len(self.known) * SPREAD_EACH, SPREAD_MOST) if self.known else FIRST_SPREAD
         return Deferred.fromCoroutine(self.ask_all(ask))
 
     async def ask_all(self, ask: Ask) -> Answers:
         expected = {key for key, process in self.known.items() if answers.is_asked(ask, process)}
-        asking = Asking(self.clock, expected, ask["spread"] + QUIET)
+        spread = min(len(expected) * SPREAD_EACH, SPREAD_MOST) if len(expected) > AT_ONCE else 0.0
+        ask["spread"] = spread = spread if self.known else FIRST_SPREAD
+        asking = Asking(self.clock, expected, spread + QUIET)
         asked = new_id()
         self.asking[asked] = asking
         try:
