@@ -181,7 +181,8 @@ class Attempts:
     async def test_lines(self) -> None:
         """Each attempt to connect is one line, and nothing else is logged until the stop."""
         running = self.face(["app"], self.folder, "--config", self.path)
-        attempt = r"no connection to the broker at \S+ \(txservices: .*consumes\): .*Trying again in \d+\.\d s"
+        purpose = r"\(txservices: .*(?:consumes|publishes)\)"
+        attempt = rf"no connection to the broker at \S+ {purpose}: .*Trying again in \d+\.\d s"
         await running.line(rf"(?:.*{attempt}\n){{8}}")
         await processes.stopped(running)
         lines = (running.stdout + running.stderr).splitlines()
