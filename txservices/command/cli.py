@@ -15,7 +15,9 @@ import yaml
 from attrs import evolve
 
 from txservices import configuration
-from txservices.command import exits, logs, outputs, reactors, reloading, tap
+from txservices.command import exits, fleet, logs, outputs, reactors, reloading, tap
+from txservices.command.arguments import method_of, read_arguments, read_json
+from txservices.command.bench import bench
 from txservices.command.broker import embedded_address
 from txservices.command.client import as_client
 from txservices.command.options import Given, config_option, configured, define_option
@@ -120,13 +122,8 @@ def call(target: str, arguments: str, given: Given) -> None:
 
         txservices call service_x.remote_method '["hello"]'
     """
-    service, dot, method = target.rpartition(".")
-    if not (service and dot and method):
-        raise CommandError(f"{target!r} names no method: write service.method")
-    read = read_json(arguments)
-    if not isinstance(read, (list, dict)):
-        raise CommandError(f"arguments {arguments}: write an array, as in '[{arguments}]', or an object")
-    args, kwargs = (read, {}) if isinstance(read, list) else ([], read)
+    service, method = method_of(target)
+    args, kwargs = read_arguments(arguments)
 
     async def work(config: dict[str, Any]) -> None:
         from txservices.standalone.rpc import ClusterRpcProxy
@@ -197,13 +194,5 @@ def show_config(given: Given) -> None:
     click.echo(yaml.safe_dump(without_secrets(config), default_flow_style=False, allow_unicode=True), nl=False)
 
 
-commands.add_command(page)
-commands.add_command(parked)
-
-
-def read_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        quoted = json.dumps(text, ensure_ascii=False)
-        raise CommandError(f"{text} is not JSON ({error}): a text is written '{quoted}'") from None
+for command in (page, parked, fleet.services, fleet.describe, fleet.ping, fleet.tail, fleet.top, bench):
+    commands.add_command(command)

@@ -14,7 +14,7 @@ from typing import Any
 from txservices.monitoring.answers import Counts, Edge, MethodCounts
 from txservices.observers import ERROR, TIMEOUT, Observer
 
-__all__ = ["FAILED", "Counter", "Counting", "merged", "time_of"]
+__all__ = ["FAILED", "Counter", "Counting", "merged", "quantile", "time_of", "window_of"]
 
 SLOTS = 10  # of a second each: what is shown as "now"
 STEPS = 8  # ranges of times between one and its double, so that a time is known within 7 %
@@ -41,8 +41,8 @@ class Counter:
         self.slots: list[dict[int, int]] = [{} for _ in range(SLOTS)]  # how often, by the range of its time
         self.failed = [0] * SLOTS
 
-    def add(self, now: float, seconds: float, failed: bool) -> None:
-        """Count one that took so many seconds and ended now."""
+    def add(self, now: float, seconds: float, failed: bool) -> int:
+        """Count one that took so many seconds and ended now. Gives the number of its range of times."""
         if now >= self.second + 1:
             self.forget(now)
         mantissa, exponent = frexp(seconds if seconds > SHORTEST else SHORTEST)
@@ -53,6 +53,7 @@ class Counter:
         if failed:
             self.errors += 1
             self.failed[self.second % SLOTS] += 1
+        return step
 
     def forget(self, now: float) -> None:
         """Empty the slots of the seconds that have begun since."""
