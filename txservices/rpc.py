@@ -271,6 +271,9 @@ class Rpc(HeaderDecoder, Entrypoint):
     attempt the caller gets the error, and the request is parked: see ``retry.Retry``. The errors of
     ``expected_exceptions`` go to the caller at once, and the request is not parked. With ``retry=False`` nothing is
     tried again, although the configuration's ``RETRY`` says so.
+
+    There is no ``prefetch_count``: all methods of a service have one queue of requests, so the configuration has the
+    number. With ``max_workers`` a slow method keeps no other waiting.
     """
 
     rpc_consumer = RpcConsumer()
