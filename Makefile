@@ -15,7 +15,7 @@ TRIAL := twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
 BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"]; \
 	print("branches: {covered_branches} of {num_branches}, {percent_branches_covered:.1f} %".format(**found))
 
-.PHONY: help run test slowest coverage trixie interop faults soak mutants lint docs bench clean
+.PHONY: help run test slowest coverage trixie interop faults soak mutants lint docs bench pictures clean
 
 help:
 	@echo "make run    the example services on the embedded broker, a page that shows them, and what to type to call them"
@@ -30,6 +30,7 @@ help:
 	@echo "make lint   ruff, and mypy: --strict on txservices/, less on tests/"
 	@echo "make docs   the guide, in build/docs/; a warning is an error"
 	@echo "make bench  the benchmarks"
+	@echo "make pictures  those of the page in the guide, taken of a real browser by its test"
 	@echo "make clean  take away the virtual environment and everything made"
 
 $(VENV)/installed: pyproject.toml
@@ -81,6 +82,10 @@ docs: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
+
+pictures: $(VENV)/installed
+	@mkdir -p docs/images
+	PAGE_PICTURES=$(CURDIR)/docs/images $(BIN)/python -m twisted.trial tests.page.test_browser
 
 clean:
 	rm -rf $(VENV) .nameko-* _trial_temp* .mypy_cache .ruff_cache dist build

@@ -58,10 +58,12 @@ class Packaging(TestCase):
         self.assertIn("--module", await self.run_ok(twistd, "txservices", "--help", **environ))
 
     def check_contents(self, wheel: str) -> None:
-        """The plugin, the types' mark, and no package that is not ours."""
+        """The plugin, the types' mark, the page's files, and no package that is not ours."""
         names = zipfile.ZipFile(wheel).namelist()
         self.assertIn("twisted/plugins/txservices_plugin.py", names)
         self.assertIn("txservices/py.typed", names)
+        assets = os.path.join(processes.ROOT, "txservices", "page", "assets")
+        self.assertLessEqual({f"txservices/page/assets/{name}" for name in os.listdir(assets)}, set(names))
         self.assertNotIn("twisted/__init__.py", names)
         self.assertNotIn("twisted/plugins/__init__.py", names)
         rooms = {name.split("/")[0] for name in names if ".dist-info/" not in name}

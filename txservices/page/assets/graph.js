@@ -240,6 +240,7 @@ const edgeClass = (edge) => `edge ${edge.kind}${edge.error_rate > 0 ? " bad" : "
 
 export function statusOf(service) {
   if (service.up === 0) return "gone";
+  if (service.instances.length === 1 && service.instances[0].status === "late") return "late";
   if (service.error_rate > 0) return "bad";
   return service.gone || service.instances.some((each) => each.status === "late") ? "late" : "up";
 }

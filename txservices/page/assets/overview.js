@@ -8,7 +8,7 @@ import { clock, count, plural, rate, share, span, took } from "./words.js";
 const SHOWN = 6; // of what needs attention, and of failures
 const SERVICES_SHOWN = 100;
 
-const WORDS = { up: "up", late: "partly up", bad: "failing", gone: "gone" };
+const WORDS = { up: "up", late: "no answer", bad: "failing", gone: "gone" };
 
 export const linkTo = (name) => `#/service/${encodeURIComponent(name)}`;
 
@@ -22,6 +22,8 @@ export function attention(state) {
     const latest = Math.max(0, ...away.map((each) => each.seen));
     if (service.up === 0) add("bad", `gone ${name}`, linkTo(name), h("b", null, name), ` is gone: it has not answered for ${span(at - latest)}`);
     else if (away.length) add("warn", `some ${name}`, linkTo(name), h("b", null, name), `: ${service.gone} of ${plural(service.gone + service.up, "instance")} gone for ${span(at - latest)}`);
+    const late = service.instances.filter((each) => each.status === "late").length;
+    if (late && !away.length) add("warn", `late ${name}`, linkTo(name), h("b", null, name), `: ${plural(late, "instance")} did not answer just now`);
     if (service.error_rate > 0) {
       const last = failuresOf(state, name)[0];
       add("bad", `fails ${name}`, linkTo(name), h("b", null, name), ` fails: ${rate(service.error_rate)} errors/s, ${share(service.error_rate, service.rate)} of its calls`, last && `, the last by ${last.error}${last.service === name ? "" : ` in ${last.service}`}`);
@@ -106,7 +108,7 @@ function servicesTable(state) {
       h("tbody", null, shown.map((service) => {
         const status = statusOf(service);
         return h("tr", { key: service.name, class: `is-${status}` },
-          h("th", { scope: "row" }, h("a", { href: linkTo(service.name), class: "name" }, h("i", { class: `dot ${status}` }), h("span", null, service.name)), h("span", { class: "status" }, WORDS[status])),
+          h("th", { scope: "row" }, h("a", { href: linkTo(service.name), class: "name" }, h("i", { class: `dot ${status}` }), h("span", null, service.name)), h("span", { class: "status" }, status === "late" && service.gone ? "partly up" : WORDS[status])),
           h("td", { key: "up", class: "n" }, service.gone ? [h("span", { class: service.up ? "warn" : "bad" }, count(service.up)), h("span", { class: "quiet" }, `/${count(service.up + service.gone)}`)] : count(service.up)),
           h("td", { key: "minute", class: "wide" }, line(service.name, "rate", 120, 26)),
           h("td", { key: "rate", class: "n" }, rate(service.rate)),

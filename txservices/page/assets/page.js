@@ -99,6 +99,7 @@ function redraw() {
       const shown = view(...match.slice(1).map(decode));
       patch(main, [h("div", { key: place, class: "view" }, shown)]);
       document.title = titleOf(page.state);
+      document.documentElement.dataset.number = page.state.number;
       return;
     }
   }

@@ -1,0 +1,188 @@
+"""The page in a real browser: services in processes under load, of which one is killed and one fails.
+
+With PAGE_PICTURES=FOLDER it also writes the pictures of the guide, as `make pictures` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests import processes
+from tests.page.browser import Browser, missing
+from tests.page.shop import SCRIPT
+from tests.rabbitmq import free_port
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROUNDS_MAX = 8  # states in which the page shows what has happened; three on a quick machine
+ROWS = "[...document.querySelectorAll('.services tbody tr')]"
+
+
+def row(service: str) -> str:
+    """What a person reads in the row of a service, as an expression of the page."""
+    return f"({ROWS}.find((row) => row.innerText.startsWith({json.dumps(service)}))?.innerText ?? '')"
+
+
+class InBrowser(TestCase):
+    """A cluster on an embedded broker, its page, and a browser that looks at it."""
+
+    timeout = 300
+    skip = missing()
+
+    async def begin(self) -> None:
+        config = processes.config_file(self)
+        broker = processes.txservices(self, "broker", "--config", config)
+        await broker.line("broker:")
+        self.services = {
+            name: processes.txservices(self, "run", f"shop:{name.title()}", "--config", config, cwd=HERE)
+            for name in ("billing", "stock", "orders")
+        }
+        for process in self.services.values():
+            await process.line("^running:")
+        page = processes.txservices(self, "page", "--port", str(free_port()), "--config", config)
+        self.address = (await page.line(r"^page: (\S+)$"))[1]
+        self.browser = await Browser.start(self)
+
+    async def now(self) -> tuple[float, int]:
+        """The time, and the number of the state that the page shows."""
+        return time.monotonic(), await self.browser.value("Number(document.documentElement.dataset.number ?? 0)")
+
+    async def shown(self, what: str, since: tuple[float, int], condition: str) -> None:
+        """Wait until the page shows something, and see that it needed few states for it."""
+        await self.browser.until(condition)
+        seconds, number = await self.now()
+        rounds = number - since[1]
+        print(f"the page shows {what} after {seconds - since[0]:.1f} s, {rounds} states")
+        self.assertLessEqual(rounds, ROUNDS_MAX, what)
+
+    async def picture(self, name: str, width: int = 1440, height: int = 900, dark: bool = False) -> None:
+        folder = os.environ.get("PAGE_PICTURES")
+        if folder:
+            await self.browser.look(width, height, dark)
+            await deferLater(reactor, 1.5)
+            with open(os.path.join(folder, f"page-{name}.png"), "wb") as file:
+                file.write(await self.browser.picture())
+            await self.browser.look(1440, 900)
+
+    async def go(self, place: str) -> None:
+        await self.browser.run("location.hash = arguments[0]", f"#/{place}")
+
+    async def test_everything(self) -> None:
+        """What happens is shown live, a script in an error as text, and the console has no error."""
+        await self.begin()
+        browser = self.browser
+        await browser.look(1440, 900)
+        await browser.open(self.address)
+        await browser.until("document.querySelectorAll('.services tbody tr').length === 3")
+        await browser.until(f"/^\\s*stock\\s*up\\s/.test({row('stock')})")
+        self.assertEqual(await browser.value("location.hash"), "#/", "the token stays in the address bar")
+        await browser.until("document.querySelectorAll('.edge text').length >= 2")
+        if "PAGE_PICTURES" in os.environ:
+            await deferLater(reactor, 40)  # so that the lines of the last minute are there
+
+        await self.call_from_the_page()
+        await self.go("")
+        await self.shown("that stock fails", self.failing_since, f"{row('stock')}.includes('failing')")
+        await browser.until("document.querySelector('.failures')?.innerText.includes('<script>')")
+        await self.picture("overview")
+        await self.picture("dark", dark=True)
+        await self.picture("narrow", 400, 1400)
+        await self.a_failure()
+        await self.go("")
+        killed = await self.now()
+        self.services["billing"].signal("KILL")
+        await self.shown("that billing was killed", killed, f"/no answer|gone/.test({row('billing')})")
+        await browser.until(f"{row('billing')}.includes('gone')")
+        self.assertIn("billing is gone", await browser.text(".attention"))
+        for width in (400, 1600):
+            await browser.look(width, 900)
+            self.assertEqual(await browser.value("document.documentElement.scrollWidth"), width)
+        await browser.look(1440, 900)
+
+        await self.parked()
+        self.assertEqual(await browser.value("window.broken ?? null"), None)
+        self.assertEqual(await browser.value("document.querySelectorAll('main script, main img').length"), 0)
+        self.assertEqual(await browser.console(), [])
+        await self.reading_only()
+
+    async def call_from_the_page(self) -> None:
+        """Call a method as a person does: two clicks, and arguments that are typed."""
+        browser = self.browser
+        await self.go("service/stock")
+        button = "[...document.querySelectorAll('.methods > li')].find((e) => e.innerText.includes('fail('))"
+        await browser.until(f"{button}?.querySelector('button')")
+        await browser.run(f"{button}.querySelector('button').click()")
+        await browser.until("document.querySelector('form.call textarea')")
+        form = "document.querySelector('form.call')"
+        await browser.run(f"{form}.elements.arguments.value = '[1'; {form}.requestSubmit()")
+        await browser.until("document.querySelector('form.call .notice')?.innerText.includes('no arguments in JSON')")
+        typed = json.dumps([SCRIPT])
+        self.failing_since = await self.now()
+        await browser.run(f"{form}.elements.arguments.value = arguments[0]; {form}.requestSubmit()", typed)
+        await browser.until("document.querySelector('.answer pre')")
+        self.assertEqual(json.loads(await browser.text(".answer pre")), SCRIPT)
+        await self.picture("service")
+
+    async def a_failure(self) -> None:
+        """The failure of a call, with the calls above it."""
+        browser = self.browser
+        await self.go("failures")
+        await browser.until("document.querySelector('.failures a')")
+        await browser.click(".failures a")
+        await browser.until("document.querySelector('.tree .meant')")
+        tree = await browser.text(".tree")
+        self.assertRegex(tree, r"(?s)orders\.customers.*stock\.reserve.*LookupError")
+        self.assertIn(SCRIPT, tree)
+        self.assertIn("LookupError", await browser.text(".trace"))
+        await self.picture("failure", 1440, 760)
+
+    async def parked(self) -> None:
+        """Parked messages are shown with their reason, and discarded after a second click."""
+        browser = self.browser
+        queue = "evt-orders-placed--stock.placed.parked"
+        path = await self.dispatched()
+        self.assertEqual(path.status, 0, str(path))
+        await self.go(f"parked/{queue}")
+        await browser.until("document.querySelector('.title').innerText.includes('2 messages now')")
+        await browser.run("[...document.querySelectorAll('.actions button')].at(-1).click()")
+        await browser.until("document.querySelectorAll('.parked li').length === 2")
+        self.assertIn(SCRIPT, await browser.text(".parked"))
+        await self.picture("parked", 1440, 620)
+        await browser.click(".parked input")
+        await browser.until("document.querySelector('.actions').innerText.includes('Replay 1 message')")
+        discard = "[...document.querySelectorAll('.actions button')].find((b) => /^(Discard|Delete)/.test(b.innerText))"
+        await browser.run(f"{discard}.click()")
+        await browser.until(f"{discard}.innerText === 'Delete 1 message for good'")
+        await browser.run(f"{discard}.click()")
+        await browser.until("document.querySelector('.notice.good')?.innerText.includes('Discarded 1 message.')")
+        await browser.until("document.querySelectorAll('.parked li').length === 1")
+        await browser.run("document.querySelector('.actions button').click()")  # it fails again, and is parked again
+        await browser.until("document.querySelector('.notice.good')?.innerText.includes('Replayed 1 message.')")
+
+    async def dispatched(self) -> Any:
+        """Two events that no handler can handle."""
+        config = self.services["stock"].argv[self.services["stock"].argv.index("--config") + 1]
+        payload = json.dumps({"items": ["piano"]})
+        for _ in range(2):
+            process = processes.txservices(self, "dispatch", "orders", "placed", payload, "--config", config)
+            await process.exit()
+        return process
+
+    async def reading_only(self) -> None:
+        """Without the token, and with an old one, the page is read, nothing can be done, and it says why."""
+        browser, base = self.browser, self.address.partition("#")[0]
+        await browser.run("sessionStorage.clear()")
+        for address in (base, f"{base}#token=wrong"):
+            await browser.open("about:blank")
+            await browser.open(address)
+            await browser.until("document.querySelectorAll('.services tbody tr').length === 3")
+            self.assertIn("reading only", await browser.text("header"))
+            await self.go("service/stock")
+            await browser.until("document.querySelector('.methods')")
+            self.assertEqual(await browser.value("document.querySelectorAll('.methods button').length"), 0)
