@@ -44,7 +44,7 @@ class Returning(FaultsCase):
         starting = Deferred.fromCoroutine(self.start(Echo))
         lines = await attempts.wait(3)
         for line in lines:
-            self.assertRegex(line, r"guest:\*+@127\.0\.0\.1:\d+/.*refused.*Trying again in \d\.\d s")
+            self.assertRegex(line, r"guest:\*+@127\.0\.0\.1:\d+/.*refused.*Trying again in \d+\.\d s")
         self.assertNoResult(starting)
         await self.proxy.listen()
         began = reactor.seconds()
@@ -55,12 +55,12 @@ class Returning(FaultsCase):
     async def test_row_01_absent_at_start_and_not_waited_for(self) -> None:
         """With BROKER_START_TIMEOUT a service fails to start when that is over, and says what it missed where."""
         await self.proxy.shut()
-        for timeout, at_most in ((0, 0.5), (0.5, 0.5 + BACK)):
+        for timeout in (0, 0.5):
             began = reactor.seconds()
             starting = Deferred.fromCoroutine(self.process(BROKER_START_TIMEOUT=timeout).start(Echo))
             error = await self.assertFailure(starting, BrokerUnreachable)
             self.assertRegex(str(error), rf"no broker at amqp://guest:\*+@127\.0\.0\.1:\d+/.*refused.*{timeout}")
-            self.assertLess(reactor.seconds() - began, at_most)
+            self.in_time(began, timeout + BACK)
 
     async def test_row_30_first_host_dead(self) -> None:
         """Of two hosts, the one that answers is used: at the start, and when the other dies later."""
@@ -148,7 +148,7 @@ class Returning(FaultsCase):
             f"back {took[0]:.2f} to {took[-1]:.2f} s after their broker, at most {crowd} attempts within 0.1 s"
         )
         for line in lines.things:
-            self.assertRegex(line, r"at amqp://guest:\*+@127\.0\.0\.1:\d+/.*: .+\. Trying again in \d\.\d s$")
+            self.assertRegex(line, r"at amqp://guest:\*+@127\.0\.0\.1:\d+/.*: .+\. Trying again in \d+\.\d s$")
         self.assertLess(attempts[-1] - began, BACK)  # and the handshakes wait for each other: it is one process
         self.assertLess(crowd, HERD / 2)
 
