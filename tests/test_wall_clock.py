@@ -27,6 +27,10 @@ WALL = {
     "txservices.broker.vhost": "the date in x-death",
     "txservices.command.logs": "the dates of log lines",
     "txservices.deadlines": "the time of day at which a caller on another machine gives up",
+    "txservices.monitoring.answering": "the times of day at which a process began, and at which it answers",
+    "txservices.monitoring.failures": "the times of day of failures, which are shown",
+    "txservices.monitoring.happening": "the times of day of what has happened, which are shown",
+    "txservices.page.cluster": "the times of day that the page shows, of what other machines have told",
     "txservices.retry.marks": "the dates in the headers of messages that have failed",
     "txservices.utils": "it takes the reactor off the wall clock",
 }
