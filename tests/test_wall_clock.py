@@ -26,6 +26,7 @@ HOUR = 3600.0
 WALL = {
     "txservices.broker.vhost": "the date in x-death",
     "txservices.command.logs": "the dates of log lines",
+    "txservices.command.tables": "the times of day of what other machines have told",
     "txservices.deadlines": "the time of day at which a caller on another machine gives up",
     "txservices.monitoring.answering": "the times of day at which a process began, and at which it answers",
     "txservices.monitoring.failures": "the times of day of failures, which are shown",

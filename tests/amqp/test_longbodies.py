@@ -167,13 +167,13 @@ class LongBodiesTests(ServicesCase):
             async def ask(self, length):
                 return len(await self.answering.echo("x" * length))
 
-        await self.start(Answering, Asking)
+        await self.start(Answering, Asking, VALUES_MAX=100_000)
         cluster = await self.cluster()
         self.assertEqual(await cluster.answering.echo(LONG), LONG)
         self.assertEqual(await cluster.asking.ask(1_000_000), 1_000_000)
         await cluster.answering.tell(LONG)
         self.assertEqual(await heard.wait(), [len(LONG)])
-        error = await self.assertFailure(cluster.answering.echo([[]] * 400_000), Exception)
+        error = await self.assertFailure(cluster.answering.echo.options(timeout=120)([[]] * 100_000), Exception)
         self.assertEqual(error.__class__.__name__, "MalformedRequest")
         self.assertIn("VALUES_MAX", str(error))
 
