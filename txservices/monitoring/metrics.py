@@ -100,7 +100,10 @@ class Metrics(Observer):
         series.counts[bisect_left(BOUNDS, seconds)] += 1
         series.sum += seconds
         if waited:
-            self.count(families.WAITED, waited, *labels_of(worker.service_name, entrypoint))
+            counter = self.waited.known.get(entrypoint)
+            if counter is None:
+                counter = self.waited.add(entrypoint, *labels_of(worker.service_name, entrypoint))
+            counter.value += waited
 
     def call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
         key = call.client.name, call.name, outcome
