@@ -55,6 +55,7 @@ function branch(node) {
 export function queues({ state }) {
   const most = Math.max(1, ...state.queues.map((each) => each.messages));
   return [h("div", { class: "title" }, h("h1", null, "Queues"), h("span", { class: "quiet" }, state.queues_by_management ? "All that RabbitMQ's management lists" : "Of the services that answer; with --management URL all of the broker's")),
+    state.queues_problem && h("p", { key: "problem", class: "notice bad", role: "alert" }, `The list is not up to date: ${state.queues_problem}`),
     h("section", { class: "card flush" }, state.queues.length ? h("div", { class: "scroll" }, h("table", null,
       h("thead", null, h("tr", null, h("th", { scope: "col" }, "Queue"), h("th", { key: "m", scope: "col", class: "n" }, "Messages"), h("th", { key: "c", scope: "col", class: "n" }, "Consumers"), h("th", { key: "s", scope: "col", class: "wide" }, "Service"))),
       h("tbody", null, state.queues.map((each) => h("tr", { key: each.name },
