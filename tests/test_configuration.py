@@ -79,6 +79,8 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ["0.0.0.0:8000", "localhost:0", "8000", 8000, 0],
         ["", ":80", "h", "[::1]:80", "http://h:80", 65536, -1, True, 80.0, ["h:80"]],
     ),
+    "WEB_HEALTH": ([True, False], NO_FLAGS),
+    "OPS_ADDRESS": (["0.0.0.0:9100", "9100", 9100], ["", "h", "h:x", "h:65536", "http://h:1", True, ["h:1"]]),
     "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),
     "WEB_CONNECTIONS_MAX": ([0, 1, 10**6], NO_WHOLE),
     "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),

@@ -38,7 +38,7 @@ class SharedThings(TestCase):
         shared = SharedServices()
         for _ in range(2):
             ServiceContainer(Service, {}, shared, Clock())
-        self.assertEqual(shared.service_names, ["service"])
+        self.assertEqual(list(shared.containers), ["service"])
 
     def test_started(self) -> None:
         """A service that is made there runs at once if the whole runs, and is started with it otherwise."""

@@ -70,6 +70,13 @@ def seconds(write: str, above_zero: bool = False) -> Kind:
     return Kind(lambda value: is_number(value, (int, float)) and least <= value <= SECONDS_MAX, noun, write)
 
 
+def web_address(write: str) -> Kind:
+    def is_one(value: Any) -> bool:
+        return isinstance(value, (str, int)) and host_and_port(value, WEB_ADDRESS) is not None
+
+    return Kind(is_one, "address", f"host:port or port, as {write}")
+
+
 def one_of(noun: str, names: tuple[str, ...]) -> Kind:
     return Kind(lambda value: isinstance(value, str) and value in names, noun, words(names))
 
@@ -235,12 +242,23 @@ EMBEDDED_BROKER_USERS: Key[Mapping[str, str]] = Key(
 WEB_SERVER_ADDRESS: Key[str | int] = Key(
     "WEB_SERVER_ADDRESS",
     "127.0.0.1:8000",
-    Kind(
-        lambda value: isinstance(value, (str, int)) and host_and_port(value, WEB_ADDRESS) is not None,
-        "address",
-        "host:port or port, as 0.0.0.0:8000 or 8000",
-    ),
+    web_address("0.0.0.0:8000 or 8000"),
     "where HTTP listens. A port alone is on 127.0.0.1; port 0 is any free one",
+)
+WEB_HEALTH = Key(
+    "WEB_HEALTH",
+    False,
+    FLAG,
+    "whether `/healthz`, `/readyz` and `/metrics` are served beside the URLs of services, for everybody who may come"
+    " there",
+)
+OPS_ADDRESS: Key[str | int | None] = Key(
+    "OPS_ADDRESS",
+    None,
+    web_address("0.0.0.0:9100 or 9100"),
+    "where `run` and twistd serve `/healthz`, `/readyz` and `/metrics`; `--ops` goes over it. A port alone is on"
+    " 127.0.0.1; port 0 is any free one",
+    without="off",
 )
 WEB_BODY_MAX = Key(
     "WEB_BODY_MAX",

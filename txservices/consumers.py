@@ -38,6 +38,7 @@ log = Logger()
 # its reply, and any ack is on its way for a while. They must not keep the next messages away: with a prefetch of
 # max_workers alone, a service did half as many calls.
 UNDER_WAY = 40
+NAMES_SHOWN = 5  # queues with the same trouble that are named in a line
 
 
 def amqp(container: Container) -> Connections:
@@ -45,7 +46,7 @@ def amqp(container: Container) -> Connections:
     shared = container.shared
 
     def make() -> Connections:
-        connections = Connections.from_config(container.config, container.clock, shared.service_names)
+        connections = Connections.from_config(container.config, container.clock, shared.containers)
         shared.on_stopping.append(connections.leaving.begin)
         shared.on_killing.append(connections.give_up)
         if configuration.FLEET.of(container.config):
@@ -161,6 +162,19 @@ class QueueConsumer(SharedExtension):
         seconds: see ``amqp.returning``. This does nothing if its connection is gone: the broker has the message again.
         """
         self.returning.give_back(message)
+
+    def not_ready(self) -> list[str]:
+        """See ``Extension``. Queues with the same reason share a line."""
+        queues: dict[str, list[str]] = {}
+        for consumer in self.opened:
+            if consumer.trouble is not None:
+                queues.setdefault(consumer.trouble, []).append(consumer.queue_name)
+        lines = []
+        for trouble, names in queues.items():
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            what = "queue" if len(names) == 1 else "queues"
+            lines.append(f"not consumed: {what} {', '.join(names[:NAMES_SHOWN])}{more}: {trouble}")
+        return lines
 
     def consume(
         self,

@@ -41,6 +41,7 @@ from txservices.extensions import (
     new_call_id,
 )
 from txservices.observers import observers
+from txservices.safe import brief
 from txservices.shared import SharedServices, observer_classes
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path, tasks
@@ -62,6 +63,14 @@ __all__ = [
 
 EXTENSION_TIMEOUT = 10.0  # seconds that an extension may take for its stop
 KILL_TIMEOUT = 1.0  # seconds that it may take for its kill; a second Ctrl-C leaves 3 s for all of them
+
+NOT_RUNNING = {
+    State.NEW: "it has not begun to start",
+    State.STARTING: "it is starting",
+    State.STOPPING: "it is stopping",
+    State.KILLED: "it is ending at once",
+    State.ENDED: "it has ended",
+}
 
 log = Logger()
 
@@ -103,8 +112,7 @@ class ServiceContainer(Service):
         self.clock: Any = default_reactor(clock)
         self.owns_shared = shared is None
         self.shared = SharedServices() if shared is None else shared
-        if self.service_name not in self.shared.service_names:
-            self.shared.service_names.append(self.service_name)
+        self.shared.containers[self.service_name] = self
         self.max_workers = configuration.MAX_WORKERS.of(config) or configuration.MAX_WORKERS.default
         self.parent_calls_tracked = configuration.PARENT_CALLS_TRACKED.of(config)
         self.shared_extensions: dict[Any, SharedExtension] = {}
@@ -281,6 +289,19 @@ class ServiceContainer(Service):
     def start_failed(self, failure: Failure) -> None:
         if self.life.state is State.STARTING:
             self.kill(failure)
+
+    def not_ready(self) -> list[str]:
+        """Why the service can't do its work now, a line for each reason. Empty if it can."""
+        state = self.life.state
+        lines = [] if state is State.RUNNING else [NOT_RUNNING[state]]
+        for each in self.extensions if state in (State.STARTING, State.RUNNING) else ():
+            try:
+                found = each.not_ready()
+                lines.extend([found] if isinstance(found, str) else map(str, found))
+            except BaseException as error:  # of somebody's extension, which may not be set up yet
+                if state is State.RUNNING:
+                    lines.append(f"{each} can't say whether it is ready: {brief(error)}")
+        return [f"{self.service_name}: {line}" for line in lines]
 
     # Ending
 

@@ -363,6 +363,13 @@ class Extension:
     def kill(self) -> Any:
         """End now; may be called after ``stop``, or without ``setup``. An error is logged and stops nothing."""
 
+    def not_ready(self) -> Iterable[str]:
+        """Why it can't do its part now, a line for each reason; empty if it can.
+
+        Asked at any time between ``setup`` and ``stop``, for those who watch the process (``/readyz``). Must not wait.
+        """
+        return ()
+
     def bind(self, container: Container, name: str | None = None) -> Any:
         """Make the instance of this prototype that belongs to ``container``.
 

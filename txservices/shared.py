@@ -26,7 +26,7 @@ class SharedServices(MultiService):
     """The Twisted services that all services of a process share. A stop stops all of them, the newest first.
 
     Attributes:
-        service_names: of the services.
+        containers: of the services, by their names.
         on_stopping: each is called when the services begin to stop, before any of them has.
         on_killing: each is called when the services have been killed, before any of this stops.
         observed_by: the names of the observers that are told of all this until it has stopped.
@@ -34,7 +34,7 @@ class SharedServices(MultiService):
 
     def __init__(self) -> None:
         super().__init__()
-        self.service_names: list[str] = []
+        self.containers: dict[str, Any] = {}
         self.on_stopping: list[Callable[[], None]] = []
         self.on_killing: list[Callable[[], None]] = []
         self.observed_by: list[str] = []
@@ -56,6 +56,11 @@ class SharedServices(MultiService):
             if name not in self.observed_by:
                 observers.hold(name, partial(cls, config))
                 self.observed_by.append(name)
+
+    def not_ready(self) -> list[str]:
+        """Why the process can't do its work now, a line for each reason. Empty if it can."""
+        asked = [*self.containers.values(), *(each for each in self if hasattr(each, "not_ready"))]
+        return [line for each in asked for line in each.not_ready()]
 
     def stopping(self) -> None:
         if not self.closing:

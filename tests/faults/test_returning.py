@@ -21,6 +21,7 @@ from txservices.amqp.endpoints import endpoint_for
 from txservices.broker.memory import brokers
 from txservices.broker.server import Broker
 from txservices.exceptions import BrokerUnreachable
+from txservices.web.handlers import http
 
 RECONNECTS = 1000 if FULL else 60
 WARM_UP = 100 if FULL else 20  # losses before the first count
@@ -41,16 +42,57 @@ class Returning(FaultsCase):
         """A service waits for its broker, says why and until when for each attempt, and is up when there is one."""
         attempts = self.logged("no connection to the broker")
         await self.proxy.shut()
-        starting = Deferred.fromCoroutine(self.start(Echo))
+        container = self.stage.container(Echo)
+        starting = container.start()
         lines = await attempts.wait(3)
         for line in lines:
             self.assertRegex(line, r"guest:\*+@127\.0\.0\.1:\d+/.*refused.*Trying again in \d+\.\d s")
         self.assertNoResult(starting)
+        starting_up, queue, broker = container.shared.not_ready()
+        self.assertEqual(starting_up, "echo: it is starting")
+        self.assertEqual(queue, "echo: not consumed: queue rpc-echo: there is no connection to the broker")
+        self.assertRegex(
+            broker, r"^no connection to the broker at amqp://guest:\*+@127\.0\.0\.1:\d+/.*refused.*consumes"
+        )
         await self.proxy.listen()
         began = reactor.seconds()
         await starting
         self.in_time(began, BACK)
+        self.assertEqual(container.shared.not_ready(), [])
         self.assertEqual(await (await self.cluster()).echo.echo(1), 1)
+
+    async def test_row_01_away_and_back(self) -> None:
+        """While the broker is away the process is not ready, and says why; it is again when its queues are consumed."""
+
+        class Page(Echo):
+            @http("GET", "/page")
+            def page(self, request: Any) -> str:
+                return "served"
+
+        async def readyz() -> tuple[int, str]:
+            response = await session.get("/readyz")
+            return response.code, await response.text()
+
+        self.config["WEB_HEALTH"] = True
+        away, back = self.logged("no connection to the broker"), self.logged("connected to the broker")
+        [container] = await self.start(Page)
+        session = self.web_session()
+        self.assertEqual(await readyz(), (200, "ready\n"))
+        await self.proxy.shut()
+        await away.wait()
+        status, text = await readyz()
+        self.assertEqual(status, 503)
+        self.assertRegex(text, r"echo: not consumed: queue rpc-echo: there is no connection to the broker\n")
+        self.assertRegex(text, r"no connection to the broker at amqp://guest:\*+@127\.0\.0\.1:\d+/.*: .*echo consumes")
+        self.assertEqual((await session.get("/healthz")).code, 200)
+        self.assertEqual(await (await session.get("/page")).text(), "served")
+        back.things.clear()
+        await self.proxy.listen()
+        await back.wait()
+        began = reactor.seconds()
+        await until(lambda: not container.shared.not_ready())
+        self.in_time(began, BACK)
+        self.assertEqual(await readyz(), (200, "ready\n"))
 
     async def test_row_01_absent_at_start_and_not_waited_for(self) -> None:
         """With BROKER_START_TIMEOUT a service fails to start when that is over, and says what it missed where."""

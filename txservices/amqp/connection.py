@@ -61,6 +61,7 @@ class Connection(Service):
     Attributes:
         process: those services, and the process that they run in.
         protocol: the open connection, or None while there is none.
+        cause: why there was no connection when the latest attempt had ended, or the latest connection was lost.
         prefetched: says when nothing is read for a while; None if everything is always read.
         on_connected: called with each new ``Protocol`` before anyone else may use it; if one gives a Deferred, that is
             waited for.
@@ -100,6 +101,7 @@ class Connection(Service):
         self.on_changed: list[Callable[[], None]] = []
         self.waiting: Waiters[Protocol] = Waiters()
         self.was_connected = False
+        self.cause = "the first attempt is under way"
         self.latest: Protocol | None = None  # open or not, until its socket is closed
         self.keeping: Deferred[None] = succeed(None)
         for address in addresses:  # a login that is too long is told now, and not at the first attempt
@@ -175,6 +177,11 @@ class Connection(Service):
         protocol.do_close(ConnectionLost("the connection was closed here"))
         await gone
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection. A closed one may still have its socket, and be the ``protocol``."""
+        return self.protocol is not None and not self.protocol.closed
+
     def when_connected(self) -> Deferred[Protocol]:
         """Fires with the open ``Protocol``, now or when there is one.
 
@@ -182,7 +189,7 @@ class Connection(Service):
         with ``BrokerUnreachable`` if no broker answers within the start timeout, and with ``ConnectionLost`` when the
         service stops.
         """
-        if self.protocol is not None and not self.protocol.closed:  # a closed one may still have its socket
+        if self.protocol is not None and self.is_open:
             return succeed(self.protocol)
         return self.waiting.wait()
 
@@ -264,6 +271,7 @@ class Connection(Service):
 
     def retry_after(self, failed: int, error: Exception | None) -> float:
         """Seconds until the next attempt, after that many failures and young deaths in a row. Logs the cause."""
+        self.cause = describe(error)
         refused = refusal(error, self.address)
         if not self.was_connected:
             if refused is not None:
@@ -283,7 +291,7 @@ class Connection(Service):
             "no connection to the broker at {address} ({name}): {cause}. Trying again in {delay:.1f} s",
             address=self.address,
             name=self.connection_name,
-            cause=describe(error),
+            cause=self.cause,
             delay=delay,
         )
         return delay

@@ -28,6 +28,8 @@ from txservices.exceptions import ConfigurationError
 from txservices.utils import default_reactor
 from txservices.utils.address import Address, parse_addresses
 
+PROCESS = "txservices"  # the broker shows it before what a connection is for
+
 
 class Connections(MultiService):
     """All of them, each made when it is first needed.
@@ -93,7 +95,7 @@ class Connections(MultiService):
         )
 
     def connection(self, purpose: str, services: Iterable[str]) -> Connection:
-        connection = Connection(self.addresses, f"txservices: {purpose}", self.clock, services=services, **self.options)
+        connection = Connection(self.addresses, f"{PROCESS}: {purpose}", self.clock, services=services, **self.options)
         connection.on_changed.append(self.leaving.look)
         self.in_use.append(connection)
         self.leaving.look()
@@ -138,6 +140,15 @@ class Connections(MultiService):
     def connected(self) -> bool:
         """Whether every connection in use is open now."""
         return all(connection.protocol is not None for connection in self.in_use)
+
+    def not_ready(self) -> list[str]:
+        """Why messages do not come and go now: a line for each reason, with the connections that it is of."""
+        lines: dict[str, list[str]] = {}
+        for connection in self.in_use:
+            if not connection.is_open:
+                line = f"no connection to the broker at {connection.address}: {connection.cause}"
+                lines.setdefault(line, []).append(connection.connection_name.removeprefix(f"{PROCESS}: "))
+        return [f"{line} ({', '.join(names)})" for line, names in lines.items()]
 
     def consume(
         self,

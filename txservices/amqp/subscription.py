@@ -40,6 +40,8 @@ CONSUME_RETRY_MAX = 2.0  # seconds
 CONSUMED_LONG = 5.0  # seconds
 PATIENCE_MAX = 60.0  # seconds for each answer, after several attempts that were not answered in time
 
+NOT_ANSWERED = "the broker has not answered yet"
+
 
 class Subscription:
     """Has the messages of one queue delivered to ``receive``, until it is cancelled or closed.
@@ -78,6 +80,7 @@ class Subscription:
         self.rejects = queue.arguments.get(QUEUE_TYPE_ARGUMENT) != "stream"
         self.consuming = True  # until cancel() or close()
         self.attaching: Deferred[None] | None = None
+        self.cause = NOT_ANSWERED  # why it was not consumed, or lost, the last time
         self.failed = 0  # attempts in a row that failed, or whose queue was lost soon
         self.consumed_at: float | None = None  # when the latest that did not fail ended
         self.retry: Any = None
@@ -93,6 +96,17 @@ class Subscription:
     def unsettled(self) -> int:
         """How many messages have been delivered on the open channel and are neither acked nor rejected."""
         return self.channel.unsettled if self.channel is not None else 0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the broker delivers no messages of the queue now. None if it does, or if nobody wants them any more."""
+        if not self.consuming:
+            return None
+        if not self.connection.is_open:
+            return "there is no connection to the broker"
+        if self.channel is not None and self.tag in self.channel.consumers and self.attaching is None:
+            return None
+        return self.cause
 
     # Consuming, again and again
 
@@ -169,6 +183,7 @@ class Subscription:
             log.failure("while beginning to consume {queue}", failure=result, queue=self.queue_name)
             self.again(self.delay())
         elif self.consuming and not protocol.closed:
+            self.cause = str(error)
             delay = self.delay()
             refused = isinstance(error, DeclarationMismatch) or passes(error)
             if isinstance(error, NotAnswered):
@@ -216,6 +231,7 @@ class Subscription:
         self.consumed_at = self.connection.clock.seconds()
         self.active = True
         observers.tell(observers.consumer_started, self.queue_name)
+        self.cause = NOT_ANSWERED
         for call in self.on_ready:
             call()
         if not self.ready.called:
@@ -259,6 +275,7 @@ class Subscription:
             and self.retry is None
             and isinstance(error, ChannelClosedByBroker)
         ):
+            self.cause = f"its channel was closed: {error}"
             delay = self.delay()
             if self.tells:
                 log.warn("the channel that consumes {queue} is closed: {error}", queue=self.queue_name, error=error)
@@ -270,6 +287,7 @@ class Subscription:
         if channel is None or protocol is None or not self.consuming:
             return
         self.ended()
+        self.cause = "it was deleted on the broker"
         delay = self.delay()
         if self.tells:
             log.warn("queue {queue} was deleted on the broker: declaring it again", queue=self.queue_name)

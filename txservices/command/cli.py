@@ -61,6 +61,7 @@ def commands() -> None:
     metavar="[HOST:]PORT",
     help="Open a Python prompt inside the process, for telnet from this machine.",
 )
+@click.option("--ops", metavar="[HOST:]PORT", help="Serve /healthz, /readyz and /metrics there; see OPS_ADDRESS.")
 @click.option("--reload", "again", is_flag=True, help="Restart when a module or the config file changes.")
 @click.option(
     "--reactor",
@@ -69,7 +70,13 @@ def commands() -> None:
 )
 @click.option("--page", "with_page", is_flag=True, help="Show the cluster in a browser, as `txservices page` does.")
 def run(
-    modules: tuple[str, ...], given: Given, backdoor: str | None, again: bool, reactor: str | None, with_page: bool
+    modules: tuple[str, ...],
+    given: Given,
+    backdoor: str | None,
+    ops: str | None,
+    again: bool,
+    reactor: str | None,
+    with_page: bool,
 ) -> None:
     """Run every service in the modules, until SIGTERM or Ctrl-C.
 
@@ -79,7 +86,7 @@ def run(
         reactors.install(reactor)
 
     def serve(ending: exits.Ending) -> NoReturn:
-        config = given.config()
+        config = evolve(given, ops=ops).config()
         outputs.lose_what_fails()
         logs.begin(config)
         tree = tap.build(modules, config, ending, say=outputs.Output(sys.stdout).line, options=given.to_type())

@@ -44,20 +44,22 @@ class Given:
         path: the path of the config file.
         broker: the address of a broker, or several with ``;`` between them.
         defines: each ``KEY=VALUE`` as it was typed.
+        ops: the operations address.
     """
 
     path: str | None = None
     broker: str | None = None
     defines: tuple[str, ...] = ()
+    ops: str | None = None
 
     def config(self) -> dict[str, Any]:
         """The configuration that they give together. ``ConfigurationError`` if the file or any value is wrong."""
         defined = dict(settings.define(each) for each in self.defines)
-        typed = {*defined, *([] if self.broker is None else [configuration.AMQP_URI.name])}
-        config = settings.load(self.path, typed=typed) if self.path else {}
+        options = {configuration.AMQP_URI.name: self.broker, configuration.OPS_ADDRESS.name: self.ops}
+        # an empty one is a mistake, and not the embedded broker
+        defined |= {name: option for name, option in options.items() if option is not None}
+        config = settings.load(self.path, typed=defined) if self.path else {}
         config.update(defined)
-        if self.broker is not None:  # an empty one is a mistake, and not the embedded broker
-            config[configuration.AMQP_URI.name] = self.broker
         secrets.learn(config)
         configuration.check(config)
         return config

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, Service
@@ -30,6 +31,8 @@ from txservices.utils import default_reactor, sanitize_url
 from txservices.utils.address import LOOPBACK, parse_addresses
 from txservices.watchdog import watchdog
 
+METRICS = "txservices.monitoring.metrics.Metrics"
+
 log = Logger()
 
 
@@ -41,6 +44,7 @@ class Options(usage.Options):
     optParameters = [
         ["config", "c", None, "A YAML file. ${NAME:default} in it comes from the environment."],
         ["broker", "b", None, "amqp://user:password@host:port/vhost. It overrides the file."],
+        ["ops", None, None, "[host:]port: serve /healthz, /readyz and /metrics there; see OPS_ADDRESS."],
         ["backdoor-port", None, None, "[host:]port: open a Python prompt inside the process, for telnet from here."],
     ]
 
@@ -73,7 +77,7 @@ def makeService(options: Options) -> IService:
     ending.leave_at_exit()
     ending.log_is_apart = logs.are_apart(options.parent)
     try:
-        given = Given(options["config"], options["broker"], tuple(options["defines"]))
+        given = Given(options["config"], options["broker"], tuple(options["defines"]), options["ops"])
         config = given.config()
         logs.join(config)
         tree = build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), given.to_type())
@@ -166,13 +170,14 @@ class ServiceTree(Running):
         self, config: Mapping[str, Any], ending: exits.Ending, say: Callable[[str], object], options: str
     ) -> None:
         super().__init__(ending)
-        self.config = dict(config)
+        self.config = with_metrics(config)
         self.runner = ServiceRunner(self.config, clock=ending.reactor)
         self.runner.shared.get("watchdog", lambda: watchdog(config, ending.reactor))
         self.broker: Broker | None = None
         self.manhole: Any = None
         self.with_page = False
         self.page: Any = None
+        self.operations: Any = None
         self.say = say
         self.options = options
         ending.hurry = self.runner.kill
@@ -193,10 +198,26 @@ class ServiceTree(Running):
         self.page = ClusterPage(self.config, self.ending.reactor)
         await self.page.start(LOOPBACK, None)
 
+    def open_operations(self) -> None:
+        """Listen at the operations address, if there is one."""
+        address = configuration.OPS_ADDRESS.of(self.config)
+        if address is not None:
+            from txservices.web.operations import operations  # only here: it loads klein
+
+            self.operations = operations(address, self.not_ready, self.ending.reactor)
+            self.operations.listen()
+
+    def not_ready(self) -> list[str]:
+        """Why the process can't do its work now, a line for each reason. Empty if it can."""
+        if self.ending.asked_for or self.ending.under_way:
+            return ["the process is stopping"]
+        return self.runner.shared.not_ready()
+
     async def come_up(self) -> None:
         self.say(f"starting services: {', '.join(self.runner.service_names)}")
         ended = self.runner.wait()  # before the start, so that a service that dies in it is noticed, once
         try:
+            self.open_operations()
             if self.manhole is not None:
                 self.say(f"backdoor: telnet {self.manhole.listen()}")
             await self.find_broker()
@@ -258,6 +279,8 @@ class ServiceTree(Running):
         await close(self.broker)
         if self.manhole is not None:
             await self.manhole.close()
+        if self.operations is not None:  # last: whoever waits for the end of this process asks there
+            await self.operations.stopService()
         return not any(container.gave_up for container in self.runner.containers)
 
 
@@ -290,6 +313,15 @@ def spare_what_stays() -> None:
     # Each of its full passes held even the smallest service for 30 ms, and one with large tables for a second.
     gc.collect()
     gc.freeze()
+
+
+def with_metrics(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config, with metrics among its observers if they are served and their library is installed."""
+    key = configuration.OBSERVERS
+    served = configuration.OPS_ADDRESS.of(config) is not None or configuration.WEB_HEALTH.of(config)
+    if served and METRICS not in key.of(config) and find_spec("prometheus_client") is not None:
+        return {**config, key.name: [*key.of(config), METRICS]}
+    return dict(config)
 
 
 def needs_amqp(container: Any) -> bool:

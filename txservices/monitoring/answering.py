@@ -87,7 +87,7 @@ class Answering(Service):
         self.since = time.time()
         self.version = version("txservices")
         self.failures = Failures(config, shared)
-        self.events = Events(config, shared.service_names)
+        self.events = Events(config, shared.containers)
         self.happening = Happening(config, shared, connections, self.clock, self.tell)
         self.counting: Counting | None = None
         self.counted_until: Any = None
@@ -273,7 +273,7 @@ class Answering(Service):
             "now": time.time(),
             "txservices": self.version,
             "python": platform.python_version(),
-            "services": list(self.shared.service_names),
+            "services": list(self.shared.containers),
             "failed": self.failures.number,
         }
 

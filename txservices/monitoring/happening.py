@@ -123,7 +123,7 @@ class Happening(Observer):
 
     def event_dispatched(self, service: str, event_type: str) -> None:
         """See ``Observer``."""
-        if service in self.shared.service_names:
+        if service in self.shared.containers:
             self.tell("event", service, event_type, OK, 0.0, "", None)
 
     def tell(

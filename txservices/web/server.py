@@ -10,7 +10,7 @@ The listener opens when the first entrypoint starts, and closes when the last on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -29,9 +29,11 @@ from werkzeug.wrappers import Response
 from txservices import configuration
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
+from txservices.monitoring.health import PAGES
 from txservices.utils import default_reactor
 from txservices.utils.address import PORT_MAX, WEB_ADDRESS, cannot_listen, host_and_port
 from txservices.utils.forks import leave, owners
+from txservices.web.health import HealthPage
 from txservices.web.messages import HttpRequest, unavailable
 from txservices.web.site import Answer, Received, WebSite
 
@@ -122,13 +124,19 @@ def path_of(uri: bytes) -> str:
 class Listener(Service):
     """An address of the process, and all URLs that are served there.
 
+    Args:
+        key: the row of the configuration that its address comes from.
+
     Attributes:
         host, port: where it listens. If port 0 is configured, ``port`` is the real one once it listens.
         app: the Klein app with the routes.
     """
 
-    def __init__(self, host: str, port: int, site: WebSite) -> None:
+    def __init__(
+        self, host: str, port: int, site: WebSite, key: configuration.Key[Any] = configuration.WEB_SERVER_ADDRESS
+    ) -> None:
         self.host = host
+        self.key = key
         self.port = self.wanted_port = port
         self.site = site
         self.claims: dict[tuple[str, ...], Any] = {}  # method and URL -> the handler that has it
@@ -167,6 +175,12 @@ class Listener(Service):
         self.claims.update(dict.fromkeys(claims, handler))
         self.serving[handler] = None
 
+    def serve_health(self, not_ready: Callable[[], list[str]]) -> None:
+        """Serve the pages of health. Then the port stays open when all handlers have stopped, up to ``stopService``."""
+        if not any(isinstance(each, HealthPage) for each in self.serving):
+            for url in PAGES:
+                self.register(HealthPage(url, not_ready))
+
     def route(self, handler: Any, rule: Rule) -> None:
         # Klein would name an endpoint after its function, and all these functions are called `serve`
         endpoint = f"{handler.where} {len(self.routes)}"
@@ -199,12 +213,16 @@ class Listener(Service):
             self.listening = reactor.listenTCP(self.wanted_port, self.site, BACKLOG, self.host)
         except CannotListenError as error:
             raise ConfigurationError(
-                f"{cannot_listen(error)}, or set {configuration.WEB_SERVER_ADDRESS.name} to another host:port (port 0"
-                " is any free one)"
+                f"{cannot_listen(error)}, or set {self.key.name} to another host:port (port 0 is any free one)"
             ) from error
         self.site.closing = False
         self.port = self.listening.getHost().port
         log.info("listening at http://{host}:{port}/", host=self.host, port=self.port)
+
+    def not_ready(self) -> list[str]:
+        """A line if clients can't come in now."""
+        closed = self.listening is None and self.serving
+        return [f"nothing listens at http://{self.host}:{self.port}/ yet"] if closed else []
 
     def cancel(self) -> Deferred[None]:
         """Take no new connections. Existing ones may have one more response each. Fires when the port is closed."""
@@ -284,6 +302,8 @@ class WebServer(ProviderCollector, SharedExtension):
 
     def start(self) -> None:
         if self.listener is not None:
+            if configuration.WEB_HEALTH.of(self.container.config):
+                self.listener.serve_health(self.container.shared.not_ready)
             self.listener.listen()
 
     def stop(self) -> Deferred[None]:
