@@ -24,7 +24,7 @@ class Many(FleetCase):
 
     def process(self, number: int) -> Answering:
         connections = Connections.from_config(self.config, default_reactor())
-        shared: Any = SimpleNamespace(service_names=[f"service_{number % 20}"])
+        shared: Any = SimpleNamespace(containers={f"service_{number % 20}": None})
         process = Answering(connections, shared, self.config)
         process.setServiceParent(connections)
         connections.startService()

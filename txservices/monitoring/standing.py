@@ -31,7 +31,6 @@ from txservices.monitoring.families import (
     WORKERS_MAX,
 )
 from txservices.monitoring.series import Counter, Family, SeriesOf
-from txservices.utils.life import State
 
 __all__ = ["STANDING", "standing"]
 
@@ -109,18 +108,16 @@ class Now:
                 self.add(WAITING, 1, *labels_of(name, turn.entrypoint))
 
     def extensions(self, container: Any, seen: set[Any]) -> None:
-        ready = container.life.state is State.RUNNING
         for each in container.subextensions:
             kind = next(filter(None, (SHOWN.get(dotted(cls)) for cls in type(each).__mro__)), None)
             if kind == "consumers":
                 self.consumers(container.service_name, each)
-                ready = ready and all(consumer.active for consumer in each.opened)
             elif kind == "calls" and each.client is not None:
                 self.calls(container.service_name, each.client)
             elif kind == "sockets" and each.sockets is not None and each.sockets not in seen:
                 seen.add(each.sockets)
                 self.add(SOCKETS, len(each.sockets.connections))
-        self.add(READY, ready, container.service_name)
+        self.add(READY, not container.not_ready(), container.service_name)
 
     def consumers(self, name: str, queue_consumer: Any) -> None:
         wanted = [each for each in queue_consumer.opened if each.consuming]
