@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import OnRabbitMQ, ServicesCase
+from txservices.amqp import fresh, ondemand
 from txservices.amqp.connections import Connections
 from txservices.amqp.delays import DECLARED_AGAIN, DELAY_MAX, NAME_MAX, UNUSED, name_of, step_of
 from txservices.amqp.entities import Message, Queue
@@ -93,11 +94,12 @@ class DelayTests(ServicesCase):
         for longer in (1, 2, 4, 8):
             heard.things.clear()
             delays = {b"long": 0.5 * longer, b"short": 0.05 * longer, b"middle": 0.2 * longer}
-            sent = {}
+            sent, confirmed = {}, []
             for body, seconds in delays.items():
                 sent[body] = clock.seconds()
-                await self.later(connections.on_demand, seconds, body)
+                confirmed.append(self.later(connections.on_demand, seconds, body))
             await heard.wait(3)
+            await gatherResults(confirmed)
             order = [message.body for message, _ in heard.things]
             late = {each.body: came - sent[each.body] - delays[each.body] for each, came in heard.things}
             for body, wanted in delays.items():
@@ -134,11 +136,30 @@ class DelayTests(ServicesCase):
         for headers in ({"a": object()}, {"a": "x" * 200_000}):
             with self.assertRaises(ValueError):
                 on_demand.publish_later("", "late", b"", {"headers": headers}, 0.05, lambda error: None)
-        self.assertEqual((on_demand.declaring, connections.publisher.unconfirmed), ({}, {}))
+        self.assertEqual((on_demand.fresh, connections.publisher.unconfirmed), ({}, {}))
 
 
 class DelaysOnRabbitMQ(OnRabbitMQ, DelayTests):
     """The same on a RabbitMQ."""
+
+    async def test_stuck_queue(self) -> None:
+        """A delay queue that takes no messages, as after a crash while it was made, is replaced by another one."""
+        self.patch(fresh, "STUCK_AFTER", 1.0)
+        self.patch(ondemand, "LASTS_AFTER", 0)
+        connections, heard = await self.opened()
+        await self.later(connections.on_demand, 0.05, b"1")
+        await heard.wait(1)
+        member = f'whereis(binary_to_atom(<<"{self.vhost_name}_{name_of("", "late", 50)}">>))'
+        self.addCleanup(self.node.ctl, "eval", f"sys:resume({member}).")
+        await self.node.ctl("eval", f"sys:suspend({member}).")
+        told = self.logged("takes no messages: .* txservices.delay.0.05s.late.2 is used instead")
+        other = self.connections()
+        waiting = [self.later(other.on_demand, 0.05, body) for body in (b"2", b"3")]
+        await gatherResults(waiting)
+        await self.later(other.on_demand, 0.05, b"4")
+        await heard.wait(4)
+        self.assertEqual({message.body for message in heard.things}, {b"1", b"2", b"3", b"4"})
+        self.assertEqual(len(told.things), 1)
 
 
 class VirtualTime(SynchronousTestCase):
@@ -189,4 +210,4 @@ class WithoutBroker(SynchronousTestCase):
         self.assertEqual(outcomes, [])
         clock.advance(0.2)
         self.assertEqual([type(each) for each in outcomes], [PublishTimeout] * 2)
-        self.assertEqual(connections.on_demand.declaring, {})
+        self.assertEqual(connections.publisher.unconfirmed, {})

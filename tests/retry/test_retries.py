@@ -413,7 +413,7 @@ class ParkTests(RetriesCase):
         refusal = "queue 'txservices.delay.{}s.evt-source-type--listener.hear' may not be declared by our user"
 
         def publish_later(
-            self: Any, exchange: str, key: str, body: bytes, properties: Any, delay: float, done: Any
+            self: Any, exchange: str, key: str, body: bytes, properties: Any, delay: float, done: Any, timeout: Any
         ) -> None:
             done(ConfigurationError(refusal.format(delay)))
 

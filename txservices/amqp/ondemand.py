@@ -7,17 +7,18 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from attrs import evolve
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from txservices import configuration
-from txservices.amqp.delays import DECLARED_AGAIN, DELAY_MAX, UNUSED, name_of, step_of
+from txservices.amqp.delays import DECLARED_AGAIN, DELAY_MAX, DELAY_QUEUE, UNUSED, name_of, step_of
 from txservices.amqp.entities import Queue
-from txservices.amqp.publisher import Publisher
-from txservices.amqp.topology import DECLARE_TIMEOUT, declare
+from txservices.amqp.fresh import LASTS_AFTER, Elsewhere, Fresh, TakesNothing
+from txservices.amqp.publisher import FOREVER, Publisher
+from txservices.amqp.publishing import OnItsOwn
 from txservices.constants import QUEUE_TYPE_ARGUMENT
-from txservices.exceptions import HeadersTooLarge, PublishTimeout, UndeliverableMessage
+from txservices.exceptions import ConnectionLost, HeadersTooLarge, PublishTimeout, UndeliverableMessage
+from txservices.utils.ids import new_id
 from txservices.wire.codec import encode_properties
 
 __all__ = ["OnDemand", "delay_queue"]
@@ -26,6 +27,7 @@ log = Logger()
 
 DECLARED_MAX = 10_000  # queues that are known to be there
 DELAY_QUEUES_MAX = 4_096  # delay queues that are known by delay and destination
+INSTEAD_MAX = 1_000  # delay queues that take no messages, and for which others are used
 AT_ONCE = 0.0005  # seconds; a message that is due sooner waits in no delay queue
 ATTEMPTS_MAX = 3  # publishes of one message to a queue that the broker does not have, although it was declared
 
@@ -35,14 +37,16 @@ Done = Callable[[Exception | None], None]
 class OnDemand:
     """Publishes messages to such queues, each through the default exchange.
 
-    The queue is not declared again on a new connection, as a service's own queues are: if the broker has lost it, the
-    message is returned, and then it is declared.
+    A queue is declared before the first message for it on each connection, and when a message comes back because the
+    broker has lost it.
     """
 
     def __init__(self, publisher: Publisher) -> None:
         self.publisher = publisher
         self.declared: OrderedDict[Queue, float] = OrderedDict()  # when, by the reactor's clock
-        self.declaring: dict[Queue, list[Done]] = {}
+        self.fresh: dict[Queue, Fresh] = {}  # those that are declared now
+        self.instead: dict[Queue, Queue] = {}  # of delay queues that take no messages
+        publisher.connection.on_connected.append(self.connected)
 
     def publish_then(
         self,
@@ -92,73 +96,73 @@ class OnDemand:
         attempts: int,
     ) -> None:
         """Publish, and declare the queue first if that was long ago. Makes up to ``attempts`` attempts."""
+        publisher = self.publisher
+        now = publisher.clock.seconds()
+        if deadline is not None and deadline <= now:
+            done(PublishTimeout("", queue.name))
+            return
+        used = self.instead.get(queue, queue)
 
         def published(error: Exception | None) -> None:
-            if isinstance(error, UndeliverableMessage) and attempts > 1:
-                self.declared.pop(queue, None)
-                self.attempt(queue, body, properties, done, deadline, attempts - 1)
-            else:
-                done(error)
+            lost = isinstance(error, ConnectionLost) and not publisher.cancelled
+            replaced = isinstance(error, TakesNothing) and self.instead.get(queue, used) != used
+            try:
+                if isinstance(error, Elsewhere):
+                    publish()
+                elif isinstance(error, UndeliverableMessage) and attempts > 1:
+                    self.declared.pop(used, None)
+                    self.attempt(queue, body, properties, done, deadline, attempts - 1)
+                elif lost or replaced:
+                    self.attempt(queue, body, properties, done, deadline, attempts)
+                else:
+                    done(error)
+            except ValueError as refused:  # nobody is there to whom it could be raised
+                done(refused)
 
-        def publish(error: Exception | None = None) -> None:
-            if error is not None:
-                done(error)
-                return
-            left = None if deadline is None else deadline - self.publisher.clock.seconds()
-            if left is not None and left <= 0:
-                done(PublishTimeout("", queue.name))
-                return
-            self.publisher.publish_then("", queue.name, body, properties, True, published, left)
+        def publish() -> None:
+            left = None if deadline is None else max(deadline - publisher.clock.seconds(), 0)
+            publisher.publish_then("", used.name, body, properties, True, published, left)
 
-        declared = self.declared.get(queue)
-        if declared is not None and self.publisher.clock.seconds() < declared + DECLARED_AGAIN:
+        declared = self.declared.get(used)
+        if declared is not None and now < declared + DECLARED_AGAIN:
             publish()
-        else:
-            header = len(encode_properties(properties))  # an error of what can't be written is raised now
-            if header > self.publisher.header_max:
-                raise HeadersTooLarge("", queue.name, header, self.publisher.header_max)
-            self.declare_then(queue, partial(call_safely, publish, done), deadline)
-
-    def declare_then(self, queue: Queue, call: Done, deadline: float | None) -> None:
-        """Declare a queue, once for all that wait for it, and call that with None or the error."""
-        waiting = self.declaring.get(queue)
-        if waiting is not None:
-            waiting.append(call)
             return
-        self.declaring[queue] = [call]
-        declaring = Deferred.fromCoroutine(self.declare(queue))
-        if deadline is not None:
-            left = max(deadline - self.publisher.clock.seconds(), 0.0)
-            late = PublishTimeout("", queue.name)
-            declaring.addTimeout(left, self.publisher.clock, lambda *_: Failure(late))
-        declaring.addCallbacks(partial(self.has_declared, queue), partial(self.not_declared, queue))
+        if properties.get("message_id") is None:
+            properties["message_id"] = new_id()
+        header = encode_properties(properties)
+        if len(header) > publisher.header_max:
+            raise HeadersTooLarge("", used.name, len(header), publisher.header_max)
+        until = FOREVER if deadline is None else deadline
+        publishing = OnItsOwn("", used.name, True, header, body, published, until, retry_nacked=False)
+        fresh = self.fresh.get(used)
+        if fresh is not None:
+            fresh.publish(publishing)
+            return
+        quorum = used.arguments.get(QUEUE_TYPE_ARGUMENT) == "quorum"
+        known = declared is not None and now < declared + UNUSED
+        ended = partial(self.ended, queue, used)
+        self.fresh[used] = fresh = Fresh(publisher, used, LASTS_AFTER if quorum and not known else 0, ended)
+        fresh.publish(publishing)
+        fresh.start()
 
-    async def declare(self, queue: Queue) -> None:
-        protocol = await self.publisher.connection.when_connected()
-        await declare(protocol, queue, patience=DECLARE_TIMEOUT)
+    def ended(self, queue: Queue, used: Queue, error: Exception | None) -> None:
+        """A queue is known to last, or not to be had."""
+        del self.fresh[used]
+        if error is None:
+            self.declared.pop(used, None)
+            self.declared[used] = self.publisher.clock.seconds()
+            if len(self.declared) > DECLARED_MAX:
+                self.declared.popitem(last=False)
+        elif isinstance(error, TakesNothing) and queue.name.startswith(DELAY_QUEUE):
+            number = 2 if used == queue else int(used.name.rpartition(".")[2]) + 1
+            self.instead[queue] = evolve(queue, name=f"{queue.name}.{number}")
+            if len(self.instead) > INSTEAD_MAX:
+                del self.instead[next(iter(self.instead))]
+            log.error("{error}. {other} is used instead", error=error, other=f"{queue.name}.{number}")
 
-    def has_declared(self, queue: Queue, _: None) -> None:
-        self.declared.pop(queue, None)
-        self.declared[queue] = self.publisher.clock.seconds()
-        if len(self.declared) > DECLARED_MAX:
-            self.declared.popitem(last=False)
-        self.tell(queue, None)
-
-    def not_declared(self, queue: Queue, failure: Failure) -> None:
-        error = failure.value
-        self.tell(queue, error if isinstance(error, Exception) else RuntimeError(repr(error)))
-
-    def tell(self, queue: Queue, error: Exception | None) -> None:
-        for call in self.declaring.pop(queue):
-            call(error)
-
-
-def call_safely(publish: Done, done: Done, error: Exception | None) -> None:
-    """Publish after a declaration. An error that ``publish_then`` would have raised at once goes to ``done``."""
-    try:
-        publish(error)
-    except ValueError as refused:
-        done(refused)
+    def connected(self, _: Any) -> None:
+        """There is a new connection: the broker may have crashed, and lost what was declared."""
+        self.declared.clear()
 
 
 @lru_cache(maxsize=DELAY_QUEUES_MAX)

@@ -332,7 +332,7 @@ class Publisher:
         self.flow = protocol.flow
         self.flow.on_resumed = self.send
         self.header_max = header_max(protocol.frame_max)
-        self.unsent = OrderedDict.fromkeys(self.unconfirmed)
+        self.unsent = OrderedDict((key, None) for key, each in self.unconfirmed.items() if type(each) is Publishing)
         await self.topology.restore(protocol)
         await self.open(protocol)
 

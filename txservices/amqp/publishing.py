@@ -73,6 +73,12 @@ class Publishing:
         self.done = forgotten
 
 
+class OnItsOwn(Publishing):
+    """A message that the publisher keeps and does not send: whoever has made it sends it, on a channel of its own."""
+
+    __slots__ = ()
+
+
 def forgotten(error: Exception | None) -> None:
     """``done`` of a message whose outcome is told."""
 

@@ -97,6 +97,7 @@ class Failures:
         self.policy: Retry | None = written if retry is None else (retry or None)
         self.on_parked = configuration.ON_PARKED.of(config)
         self.queue_type = configuration.QUEUE_TYPE.of(config)
+        self.timeout = configuration.PUBLISH_TIMEOUT.of(config)
         version = getattr(container.service_cls, "version", None)
         own = f"txservices {txservices.__version__}"
         self.about = {
@@ -179,7 +180,8 @@ class Failures:
         done = partial(on_behalf_of, worker_ctx, self.published, message, settle, tell)
         on_demand = self.connections.on_demand
         try:
-            on_demand.publish_later(source.exchange, source.routing_key, message.body, properties, delay, done)
+            to = source.exchange, source.routing_key
+            on_demand.publish_later(*to, message.body, properties, delay, done, self.timeout)
         except ValueError as refused:
             done(refused)
 
@@ -233,10 +235,10 @@ class Failures:
         properties["delivery_mode"] = 2  # it lies there for long, also where its sender had no need of that
         try:
             try:
-                publish(properties, done)
+                publish(properties, done, self.timeout)
             except HeadersTooLarge:  # its own are nearly as many as a frame may have
                 del properties["headers"][marks.TRACEBACK]
-                publish(properties, done)
+                publish(properties, done, self.timeout)
         except ValueError as refused:
             done(refused)
 
