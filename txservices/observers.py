@@ -184,7 +184,7 @@ class Observers:
         for event, methods in self.events():
             method = getattr(observer, event)
             if method.__func__ is not getattr(Observer, event):
-                methods.append(method)
+                setattr(self, event, [*methods, method])  # a new list, as somebody may walk over the old one
 
     def remove(self, observer: Observer) -> None:
         """Tell an observer no more."""
@@ -192,7 +192,7 @@ class Observers:
         for event, methods in self.events():
             method = getattr(observer, event)
             if method in methods:
-                methods.remove(method)
+                setattr(self, event, [each for each in methods if each != method])
                 self.failed.pop(method, None)
 
     def hold(self, name: str, make: Callable[[], Observer]) -> None:
@@ -217,7 +217,7 @@ class Observers:
 
     def tell(self, methods: list[Callable[..., None]], *args: Any) -> None:
         """Call the methods of those who want to know an event. Raises nothing."""
-        for method in list(methods):
+        for method in methods:
             try:
                 method(*args)
             except BaseException:  # a SystemExit in an observer ends nothing, as one in a method
