@@ -102,6 +102,13 @@ class FleetCase(TestCase):
 class Asking(FleetCase):
     """What is answered."""
 
+    async def test_stopped_twice(self) -> None:
+        """What answers may be stopped twice, as any service: its observers are gone after the first time."""
+        process = await self.run_process(Stock)
+        process.stopService()
+        process.stopService()
+        self.assertNotIn(process.failures, observers.all)
+
     async def test_who(self) -> None:
         """Every process says who it is, in the order of their services' names."""
         stock, shop = await self.run_process(Stock), await self.run_process(Shop)

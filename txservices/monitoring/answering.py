@@ -115,6 +115,8 @@ class Answering(Service):
             self.attach(self.connection.protocol)
 
     def stopService(self) -> None:
+        if not self.running:
+            return  # stopped twice, as services may be
         super().stopService()
         self.give_up()
         for each in (self.failures, self.events):
