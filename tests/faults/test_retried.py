@@ -6,16 +6,17 @@ import random
 from collections import Counter
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests import rabbitmq
 from tests.faults import load as load_module
 from tests.faults.checker import CALL, EVENT
-from tests.faults.load import Load, LoadCase
+from tests.faults.load import INTERVAL, Load, LoadCase
 from tests.faults.scene import FULL, until
 from txservices.amqp import fresh
 from txservices.amqp.connections import Connections
 from txservices.amqp.delays import DELAY_QUEUE
 from txservices.amqp.entities import Message, Queue
-from txservices.consumers import amqp
 from txservices.events import event_handler
 from txservices.retry import Retry
 from txservices.retry.failures import PARKED, parking_queue
@@ -99,6 +100,21 @@ class Retried(LoadCase):
 
             await connections.consume(parking_queue(queue), parked, 100).ready
 
+    async def dies_with_a_new_queue(self, begins: str) -> None:
+        """Kill the broker at its first confirm of a message for a delay queue whose name begins so."""
+        answered = fresh.Fresh.answered
+        killed: Deferred[None] = Deferred()
+
+        def watching(each: fresh.Fresh, *arguments: Any) -> None:
+            answered(each, *arguments)
+            if each.confirmed and each.queue.name.startswith(begins) and not killed.called:
+                self.broker.kill()
+                killed.callback(None)
+
+        patched = self.patch(fresh.Fresh, "answered", watching)
+        await killed
+        patched.restore()
+
     async def finish(self, load: Load) -> None:
         load.beat.stop()
         await self.checker.ended()
@@ -120,7 +136,7 @@ class Retried(LoadCase):
                 test.attempt(EVENT, number)
 
         watching = self.watch()
-        [container] = await self.start(Worker, prefetch_count=100)
+        await self.start(Worker, prefetch_count=100)
         watching.restore()
         await self.take_parked()
         moments = random.Random(SEED)
@@ -129,11 +145,12 @@ class Retried(LoadCase):
         for death in range(BROKER_DEATHS):
             await load.passed(moments.randint(RATE // 4, 3 * RATE) if FULL else RATE)
             self.after = 0.5 + death / 10  # so there is a new delay queue, and the broker dies at its first message
-            begins = f"{DELAY_QUEUE}{self.after:g}s."
-            fresh_queues = amqp(container).on_demand.fresh
-            await until(lambda: any(each.confirmed and q.name.startswith(begins) for q, each in fresh_queues.items()))  # noqa: B023
-            self.broker.kill()
-            await self.broker.restart()
+            await self.dies_with_a_new_queue(f"{DELAY_QUEUE}{self.after:g}s.")
+            restarted = self.broker.restart()
+            await load.passed(RATE)
+            load.beat.stop()  # so that a slow machine has no more messages
+            await restarted
+            load.beat.start(INTERVAL)
         await load.passed(RATE)
         await self.finish(load)
         report = self.checker.check()
