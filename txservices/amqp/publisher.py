@@ -235,7 +235,6 @@ class Publisher:
         self.unsent.pop(key, None)
         self.suspects.discard(key)
         self.finish(publishing, nack or PublishTimeout(publishing.exchange, publishing.routing_key))
-        publishing.forget()
         if self.is_crowded():
             self.flow.crowd(True)
 
@@ -245,8 +244,10 @@ class Publisher:
 
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
         self.unconfirmed_bytes -= publishing.size
+        done = publishing.done
+        publishing.forget()  # else the Deferred of a call is gone, and its error told, only when garbage is collected
         try:
-            publishing.done(error)
+            done(error)
         except Exception:
             log.failure(
                 "after the publish of {key} to {exchange}",
