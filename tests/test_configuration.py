@@ -131,6 +131,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ["", "a.B", [1], ["B"], ["a.B", ""], 1, True, {"a.B": 1}],
     ),
     "TRACES": ([True, False], NO_FLAGS),
+    "LOG_FORMAT": (["plain", "json"], [*NO_TEXTS, "xml", "JSON"]),
     "LOGGING": ([{}, {"version": 1}], NO_MAPPINGS),
 }
 
@@ -204,6 +205,11 @@ class Values(SynchronousTestCase):
             ),
             ({"QUEUE_TYPE": "quorom"}, "QUEUE_TYPE: 'quorom' is no type of queue: write classic or quorum"),
             ({"ACCEPT": "json"}, "ACCEPT: 'json' is no list of serializers: write [\"json\"]"),
+            ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: 'xml' is no form of the log: write plain or json"),
+            (
+                {"LOG_FORMAT": "json", "LOGGING": {"version": 1}},
+                "LOG_FORMAT: LOGGING decides about the log: leave one of them out",
+            ),
             ({"LOGGING": ["a"]}, "LOGGING: a list is no mapping: write one for logging.config.dictConfig"),
             ({"DECLARE_EVENT_EXCHANGES": "no"}, "DECLARE_EVENT_EXCHANGES: 'no' is no yes or no: write true or false"),
             (

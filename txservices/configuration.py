@@ -38,6 +38,7 @@ LOGIN_METHODS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
 ON_PARKED_WAYS = ("park", "drop", "requeue")
 QUEUE_TYPES = ("classic", "quorum")
 SERIALIZER_NAMES = ("json", "pickle", "yaml", "msgpack", "raw")  # those that need no entry in SERIALIZERS
+LOG_FORMATS = ("plain", "json")
 TLS_OPTIONS = ("ca_certs", "certfile", "keyfile", "password")
 
 # Kinds of values --------------------------------------------------------------------------------------------
@@ -517,6 +518,13 @@ TRACES = Key(
     FLAG,
     "whether spans of workers, calls and messages are made, for OpenTelemetry: see [tracing](tracing.md)",
 )
+LOG_FORMAT = Key(
+    "LOG_FORMAT",
+    "plain",
+    one_of("form of the log", LOG_FORMATS),
+    "how `run` writes lines of the log on stdout: `json` for an object a line, see [operating](operating.md#logs). It"
+    " can't be there together with `LOGGING`",
+)
 LOGGING: Key[Mapping[str, Any]] = Key(
     "LOGGING",
     {},
@@ -535,6 +543,7 @@ def check(config: Mapping[str, Any]) -> None:
     """``ConfigurationError`` for every value that can't be, a line for each."""
     faults = [fault for key in KEYS.values() if (fault := key.fault(config))]
     faults.extend(unregistered(config))
+    faults.extend(logged_twice(config))
     if faults:
         raise ConfigurationError(*faults)
 
@@ -547,6 +556,14 @@ def unregistered(config: Mapping[str, Any]) -> Iterator[str]:
     for name in dict.fromkeys([SERIALIZER.of(config), *(ACCEPT.of(config) or ())]):
         if name not in known:
             yield f'Please register a serializer for "{name}" format'
+
+
+def logged_twice(config: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each key about the log that LOGGING has no use for."""
+    if config.get(LOGGING.name):
+        for key in (LOG_FORMAT,):
+            if config.get(key.name) is not None:
+                yield f"{key.name}: LOGGING decides about the log: leave one of them out"
 
 
 def warn_of_unknown(config: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@
     probe       asks what listens on a port
     announce    makes the lines that a user can type to try the services
     logs        decides where the log goes, and what it may say
+    jsonlogs    a line of the log as a JSON object
     outputs     stdout and stderr, whatever their state
     exits       ends the process, on a signal or an error
     overtime    ends a process whose end hangs

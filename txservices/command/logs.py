@@ -2,7 +2,8 @@
 
 With the config key LOGGING, the standard library's logging decides (`logging.config.dictConfig`). Twisted's events go
 there, each to the logger named after its module. Without LOGGING, Twisted's log decides: twistd's own, or lines on
-stdout under `txservices run`. The standard library's records of level INFO and above go there.
+stdout under `txservices run`. The standard library's records of level INFO and above go there. With LOG_FORMAT: json
+the lines on stdout are objects: see ``jsonlogs``. What is printed is in them then, as lines of the logger `stdout`.
 
 A line that a worker logs has its call id and that of its origin, the first of the calls that led to it: after the
 namespace in a line of text, and as `call_id` and `origin` in Twisted's events and in standard records, so that a format
@@ -22,7 +23,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 from weakref import WeakSet
 
@@ -33,6 +34,7 @@ from twisted.logger import (
     ILogObserver,
     LogEvent,
     Logger,
+    LoggingFile,
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
@@ -44,6 +46,7 @@ from zope.interface import implementer
 
 from txservices import configuration
 from txservices.callids import further_ids, ids_of, origin_of, this_worker
+from txservices.command.jsonlogs import flush_left, one_object
 from txservices.command.outputs import Output, take_any_text
 from txservices.exceptions import ConfigurationError
 from txservices.safe import brief, name_of
@@ -76,6 +79,7 @@ class NotesCallId:
             level = event.get("log_level", LogLevel.info).name
             system = event.get("log_system") or f"{event.get('log_namespace', NO_CALL)}#{level}"
             event["log_ids"] = ids = ids_of(worker)
+            event["log_service"] = worker.container.service_name
             event["log_system"] = f"{system} {ids}"
             for further in further_ids:
                 event.update(further(worker))
@@ -112,6 +116,7 @@ class Cleans:
         text = formatEvent(event)
         cleaned = clean(text)
         if cleaned != text:
+            event.setdefault("log_original", event.get("log_format"))
             event["log_format"], event["log_text"] = "{log_text}", cleaned
         failure = event.get("log_failure")
         if failure is not None:
@@ -159,7 +164,8 @@ class ToTwisted(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = next(ours for theirs, ours in LEVELS if record.levelno >= theirs)
-        Logger(record.name).emit(level, "{text}", text=self.format(record).replace("\n\t", "\n"))
+        # the record goes along for JSON, in which the traceback is apart from the text
+        Logger(record.name).emit(level, "{text}", text=flush_left(self.format(record)), log_record=record)
 
 
 @implementer(ILogObserver)
@@ -185,16 +191,18 @@ class ToStandard:
 PORTS = re.compile(r"\(\w+ Port \S+ Closed\)|.* starting on \S+")
 
 
-def one_line(event: LogEvent) -> str | None:
+def is_worth_a_line(event: LogEvent) -> bool:
+    text = formatEvent(event)
+    return bool(text or "log_failure" in event) and not PORTS.fullmatch(text)
+
+
+def one_line(event: LogEvent) -> str:
     """The text of an event: `10:20:30 info txservices.rpc: what happened`. Further lines of it, and the traceback of a
     failure, begin with a tab.
 
-    In a worker `10:20:30 info app.stock [stock.sold.… from web.buy.…]: what happened`. None for an event that is not
-    worth a line.
+    In a worker `10:20:30 info app.stock [stock.sold.… from web.buy.…]: what happened`.
     """
     text = formatEvent(event)
-    if (not text and "log_failure" not in event) or PORTS.fullmatch(text):
-        return None
     level = event.get("log_level", LogLevel.info).name
     clock = time.strftime("%H:%M:%S", time.localtime(event.get("log_time")))
     call = f" [{event['log_ids']}]" if "log_ids" in event else ""
@@ -204,19 +212,32 @@ def one_line(event: LogEvent) -> str | None:
     return f"{clock} {level} {event.get('log_namespace', '-')}{call}: {indented(text)}\n"
 
 
-def to_file(file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
+def to_file(
+    file: TextIO, level: NamedConstant = LogLevel.info, form: Callable[[LogEvent], str] = one_line
+) -> ILogObserver:
     """An observer that writes events of `level` and above, one a line; Twisted's own only from warnings on."""
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
     predicate.setLogLevelForNamespace("twisted", LogLevel.warn)
     output: Any = Output(file)
-    return FilteringLogObserver(FileLogObserver(output, one_line), [predicate])
+    observer = FileLogObserver(output, lambda event: form(event) if is_worth_a_line(event) else None)
+    return FilteringLogObserver(observer, [predicate])
 
 
 def begin(config: Mapping[str, Any], file: TextIO | None = None, level: NamedConstant = LogLevel.info) -> None:
     """Start logging, to stdout unless told otherwise, where nobody else does: under `txservices run` and others."""
-    observer: ILogObserver = ToStandard() if configuration.LOGGING.of(config) else to_file(file or sys.stdout, level)
+    if configuration.LOGGING.of(config):
+        observer: ILogObserver = ToStandard()
+    elif is_json(config):
+        observer = to_file(file or sys.stdout, level, one_object)
+        sys.stdout = LoggingFile(Logger("stdout"))  # else what is printed would be between the objects
+    else:
+        observer = to_file(file or sys.stdout, level)
     standard(config)
     globalLogBeginner.beginLoggingTo([notes_call_id, cleans, observer], redirectStandardIO=False)
+
+
+def is_json(config: Mapping[str, Any]) -> bool:
+    return configuration.LOG_FORMAT.of(config) == "json"
 
 
 def join(config: Mapping[str, Any]) -> None:
