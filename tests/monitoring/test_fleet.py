@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import capturedLogs
 
 from txservices import configuration
 from txservices.amqp.connections import Connections
@@ -22,6 +23,8 @@ from txservices.observers import observers
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.case import TestCase
 from txservices.timer import timer
+from txservices.wire import codec, frames
+from txservices.wire.spec import FRAME_METHOD
 
 
 class Stock:
@@ -372,6 +375,19 @@ class Being(FleetCase):
         await lost
         await stock.connection.when_connected()
         await stock.opening
+        self.assertEqual((await self.answer_of(stock))["process"]["id"], stock.id)
+
+    async def test_closed_by_the_broker(self) -> None:
+        """After a close of the broker's likewise, and the log does not say that it does without the fleet."""
+        stock = await self.run_process(Stock)
+        protocol = stock.connection.protocol
+        close = codec.encode_method("connection.close", reply_code=320, reply_text="CONNECTION_FORCED - bye")
+        with capturedLogs() as logged:
+            protocol.dataReceived(frames.frame(FRAME_METHOD, 0, close))
+            await protocol.disconnected.wait()
+            await stock.connection.when_connected()
+            await stock.opening
+        self.assertEqual([event for event in logged if "does without" in event["log_format"]], [])
         self.assertEqual((await self.answer_of(stock))["process"]["id"], stock.id)
 
     async def test_queue_deleted(self) -> None:

@@ -177,7 +177,7 @@ class Answering(Service):
 
     def channel_closed(self, error: AmqpError) -> None:
         self.channel = None
-        if isinstance(error, ConnectionLost):
+        if isinstance(error, (ConnectionLost, ConnectionClosedByBroker)):
             return  # the next one is attached to
         self.tell_once(error)
         if self.running and self.again is None:
