@@ -31,8 +31,8 @@ class Slow:
         return "done"
 
 
-class Commands(FleetCase, TypingCase):
-    """Each of them, against a broker that other processes reach, too."""
+class CommandsCase(FleetCase, TypingCase):
+    """Commands against a broker that other processes reach, too."""
 
     def setUp(self) -> Any:
         TypingCase.setUp(self)
@@ -50,6 +50,36 @@ class Commands(FleetCase, TypingCase):
     async def typed(self, *arguments: str) -> Ended:
         return await self.client(*arguments, "--broker", self.uri)
 
+    async def interrupted(self, method: str, *command: str) -> Ended:
+        """A command that goes on until Ctrl-C, which comes when it has printed something; a method is called before."""
+        begun: Deferred[fleet.Interrupt] = Deferred()
+        printed: Deferred[None] = Deferred()
+        begin, echo = fleet.Interrupt.__init__, click.echo
+
+        def noted(interrupt: fleet.Interrupt) -> None:
+            begin(interrupt)
+            begun.callback(interrupt)
+
+        def told(text: str, err: bool = False) -> None:
+            echo(text, err=err)
+            if not err and not printed.called:
+                printed.callback(None)
+
+        self.patch(fleet.Interrupt, "__init__", noted)
+        self.patch(fleet, "click", SimpleNamespace(echo=told))
+        service, _, name = method.partition(".")
+        call = getattr((await self.cluster())[service], name)
+        ending = Deferred.fromCoroutine(self.typed(*command))
+        interrupt = await begun
+        while not printed.called:
+            await call().addErrback(lambda failure: failure.trap(RemoteError))
+        interrupt.begin()
+        return await ending
+
+
+class Commands(CommandsCase):
+    """Each of them."""
+
     async def test_services(self) -> None:
         """A line a service, in a table or as JSON, with what both instances of it do together."""
         for service in (Stock, Stock, Shop):
@@ -59,6 +89,8 @@ class Commands(FleetCase, TypingCase):
         heading, shop, stock = out.splitlines()
         self.assertEqual(heading.split(), list(tables.HEADINGS))
         self.assertEqual((shop.split()[:3], stock.split()[:3]), (["shop", "1", "3"], ["stock", "2", "3"]))
+        newest = tables.date_and_time(self.processes[1].since)
+        self.assertEqual(" ".join(stock.split()[-2:]), newest)
         cluster = await self.cluster()
         for _ in range(4):
             await cluster.stock.take("tea")
@@ -120,41 +152,17 @@ class Commands(FleetCase, TypingCase):
             status, out, err = await self.typed("bench", *wrong)
             self.assertEqual((status, out), (2, ""))
 
-    async def interrupted(self, command: str) -> Ended:
-        """A command that goes on until Ctrl-C, which comes when it has printed something."""
-        await self.run_process(Slow)
-        cluster = await self.cluster()
-        begun: Deferred[fleet.Interrupt] = Deferred()
-        printed: Deferred[None] = Deferred()
-        begin, echo = fleet.Interrupt.__init__, click.echo
-
-        def noted(interrupt: fleet.Interrupt) -> None:
-            begin(interrupt)
-            begun.callback(interrupt)
-
-        def told(text: str, err: bool = False) -> None:
-            echo(text, err=err)
-            if not err and not printed.called:
-                printed.callback(None)
-
-        self.patch(fleet.Interrupt, "__init__", noted)
-        self.patch(fleet, "click", SimpleNamespace(echo=told))
-        ending = Deferred.fromCoroutine(self.typed(command))
-        interrupt = await begun
-        while not printed.called:
-            await cluster.slow.wait()
-        interrupt.begin()
-        return await ending
-
     async def test_tail(self) -> None:
         """It prints what happens until it is interrupted, and that is no error."""
-        status, out, err = await self.interrupted("tail")
+        await self.run_process(Slow)
+        status, out, err = await self.interrupted("slow.wait", "tail")
         self.assertEqual((status, err), (0, ""))
         self.assertIn(" worker slow.wait ok ", out)
 
     async def test_top(self) -> None:
         """It prints the table until it is interrupted, likewise."""
-        status, out, err = await self.interrupted("top")
+        await self.run_process(Slow)
+        status, out, err = await self.interrupted("slow.wait", "top")
         self.assertEqual((status, err), (0, ""))
         self.assertRegex(out, r"(?m)^slow +1 +1 ")
 

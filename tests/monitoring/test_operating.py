@@ -31,6 +31,8 @@ from txservices.web.handlers import http
 
 OPERATING = os.path.join(ROOT, "examples", "operating")
 ROW = re.compile(r"\| `(\w+)` \| (\w+) \| ([^|]+) \| ([^|]*) \| (.+) \|")
+QUESTION = re.compile(r'\| ([A-Z][\w ]+\?) \| `([^`]+)` \| `([^`]+)` \| ([\w ]+), "([^"]+)" \| (.+) \|')
+BY_PROMETHEUS = "ALERTS"  # what Prometheus itself exports, of the rules that it has
 ENDINGS = ("", "_bucket", "_count", "_sum")
 
 # PromQL, as far as it is looked at here
@@ -60,6 +62,20 @@ def queries() -> Iterator[tuple[str, str, str]]:
             yield panel["title"], target["expr"].replace("$__rate_interval", "5m"), target["legendFormat"]
     for each in json.loads(text_of("dashboard.json"))["annotations"]["list"]:
         yield each["name"], each["expr"], each["titleFormat"]
+    for question, _, query, *_ in questions():
+        if not query.startswith(BY_PROMETHEUS):
+            yield question, query, ""
+
+
+def guide() -> list[str]:
+    """The lines of docs/operating.md."""
+    with open(os.path.join(ROOT, "docs", "operating.md"), encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def questions() -> list[tuple[str, ...]]:
+    """An operator's questions: each with its command, its metric, the view of the page, its place there, and advice."""
+    return [found.groups() for found in map(QUESTION.fullmatch, guide()) if found is not None]
 
 
 def promtool(case: SynchronousTestCase, *arguments: str, given: str = "") -> str:
@@ -77,8 +93,7 @@ class TableTests(SynchronousTestCase):
 
     def test_table(self) -> None:
         """It has each metric with its type, unit, labels and meaning, in order, and no other."""
-        with open(os.path.join(ROOT, "docs", "operating.md"), encoding="utf-8") as file:
-            rows = [ROW.fullmatch(line) for line in file.read().splitlines() if line.startswith("| `")]
+        rows = [ROW.fullmatch(line) for line in guide() if line.startswith("| `")]
         self.assertNotIn(None, rows, "a row is | `metric` | type | unit | labels | meaning |")
 
         def row_of(family: Family) -> tuple[str, ...]:
@@ -86,6 +101,32 @@ class TableTests(SynchronousTestCase):
             return family.name, family.kind, family.unit, ", ".join(f"`{each}`" for each in labels), family.meaning
 
         self.assertEqual([each.groups() for each in rows if each is not None], [row_of(each) for each in FAMILIES])
+
+
+class QuestionsTests(SynchronousTestCase):
+    """The ten questions, as far as nothing has to run for them. tests/command/test_questions.py types the commands."""
+
+    def test_ten(self) -> None:
+        """They are ten, each in a row of the table that has all columns."""
+        self.assertEqual(len({question for question, *_ in questions()}), 10)
+        self.assertEqual(len(questions()), 10)
+
+    def test_places(self) -> None:
+        """What each row names on the page is a heading or a column there."""
+        assets = os.path.join(ROOT, "txservices", "page", "assets")
+        text = ""
+        for name in sorted(os.listdir(assets)):
+            with open(os.path.join(assets, name), encoding="utf-8") as file:
+                text += file.read()
+        for question, _, _, _, place, _ in questions():
+            heading = rf'(h\("(h1|h2|th)", [^()]*"{place}"\)|(tile|neighbours)\("{place}",)'
+            self.assertRegex(text, heading, question)
+
+    def test_alerts(self) -> None:
+        """Each alert has its first step, in order."""
+        rules = [each["alert"] for group in yaml.safe_load(text_of("alerts.yaml"))["groups"] for each in group["rules"]]
+        steps = [line.split(" | ")[0].removeprefix("| ") for line in guide() if re.match(r"\| [A-Z]\w+ \| ", line)]
+        self.assertEqual(steps, rules)
 
 
 class PromtoolTests(SynchronousTestCase):

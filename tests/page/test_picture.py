@@ -68,6 +68,13 @@ class Services(PictureCase):
         [shown] = self.state(first, now=NOW + 11 + picture.GONE_KEPT)["services"]
         self.assertEqual((shown["up"], shown["gone"]), (1, 0))
 
+    def test_not_ready(self) -> None:
+        """An instance that is not ready is listed first, with its reasons; one that doesn't say so is ready."""
+        away = {**service("shop", method("sell")), "not_ready": "shop: the database is away"}
+        [shown] = self.state(answer(1, service("shop")), answer(2, away))["services"]
+        told = [(each["pid"], each["not_ready"]) for each in shown["instances"]]
+        self.assertEqual(told, [(2, "shop: the database is away"), (1, "")])
+
     def test_not_all_were_asked(self) -> None:
         """A process that was not asked is not late."""
         self.state(answer(1, service("shop")))

@@ -122,7 +122,10 @@ async def measured(fleet: Fleet, *want: str) -> list[Answer]:
 @configured
 @json_option
 def services(given: Given, as_json: bool) -> None:
-    """Print the services that run on the broker: instances, methods, calls a second, times and errors."""
+    """Print the services that run on the broker: instances, methods, calls a second, times and errors.
+
+    SINCE is when the newest instance has begun.
+    """
 
     async def work(fleet: Fleet) -> None:
         groups = grouped(await measured(fleet, "services"))

@@ -15,7 +15,7 @@ from txservices.monitoring.answers import Answer, Counts, Failed, Happened, Meth
 from txservices.monitoring.counters import merged
 from txservices.utils.printable import in_one_line, printable
 
-HEADINGS = ("SERVICE", "INSTANCES", "METHODS", "CALLS/S", "P50", "P99", "ERRORS/S")
+HEADINGS = ("SERVICE", "INSTANCES", "METHODS", "CALLS/S", "P50", "P99", "ERRORS/S", "SINCE")
 NOT_KNOWN = "-"
 MILLISECOND = 0.001  # seconds
 
@@ -65,7 +65,10 @@ def table_of(groups: Iterable[Group]) -> list[str]:
 def row_of(group: Group) -> tuple[str, ...]:
     counts = group.together
     numbers = str(len(group.processes)), str(len(group.methods)), rate(counts["rate"])
-    return group.name, *numbers, seconds(counts["p50"]), seconds(counts["p99"]), rate(counts["error_rate"])
+    times = seconds(counts["p50"]), seconds(counts["p99"])
+    began = max((each["since"] for each in group.processes), default=None)
+    since = NOT_KNOWN if began is None else date_and_time(began)
+    return group.name, *numbers, *times, rate(counts["error_rate"]), since
 
 
 def as_object(group: Group) -> dict[str, Any]:
@@ -109,7 +112,11 @@ def described(group: Group, answers: Sequence[Answer]) -> list[str]:
         for service in answer.get("services", ())
         if service["service"] == group.name
     }
-    lines += [f"  {instance_of(process, of_process.get(process['id']))}" for process in group.processes]
+    for process in group.processes:
+        service = of_process.get(process["id"])
+        lines.append(f"  {instance_of(process, service)}")
+        if service is not None:
+            lines += [f"    not ready: {in_one_line(reason)}" for reason in service.get("not_ready", "").splitlines()]
     lines += ["", "Methods", *methods_of(group, answers)]
     events = sorted({event for service in group.described for event in service["events"]})
     if events:
@@ -119,7 +126,7 @@ def described(group: Group, answers: Sequence[Answer]) -> list[str]:
 
 
 def instance_of(process: Process, service: Service | None) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(min(max(process["since"], 0.0), 4e9)))
+    since = date_and_time(process["since"])
     line = f"{whereabouts(process)}, since {since}, {counted(process['failed'], 'failure')}"
     if service is not None:
         running = f"{service['running']} of {service['max_workers']} workers run, {service['waiting']} wait"
@@ -197,6 +204,11 @@ def in_numbers(counts: Counts) -> str:
     """Counts in a line."""
     took = f"p50 {seconds(counts['p50'])}, p99 {seconds(counts['p99'])}"
     return f"{rate(counts['rate'])}/s, {took}, {rate(counts['error_rate'])} errors/s"
+
+
+def date_and_time(at: float) -> str:
+    """A time by this machine's clock, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(min(max(at, 0.0), 4e9)))
 
 
 def moment(at: float) -> str:

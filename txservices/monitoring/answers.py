@@ -145,6 +145,8 @@ class Service(TypedDict):
     Attributes:
         version: ``version`` of its class or ``__version__`` of its module, where one is a text; empty otherwise.
         state: ``starting``, ``running``, ``stopping``, ``killed`` or ``ended``.
+        not_ready: why it can't do its work now, a line for each reason, as /readyz says it; empty if it can. Processes
+            of older versions don't tell it.
         running: how many workers run now, of ``max_workers``.
         waiting: how many wait for their turn.
         events: the types of the events that it has told since its process began; of others nothing is known.
@@ -155,6 +157,7 @@ class Service(TypedDict):
     version: str
     doc: str
     state: str
+    not_ready: NotRequired[str]
     max_workers: int
     running: int
     waiting: int

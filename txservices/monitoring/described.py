@@ -10,7 +10,7 @@ from txservices.monitoring.answers import Method, Service
 
 __all__ = ["service_of"]
 
-DOC_MAX = 2_000  # characters of a docstring
+DOC_MAX = 2_000  # characters of a docstring, and of the reasons why a service is not ready
 SIGNATURE_MAX = 500  # characters of a signature
 METHODS_MAX = 1_000  # entrypoints of a service
 
@@ -24,6 +24,7 @@ def service_of(container: Any, events: set[str]) -> Service:
         "version": version_of(cls),
         "doc": doc_of(cls),
         "state": container.life.state.value,
+        "not_ready": "\n".join(container.not_ready())[:DOC_MAX],
         "max_workers": container.max_workers,
         "running": container.workers.running,
         "waiting": container.workers.waiting,

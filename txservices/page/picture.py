@@ -252,6 +252,7 @@ def instance_of(name: str, seen: Seen) -> dict[str, Any]:
         "status": seen.status,
         "seen": seen.at,
         "state": said.get("state", ""),
+        "not_ready": said.get("not_ready", ""),
         "version": said.get("version", ""),
         "txservices": process["txservices"],
         "running": said.get("running", 0),
@@ -262,7 +263,8 @@ def instance_of(name: str, seen: Seen) -> dict[str, Any]:
 
 
 def first_those_in_trouble(instance: Mapping[str, Any]) -> Any:
-    return instance["status"] == "up", -instance["error_rate"], instance["host"], instance["pid"]
+    fine = instance["status"] == "up" and not instance["not_ready"]
+    return fine, -instance["error_rate"], instance["host"], instance["pid"]
 
 
 def together(counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
