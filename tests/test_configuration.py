@@ -44,6 +44,7 @@ NO_NUMBERS: list[Any] = [
 NO_WHOLE: list[Any] = [*NO_NUMBERS, 1.5, 60.0]
 NO_TEXTS: list[Any] = [1, 1.5, True, ["a"], {"a": 1}, "", " ", b"a"]
 NO_FLAGS: list[Any] = ["true", "no", "", 0, 1, [], {}]
+NO_LEVELS: list[Any] = ["warning", "DEBUG", 10, None, False, []]
 NO_MAPPINGS: list[Any] = ["", "a", 1, True, False, []]
 
 # key -> (values that it takes, besides null; values that it refuses)
@@ -132,6 +133,15 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "TRACES": ([True, False], NO_FLAGS),
     "LOG_FORMAT": (["plain", "json"], [*NO_TEXTS, "xml", "JSON"]),
+    "LOG_LEVELS": (
+        [{}, {"txservices.amqp": "debug", "app": "critical"}],
+        [
+            *NO_MAPPINGS,
+            {1: "debug"},
+            {"": "debug"},
+            *({"a": wrong} for wrong in NO_LEVELS),
+        ],
+    ),
     "LOGGING": ([{}, {"version": 1}], NO_MAPPINGS),
 }
 
@@ -209,6 +219,14 @@ class Values(SynchronousTestCase):
             (
                 {"LOG_FORMAT": "json", "LOGGING": {"version": 1}},
                 "LOG_FORMAT: LOGGING decides about the log: leave one of them out",
+            ),
+            (
+                {"LOG_LEVELS": {"app": "debug"}, "LOGGING": {"version": 1}},
+                "LOG_LEVELS: LOGGING decides about the log: leave one of them out",
+            ),
+            (
+                {"LOG_LEVELS": {"app": "loud"}},
+                "LOG_LEVELS: 'app' has no level: write debug, info, warn, error or critical",
             ),
             ({"LOGGING": ["a"]}, "LOGGING: a list is no mapping: write one for logging.config.dictConfig"),
             ({"DECLARE_EVENT_EXCHANGES": "no"}, "DECLARE_EVENT_EXCHANGES: 'no' is no yes or no: write true or false"),

@@ -39,6 +39,7 @@ ON_PARKED_WAYS = ("park", "drop", "requeue")
 QUEUE_TYPES = ("classic", "quorum")
 SERIALIZER_NAMES = ("json", "pickle", "yaml", "msgpack", "raw")  # those that need no entry in SERIALIZERS
 LOG_FORMATS = ("plain", "json")
+LOG_LEVEL_NAMES = ("debug", "info", "warn", "error", "critical")  # Twisted's
 TLS_OPTIONS = ("ca_certs", "certfile", "keyfile", "password")
 
 # Kinds of values --------------------------------------------------------------------------------------------
@@ -142,6 +143,15 @@ def are_serializers(value: Any) -> bool:
             raise ConfigurationError(
                 f"SERIALIZERS: {shown(name)} needs encoder, decoder and content_type, the first two as dotted paths"
             )
+    return True
+
+
+def are_levels(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    for name, level in value.items():
+        if not (is_text(name) and isinstance(level, str) and level in LOG_LEVEL_NAMES):
+            raise ConfigurationError(f"LOG_LEVELS: {shown(name)} has no level: write {words(LOG_LEVEL_NAMES)}")
     return True
 
 
@@ -525,6 +535,14 @@ LOG_FORMAT = Key(
     "how `run` writes lines of the log on stdout: `json` for an object a line, see [operating](operating.md#logs). It"
     " can't be there together with `LOGGING`",
 )
+LOG_LEVELS: Key[Mapping[str, str]] = Key(
+    "LOG_LEVELS",
+    {},
+    Kind(are_levels, "mapping of loggers to levels", "txservices.broker: debug"),
+    "from which level on lines of a logger, and of those below it, are written by `run`, as `txservices.broker: debug`:"
+    " debug, info, warn, error or critical. Without it info, and warn for `twisted`. It can't be there together with"
+    " `LOGGING`",
+)
 LOGGING: Key[Mapping[str, Any]] = Key(
     "LOGGING",
     {},
@@ -561,7 +579,7 @@ def unregistered(config: Mapping[str, Any]) -> Iterator[str]:
 def logged_twice(config: Mapping[str, Any]) -> Iterator[str]:
     """A line for each key about the log that LOGGING has no use for."""
     if config.get(LOGGING.name):
-        for key in (LOG_FORMAT,):
+        for key in (LOG_FORMAT, LOG_LEVELS):
             if config.get(key.name) is not None:
                 yield f"{key.name}: LOGGING decides about the log: leave one of them out"
 

@@ -57,6 +57,35 @@ class Lines(SynchronousTestCase):
         self.logger("twisted.internet.protocol").warn("something odd")
         self.assertIn("something odd", self.file.getvalue())
 
+    def test_levels(self) -> None:
+        """A level of LOG_LEVELS is for that logger and those below it, the nearest first; also for Twisted's own."""
+        levels = {"txservices": "error", "txservices.amqp": "debug", "twisted.web": "info"}
+        self.publisher = LogPublisher(logs.to_file(self.file, levels=levels))
+        for name in (
+            "txservices.rpc",
+            "txservices.amqp.channel",
+            "txservices.amqpx",
+            "twisted.web.x",
+            "twisted.x",
+            "app",
+        ):
+            for level in LogLevel.iterconstants():
+                self.logger(name).emit(level, "")
+                self.logger(name).emit(level, "x")
+        found = [line.split()[1:3] for line in self.file.getvalue().splitlines()]
+        least = {name[:-1]: level for level, name in reversed(found)}
+        self.assertEqual(
+            least,
+            {
+                "app": "info",
+                "twisted.x": "warn",
+                "twisted.web.x": "info",
+                "txservices.amqpx": "error",
+                "txservices.amqp.channel": "debug",
+                "txservices.rpc": "error",
+            },
+        )
+
 
 class Standard(SynchronousTestCase):
     """The standard library's records."""
@@ -94,6 +123,17 @@ class Standard(SynchronousTestCase):
         """A LOGGING that dictConfig does not take is a mistake of the config."""
         error = self.assertRaises(ConfigurationError, logs.standard, {"LOGGING": {"version": 3}})
         self.assertIn("LOGGING: ", str(error))
+
+    def test_levels(self) -> None:
+        """LOG_LEVELS is for the standard library's loggers, too."""
+        for name in ("app.loud", "app.quiet"):
+            self.addCleanup(logging.getLogger(name).setLevel, logging.NOTSET)
+        logs.standard({"LOG_LEVELS": {"app.loud": "debug", "app.quiet": "critical"}})
+        for name in ("app.loud.below", "app.quiet.below", "app.other"):
+            logging.getLogger(name).debug("debug")
+            logging.getLogger(name).error("error")
+        found = [(event["log_namespace"], event["text"]) for event in self.events if "text" in event]
+        self.assertEqual(found, [("app.loud.below", "debug"), ("app.loud.below", "error"), ("app.other", "error")])
 
     def test_failures_keep_their_traceback(self) -> None:
         """exc_info of a standard record arrives as text."""

@@ -62,6 +62,7 @@ LEVELS = (
 )
 
 TO_STANDARD = {**{ours: theirs for theirs, ours in LEVELS}, LogLevel.debug: logging.DEBUG}
+NO_LEVELS: Mapping[str, str] = {}
 LEGACY = "log_legacy"  # the namespace of every event that comes through Twisted's old logger
 NO_CALL = "-"  # written in place of a call id if no worker runs
 
@@ -213,11 +214,18 @@ def one_line(event: LogEvent) -> str:
 
 
 def to_file(
-    file: TextIO, level: NamedConstant = LogLevel.info, form: Callable[[LogEvent], str] = one_line
+    file: TextIO,
+    level: NamedConstant = LogLevel.info,
+    form: Callable[[LogEvent], str] = one_line,
+    levels: Mapping[str, str] = NO_LEVELS,
 ) -> ILogObserver:
-    """An observer that writes events of `level` and above, one a line; Twisted's own only from warnings on."""
+    """An observer that writes events of `level` and above, one a line; Twisted's own only from warnings on.
+
+    Those of the loggers in `levels`, and of all below them, from their own levels on.
+    """
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
-    predicate.setLogLevelForNamespace("twisted", LogLevel.warn)
+    for name, least in {"twisted": LogLevel.warn.name, **levels}.items():
+        predicate.setLogLevelForNamespace(name, LogLevel.levelWithName(least))
     output: Any = Output(file)
     observer = FileLogObserver(output, lambda event: form(event) if is_worth_a_line(event) else None)
     return FilteringLogObserver(observer, [predicate])
@@ -225,15 +233,18 @@ def to_file(
 
 def begin(config: Mapping[str, Any], file: TextIO | None = None, level: NamedConstant = LogLevel.info) -> None:
     """Start logging, to stdout unless told otherwise, where nobody else does: under `txservices run` and others."""
-    if configuration.LOGGING.of(config):
-        observer: ILogObserver = ToStandard()
-    elif is_json(config):
-        observer = to_file(file or sys.stdout, level, one_object)
+    observer = observer_of(config, file or sys.stdout, level)
+    if is_json(config):
         sys.stdout = LoggingFile(Logger("stdout"))  # else what is printed would be between the objects
-    else:
-        observer = to_file(file or sys.stdout, level)
     standard(config)
     globalLogBeginner.beginLoggingTo([notes_call_id, cleans, observer], redirectStandardIO=False)
+
+
+def observer_of(config: Mapping[str, Any], file: TextIO, level: NamedConstant = LogLevel.info) -> ILogObserver:
+    """The observer that the config asks for; `file` is where lines go without LOGGING."""
+    if configuration.LOGGING.of(config):
+        return ToStandard()
+    return to_file(file, level, one_object if is_json(config) else one_line, configuration.LOG_LEVELS.of(config))
 
 
 def is_json(config: Mapping[str, Any]) -> bool:
@@ -274,6 +285,8 @@ def standard(config: Mapping[str, Any]) -> None:
     wanted = configuration.LOGGING.of(config)
     if not wanted:
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[ToTwisted()])
+        for name, level in configuration.LOG_LEVELS.of(config).items():
+            logging.getLogger(name).setLevel(TO_STANDARD[LogLevel.levelWithName(level)])
         return
     try:
         # the default, True, would silence every logger that exists already, also those of imported services
