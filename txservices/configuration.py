@@ -532,14 +532,14 @@ LOG_FORMAT = Key(
     "LOG_FORMAT",
     "plain",
     one_of("form of the log", LOG_FORMATS),
-    "how `run` writes lines of the log on stdout: `json` for an object a line, see [operating](operating.md#logs). It"
-    " can't be there together with `LOGGING`",
+    "how `run` and twistd write lines of the log on stdout: `json` for an object a line, see"
+    " [operating](operating.md#logs). It can't be there together with `LOGGING`",
 )
 LOG_LEVELS: Key[Mapping[str, str]] = Key(
     "LOG_LEVELS",
     {},
     Kind(are_levels, "mapping of loggers to levels", "txservices.broker: debug"),
-    "from which level on lines of a logger, and of those below it, are written by `run`, as `txservices.broker: debug`:"
+    "from which level on lines of a logger, and of those below it, are written, as `txservices.broker: debug`:"
     " debug, info, warn, error or critical. Without it info, and warn for `twisted`. It can't be there together with"
     " `LOGGING`",
 )

@@ -12,7 +12,14 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.logger import Logger, LogPublisher, globalLogBeginner, globalLogPublisher
+from twisted.logger import (
+    LogEvent,
+    Logger,
+    LogPublisher,
+    globalLogBeginner,
+    globalLogPublisher,
+    textFileLogObserver,
+)
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -193,30 +200,75 @@ class Objects(Case):
         self.assertEqual(self.objects(), [])
 
 
-class Begun(Case):
-    """The whole log of a process, as `run` begins it."""
+class WholeCase(Case):
+    """The whole log of a process."""
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(logs, "take_any_text", lambda: None)
         root = logging.getLogger()
         handlers, level, factory = list(root.handlers), root.level, logging.getLogRecordFactory()
         root.handlers[:] = []
-        observers: list[Any] = []
-        self.patch(globalLogBeginner, "beginLoggingTo", lambda given, **_: observers.extend(given))
+        publisher = LogPublisher()
+        self.patch(globalLogBeginner, "beginLoggingTo", lambda given, **_: [*map(publisher.addObserver, given)])
+        self.patch(logs, "globalLogPublisher", publisher)
         self.patch(logging.Handler, "handleError", logging.Handler.handleError)
         self.patch(sys, "stdout", self.file)
 
         def restore() -> None:
-            for observer in observers:
-                globalLogPublisher.removeObserver(observer)
+            globalLogPublisher.removeObserver(publisher)
             root.handlers[:] = handlers
             root.setLevel(level)
             logging.setLogRecordFactory(factory)
 
         self.addCleanup(restore)
+        globalLogPublisher.addObserver(publisher)
+        self.publisher = publisher
+
+
+class Joined(WholeCase):
+    """The log under twistd."""
+
+    def said(self, config: dict[str, Any]) -> list[str]:
+        """The lines on stdout, ours and twistd's, of an event before twistd's log begins and of one after it."""
+        logs.join(config)
+        early: list[LogEvent] = []
+        self.publisher.addObserver(early.append)
+        logging.getLogger("app").warning("early %d", 1)
+        self.publisher.removeObserver(early.append)
+        logs.leave_stdout(config)
+        if sys.stdout is not self.file:
+            self.addCleanup(sys.stdout.close)
+        self.publisher.addObserver(textFileLogObserver(sys.stdout))
+        for event in early:
+            self.publisher(event)  # as twistd's beginning does
+        Logger("app", observer=self.publisher).info("late")
+        return self.file.getvalue().splitlines()
+
+    def test_once(self) -> None:
+        """Each event is an object, once, be it logged before or after twistd's log begins."""
+        found = [json.loads(line)["message"] for line in self.said({"LOG_FORMAT": "json"})]
+        self.assertEqual(found, ["early 1", "late"])
+
+    def test_levels(self) -> None:
+        """With LOG_LEVELS the lines are those of `run`."""
+        self.addCleanup(logging.getLogger("app").setLevel, logging.NOTSET)
+        (line,) = self.said({"LOG_LEVELS": {"app": "warn"}})
+        self.assertRegex(line, r"^\d\d:\d\d:\d\d warn app: early 1$")
+
+    def test_neither(self) -> None:
+        """Without both, twistd has its own lines."""
+        early, late = self.said({"LOG_FORMAT": "plain"})
+        self.assertRegex(early, r"^\S+ \[app#warn\] early 1$")
+        self.assertRegex(late, r"^\S+ \[app#info\] late$")
+
+
+class Begun(WholeCase):
+    """The log under `run`."""
+
+    def setUp(self) -> None:
+        super().setUp()
         logs.begin({"LOG_FORMAT": "json"})
-        for observer in observers:
-            globalLogPublisher.addObserver(observer)
 
     def test_printed(self) -> None:
         """What is printed is a line of the logger stdout, each line of it by itself."""

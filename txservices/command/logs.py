@@ -4,6 +4,7 @@ With the config key LOGGING, the standard library's logging decides (`logging.co
 there, each to the logger named after its module. Without LOGGING, Twisted's log decides: twistd's own, or lines on
 stdout under `txservices run`. The standard library's records of level INFO and above go there. With LOG_FORMAT: json
 the lines on stdout are objects: see ``jsonlogs``. What is printed is in them then, as lines of the logger `stdout`.
+With that key or LOG_LEVELS, the lines that twistd has on stdout are ours as well.
 
 A line that a worker logs has its call id and that of its origin, the first of the calls that led to it: after the
 namespace in a line of text, and as `call_id` and `origin` in Twisted's events and in standard records, so that a format
@@ -24,7 +25,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 from weakref import WeakSet
 
 from constantly import NamedConstant
@@ -176,9 +177,6 @@ class ToStandard:
     # Twisted's own observer for this sends all events to one logger, so LOGGING could not tell them apart.
 
     def __call__(self, event: LogEvent) -> None:
-        if "to_standard" in event:  # twistd gives us once more whatever was logged before its own log began
-            return
-        event["to_standard"] = True
         namespace = event.get("log_namespace", LEGACY)
         logger = logging.getLogger("twisted" if namespace == LEGACY else namespace)
         level = TO_STANDARD.get(event.get("log_level", LogLevel.info), logging.INFO)
@@ -256,9 +254,25 @@ def join(config: Mapping[str, Any]) -> None:
     globalLogPublisher.addObserver(notes_call_id)
     globalLogPublisher.addObserver(cleans)
     take_any_text()
-    if configuration.LOGGING.of(config):
-        globalLogPublisher.addObserver(ToStandard())
+    if has_lines_of_ours(config):
+        globalLogPublisher.addObserver(once(observer_of(config, sys.stdout)))
     standard(config)
+
+
+def once(observer: ILogObserver) -> ILogObserver:
+    """The observer, told of each event once: twistd gives us once more whatever was logged before its log began."""
+
+    def tell(event: LogEvent) -> None:
+        if "log_told" not in event:
+            event["log_told"] = True
+            observer(event)
+
+    return cast(ILogObserver, tell)
+
+
+def has_lines_of_ours(config: Mapping[str, Any]) -> bool:
+    """Whether the config says something about the log that twistd's own does not do."""
+    return bool(configuration.LOGGING.of(config) or configuration.LOG_LEVELS.of(config)) or is_json(config)
 
 
 def are_apart(twistd: Mapping[str, Any] | None) -> bool:
@@ -269,12 +283,12 @@ def are_apart(twistd: Mapping[str, Any] | None) -> bool:
 
 
 def leave_stdout(config: Mapping[str, Any]) -> None:
-    """Keep twistd's own log from stdout if LOGGING decides where lines go: each would be there twice.
+    """Keep twistd's own log from stdout if the config decides about lines: each would be there twice.
 
     twistd writes to whatever sys.stdout is when it begins to log, and then has what is printed be logged. A log file or
     syslog that twistd was told to write to has each line once.
     """
-    if configuration.LOGGING.of(config):
+    if has_lines_of_ours(config):
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # twistd keeps it
 
 
