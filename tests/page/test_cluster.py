@@ -266,6 +266,14 @@ class Looking(ServicesCase):
             await depths.look(names)
             self.assertEqual(len(depths.absent), looks)
 
+    async def test_once(self) -> None:
+        """One look can be at all queues, however many of them are not there."""
+        connections = self.connections()
+        await connections.consuming.when_connected()
+        await connections.publisher.declare(Queue("q29"), Queue("q30.parked"))
+        found = await Depths(connections).look_once([f"q{number:02}" for number in range(31)])
+        self.assertEqual(found, {"q29": Depth(0, 0), "q30.parked": Depth(0, 0)})
+
 
 class LookingOnRabbitMQ(OnRabbitMQ, Looking):
     """The same on RabbitMQ."""

@@ -22,6 +22,7 @@ from txservices.command.client import as_client
 from txservices.command.options import Given, configured
 from txservices.command.tables import (
     as_object,
+    counted,
     described,
     failure_lines,
     grouped,
@@ -33,6 +34,7 @@ from txservices.command.tables import (
 from txservices.exceptions import CommandError
 from txservices.monitoring.answers import Answer, Tailed
 from txservices.monitoring.fleet import Answers, Fleet
+from txservices.page.depths import Depths, queues_of
 from txservices.utils import default_reactor
 from txservices.utils.printable import in_one_line, printable
 from txservices.utils.waiting import Waiters
@@ -140,7 +142,7 @@ def services(given: Given, as_json: bool) -> None:
 @configured
 @click.option("--failures", type=click.IntRange(0, 100), default=3, show_default=True, help="So many of the latest.")
 def describe(service: str, given: Given, failures: int) -> None:
-    """Print all about a service: instances, methods, events, whom it calls, who calls it, and what failed."""
+    """Print all about a service: instances, methods, events, callers, whom it calls, queues, and what failed."""
 
     async def work(fleet: Fleet) -> None:
         answers = await measured(fleet, "services")
@@ -148,6 +150,13 @@ def describe(service: str, given: Given, failures: int) -> None:
         if group is None:
             raise no_such(service, [each.name for each in grouped(answers)])
         click.echo("\n".join(described(group, answers)))
+        consumed = queues_of((service, method) for method in group.methods.values())
+        found = await Depths(fleet.connections).look_once(consumed)
+        if found:
+            click.echo("\nQueues")
+        for name, depth in sorted(found.items(), key=lambda item: (-item[1].messages, item[0])):
+            numbers = f"{counted(depth.messages, 'message')}, {counted(depth.consumers, 'consumer')}"
+            click.echo(f"  {in_one_line(name)}: {numbers}")
         if failures:
             told = await fleet.ask("failures", services=[service], failures=failures)
             failed = [(each, answer["process"]) for answer in told.answers for each in answer.get("failures", ())]

@@ -112,6 +112,14 @@ class Depths:
             protocol.close_channel(channel).addErrback(gone)
         return len(names)
 
+    async def look_once(self, names: Iterable[str]) -> dict[str, Depth]:
+        """Look at these queues and at their parking queues, at each once; gives the depths of those that are there."""
+        consumed = list(names)
+        both = list(dict.fromkeys([*consumed, *map(parking_name, consumed)]))[:QUEUES_MAX]
+        for _ in range(0, len(both), ABSENT_MAX):
+            await self.look(both)
+        return self.found
+
     def cancel(self) -> None:
         """Look no more."""
         if self.looking is not None:
