@@ -137,6 +137,15 @@ class Commands(CommandsCase):
             self.assertEqual((status, out), (expected, ""))
             self.assertIn("no process", err)
 
+    async def test_interrupted_at_once(self) -> None:
+        """A Ctrl-C before the reactor runs ends a command with one line, too, and not with a traceback."""
+
+        def interrupt(connections: object) -> None:
+            raise KeyboardInterrupt
+
+        self.patch(fleet, "Fleet", interrupt)
+        self.assertEqual(await self.typed("services"), (130, "", f"{fleet.INTERRUPTED}\n"))
+
     async def test_bench(self) -> None:
         """Calls a second, times and errors; status 1 if some calls have failed, or the first has."""
         await self.run_process(Slow)

@@ -37,6 +37,9 @@ def as_client(work: Callable[[dict[str, Any]], Awaitable[None]], given: Given, i
         except exits.MISTAKES as error:
             exits.tell(error)
             raise SystemExit(exits.MISTAKE) from None
+        except KeyboardInterrupt:  # before the reactor runs, which takes signals from then on
+            click.echo(interrupted, err=True)
+            raise SystemExit(exits.INTERRUPTED) from None
         except BrokenPipeError:  # whoever reads what is printed has seen enough
             raise SystemExit(exits.CRASH) from None
         except Exception as error:
