@@ -25,7 +25,7 @@ export function attention(state) {
     const late = service.instances.filter((each) => each.status === "late").length;
     if (late && !away.length) add("warn", `late ${name}`, linkTo(name), h("b", null, name), `: ${plural(late, "instance")} did not answer just now`);
     const unready = service.instances.filter((each) => each.not_ready && each.status === "up");
-    if (unready.length) add("bad", `unready ${name}`, linkTo(name), h("b", null, name), `: ${plural(unready.length, "instance")} not ready: ${unready[0].not_ready}`);
+    if (unready.length) add("bad", `unready ${name}`, linkTo(name), h("b", null, name), `: ${plural(unready.length, "instance")} not ready: ${unready[0].not_ready.replaceAll("\n", "; ")}`);
     if (service.error_rate > 0) {
       const last = failuresOf(state, name)[0];
       add("bad", `fails ${name}`, linkTo(name), h("b", null, name), ` fails: ${rate(service.error_rate)} errors/s, ${share(service.error_rate, service.rate)} of its calls`, last && `, the last by ${last.error}${last.service === name ? "" : ` in ${last.service}`}`);

@@ -121,7 +121,7 @@ function instances(state, found) {
       const gone = each.status === "gone";
       return h("tr", { key: each.id, class: `is-${each.status}` },
         h("th", { scope: "row" }, h("i", { class: `dot ${gone ? "gone" : each.error_rate ? "bad" : each.status}` }), `${each.host}, ${each.pid}`, each.version && h("span", { class: "quiet" }, ` ${each.version}`)),
-        h("td", { key: "state", title: clock(each.seen) }, gone ? `gone for ${span(state.at - each.seen)}` : each.status === "late" ? "late" : each.not_ready ? h("span", { class: "warn" }, `not ready: ${each.not_ready}`) : each.state || "up"),
+        h("td", { key: "state", title: clock(each.seen) }, gone ? `gone for ${span(state.at - each.seen)}` : each.status === "late" ? "late" : each.not_ready ? h("span", { class: "warn" }, `not ready: ${each.not_ready.replaceAll("\n", "; ")}`) : each.state || "up"),
         h("td", { key: "since", class: "n wide", title: whole(each.since) }, gone ? "–" : span(state.at - each.since)),
         h("td", { key: "rate", class: "n" }, gone ? "–" : rate(each.rate)),
         h("td", { key: "p99", class: "n" }, gone ? "–" : took(each.p99)),
