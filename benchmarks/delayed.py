@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+from typing import ClassVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -35,15 +36,16 @@ seen = bytearray(NUMBER)
 
 class Late:
     name = "late"
-    handled = 0
+    runs: ClassVar[dict[str, int]] = {"failed": 0, "handled": 0}
 
     @event_handler("benchmark", "due")
     def due(self, number: int) -> None:
-        seen[number] += 1
-        Late.handled += 1
-        if Late.handled % NUMBER == 0:
-            print("all failed" if Late.handled == NUMBER else "all handled", flush=True)
-        if seen[number] == 1:
+        outcome = "handled" if seen[number] else "failed"
+        seen[number] = 1
+        self.runs[outcome] += 1
+        if self.runs[outcome] == NUMBER:
+            print(f"all {outcome}", flush=True)
+        if outcome == "failed":
             raise Retry(after=AGAIN)
 
 
@@ -65,23 +67,23 @@ async def send(uri: str) -> None:
 
 
 class Memory:
-    """The memory of some processes, in MB, at each of ``MARKS``."""
+    """The memory of some processes, in MB, at each of ``MARKS``; and the most that it was since the one before."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         self.pids = pids
-        self.rows: dict[str, list[float]] = {who: [] for who in pids}
+        self.rows: dict[str, list[str]] = {who: [] for who in pids}
 
     def look(self) -> None:
-        for who in self.pids:
-            self.rows[who].append(self.read(who, "VmRSS"))
-
-    def read(self, who: str, what: str) -> float:
-        with open(f"/proc/{self.pids[who]}/status", encoding="utf-8") as file:
-            return int(next(line.split()[1] for line in file if line.startswith(what))) / 1000
+        for who, pid in self.pids.items():
+            with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+                kilobytes = {line.split()[0]: int(line.split()[1]) for line in file if line.startswith("Vm")}
+            now, most = (f"{kilobytes[what] / 1000:.0f}" for what in ("VmRSS:", "VmHWM:"))
+            self.rows[who].append(f"{now} ({most})" if self.rows[who] else now)
+            with open(f"/proc/{pid}/clear_refs", "w", encoding="utf-8") as file:
+                file.write("5")  # count the most anew
 
     def table(self) -> str:
-        lines = [["memory, MB", *MARKS, "most"], ["--"] * (len(MARKS) + 2)]
-        lines += [[who, *(f"{each:.0f}" for each in [*row, self.read(who, "VmHWM")])] for who, row in self.rows.items()]
+        lines = [["memory, MB", *MARKS], ["--"] * (len(MARKS) + 1), *([who, *row] for who, row in self.rows.items())]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -130,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.delayed", description="memory while messages are in delay")
     parser.add_argument("--number", type=int, default=100_000, help="of events")
     parser.add_argument("--delay", type=int, default=60, help="seconds; more than it takes to send all")
-    parser.add_argument("--again", type=int, default=200, help="seconds; more than it takes until all have failed")
+    parser.add_argument("--again", type=int, default=300, help="seconds; more than it takes until all have failed")
     parser.add_argument("--send", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.send:
