@@ -15,6 +15,7 @@ from benchmarks.measure import Bench
 from benchmarks.peers import contract, rawwire
 from benchmarks.report import Result
 from benchmarks.rows import BESIDE, Row
+from txservices.observers import observers
 
 
 def no_measure(bench: object) -> dict[str, float]:
@@ -149,6 +150,9 @@ class RawBytes(SynchronousTestCase):
 
 class Steps(SynchronousTestCase):
     """The single steps of the hot path."""
+
+    def setUp(self) -> None:
+        self.patch(observers, "containers", [])  # the rows have services that run for as long as the process
 
     def test_every_row(self) -> None:
         """Each row can be measured: a figure for our way, and one for the plain way where there is one."""
