@@ -25,6 +25,7 @@ HOUR = 3600.0
 # Modules that may ask for the wall clock, each with the reason.
 WALL = {
     "txservices.broker.vhost": "the date in x-death",
+    "txservices.command.jsonlogs": "the times of log lines",
     "txservices.command.logs": "the dates of log lines",
     "txservices.command.tables": "the times of day of what other machines have told",
     "txservices.deadlines": "the time of day at which a caller on another machine gives up",

@@ -105,9 +105,8 @@ class InsideCase(TypingCase):
             event = dict(event)
             logs.notes_call_id(event)
             logs.cleans(event)
-            line = logs.one_line(event)
-            if line and not (event.get("log_namespace") or "").startswith("twisted"):
-                Output(typed).write(line)
+            if logs.is_worth_a_line(event) and not (event.get("log_namespace") or "").startswith("twisted"):
+                Output(typed).write(logs.one_line(event))
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
