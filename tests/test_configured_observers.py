@@ -157,6 +157,10 @@ class ConfiguredTests(ServicesCase):
 class ContainersTests(ServicesCase):
     """The containers of this process."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(observers, "containers", [])  # other tests leave theirs, which have not ended
+
     async def test_containers(self) -> None:
         """Each is among them from its start, before its extensions are set up, until it has ended or was killed."""
         Notes.notes = []

@@ -70,6 +70,7 @@ class FleetCase(TestCase):
 
     def setUp(self) -> Any:
         super().setUp()
+        self.patch(observers, "containers", [])  # other tests leave theirs, which have not ended
         return Deferred.fromCoroutine(self.begin())
 
     async def begin(self) -> None:

@@ -53,6 +53,7 @@ class MetricsCase(SynchronousTestCase):
     """Has the process counted for the time of a test, by a clock of its own."""
 
     def setUp(self) -> None:
+        self.patch(observers, "containers", [])  # other tests leave theirs, which have not ended
         self.clock = Clock()
         self.metrics = Metrics({}, self.clock)
         observers.add(self.metrics)

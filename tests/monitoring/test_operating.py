@@ -206,6 +206,10 @@ class Stock:
 class Exported(ServicesCase):
     """Every metric and label that is asked for is there in what a process exports."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(observers, "containers", [])  # other tests leave theirs, which have not ended
+
     async def scrape(self) -> Scrape:
         """What a process exports in which something of everything has happened."""
         metrics = Metrics({})

@@ -57,6 +57,7 @@ class Standing(ServicesCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(observers, "containers", [])  # other tests leave theirs, which have not ended
         self.config["OBSERVERS"] = [METRICS]
         Shop.going, Stock.going = Deferred(), Deferred()
 
