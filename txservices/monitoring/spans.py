@@ -112,7 +112,7 @@ class OfHttp(Shape):
         self.attributes["http.route"] = self.route
 
     def carrier(self, worker: WorkerContext) -> Mapping[str, Any]:
-        headers = worker.handle_result.__self__.request.received.requestHeaders  # type: ignore[union-attr]
+        headers = call_of(worker).request.received.requestHeaders
         found = {}
         for name in KEYS:
             values = headers.getRawHeaders(name.encode())
@@ -121,7 +121,7 @@ class OfHttp(Shape):
         return found
 
     def begins(self, worker: WorkerContext) -> tuple[str, dict[str, Any]]:
-        request = worker.handle_result.__self__.request  # type: ignore[union-attr]
+        request = call_of(worker).request
         attributes = {
             **self.attributes,
             "http.request.method": request.method,
@@ -131,7 +131,7 @@ class OfHttp(Shape):
         return f"{request.method} {self.route}", attributes
 
     def further(self, worker: WorkerContext) -> dict[str, Any]:
-        call: Any = worker.handle_result.__self__  # type: ignore[union-attr]
+        call = call_of(worker)
         attributes: dict[str, Any] = {}
         if call.request.remote_addr is not None:
             attributes["client.address"] = call.request.remote_addr
@@ -143,7 +143,7 @@ class OfHttp(Shape):
         return attributes
 
     def fault(self, worker: WorkerContext, outcome: str, error: BaseException | None) -> str | None:
-        status = worker.handle_result.__self__.status  # type: ignore[union-attr]
+        status = call_of(worker).status
         if status is None:
             return super().fault(worker, outcome, error)
         if status < 500:
@@ -272,3 +272,8 @@ def stacktrace(error: BaseException) -> str:
     """The error as Python would print it."""
     calls = format_tb(traceback_of(error), -STACK_MAX)
     return clean("".join(["Traceback (most recent call last):\n", *calls, f"{type_of(error)}: {text_of(error)}"]))
+
+
+def call_of(worker: WorkerContext) -> Any:
+    """The HTTP call that a worker answers."""
+    return worker.handle_result.__self__  # type: ignore[union-attr]  # a method of the call, for each HTTP entrypoint
