@@ -84,6 +84,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "OPS_ADDRESS": (["0.0.0.0:9100", "9100", 9100], ["", "h", "h:x", "h:65536", "http://h:1", True, ["h:1"]]),
     "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),
     "WEB_CONNECTIONS_MAX": ([0, 1, 10**6], NO_WHOLE),
+    "WEB_PROBLEM_DETAILS": ([True, False], NO_FLAGS),
     "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),
     "max_workers": ([0, 1, 10_000], NO_WHOLE),
     "prefetch_count": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),

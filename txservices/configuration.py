@@ -284,6 +284,12 @@ WEB_CONNECTIONS_MAX = Key(
     whole("one, as 10000"),
     "how many clients of HTTP may be connected, WebSockets included. Further ones are answered 503 and disconnected",
 )
+WEB_PROBLEM_DETAILS = Key(
+    "WEB_PROBLEM_DETAILS",
+    False,
+    FLAG,
+    "whether errors of HTTP are answered as JSON, as problem details (RFC 9457); else they are a line of text",
+)
 WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
     "WEBSOCKET_ORIGINS",
     None,

@@ -535,6 +535,10 @@ class Entrypoint(Extension):
         except TypeError as error:
             raise IncorrectSignature(str(error)) from None
 
+    def expects(self, error: BaseException) -> bool:
+        """Whether an error of its worker is no fault of the service."""
+        return issubclass(type(error), self.expected_exceptions)  # not isinstance, which asks the error
+
     def result_not_handled(self, worker_ctx: WorkerContext, exc_info: ExcInfo) -> None:
         """Called if the worker's ``handle_result`` has raised, with its error.
 

@@ -288,9 +288,8 @@ class Workers:
             outcome = CANCELLED if isinstance(error, CallerGone) else TIMEOUT
         elif self.cancelled and tasks.is_cancel(error):
             outcome = CANCELLED
-        else:  # the class, and not isinstance, which asks the error
-            kind = type(error)
-            is_expected = issubclass(kind, worker.entrypoint.expected_exceptions) or kind is AlreadyHandled
+        else:
+            is_expected = worker.entrypoint.expects(error) or type(error) is AlreadyHandled
             outcome = EXPECTED if is_expected else ERROR
         observers.tell(observers.worker_ended, worker, outcome, waited, seconds, error)
 

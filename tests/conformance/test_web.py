@@ -64,7 +64,7 @@ class Service:
 
     @http("GET", "/payload/<int:which>")
     def payload(self, request, which):
-        return [None, {"a": 1}, b"bytes", (200,), (200, {}, "", "")][which]
+        return [5, {1}, (200, object()), (200,), (200, {}, "", "")][which]
 
 
 class Handlers(WebTestCase):

@@ -117,13 +117,13 @@ class Answers(WebTestCase):
     async def test_bad_results(self) -> None:
         """A result that is no response answers 500 with a call id, and the log says what it was."""
         results: list[Any] = [
-            None,
-            b"bytes",
-            {},
-            [],
+            object(),
+            5,
+            {1, 2},
+            {"a": object()},
             (200,),
             (200, {}, "", ""),
-            (200, b""),
+            (200, 5),
             ("Fancy", "x"),
             (99, ""),
             (700, ""),

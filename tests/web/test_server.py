@@ -55,13 +55,33 @@ class Urls(WebTestCase):
         for path in ("/nowhere", "/number/x", "/number/-1", "/number/" + "9" * 5000):
             answer = peer.get(path)
             self.assertTrue(answer.startswith(b"HTTP/1.1 404 NOT FOUND\r\n" + html + b"Content-Length: 207\r\n"), path)
-        for method in ("OPTIONS", "DELETE"):
+        for method in ("PUT", "DELETE"):
             answer = peer.get("/number/1", method=method)
             head = b"HTTP/1.1 405 METHOD NOT ALLOWED\r\n" + html + b"Allow: GET, HEAD\r\nContent-Length: 153\r\n"
             self.assertTrue(answer.startswith(head))
         answer = peer.get("/slash?a=%20b")
         self.assertTrue(answer.startswith(b"HTTP/1.1 308 PERMANENT REDIRECT\r\n" + html))
         self.assertIn(b"\r\nLocation: http://here:8000/slash/?a=%20b\r\n", answer)
+
+    async def test_options(self) -> None:
+        """OPTIONS answers the methods of a URL, unless the service has a method for it."""
+
+        class Other:
+            name = "other"
+
+            @http("OPTIONS", "/own")
+            def own(self, request):
+                return "my own"
+
+        await self.serve(Service, Other)
+        peer = self.peer()
+        self.assertEqual(
+            peer.get("/number/1", method="OPTIONS"),
+            b"HTTP/1.1 204 NO CONTENT\r\nAllow: GET, HEAD, OPTIONS\r\nDate: now\r\n\r\n",
+        )
+        self.assertIn(b"\r\nAllow: OPTIONS, POST\r\n", peer.get("/length", method="OPTIONS"))
+        self.assertEqual(peer.get("/own", method="OPTIONS"), text("200 OK", "my own"))
+        self.assertIn(b" 404 ", peer.get("/nowhere", method="OPTIONS"))
 
     async def test_host_untrusted(self) -> None:
         """A Host that is no host is not written into a redirect: our own address is."""

@@ -16,15 +16,18 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from typing_extensions import Unpack
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
+from txservices import configuration
 from txservices.exceptions import BadRequest, CallerGone, ContainerBeingKilled
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, Turns, WorkerContext, new_call_id
-from txservices.safe import brief, name_of, safe_for_serialization, shown
+from txservices.safe import name_of, safe_for_serialization, shown
 from txservices.utils import tasks
-from txservices.web.messages import HttpRequest, text_response, unavailable
+from txservices.web.messages import HttpRequest
+from txservices.web.problems import error_response, http_response, status_of, unavailable
+from txservices.web.returns import response_of
 from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
 from txservices.workers import WAITS, failure_of
@@ -44,10 +47,17 @@ class HttpRequestHandler(Entrypoint):
             that it waits for. One in a thread can't be.
 
     The method is called with a werkzeug ``Request``, and with the URL's variables as keyword arguments. It returns a
-    text, ``(status, text)``, ``(status, headers, text)`` or a werkzeug ``Response``.
+    body, ``(status, body)``, ``(status, headers, body)`` or a werkzeug ``Response``. The body is a str, bytes, None, or
+    what is written as JSON: see ``returns``. A werkzeug ``HTTPException`` that it raises, as by ``abort(404)``, is the
+    answer with that status.
+
+    Attributes:
+        as_problem: whether errors are answered as problem details.
     """
 
     server = WebServer()
+    told_exceptions = (HTTPException, BadRequest)
+    as_problem = False
     stopped = False
     failing: WorkerContext | None = None  # the worker of the exception that response_from_exception has now
 
@@ -70,6 +80,7 @@ class HttpRequestHandler(Entrypoint):
             cls.response_from_result is HttpRequestHandler.response_from_result
             and cls.handle_request is HttpRequestHandler.handle_request
         )
+        self.as_problem = configuration.WEB_PROBLEM_DETAILS.of(self.container.config)
         self.server.register_provider(self)
 
     def stop(self) -> Deferred[None]:
@@ -91,7 +102,7 @@ class HttpRequestHandler(Entrypoint):
     def serve(self, received: Received, request: HttpRequest) -> None:
         """Handle a request and send the answer. Klein calls this as its endpoint."""
         if self.stopped:
-            received.answer(unavailable())
+            received.answer(unavailable(self.as_problem))
             return
         try:
             answer = self.handle_request(request)
@@ -131,7 +142,7 @@ class HttpRequestHandler(Entrypoint):
             else:
                 call.begin_later(workers, request.received, begin)
         except ContainerBeingKilled:
-            return unavailable()
+            return unavailable(self.as_problem)
         except BaseException as error:
             return self.response_to(error, None)
         return call.answer if call.answer is not None else call.wait()
@@ -161,39 +172,33 @@ class HttpRequestHandler(Entrypoint):
     def response_to(self, error: BaseException, worker: WorkerContext | None) -> Response:
         self.failing = worker
         try:
+            if (status_of(error) or 0) >= 500:
+                log.failure("{where} is answered {error!r}", failure_of(error), where=self.where, error=shown(error))
             return self.response_from_exception(error)
         except BaseException as another:
             return self.internal_error(another)
         finally:
             self.failing = None
 
+    def expects(self, error: BaseException) -> bool:
+        """Whether an error is its client's fault, and so no fault of the service."""
+        status = status_of(error)
+        return super().expects(error) or issubclass(type(error), BadRequest) or (status is not None and status < 500)
+
     def response_from_result(self, result: Any) -> Response:
         """The response for the method's result."""
-        if isinstance(result, Response):
-            return result
-        status: Any = 200
-        headers, text = None, result
-        if isinstance(result, tuple):
-            if len(result) == 2:
-                status, text = result
-            elif len(result) == 3:
-                status, headers, text = result
-            else:
-                raise ValueError(f"a tuple of {len(result)}: give (status, text) or (status, headers, text)")
-        if not isinstance(text, str):
-            raise TypeError(f"the text of the response is {brief(text)}: give a str, or else a werkzeug Response")
-        return text_response(text, status, headers)
+        return response_of(result)
 
     def response_from_exception(self, exc: BaseException) -> Response:
         """The response for an exception: 400 with its text if it is the client's fault, else 500.
 
-        It is the client's fault if it is a ``BadRequest`` or one of the entrypoint's ``expected_exceptions``. A form
-        or a JSON with too much in it is 413.
+        It is the client's fault if it is a ``BadRequest`` or one of the entrypoint's ``expected_exceptions``. A
+        ``HTTPException`` of werkzeug's has a response of its own.
         """
-        if isinstance(exc, RequestEntityTooLarge):
-            return text_response(f"Error: {exc.description}\n", 413)
         if issubclass(type(exc), (BadRequest, *self.expected_exceptions)):
-            return text_response(f"Error: {name_of(type(exc))}: {safe_for_serialization(exc)}\n", 400)
+            return error_response(f"{name_of(type(exc))}: {safe_for_serialization(exc)}", 400, self.as_problem)
+        if status_of(exc) is not None:
+            return http_response(exc, self.as_problem)  # type: ignore[arg-type]  # it has a status
         return self.internal_error(exc)
 
     def internal_error(self, error: BaseException) -> Response:
@@ -206,7 +211,7 @@ class HttpRequestHandler(Entrypoint):
             call_id = f"{self.where}.{new_call_id()}"
             failure = failure_of(error)
             log.failure("call {call_id} is answered 500", failure, call_id=call_id)
-        return text_response(f"Error: internal error, the log has it as call {call_id}\n", 500)
+        return error_response(f"internal error, the log has it as call {call_id}", 500, self.as_problem)
 
 
 class Call:
@@ -249,7 +254,7 @@ class Call:
     def client_left(self, _: Any) -> None:
         if self.begin is not None and self.waiting is not None and not self.waiting.called:
             self.begin = None  # and with it the request's body
-            self.waiting.callback(unavailable())
+            self.waiting.callback(unavailable(self.handler.as_problem))
 
     def wait(self) -> Deferred[Answer]:
         waiting: Deferred[Answer] = Deferred()

@@ -9,7 +9,8 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices.monitoring.health import JSON, PAGES, TEXT
-from txservices.web.messages import HttpRequest, text_response
+from txservices.web.messages import HttpRequest
+from txservices.web.problems import error_response
 from txservices.web.site import Received
 
 log = Logger()
@@ -40,7 +41,7 @@ class HealthPage:
             page = PAGES[self.url](self.not_ready, as_json)
         except Exception:
             log.failure("{page} can't be answered", page=self.where)
-            received.answer(text_response("Error: see the log\n", 500))
+            received.answer(error_response("see the log", 500, received.site.as_problem))
             return
         headers = {"Cache-Control": "no-store"}
         received.answer(Response(page.body, page.status, headers, content_type=page.content_type))

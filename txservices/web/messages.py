@@ -155,10 +155,3 @@ def final_headers(response: Response) -> Headers:
 def text_response(text: str, status: int | str = 200, headers: Any = None) -> Response:
     """A response with plain text."""
     return Response(text, status=status, headers=headers)  # werkzeug's default type is text/plain
-
-
-def unavailable() -> Response:
-    """The response if the service has stopped but its process still runs."""
-    return text_response(
-        "Error: the service is stopping, try again\n", 503, {"Retry-After": str(RETRY_AFTER), "Connection": "close"}
-    )

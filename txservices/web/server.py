@@ -34,7 +34,9 @@ from txservices.utils import default_reactor
 from txservices.utils.address import PORT_MAX, WEB_ADDRESS, cannot_listen, host_and_port
 from txservices.utils.forks import leave, owners
 from txservices.web.health import HealthPage
-from txservices.web.messages import HttpRequest, unavailable
+from txservices.web.messages import HttpRequest
+from txservices.web.problems import http_response, unavailable
+from txservices.web.returns import empty_response
 from txservices.web.site import Answer, Received, WebSite
 
 __all__ = ["WebServer", "parse_address"]
@@ -85,13 +87,15 @@ class Router(KleinResource):
     def without_endpoint(self, request: Received, error: HTTPException) -> Response:
         """werkzeug's response for a URL that nobody serves: not found, another method, or a redirect."""
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            if request.method == b"OPTIONS":
+                return empty_response(204, {"Allow": ", ".join(sorted({*error.valid_methods, "OPTIONS"}))})
             error.valid_methods = sorted(error.valid_methods)
         if isinstance(error, RequestRedirect):
             try:
                 self.redirect(request)
             except HTTPException as again:
                 error = again
-        return error.get_response()
+        return http_response(error, request.site.as_problem)
 
     def redirect(self, request: Received) -> None:
         """Match again, with the host name that the client used, and raise the redirect to that host."""
@@ -251,7 +255,9 @@ def claims_of(rule: Rule) -> list[tuple[str, ...]]:
 def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
     """A site with the limits of a configuration."""
     body_max, values_max = configuration.WEB_BODY_MAX.of(config), configuration.VALUES_MAX.of(config)
-    return WebSite(body_max, configuration.WEB_CONNECTIONS_MAX.of(config), values_max, clock)
+    site = WebSite(body_max, configuration.WEB_CONNECTIONS_MAX.of(config), values_max, clock)
+    site.as_problem = configuration.WEB_PROBLEM_DETAILS.of(config)
+    return site
 
 
 class WebServer(ProviderCollector, SharedExtension):
@@ -314,8 +320,9 @@ class WebServer(ProviderCollector, SharedExtension):
         self.abort()
 
     def abort(self) -> None:
+        as_problem = configuration.WEB_PROBLEM_DETAILS.of(self.container.config)
         for answer in list(self.pending):
-            answer.callback(unavailable())
+            answer.callback(unavailable(as_problem))
 
     def context_data_from_headers(self, request: HttpRequest) -> dict[str, Any]:
         """The context data with which the worker begins. A subclass may override this: by default it is empty."""

@@ -299,6 +299,7 @@ class WebSite(Site):
         resource: renders every request.
         connections_max: how many connections may be open.
         values_max: how many values a long JSON may have.
+        as_problem: whether errors are answered as problem details.
         channels: the open connections.
         turned_away: connections beyond these, each with the call that ends it: they have their answer, and no request.
         date: the time, as the Date header has it.
@@ -308,6 +309,7 @@ class WebSite(Site):
     protocol = Channel  # type: ignore[assignment]  # Twisted's other choice is HTTP/2 over TLS
     noisy = False
     closing = False
+    as_problem = False
 
     def __init__(self, body_max: int, connections_max: int, values_max: int, clock: Any) -> None:
         super().__init__(None, Received, timeout=None, reactor=clock)

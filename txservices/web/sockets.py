@@ -27,7 +27,8 @@ from twisted.logger import Logger
 from werkzeug.wrappers import Response
 from zope.interface import implementer
 
-from txservices.web.messages import HttpRequest, text_response
+from txservices.web.messages import HttpRequest
+from txservices.web.problems import error_response
 from txservices.web.site import Received
 
 try:
@@ -68,7 +69,7 @@ def handshake(received: Received, request: HttpRequest) -> WSConnection | Respon
         hint = getattr(error, "event_hint", None)
         status, headers = (hint.status_code, hint.headers) if isinstance(hint, RejectConnection) else (400, [])
         named = [(name.decode(), value.decode()) for name, value in headers]
-        return text_response(f"Error: this is for WebSockets: {error}\n", status, named)
+        return error_response(f"this is for WebSockets: {error}", status, received.site.as_problem, named)
     return ws
 
 

@@ -61,8 +61,9 @@ from txservices.extensions import (
 from txservices.safe import shown
 from txservices.utils.background import in_background
 from txservices.web.hub import BlockingHub, Clients, WebSocketHub, written
-from txservices.web.messages import HttpRequest, text_response, unavailable
+from txservices.web.messages import HttpRequest
 from txservices.web.origins import is_ours
+from txservices.web.problems import error_response, unavailable
 from txservices.web.server import Listener, WebServer
 from txservices.web.site import Received
 from txservices.web.sockets import Backlogs, CloseReason, Messages, Socket, handshake
@@ -289,14 +290,14 @@ class WebSockets(Service):
 
     def refuse(self, request: HttpRequest) -> Response | None:
         if self.stopped:
-            return unavailable()
+            return unavailable(self.listener.site.as_problem)
         origin = request.headers.get("Origin")
         host = request.headers.get("Host", "")
         if origin is None or is_ours(origin, host, self.listener.host, self.origins):
             return None
         key = configuration.WEBSOCKET_ORIGINS.name
         log.warn("a page of {origin} may not open a WebSocket: add it to {key} if it should", origin=origin, key=key)
-        return text_response(f"Error: pages of {origin} are not in {key}\n", 403)
+        return error_response(f"pages of {origin} are not in {key}", 403, self.listener.site.as_problem)
 
 
 class WebSocketServer(ProviderCollector, SharedExtension):
