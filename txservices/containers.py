@@ -352,8 +352,9 @@ class ServiceContainer(Service):
             self.gave_up = True
             log.warn(
                 "{service}: {running} workers were running and {waiting} waiting after {timeout} s and are given up:"
-                " their messages go back to their queues. Running were {holders}{stacks}",
+                " their messages go back to their queues.{sending} Running were {holders}{stacks}",
                 service=self.service_name,
+                sending=f" {len(self.workers.rests)} responses were not sent to their end." * bool(self.workers.rests),
                 running=self.workers.running,
                 waiting=self.workers.waiting,
                 timeout=timeout,

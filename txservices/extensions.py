@@ -83,6 +83,7 @@ class Turns(Protocol):
         cancelled: whether no more are taken: ``spawn_worker`` raises ``ContainerBeingKilled``.
         waiting: how many turns wait.
         on_none_queued: each is called when nothing waits any more.
+        threads: those in which methods with ``blocking = True`` run: see ``threads.Threads``.
     """
 
     running: int
@@ -90,6 +91,12 @@ class Turns(Protocol):
     cancelled: bool
     waiting: int
     on_none_queued: list[Callable[[], None]]
+
+    @property
+    def threads(self) -> Any: ...
+
+    def leave(self, rest: Deferred[Any]) -> None:
+        """Have a stop wait for what a worker has left to do, as the rest of a response. An abort cancels it."""
 
     def wait(
         self,

@@ -70,6 +70,7 @@ class Workers:
         self.busy = Busy(service_cls.name, slow, clock, self.pending)
         self.line = Line(self.busy, max_workers, clock)
         self.lines: dict[Entrypoint | None, Line] = {None: self.line}
+        self.rests: set[Deferred[Any]] = set()  # what ended workers have left to do
         self.threads = Threads()
         self.cancelled = self.aborted = False
         self.idle: Waiters[None] = Waiters()
@@ -132,6 +133,20 @@ class Workers:
             self.running += 1
             self.ended()
 
+    def leave(self, rest: Deferred[Any]) -> None:
+        """See ``extensions.Turns``."""
+        self.rests.add(rest)
+
+        def done(result: Any) -> Any:
+            self.rests.discard(rest)
+            if not self.running and not self.waiting and not self.rests:
+                self.idle.fire(None)
+            return result
+
+        rest.addBoth(done)
+        if self.aborted:
+            rest.cancel()
+
     def begin(self, worker: WorkerContext) -> None:
         self.running += 1
         limit = worker.entrypoint.limit
@@ -179,7 +194,7 @@ class Workers:
         self.running -= 1
         if self.waiting and not self.beginning_queued:
             self.begin_queued()
-        if not self.running and self.idle.waiting:  # quicker than its len()
+        if not self.running and self.idle.waiting and not self.rests:  # quicker than its len()
             self.idle.fire(None)
 
     def begin_queued(self) -> None:
@@ -375,8 +390,8 @@ class Workers:
                 running.timeout.cancel()
 
     def drain(self) -> Deferred[None]:
-        """Fires when no worker runs or is queued."""
-        return self.idle.wait() if self.running or self.waiting else succeed(None)
+        """Fires when no worker runs or is queued, and nothing is left of those that have ended."""
+        return self.idle.wait() if self.running or self.waiting or self.rests else succeed(None)
 
     async def abort(self) -> None:
         """Cancel the workers that run, and forget the queued ones. Their results are not handled.
@@ -390,7 +405,7 @@ class Workers:
         for line in self.lines.values():
             line.queued.clear()
         told = self.threads.abort()
-        for each in list(self.pending):
+        for each in [*self.pending, *self.rests]:
             each.cancel()
         if told is not None:
             await told

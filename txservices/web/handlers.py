@@ -25,6 +25,7 @@ from txservices.exceptions import BadRequest, CallerGone, ContainerBeingKilled
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, Turns, WorkerContext, new_call_id
 from txservices.safe import name_of, safe_for_serialization, shown
 from txservices.utils import tasks
+from txservices.web.bodies import Sending, body_of
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import error_response, http_response, status_of, unavailable
 from txservices.web.returns import response_of
@@ -48,8 +49,9 @@ class HttpRequestHandler(Entrypoint):
 
     The method is called with a werkzeug ``Request``, and with the URL's variables as keyword arguments. It returns a
     body, ``(status, body)``, ``(status, headers, body)`` or a werkzeug ``Response``. The body is a str, bytes, None, or
-    what is written as JSON: see ``returns``. A werkzeug ``HTTPException`` that it raises, as by ``abort(404)``, is the
-    answer with that status.
+    what is written as JSON: see ``returns``. An iterator or an async iterator in its place, or in the ``Response``,
+    makes the body while it is sent. A werkzeug ``HTTPException`` that it raises, as by ``abort(404)``, is the answer
+    with that status.
 
     Attributes:
         as_problem: whether errors are answered as problem details.
@@ -81,11 +83,14 @@ class HttpRequestHandler(Entrypoint):
             and cls.handle_request is HttpRequestHandler.handle_request
         )
         self.as_problem = configuration.WEB_PROBLEM_DETAILS.of(self.container.config)
+        self.sending: dict[Sending, None] = {}  # the responses that are made while they are sent
         self.server.register_provider(self)
 
     def stop(self) -> Deferred[None]:
         """From now on the URL answers 503; running workers still answer. The process's last one closes the port."""
         self.stopped = True
+        for sending in [each for each in self.sending if each.body.endless]:
+            sending.end()
         return self.server.unregister_provider(self)
 
     def kill(self) -> Deferred[None]:
@@ -109,12 +114,20 @@ class HttpRequestHandler(Entrypoint):
             if isinstance(answer, WAITS):
                 waiting = answer if isinstance(answer, Deferred) else tasks.run(answer)
                 # The Deferred is not given to Klein, which would cancel it when the client leaves: the worker goes on.
-                waiting.addCallback(received.answer)
+                waiting.addCallback(self.send, received)
                 waiting.addErrback(self.wait_failed, received)
                 return
-            received.answer(answer)
+            self.send(answer, received)
         except BaseException as error:
             self.broken(received, error)
+
+    def send(self, answer: Answer, received: Received) -> None:
+        sending = received.answer(answer)
+        if sending is not None:
+            self.sending[sending] = None
+            sending.done.addErrback(self.wait_failed, received)
+            sending.done.addBoth(lambda _: self.sending.pop(sending))
+            self.container.workers.leave(sending.done)
 
     def wait_failed(self, failure: Failure, received: Received) -> None:
         assert failure.value is not None
@@ -165,7 +178,12 @@ class HttpRequestHandler(Entrypoint):
         try:
             if self.plain and type(result) is str:
                 return result.encode()
-            return self.response_from_result(result)
+            response = self.response_from_result(result)
+            if not response.is_sequence:
+                body: Any = body_of(response)  # here, in the worker's context
+                response.response = body
+                body.threads = self.container.workers.threads if worker.blocking else None
+            return response
         except BaseException as error:
             return self.response_to(error, worker)
 

@@ -3,6 +3,7 @@
 a text              text/plain
 bytes               application/octet-stream
 a dict, a list, a msgspec Struct, a dataclass       application/json
+an iterator, an async iterator                      text/plain, made while it is sent: see ``bodies``
 None                204, no content
 (status, body)  (status, headers, body)             the same bodies, with a status and headers of their own
 a werkzeug Response                                 as it is
@@ -48,6 +49,8 @@ def response_of(result: Any) -> Response:
         return typed_response(body, status, headers, BINARY)
     if is_json(body):
         return typed_response(encode(body), status, headers, JSON)
+    if hasattr(body, "__next__") or hasattr(body, "__aiter__"):
+        return Response(body, status, headers)
     raise TypeError(f"the body of the response is {brief(body)}: give a str, bytes, dict or list, or else a Response")
 
 

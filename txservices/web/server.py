@@ -229,9 +229,11 @@ class Listener(Service):
         return [f"nothing listens at http://{self.host}:{self.port}/ yet"] if closed else []
 
     def cancel(self) -> Deferred[None]:
-        """Take no new connections. Existing ones may have one more response each. Fires when the port is closed."""
+        """Take no new connections, and close those that are kept open between requests. Others may have one more
+        response each. Fires when the port is closed.
+        """
         listening, self.listening = self.listening, None
-        self.site.closing = True
+        self.site.cancel()
         return maybeDeferred(lambda: None if listening is None else listening.stopListening())
 
     async def close(self) -> None:

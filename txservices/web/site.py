@@ -19,7 +19,6 @@ Limits for what one client can make us keep or wait for, and what happens beyond
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -32,8 +31,9 @@ from werkzeug.wrappers import Response
 from txservices.observers import observers
 from txservices.utils.forks import leave, owners
 from txservices.utils.waiting import Waiters
+from txservices.web.bodies import Sending, body_of, sliced
 from txservices.web.messages import BODYLESS, RETRY_AFTER, TEXT, head_of
-from txservices.web.pieces import Pieces
+from txservices.workers import WAITS
 
 REQUEST_LINE_MAX = 16 * 1024  # bytes
 HEAD_MAX = 16 * 1024  # bytes
@@ -61,6 +61,7 @@ class Channel(HTTPChannel):
     Attributes:
         deadline: the time by which its next request must be complete. Infinite while a request is answered.
         answering: whether a request is being answered.
+        idle: whether it is kept open for another request after one was answered.
     """
 
     # The site looks at all deadlines once a second. Twisted's own way is a delayed call for each request.
@@ -74,6 +75,7 @@ class Channel(HTTPChannel):
     requests: list[Received]
     deadline = NEVER
     answering = False
+    idle = False
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -192,68 +194,72 @@ class Received(Request):
 
     # Out
 
-    def answer(self, answer: Answer) -> None:
-        """Send the response. Raises ``BadResponse`` and sends nothing if it can't be sent."""
+    def answer(self, answer: Answer) -> Sending | None:
+        """Send the response. Raises ``BadResponse`` and sends nothing if it can't be sent.
+
+        Gives what is still being sent, None if all is written.
+        """
         if type(answer) is bytes:
             self.code = 200
-            self.send(OK_TEXT, answer)
-            return
+            return self.send(OK_TEXT, answer)
         assert isinstance(answer, Response)
-        head, closing = head_of(answer)
+        try:
+            head, closing = head_of(answer)
+        except BaseException:
+            answer.close()
+            raise
         self.code = answer.status_code
         channel = self.channel
         if channel is None:
             answer.close()  # the client has left
             self.tell_ended()
-            return
+            return None
         if closing:
             channel.persistent = False
         if self.code in BODYLESS:
             answer.close()
             self.begin(head)
             self.finish()
-        elif not answer.is_sequence or answer.direct_passthrough:
-            self.stream(head, answer)
-        else:
+            return None
+        pieces: Any = answer.response
+        if not isinstance(pieces, (list, tuple)) or any(isinstance(each, WAITS) for each in pieces):
+            return self.stream(head, answer)
+        try:
             body = b"".join(answer.iter_encoded())
+        finally:
             answer.close()
-            self.send(head, body)
+        return self.send(head, body)
 
-    def send(self, head: bytes, body: bytes) -> None:
+    def send(self, head: bytes, body: bytes) -> Sending | None:
         """Send a body that is complete: all at once if it is short, else as fast as the client takes it."""
         if self.channel is None:
             self.tell_ended()
-            return
+            return None
         head = b"%bContent-Length: %d\r\n" % (head, len(body))
         if self.method == b"HEAD":
             body = b""
-        if len(body) <= PIECE:
-            self.begin(head, body)
-            self.finish()
-        else:
-            self.begin(head)
-            self.send_pieces((body[at : at + PIECE] for at in range(0, len(body), PIECE)), None, len(body))
+        if len(body) > PIECE:
+            return Sending(self, head, sliced(body, PIECE), len(body), None)
+        self.begin(head, body)
+        self.finish()
+        return None
 
-    def stream(self, head: bytes, response: Response) -> None:
+    def stream(self, head: bytes, response: Response) -> Sending | None:
         """Send a body that is made meanwhile: with its content length if the response has one, else chunked."""
         length = response.content_length
         if length is not None:
             head += b"Content-Length: %d\r\n" % length
         elif self.clientproto == b"HTTP/1.1":
             head += b"Transfer-Encoding: chunked\r\n"
-            self.chunked = self.method != b"HEAD"
         else:
             self.channel.persistent = False
-        self.begin(head)
         if self.method == b"HEAD":
+            self.begin(head)
             response.close()
             self.finish()
-            return
-        pieces: Any = response.response if response.direct_passthrough else response.iter_encoded()
-        self.send_pieces(iter(pieces), response.close, length)
-
-    def send_pieces(self, pieces: Iterator[bytes], close: Callable[[], None] | None, length: int | None) -> None:
-        self.registerProducer(Pieces(self, pieces, close, length), False)
+            return None
+        self.chunked = length is None and self.clientproto == b"HTTP/1.1"
+        return Sending(self, head, body_of(response), length, response.close)
 
     def begin(self, head: bytes, body: bytes = b"") -> None:
         """Write the head, and a body with it, in one piece: that is quicker than Twisted's setHeader and write."""
@@ -270,6 +276,7 @@ class Received(Request):
         """The response is written: go on to the next request, which may have arrived already."""
         channel = self.channel
         channel.answering = False
+        channel.idle = True
         channel.wait(REQUEST_TIMEOUT)
         if self.began is not None:
             self.tell_ended()
@@ -286,7 +293,7 @@ class Received(Request):
     def connectionLost(self, reason: Any) -> None:
         """Twisted calls this when the client has left."""
         if self.producer is not None:
-            self.producer.close()
+            self.producer.stopProducing()
         if self.startedWriting:
             self.tell_ended()
         super().connectionLost(reason)
@@ -373,6 +380,12 @@ class WebSite(Site):
         for channel in [each for each in self.channels if each.deadline <= now]:
             channel.deadline = NEVER
             channel.timeoutConnection()
+
+    def cancel(self) -> None:
+        """Close connections that are kept open between requests now, and others after their next response."""
+        self.closing = True
+        for channel in [each for each in self.channels if each.idle and not each.requests]:
+            channel.loseConnection()
 
     def close_channels(self) -> Deferred[None]:
         """Close idle connections now and the others after their answer; all after ``CLOSE_TIMEOUT``.
