@@ -31,6 +31,7 @@ NAMES = [
     "EventDispatcher",
     "Exchange",
     "Extension",
+    "HttpClient",
     "Language",
     "Observer",
     "OnceStore",

@@ -36,6 +36,7 @@ WHERE = {
     "EventDispatcher": "txservices.events",
     "Exchange": "txservices.amqp.entities",
     "Extension": "txservices.extensions",
+    "HttpClient": "txservices.httpclient",
     "Language": "txservices.contextdata",
     "Observer": "txservices.observers",
     "OnceStore": "txservices.once",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from txservices.extensions import Extension as Extension
     from txservices.extensions import ProviderCollector as ProviderCollector
     from txservices.extensions import SharedExtension as SharedExtension
+    from txservices.httpclient import HttpClient as HttpClient
     from txservices.messaging import Publisher as Publisher
     from txservices.messaging import consume as consume
     from txservices.observers import Observer as Observer

@@ -78,6 +78,19 @@ class Observer:
     def call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
         """A call has its answer (OK), has failed (ERROR), got none in time (TIMEOUT), or its caller CANCELLED it."""
 
+    def http_call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
+        """A worker asks another HTTP server, by an ``HttpClient``.
+
+        Args:
+            call: an ``httpclient.HttpCall``, with ``service``, ``method``, ``url``, ``host`` and ``port``. It is the
+                same object at its end. Each attempt and each redirect is one.
+            context: the ``WorkerContext``.
+            headers: those of the request. What is added here is sent with it.
+        """
+
+    def http_call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
+        """That request has its answer (OK, with its ``call.status``), ERROR, TIMEOUT, or its worker CANCELLED it."""
+
     def publish_started(self, publish: Any, context: Any, headers: dict[str, Any]) -> None:
         """A worker, a publisher or a standalone dispatcher publishes an event or another message; no call, no reply.
 
@@ -161,6 +174,8 @@ class Observers:
         self.worker_ended: list[Callable[..., None]] = []
         self.call_started: list[Callable[..., None]] = []
         self.call_ended: list[Callable[..., None]] = []
+        self.http_call_started: list[Callable[..., None]] = []
+        self.http_call_ended: list[Callable[..., None]] = []
         self.publish_started: list[Callable[..., None]] = []
         self.publish_ended: list[Callable[..., None]] = []
         self.event_dispatched: list[Callable[..., None]] = []

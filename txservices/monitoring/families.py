@@ -108,6 +108,15 @@ CIRCUIT = family(
     open=("service_peer_name",),
 )
 
+HTTP_CLIENT = family(
+    "http_client_request_duration_seconds",
+    "histogram",
+    "seconds",
+    ("service_name", "http_request_method", "server_address", "http_response_status_code", "error_type"),
+    "Requests to other HTTP servers by an `HttpClient`, each attempt, and how long their answer took.",
+    open=("server_address",),
+)
+
 # Messages
 
 EVENTS = family(

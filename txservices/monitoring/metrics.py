@@ -114,6 +114,20 @@ class Metrics(Observer):
         series.counts[bisect_left(BOUNDS, seconds)] += 1
         series.sum += seconds
 
+    def http_call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
+        status = call.status
+        if error is not None:
+            fault = type(error).__name__ if outcome == ERROR else outcome
+        else:
+            fault = str(status) if status >= 400 else ""
+        key = call.service, call.method, call.host, status, fault
+        series = self.histograms[families.HTTP_CLIENT].known.get(key)
+        if series is None:
+            method = call.method if call.method in HTTP_METHODS else OTHER_METHOD
+            labels = call.service, method, call.host, "" if status is None else status, fault
+            series = self.histograms[families.HTTP_CLIENT].add(key, *labels)
+        series.observe(seconds)
+
     def message_confirmed(self, exchange: str, routing_key: str, seconds: float, error: BaseException | None) -> None:
         key = exchange if error is None else (exchange, type(error))
         series = self.published.known.get(key)

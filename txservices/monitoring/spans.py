@@ -213,6 +213,24 @@ def rpc(name: str) -> dict[str, Any]:
     return {"rpc.system.name": SYSTEM, "rpc.method": name}
 
 
+def asking(call: Any) -> dict[str, Any]:
+    """The attributes of an ``httpclient.HttpCall``."""
+    return {
+        "http.request.method": call.method,
+        "url.full": call.url,
+        "server.address": call.host,
+        "server.port": call.port,
+    }
+
+
+def answered(span: Span, status: int) -> None:
+    """Say in a recorded span what the server has answered. From 400 on it is the caller's error."""
+    span.set_attribute("http.response.status_code", status)
+    if status >= 400:
+        span.set_attribute("error.type", str(status))
+        span.set_status(StatusCode.ERROR)
+
+
 def messaging(operation: str, kind: str) -> dict[str, Any]:
     return {"messaging.system": "rabbitmq", "messaging.operation.name": operation, "messaging.operation.type": kind}
 

@@ -104,6 +104,18 @@ class Traces(Observer):
         if span is not None:
             spans.end(span, outcome, error)
 
+    def http_call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
+        span = self.begin(context, headers, call.method, SpanKind.CLIENT, spans.asking(call), prefix="")
+        if span is not None:
+            self.recorded[call] = span
+
+    def http_call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
+        span = self.recorded.pop(call, None)
+        if span is not None:
+            if call.status is not None:
+                spans.answered(span, call.status)
+            spans.end(span, outcome, error)
+
     def publish_started(self, publish: Any, context: Any, headers: dict[str, Any]) -> None:
         if w3c.TRACEPARENT in headers:
             return  # the publisher gives one of its own, which must stay
@@ -123,7 +135,13 @@ class Traces(Observer):
             spans.end(span, OK if error is None else ERROR, error)
 
     def begin(
-        self, sender: Any, headers: dict[str, Any], name: str, kind: SpanKind, attributes: dict[str, Any]
+        self,
+        sender: Any,
+        headers: dict[str, Any],
+        name: str,
+        kind: SpanKind,
+        attributes: dict[str, Any],
+        prefix: str = PREFIX,
     ) -> Span | None:
         """Begin the span of something that is sent, and write it into the headers. None if it is not recorded.
 
@@ -135,15 +153,15 @@ class Traces(Observer):
         parent: SpanContext | None = None if here is None else here.get_span_context()
         elsewhere = isinstance(sender, WorkerContext) and this_worker.get() is not sender
         if parent is None or elsewhere or not parent.is_valid:
-            parent = w3c.parent_of(headers, PREFIX)
+            parent = w3c.parent_of(headers, prefix)
             context = w3c.received(parent, {})
         else:
-            w3c.send_baggage(context, headers, PREFIX)
+            w3c.send_baggage(context, headers, prefix)
         if parent is not None and self.is_left_out(parent):
-            w3c.send(parent, headers, PREFIX)
+            w3c.send(parent, headers, prefix)
             return None
         span = self.tracer.start_span(name, context, kind, attributes)
-        w3c.send(span.get_span_context(), headers, PREFIX)
+        w3c.send(span.get_span_context(), headers, prefix)
         return span if span.is_recording() else None
 
     def is_left_out(self, parent: SpanContext) -> bool:

@@ -6,6 +6,7 @@
     doubles     the doubles that take the place of dependencies
     stage       ``Stage``: services for one test, with broker, web server and connections in memory
     case        ``TestCase``: trial's, with a stage
+    http        a server in memory for what an ``HttpClient`` asks
     rabbit      a client of RabbitMQ's management
     websocket   a client of ``web.websocket``
     pytest      nameko's fixtures, on a stage

@@ -14,12 +14,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from txservices.events import EventDispatcher
 from txservices.extensions import DependencyProvider
+from txservices.httpclient import HttpClient
 from txservices.messaging import Publisher
 from txservices.rpc import ProxyProvider
 
 __all__ = ["DeferredMock", "ProxyMock", "double_of"]
 
-GIVE_DEFERREDS = (ProxyProvider, EventDispatcher, Publisher)
+GIVE_DEFERREDS = (ProxyProvider, EventDispatcher, Publisher, HttpClient)
 AT_ONCE = {"call_async"}  # attributes of a proxy's method that give no Deferred, but an RpcReply
 
 

@@ -145,7 +145,7 @@ class HttpRequestHandler(Entrypoint):
         """Run a worker for the request. Gives the answer, or a Deferred that fires with it if the worker waits."""
         call = Call(self, request)
         try:
-            context_data = self.server.context_data_from_headers(request)
+            context_data = self.server.context_data_for(request)
             args, kwargs = self.get_entrypoint_parameters(request)
             self.check_signature(args, kwargs)
             begin = partial(self.begin, call, request, args, kwargs, context_data)

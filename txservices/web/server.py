@@ -21,14 +21,17 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTCP
 from twisted.logger import Logger
+from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule
 from werkzeug.wrappers import Response
 
 from txservices import configuration
+from txservices.constants import CALL_ID_STACK_CONTEXT_KEY
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
+from txservices.httpcontext import CALL_ID_STACK_HEADER, ids_in, trace_in
 from txservices.monitoring.health import PAGES
 from txservices.utils import default_reactor
 from txservices.utils.address import PORT_MAX, WEB_ADDRESS, cannot_listen, host_and_port
@@ -43,6 +46,7 @@ __all__ = ["WebServer", "parse_address"]
 
 BACKLOG = 1024  # connections that may wait to be accepted, if the system allows as many
 HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # a Host header that may be repeated in a redirect
+CALL_IDS = CALL_ID_STACK_HEADER.encode()
 VARIABLE = re.compile(r"<(?:(?P<converter>[^<>:]*(?:\([^)]*\))?):)?[^<>:]+>")
 
 log = Logger()
@@ -327,6 +331,32 @@ class WebServer(ProviderCollector, SharedExtension):
             answer.callback(unavailable(as_problem))
 
     def context_data_from_headers(self, request: HttpRequest) -> dict[str, Any]:
-        """The context data with which the worker begins. A subclass may override this: by default it is empty."""
+        """The context data with which the worker begins. A subclass may override this: by default it is empty.
+
+        The ids of the calls that led to the request, and its trace, are added to it, unless it has its own.
+        """
         # empty, because any client may claim anything in a header
         return {}
+
+    def context_data_for(self, request: HttpRequest) -> dict[str, Any]:
+        """The context data with which the worker begins, with the caller's ids and trace: see ``httpcontext``."""
+        data = self.context_data_from_headers(request)
+        headers = request.received.requestHeaders
+        if (headers.hasHeader(CALL_IDS) or headers.hasHeader(b"traceparent")) and isinstance(data, dict):
+            return {**caller_in(headers, self.container.parent_calls_tracked), **data}
+        return data
+
+
+def caller_in(headers: Headers, ids_max: int) -> dict[str, Any]:
+    """What a request's headers say of the calls that led to it, as context data."""
+    found: dict[str, Any] = {}
+    texts = [text.decode("latin-1") for text in headers.getRawHeaders(CALL_IDS, ())]
+    if len(texts) == 1:  # two are as bad as a wrong one
+        ids = ids_in(texts[0], ids_max)
+        if ids:
+            found[CALL_ID_STACK_CONTEXT_KEY] = ids
+    parents = [text.decode("latin-1") for text in headers.getRawHeaders(b"traceparent", ())]
+    if len(parents) == 1:
+        state = b",".join(headers.getRawHeaders(b"tracestate", ())).decode("latin-1")
+        found.update(trace_in(parents[0], state))
+    return found
