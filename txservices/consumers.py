@@ -20,6 +20,7 @@ from txservices import configuration
 from txservices.amqp.connection import Connection
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import Reader
+from txservices.amqp.deadletters import DeadLetters
 from txservices.amqp.entities import Message, Queue, queue_of, with_queue_type
 from txservices.amqp.longbodies import LongBodies
 from txservices.amqp.returning import Returning
@@ -60,6 +61,7 @@ class Provider(Protocol):
     """An entrypoint that has a queue to be consumed. Its ``handle_message`` gets a body and its message.
 
     It may have ``prefetch_count``, ``queue_type``, ``exclusive_order`` and ``accept``, too: see ``messaging.Consumer``.
+    With a ``parking`` queue, and a true ``parks_dead_letters``, the broker parks what it takes out of a quorum queue.
     With a true ``in_turn`` its messages wait, unread, while all workers are taken: no worker may wait for one of them.
     """
 
@@ -146,7 +148,12 @@ class QueueConsumer(SharedExtension):
         reader = self.readers[provider] = Reader(decode, provider.handle_message, where, places, not_read)
         receive = partial(take_turn, workers, provider, reader.receive) if in_turn else reader.receive
         count = getattr(provider, "prefetch_count", None)
-        consumer = self.providers[provider] = self.consume(queue, receive, count, in_turn)
+        parking = getattr(provider, "parking", None)
+        dead_letters = None
+        if parking is not None and DeadLetters.fits(queue):
+            wanted = provider.parks_dead_letters
+            dead_letters = DeadLetters(queue, parking, wanted, amqp(self.container).addresses[0].vhost)
+        consumer = self.providers[provider] = self.consume(queue, receive, count, in_turn, dead_letters)
         return consumer.ready
 
     def ack_message(self, message: Message) -> None:
@@ -182,6 +189,7 @@ class QueueConsumer(SharedExtension):
         receive: Callable[[Message], None],
         prefetch_count: int | None = None,
         in_turn: bool = False,
+        dead_letters: DeadLetters | None = None,
     ) -> Subscription:
         """Have the queue's messages delivered to ``receive``; as many at once as told here, or in the configuration.
 
@@ -191,7 +199,7 @@ class QueueConsumer(SharedExtension):
         container = self.container
         count = prefetch_count or configuration.PREFETCH_COUNT.of(container.config)
         count = count or min(container.max_workers + UNDER_WAY, configuration.PREFETCH_MAX)
-        consumer = amqp(container).consume(queue, receive, count, self.own if in_turn else None)
+        consumer = amqp(container).consume(queue, receive, count, self.own if in_turn else None, dead_letters)
         self.opened.append(consumer)
         return consumer
 

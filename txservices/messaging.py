@@ -38,7 +38,7 @@ from txservices.extensions import (
 from txservices.once import OnceStore
 from txservices.once.running import Once
 from txservices.retry import Reject, Retry, marks
-from txservices.retry.failures import Failures, Source
+from txservices.retry.failures import Failures, Source, parking_queue
 from txservices.safe import brief
 from txservices.threads import in_reactor
 
@@ -302,6 +302,16 @@ class Consumer(HeaderDecoder, Entrypoint):
     def parked_as(self) -> str:
         """The queue's name in that of its parking queue; empty if only the broker knows it."""
         return self.queue.name if self.queue is not None else ""
+
+    @property
+    def parking(self) -> Queue | None:
+        """The parking queue of its queue; None if only the broker knows the name of that."""
+        return parking_queue(self.parked_as, self.failures.queue_type) if self.parked_as else None
+
+    @property
+    def parks_dead_letters(self) -> bool:
+        """Whether the broker is to park what it takes out of the queue, too."""
+        return self.failures.policy is not None and self.failures.on_parked == "park"
 
     @property
     def source(self) -> Source:

@@ -170,6 +170,9 @@ class RpcConsumer(SharedExtension):
             if is_over(headers) or (entrypoint.cancel_at_deadline and self.cancelling.forget(message)):
                 self.not_begun(message)
                 return
+            if message.redelivered and entrypoint.failures.comes_back_too_often(message):
+                self.park(entrypoint, message)
+                return
         except LongBody:
             self.long.add(message)
             return
@@ -239,6 +242,17 @@ class RpcConsumer(SharedExtension):
         if patience is not None and left is not None:
             patience = min(patience, left)
         entrypoint.failures.failed(message, worker_ctx, exc_info[1], source, patience, reply)
+
+    def park(self, entrypoint: Rpc, message: Message) -> None:
+        """Park a request that has come back again and again, as one does that kills the process.
+
+        The queue of calls has no dead letters by which the broker would do that: each request whose caller's time is up
+        while it waits would be one.
+        """
+        error = Reject("it came back to its queue again and again: does it kill the process that handles it?")
+        reply = partial(self.responder.send_response, message, None, None, (type(error), error, None))
+        source = Source(self.queue.name, self.responder.exchange, message.routing_key)
+        entrypoint.failures.park(message, None, "delivery_limit", error, source, reply)
 
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer a message that is no request to one of our methods. No worker runs for it."""

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 
 from txservices import configuration
 from txservices.amqp.connection import Connection
+from txservices.amqp.deadletters import DeadLetters
 from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.leaving import Leaving
@@ -156,13 +157,15 @@ class Connections(MultiService):
         receive: Callable[[Message], None],
         prefetch_count: int,
         connection: Connection | None = None,
+        dead_letters: DeadLetters | None = None,
     ) -> Subscription:
         """Declare the queue and have its messages delivered to ``receive``, now and after every reconnect.
 
         ``prefetch_count`` is how many messages may be delivered and not settled; 0 sets no limit. ``connection`` is one
-        of ``own``; without it the messages come in on the one that is always read.
+        of ``own``; without it the messages come in on the one that is always read. With ``dead_letters``, these declare
+        the queue.
         """
-        subscription = Subscription(connection or self.consuming, queue, receive, prefetch_count)
+        subscription = Subscription(connection or self.consuming, queue, receive, prefetch_count, dead_letters)
         self.unacked.watch(subscription)
         return subscription
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from txservices.amqp.channel import Channel
 from txservices.amqp.connection import Connection
+from txservices.amqp.deadletters import DeadLetters
 from txservices.amqp.entities import Message, Queue
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.refusals import explained, named, passes, pause, unwritable
@@ -52,6 +53,7 @@ class Subscription:
         on_ready: called each time the queue is consumed, the first time too.
         on_missing: if set, the queue is looked for before it is declared again, and this is called if it is gone.
         queue_name: the queue's name on the broker, which chooses one for a queue without a name when it is declared.
+        dead_letters: if set, it says with which of two sets of arguments the queue is declared.
         active: whether the broker delivers from the queue.
         more: how many further consumers of the queue there are on the channel: see ``widen``.
     """
@@ -62,9 +64,11 @@ class Subscription:
         queue: Queue,
         receive: Callable[[Message], None],
         prefetch_count: int,
+        dead_letters: DeadLetters | None = None,
     ) -> None:
         self.connection = connection
         self.queue = queue
+        self.dead_letters = dead_letters
         self.queue_name = queue.name
         self.receive = receive
         self.prefetch_count = prefetch_count
@@ -122,6 +126,8 @@ class Subscription:
         missing = self.on_missing if self.ready.called else None
         if missing is not None and not await queue_exists(protocol, self.queue_name, self.patience):
             missing()
+        if self.dead_letters is not None:
+            self.queue = await self.dead_letters.declare(protocol, self.patience)
         channel = await protocol.open_channel(self.patience)
         if not self.consuming:  # cancelled meanwhile: nobody would take what is delivered
             protocol.close_channel(channel).addErrback(gone)

@@ -38,6 +38,8 @@ log = Logger()
 FOREVER = float("inf")
 PARKED = ".parked"  # how the name of a parking queue ends, after that of the queue
 NAME_OF_DELAY = re.compile(re.escape(DELAY_QUEUE) + r"[\d.e+-]+s")
+RETURNS_MAX = 15  # of a request to a quorum queue, which RabbitMQ 4 drops after 20
+DELIVERY_COUNT = "x-delivery-count"
 NAME_MAX = 255  # bytes of its name: AMQP has one byte for its length
 
 
@@ -112,6 +114,12 @@ class Failures:
         if isinstance(error, (CallerGone, *expected)):  # nobody waits for it, or it is no fault of the service
             return False
         return self.policy is not None or isinstance(error, (Retry, Reject))
+
+    def comes_back_too_often(self, message: Message) -> bool:
+        """Whether a quorum queue has delivered the message so often that it is to be parked before it runs again."""
+        returns = message.headers.get(DELIVERY_COUNT)
+        parks = self.policy is not None and self.on_parked == "park"
+        return parks and isinstance(returns, int) and returns >= RETURNS_MAX
 
     def delay_for(self, message: Message, error: BaseException) -> float | None:
         """Seconds until a message is to be tried again after that error; None if it isn't."""

@@ -98,12 +98,15 @@ def copied(message: Message, **marks: Any) -> dict[str, Any]:
     return properties
 
 
-def without_marks(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """A message's headers without ours, and without those that the broker has written for one delivery."""
+def without_marks(headers: Mapping[str, Any], parked_from: str = "") -> dict[str, Any]:
+    """A message's headers without ours, and without those that the broker has written for one delivery.
+
+    With ``parked_from`` they don't tell either that the broker has taken the message out of the queue of that name.
+    """
     kept = {name: value for name, value in headers.items() if not name.startswith(PREFIX) and name not in NOT_COPIED}
     deaths = kept.get("x-death")
     if isinstance(deaths, list):  # those in delay queues say nothing to anybody, and there may be many
-        others = [each for each in deaths if not is_of_delay(each)]
+        others = [each for each in deaths if not is_of_delay(each) and not (parked_from and is_of(each, parked_from))]
         if others:
             kept["x-death"] = others
         else:
@@ -114,6 +117,11 @@ def without_marks(headers: Mapping[str, Any]) -> dict[str, Any]:
 def is_of_delay(death: Any) -> bool:
     """Whether an entry of ``x-death`` says that a message has left a delay queue. A stranger's may be anything."""
     return isinstance(death, Mapping) and str(death.get("queue", "")).startswith(DELAY_QUEUE)
+
+
+def is_of(death: Any, queue: str) -> bool:
+    """Whether an entry of ``x-death`` says that a message has left that queue."""
+    return isinstance(death, Mapping) and death.get("queue") == queue
 
 
 def is_of_death(header: str) -> bool:
@@ -144,7 +152,7 @@ class Why:
             dead-lettered, the broker's (``rejected``, ``expired``, ``maxlen``, ``delivery_limit``).
         at: when it was parked, as ISO 8601 in UTC; empty if nothing tells.
         attempts: how often it was tried.
-        error: class and text of its last error; empty if there was none.
+        error: class and text of its last error, or the queue that the broker took it out of; empty if nothing tells.
     """
 
     reason: str
@@ -163,7 +171,11 @@ class Why:
         death = latest_death(message)
         time = death.get("time")
         at = time.isoformat(timespec="milliseconds") if isinstance(time, datetime) else ""
-        return cls(str(death.get("reason", "unknown")), at, Origin.of(message).attempt, "")
+        queue, count = death.get("queue"), death.get("count")
+        taken = f"the broker took it out of {queue}" if isinstance(queue, str) else ""
+        if taken and isinstance(count, int) and count > 1:
+            taken += f", {count} times by now"
+        return cls(str(death.get("reason", "unknown")), at, Origin.of(message).attempt, taken)
 
 
 @frozen
@@ -201,7 +213,9 @@ def way_back(message: Message, rpc_exchange: str) -> Back | None:
     service = key.partition(".")[0]
     if exchange == rpc_exchange and queue == constants.RPC_QUEUE_TEMPLATE.format(service):
         return Back(queue, exchange, key, (exchange, key))  # only its routing key names the method
-    return Back(queue, "", queue, (exchange, key))
+    origin, here = Origin.of(message), (message.exchange, message.routing_key)
+    first = origin.exchange, origin.routing_key  # of one that had failed before
+    return Back(queue, "", queue, (exchange, key) if first == here else first)
 
 
 def latest_death(message: Message) -> Mapping[str, Any]:
@@ -220,7 +234,7 @@ def anew(message: Message, back: Back) -> dict[str, Any]:
     deadline any more, nor an ``expiration``: it would not be handled for them.
     """
     properties = dict(message.properties)
-    headers = without_marks(message.headers)
+    headers = without_marks(message.headers, back.queue)
     for name in (deadlines.DEADLINE, deadlines.TIME_LEFT):
         headers.pop(name, None)
     headers[ATTEMPT] = 1

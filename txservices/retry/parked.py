@@ -30,7 +30,7 @@ from txservices.exceptions import (
     UndeliverableMessage,
 )
 from txservices.retry import marks
-from txservices.retry.failures import PARKED, parking_queue
+from txservices.retry.failures import DELIVERY_COUNT, PARKED, parking_queue
 from txservices.retry.jsonlines import Written
 from txservices.wire.spec import ReplyCode
 
@@ -43,7 +43,6 @@ GETS_MAX = 50  # messages that are asked for at once
 GETS_BYTES_MAX = 16_777_216  # bytes, 16 MiB, of messages asked for at once, if they are like those before them
 REPLAYED_MAX = 100  # messages replayed at once and not yet confirmed
 # RabbitMQ 4 drops a message that a quorum queue has delivered 20 times, and each walk is a delivery.
-DELIVERY_COUNT = "x-delivery-count"
 DELIVERIES_MAX = 10  # of a message, after which a copy takes its place
 
 
