@@ -16,6 +16,7 @@ from txservices.monitoring.w3c import (
     TRACEPARENT_MAX,
     TRACESTATE_MAX,
     baggage_of,
+    not_recorded,
     parent_of,
     received,
     send,
@@ -118,6 +119,42 @@ class Parents(SynchronousTestCase):
         headers = {"traceparent": "bad", "tracestate": "a=1", "else": 1}
         send(SpanContext(0, 0, False), headers)
         self.assertEqual(headers, {"else": 1})
+
+
+class ParentsThatAreNotRecorded(SynchronousTestCase):
+    """The same in short, for traces that nobody records."""
+
+    def test_good(self) -> None:
+        """One that is not sampled goes on as it came, and has its ids for whoever asks. All others are not taken."""
+        for text in GOOD:
+            with self.subTest(text=text):
+                found = not_recorded({"nameko.traceparent": text}, "nameko.")
+                self.assertEqual(found is not None, text == f"00-{TRACE}-{SPAN}-00")
+                if found is not None:
+                    headers = {"nameko.tracestate": "old"}
+                    found.send(headers, "nameko.")
+                    self.assertEqual(headers, {"nameko.traceparent": text})
+                    self.assertEqual(found.get_span_context(), parent_of(headers, "nameko."))
+                    self.assertFalse(found.is_recording())
+                    self.assertIn(text, repr(found))
+
+    def test_bad(self) -> None:
+        """What is no traceparent is none here, either."""
+        for value in [*BAD, *(each.replace("-01", "-00") for each in BAD if isinstance(each, str))]:
+            with self.subTest(value=str(value)[:80]):
+                self.assertIsNone(not_recorded({"traceparent": value}))
+        self.assertIsNone(not_recorded({}))
+
+    def test_tracestate(self) -> None:
+        """It goes on if it can be, and is left out otherwise."""
+        for state, text in [("a=1,b=2", "a=1,b=2"), ("A=1", None), (1, None), ("", None), (" a=1 , b=2,", "a=1,b=2")]:
+            found = not_recorded({"traceparent": f"00-{TRACE}-{SPAN}-00", "tracestate": state})
+            assert found is not None
+            headers: dict[str, Any] = {"tracestate": state}
+            found.send(headers)
+            with self.subTest(state=state):
+                self.assertEqual(headers.get("tracestate"), text)
+                self.assertEqual(found.get_span_context().trace_state.to_header(), text or "")
 
 
 class BaggageTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ except ImportError as error:
     raise ImportError(f"TRACES needs opentelemetry-api: pip install 'txservices[traces]' ({error})") from error
 
 from opentelemetry.context import attach, get_current
-from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 from txservices import __version__
 from txservices.callids import further_ids, this_worker
@@ -69,29 +69,31 @@ class Traces(Observer):
         worker_span.set(INVALID_SPAN)  # else it might be that of a worker whose publish has led to this one, in memory
         shape = self.shape_of(worker.entrypoint)
         data, carrier = worker.data, shape.carrier(worker)
-        parent = w3c.parent_of(carrier)
         baggage = w3c.baggage_of(carrier[w3c.BAGGAGE]) if w3c.BAGGAGE in carrier else {}
         if baggage:
             data[w3c.BAGGAGE] = carrier[w3c.BAGGAGE]
         elif w3c.BAGGAGE in data:
             del data[w3c.BAGGAGE]
-        context = w3c.received(parent, baggage)
-        if parent is not None and self.is_left_out(parent):
-            attach(context)  # with the parent as the current span, so that no part of the trace is recorded
-            w3c.send(parent, data)
+        not_recorded = w3c.not_recorded(carrier) if self.follows else None
+        if not_recorded is not None:
+            attach(w3c.received(not_recorded, baggage))  # the current span, so that no part of the trace is recorded
+            not_recorded.send(data)
             return
+        parent = w3c.parent_of(carrier)
+        context = w3c.received(None if parent is None else NonRecordingSpan(parent), baggage)
         name, attributes = shape.begins(worker)
         links = [Link(parent)] if shape.links and parent is not None else None
         span = self.tracer.start_span(name, context, shape.kind, attributes, links)
         attach(trace.set_span_in_context(span, context))
-        worker_span.set(span)
+        if span.is_recording():
+            worker_span.set(span)
         w3c.send(span.get_span_context(), data)
 
     def worker_ended(
         self, worker: WorkerContext, outcome: str, waited: float, seconds: float, error: BaseException | None
     ) -> None:
         span = worker_span.get()
-        if span.is_recording():
+        if span is not INVALID_SPAN and span.is_recording():
             self.shape_of(worker.entrypoint).end(span, worker, outcome, waited, error)
 
     def call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
@@ -150,23 +152,28 @@ class Traces(Observer):
         """
         context = get_current()
         here: Any = context.get(w3c.SPAN_KEY)
+        if isinstance(sender, WorkerContext) and this_worker.get() is not sender:
+            here = None
+        if type(here) is w3c.NotRecorded:
+            here.send(headers, prefix)
+            w3c.send_baggage(context, headers, prefix)
+            return None
         parent: SpanContext | None = None if here is None else here.get_span_context()
-        elsewhere = isinstance(sender, WorkerContext) and this_worker.get() is not sender
-        if parent is None or elsewhere or not parent.is_valid:
+        if parent is None or not parent.is_valid:
+            not_recorded = w3c.not_recorded(headers, prefix) if self.follows else None
+            if not_recorded is not None:
+                not_recorded.send(headers, prefix)
+                return None
             parent = w3c.parent_of(headers, prefix)
-            context = w3c.received(parent, {})
+            context = w3c.received(None if parent is None else NonRecordingSpan(parent), {})
         else:
             w3c.send_baggage(context, headers, prefix)
-        if parent is not None and self.is_left_out(parent):
-            w3c.send(parent, headers, prefix)
-            return None
+            if self.follows and not parent.trace_flags & TraceFlags.SAMPLED:  # to ask the sampler takes longer
+                w3c.send(parent, headers, prefix)
+                return None
         span = self.tracer.start_span(name, context, kind, attributes)
         w3c.send(span.get_span_context(), headers, prefix)
         return span if span.is_recording() else None
-
-    def is_left_out(self, parent: SpanContext) -> bool:
-        """Whether no child of that span is recorded. To ask the sampler takes ten times as long."""
-        return self.follows and not parent.trace_flags & TraceFlags.SAMPLED
 
 
 def ids_of_span(worker: WorkerContext) -> dict[str, str]:

@@ -13,10 +13,19 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote_plus
 
-from opentelemetry.baggage import get_all, set_baggage
+from opentelemetry.baggage import set_baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 
 KEYS = TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 
@@ -26,6 +35,7 @@ BAGGAGE_MAX = 8_192  # bytes: W3C's limit
 BAGGAGE_MEMBERS_MAX = 64  # keys that a worker can read: as many have to be passed on, and the text is, as it is
 
 FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+NOT_RECORDED = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]")
 MEMBER = re.compile(r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*([!#-+\--:<-\[\]-~]*)[ \t]*(?:;.*)?")
 STATE = re.compile(r"(?:[a-z0-9][a-z0-9_*/@-]*=[ -+\--<>-~]*)?")
 FLAGS = {f"{flags:02x}": TraceFlags(flags) for flags in range(256)}
@@ -33,7 +43,45 @@ NO_STATE = TraceState()
 EMPTY = Context()
 (SPAN_KEY,) = set_span_in_context(INVALID_SPAN, EMPTY)  # the key of the current span in a context
 
+(BAGGAGE_KEY,) = set_baggage("key", "value", EMPTY)  # and that of the baggage
+
 propagator = W3CBaggagePropagator()
+
+
+class NotRecorded(NonRecordingSpan):
+    """A span of another process whose trace is not recorded, as most: its ids are read only if somebody asks for them.
+
+    Args:
+        text: its ``traceparent``.
+        state: its ``tracestate``, which is right. Empty for none.
+    """
+
+    def __init__(self, text: str, state: str) -> None:
+        self.text = text
+        self.state = state
+
+    def get_span_context(self) -> SpanContext:
+        return parent_of({TRACEPARENT: self.text, TRACESTATE: self.state}) or INVALID_SPAN_CONTEXT
+
+    def send(self, headers: MutableMapping[str, Any], prefix: str = "") -> None:
+        """See ``send``."""
+        headers[prefix + TRACEPARENT] = self.text
+        if self.state:
+            headers[prefix + TRACESTATE] = self.state
+        elif prefix + TRACESTATE in headers:
+            del headers[prefix + TRACESTATE]
+
+    def __repr__(self) -> str:
+        return f"NotRecorded({self.text!r})"
+
+
+def not_recorded(carrier: Mapping[str, Any], prefix: str = "") -> NotRecorded | None:
+    """``parent_of`` for one that is not recorded; None for any other, and if there is none."""
+    text = carrier.get(prefix + TRACEPARENT)
+    if type(text) is not str or NOT_RECORDED.fullmatch(text) is None:
+        return None
+    state = carrier.get(prefix + TRACESTATE)
+    return NotRecorded(text, "" if state is None else state_of(state).to_header())
 
 
 def parent_of(carrier: Mapping[str, Any], prefix: str = "") -> SpanContext | None:
@@ -69,9 +117,9 @@ def baggage_of(text: Any) -> dict[str, str]:
     return {unquote_plus(member[1]): unquote_plus(member[2]) for member in members}
 
 
-def received(parent: SpanContext | None, baggage: Mapping[str, str]) -> Context:
+def received(parent: Span | None, baggage: Mapping[str, str]) -> Context:
     """The context in which a span begins whose parent is elsewhere. Nothing of ours is in it."""
-    context = EMPTY if parent is None else Context({SPAN_KEY: NonRecordingSpan(parent)})
+    context = EMPTY if parent is None else Context({SPAN_KEY: parent})
     for key, value in baggage.items():
         context = set_baggage(key, value, context)
     return context
@@ -93,7 +141,7 @@ def send(span: SpanContext, headers: MutableMapping[str, Any], prefix: str = "")
 def send_baggage(context: Context, headers: MutableMapping[str, Any], prefix: str = "") -> None:
     """Write a context's baggage into headers, in place of what they have."""
     carrier: dict[str, str] = {}
-    if get_all(context):
+    if BAGGAGE_KEY in context:
         propagator.inject(carrier, context)
     if carrier:
         headers[prefix + BAGGAGE] = carrier[BAGGAGE]
