@@ -43,6 +43,7 @@ class SubscriptionTests(SynchronousTestCase):
         self.asked: list[tuple[float, str, Any]] = []  # when, what, and for which queue
         self.hanging: dict[int, float] = {}  # since when, by channel
         self.closing: set[int] = set()  # those among them that we have closed
+        self.held: list[tuple[int, str, dict[str, Any]]] | None = None  # what is not answered yet, besides new channels
         self.addCleanup(self.end)
 
     def end(self) -> None:
@@ -77,6 +78,9 @@ class SubscriptionTests(SynchronousTestCase):
             self.clock.advance(step)
 
     def answer(self, channel: int, name: str, args: dict[str, Any]) -> None:
+        if self.held is not None and name != "channel.open":
+            self.held.append((channel, name, args))
+            return
         self.asked.append((self.clock.seconds(), name, args.get("queue")))
         if channel in self.hanging and name == "channel.close":
             self.closing.add(channel)
@@ -121,6 +125,21 @@ class SubscriptionTests(SynchronousTestCase):
         self.play(self.ANSWERED_AFTER)  # and the late answer harms nothing
         self.assertFalse(self.peer.protocol.closed)
         self.assertEqual([name for _, name, _ in self.asked].count("basic.consume"), 1)
+
+    def test_slow_broker(self) -> None:
+        """A queue that may be replaced is not, if the broker answers nothing else in that time either."""
+        subscription = self.subscribe()
+        subscription.on_missing = lambda: self.fail("it is taken for missing")
+        assert subscription.channel is not None
+        self.held = []
+        self.peer.method(subscription.channel.id, "basic.cancel", consumer_tag=subscription.tag)
+        self.play(ANSWER_TIMEOUT * 2)
+        held, self.held = self.held, None
+        for each in held:
+            self.answer(*each)
+        self.play(ANSWER_TIMEOUT)
+        self.assertEqual(self.asked[-1][1:], ("basic.consume", "old"))
+        self.assertIsNone(subscription.trouble)
 
     def test_attempts_grow_apart(self) -> None:
         """Another queue is asked for again and again, each time with twice the patience, and few channels hang."""

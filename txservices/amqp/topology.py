@@ -41,6 +41,9 @@ ANSWER_TIMEOUT = 1.5  # seconds for each answer about exchanges and queues, when
 DECLARE_TIMEOUT = 30.0  # seconds for each answer when somebody declares, who is told of the failure
 
 
+ALWAYS_THERE = "amq.direct"  # an exchange of each virtual host
+
+
 def gone(failure: Failure) -> None:
     """Errback of a cancel or a close: if the channel or the connection is gone, there is nothing left to do."""
     failure.trap(AmqpError)
@@ -124,7 +127,12 @@ async def declare_queue(channel: Channel, queue: Queue) -> str:
 
 
 async def queue_exists(protocol: Protocol, name: str, patience: float) -> bool:
-    """Whether the broker has a queue of that name now. It has not if it can't tell within ``patience`` seconds."""
+    """Whether the broker has a queue of that name now.
+
+    It has not if it can't tell within ``patience`` seconds, though it answers something else in that time. If it does
+    not answer that either, as just after its start on a busy machine, this raises ``NotAnswered``.
+    """
+    answering = Deferred.fromCoroutine(answers(protocol, patience))
     channel = await protocol.open_channel(patience)
     try:
         await channel.queue_declare(queue=name, passive=True)
@@ -133,9 +141,24 @@ async def queue_exists(protocol: Protocol, name: str, patience: float) -> bool:
             return False
         raise
     except NotAnswered:
+        if not await answering:
+            raise
         return False
     finally:
         protocol.close_channel(channel).addErrback(gone)
+    return True
+
+
+async def answers(protocol: Protocol, patience: float) -> bool:
+    """Whether the broker answers a question about no queue within ``patience`` seconds."""
+    try:
+        channel = await protocol.open_channel(patience)
+        try:
+            await channel.exchange_declare(exchange=ALWAYS_THERE, type="direct", passive=True)
+        finally:
+            protocol.close_channel(channel).addErrback(gone)
+    except AmqpError:
+        return False
     return True
 
 
