@@ -34,6 +34,7 @@ WHERE = {
     "DependencyProvider": "txservices.extensions",
     "Entrypoint": "txservices.extensions",
     "EventDispatcher": "txservices.events",
+    "EventStream": "txservices.web.eventstream",
     "Exchange": "txservices.amqp.entities",
     "Extension": "txservices.extensions",
     "HttpClient": "txservices.httpclient",
@@ -50,6 +51,7 @@ WHERE = {
     "RpcTimeout": "txservices.exceptions",
     "SERVICE_POOL": "txservices.events",
     "SINGLETON": "txservices.events",
+    "ServerSentEvent": "txservices.web.eventstream",
     "ServiceContainer": "txservices.containers",
     "ServiceRpc": "txservices.rpc",
     "ServiceRunner": "txservices.runners",
@@ -110,6 +112,8 @@ if TYPE_CHECKING:
     from txservices.runners import run_services as run_services
     from txservices.threads import in_reactor as in_reactor
     from txservices.timer import timer as timer
+    from txservices.web.eventstream import EventStream as EventStream
+    from txservices.web.eventstream import ServerSentEvent as ServerSentEvent
     from txservices.web.handlers import http as http
 
 

@@ -56,22 +56,27 @@ class Body:
         encode: makes bytes of a piece.
         first: bytes that are sent at once, with the head; empty if the head waits for the first piece.
         keep_alive: seconds of silence after which ``silence`` is sent; None if nothing is.
+        endless: whether a stop ends it, and does not wait for its end.
 
     Attributes:
-        endless: whether a stop ends it, and does not wait for its end.
         threads: the threads of the container in which an iterator runs; None for the reactor.
     """
 
-    endless = False
-    silence = b""
-
     def __init__(
-        self, pieces: Any, encode: Callable[[Any], bytes] = encoded, first: bytes = b"", keep_alive: float | None = None
+        self,
+        pieces: Any,
+        encode: Callable[[Any], bytes] = encoded,
+        first: bytes = b"",
+        keep_alive: float | None = None,
+        silence: bytes = b"",
+        endless: bool = False,
     ) -> None:
         self.pieces = pieces
         self.encode = encode
         self.first = first
         self.keep_alive = keep_alive
+        self.silence = silence
+        self.endless = endless
         self.context = copy_context()  # of the worker
         self.threads: Any = None
         self.iterator: Any = None

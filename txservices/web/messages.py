@@ -70,6 +70,12 @@ class HttpRequest(Request):
     def remote_addr(self) -> str | None:
         return getattr(self.received.client, "host", None)
 
+    @property
+    def last_event_id(self) -> str | None:
+        """The id of the last event that the client has of an ``EventStream``; None if it says none."""
+        value = self.headers.get("Last-Event-ID")
+        return None if value is None else value.encode("latin-1").decode("utf-8", "replace")
+
     @cached_property
     def server(self) -> tuple[str, int | None]:
         here = self.received.host
