@@ -85,6 +85,19 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),
     "WEB_CONNECTIONS_MAX": ([0, 1, 10**6], NO_WHOLE),
     "WEB_PROBLEM_DETAILS": ([True, False], NO_FLAGS),
+    "WEB_CORS": (
+        [
+            {},
+            {"origins": "*"},
+            {"origins": ["https://a.b"], "credentials": True, "max_age": 0, "methods": ["GET"], "headers": "X-A"},
+        ],
+        [
+            *("*", ["https://a.b"], 1, True),
+            *({"origins": []}, {"origins": 1}, {"credentials": True}, {"origins": "*", "age": 1}),
+            *({"origins": "*", "credentials": True}, {"origins": ["*"], "max_age": -1}, {"origins": "*", "expose": 1}),
+        ],
+    ),
+    "WEB_COMPRESS_FROM": ([0, 1, 10**12], NO_WHOLE),
     "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),
     "max_workers": ([0, 1, 10_000], NO_WHOLE),
     "prefetch_count": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),

@@ -155,6 +155,37 @@ def are_levels(value: Any) -> bool:
     return True
 
 
+def is_cors(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    unknown = [str(option) for option in value if option not in CORS_OPTIONS]
+    if unknown:
+        raise ConfigurationError(f"WEB_CORS: {', '.join(sorted(unknown))} is not known, {', '.join(CORS_OPTIONS)} are")
+    for option, given in value.items():
+        if not CORS_OPTIONS[option](given):
+            raise ConfigurationError(f"WEB_CORS: {option}: {shown(given)} can't be")
+    origins = value.get("origins") or ()
+    if value and not origins:
+        raise ConfigurationError(
+            'WEB_CORS: origins are missing: write a list, ["https://shop.example"], or "*" for all'
+        )
+    if value.get("credentials") and "*" in origins:
+        raise ConfigurationError(
+            "WEB_CORS: credentials and the origin * can't go together: any page could act as the user. Name the origins"
+        )
+    return True
+
+
+CORS_OPTIONS: dict[str, Callable[[Any], bool]] = {
+    "origins": lambda value: is_text(value) or are_texts(value),
+    "methods": lambda value: is_text(value) or are_texts(value),
+    "headers": lambda value: is_text(value) or are_texts(value),
+    "credentials": lambda value: isinstance(value, bool),
+    "max_age": lambda value: is_number(value, int) and value >= 0,
+    "expose": lambda value: is_text(value) or are_texts(value),
+}
+
+
 def are_users(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(is_text(each) for pair in value.items() for each in pair)
 
@@ -289,6 +320,22 @@ WEB_PROBLEM_DETAILS = Key(
     False,
     FLAG,
     "whether errors of HTTP are answered as JSON, as problem details (RFC 9457); else they are a line of text",
+)
+WEB_CORS: Key[Mapping[str, Any]] = Key(
+    "WEB_CORS",
+    {},
+    Kind(is_cors, "mapping", 'origins: ["https://shop.example"]'),
+    "which pages of other origins may use the URLs of HTTP: `origins`, and further `methods`, `headers`, `credentials`,"
+    " `max_age` and `expose`, as for [`Cors`](http.md#pages-of-other-origins). `cors=` of an entrypoint goes over it",
+)
+WEB_COMPRESS_FROM: Key[int | None] = Key(
+    "WEB_COMPRESS_FROM",
+    None,
+    whole("one, as 1024", noun="number of bytes"),
+    "the length from which on a response of HTTP is compressed, if its client takes that. See [what it gives"
+    " away](http.md#compression)",
+    unit="bytes",
+    without="off",
 )
 WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
     "WEBSOCKET_ORIGINS",

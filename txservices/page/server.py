@@ -121,7 +121,7 @@ class Page:
 
         ``CannotListenError`` if it can't be opened.
         """
-        self.site.resource = Router(self.routed(Access(host, self.token)))
+        self.site.resource = Router(self.routed(Access(host, self.token)), {})
         try:
             self.listening = self.clock.listenTCP(PORT if port is None else port, self.site, interface=host)
         except CannotListenError:

@@ -26,6 +26,8 @@ from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, Turns,
 from txservices.safe import name_of, safe_for_serialization, shown
 from txservices.utils import tasks
 from txservices.web.bodies import Sending, body_of
+from txservices.web.cors import Cors
+from txservices.web.finishing import Finishing, finishing_of
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import error_response, http_response, status_of, unavailable
 from txservices.web.returns import response_of
@@ -46,6 +48,9 @@ class HttpRequestHandler(Entrypoint):
         url: a path, which may have werkzeug's converters, as in ``/get/<int:value>``.
         cancel_on_disconnect: whether a worker that waits is cancelled when its client leaves, and with it the calls
             that it waits for. One in a thread can't be.
+        cors: which pages of other origins may use the URL, in place of ``WEB_CORS``; False for none.
+        conditional: whether a client that has the answer already is told so, by ETags, and may ask for parts of it.
+        compress: whether ``WEB_COMPRESS_FROM`` is for this URL, too.
 
     The method is called with a werkzeug ``Request``, and with the URL's variables as keyword arguments. It returns a
     body, ``(status, body)``, ``(status, headers, body)`` or a werkzeug ``Response``. The body is a str, bytes, None, or
@@ -55,6 +60,7 @@ class HttpRequestHandler(Entrypoint):
 
     Attributes:
         as_problem: whether errors are answered as problem details.
+        finishing: what is done to the answers before they are sent; None for nothing.
     """
 
     server = WebServer()
@@ -63,10 +69,22 @@ class HttpRequestHandler(Entrypoint):
     stopped = False
     failing: WorkerContext | None = None  # the worker of the exception that response_from_exception has now
 
+    finishing: Finishing | None = None
+
     def __init__(
-        self, method: str, url: str, cancel_on_disconnect: bool = False, **options: Unpack[EntrypointOptions]
+        self,
+        method: str,
+        url: str,
+        cancel_on_disconnect: bool = False,
+        cors: Cors | bool | None = None,
+        conditional: bool = False,
+        compress: bool = True,
+        **options: Unpack[EntrypointOptions],
     ) -> None:
         super().__init__(**options)
+        self.cors = cors
+        self.conditional = conditional
+        self.compress = compress
         self.cancel_on_disconnect = cancel_on_disconnect
         self.method = method
         self.url = url
@@ -82,8 +100,10 @@ class HttpRequestHandler(Entrypoint):
             cls.response_from_result is HttpRequestHandler.response_from_result
             and cls.handle_request is HttpRequestHandler.handle_request
         )
-        self.as_problem = configuration.WEB_PROBLEM_DETAILS.of(self.container.config)
         self.sending: dict[Sending, None] = {}  # the responses that are made while they are sent
+        config = self.container.config
+        self.as_problem = configuration.WEB_PROBLEM_DETAILS.of(config)
+        self.finishing = finishing_of(config, self.cors, self.conditional, self.compress)
         self.server.register_provider(self)
 
     def stop(self) -> Deferred[None]:
@@ -106,22 +126,24 @@ class HttpRequestHandler(Entrypoint):
 
     def serve(self, received: Received, request: HttpRequest) -> None:
         """Handle a request and send the answer. Klein calls this as its endpoint."""
-        if self.stopped:
-            received.answer(unavailable(self.as_problem))
-            return
         try:
+            if self.stopped:
+                self.send(unavailable(self.as_problem), received, request)
+                return
             answer = self.handle_request(request)
             if isinstance(answer, WAITS):
                 waiting = answer if isinstance(answer, Deferred) else tasks.run(answer)
                 # The Deferred is not given to Klein, which would cancel it when the client leaves: the worker goes on.
-                waiting.addCallback(self.send, received)
+                waiting.addCallback(self.send, received, request)
                 waiting.addErrback(self.wait_failed, received)
                 return
-            self.send(answer, received)
+            self.send(answer, received, request)
         except BaseException as error:
             self.broken(received, error)
 
-    def send(self, answer: Answer, received: Received) -> None:
+    def send(self, answer: Answer, received: Received, request: HttpRequest) -> None:
+        if self.finishing is not None:
+            answer = self.finishing.finish(request, answer)
         sending = received.answer(answer)
         if sending is not None:
             self.sending[sending] = None

@@ -161,3 +161,10 @@ def final_headers(response: Response) -> Headers:
 def text_response(text: str, status: int | str = 200, headers: Any = None) -> Response:
     """A response with plain text."""
     return Response(text, status=status, headers=headers)  # werkzeug's default type is text/plain
+
+
+def vary(headers: Headers, name: str) -> None:
+    """Tell caches that the response depends on a header of the request."""
+    named = {each.strip().lower() for each in ",".join(headers.getlist("Vary")).split(",")}
+    if "*" not in named and name.lower() not in named:
+        headers.add("Vary", name)

@@ -10,7 +10,7 @@ The listener opens when the first entrypoint starts, and closes when the last on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -36,6 +36,7 @@ from txservices.monitoring.health import PAGES
 from txservices.utils import default_reactor
 from txservices.utils.address import PORT_MAX, WEB_ADDRESS, cannot_listen, host_and_port
 from txservices.utils.forks import leave, owners
+from txservices.web.finishing import cors_of
 from txservices.web.health import HealthPage
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import http_response, unavailable
@@ -66,9 +67,10 @@ class Router(KleinResource):
     # Klein's own render binds its url_map again for each request, and makes an IKleinRequest and four Deferreds.
     # That is as much work as all the rest of a request. This render binds the map once and makes nothing.
 
-    def __init__(self, app: Klein) -> None:
+    def __init__(self, app: Klein, routes: Mapping[str, Any]) -> None:
         super().__init__(app)
         self.app = app
+        self.routes = routes
         self.adapter: MapAdapter = app.url_map.bind("localhost")
 
     def render(self, request: Received) -> Any:  # type: ignore[override]  # our site makes no other request
@@ -91,15 +93,29 @@ class Router(KleinResource):
     def without_endpoint(self, request: Received, error: HTTPException) -> Response:
         """werkzeug's response for a URL that nobody serves: not found, another method, or a redirect."""
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            if request.method == b"OPTIONS":
-                return empty_response(204, {"Allow": ", ".join(sorted({*error.valid_methods, "OPTIONS"}))})
             error.valid_methods = sorted(error.valid_methods)
+            if request.method == b"OPTIONS":
+                return self.options(request, error.valid_methods)
         if isinstance(error, RequestRedirect):
             try:
                 self.redirect(request)
             except HTTPException as again:
                 error = again
-        return http_response(error, request.site.as_problem)
+        response = http_response(error, request.site.as_problem)
+        if request.site.cors is not None:
+            request.site.cors.allow(response.headers, request.getHeader("Origin"))
+        return response
+
+    def options(self, request: Received, methods: Collection[str]) -> Response:
+        """The answer to OPTIONS: the methods of a URL, and what pages of other origins may do there."""
+        asked = request.getHeader("Access-Control-Request-Method")
+        if asked is not None and asked in methods:
+            rule, _ = self.match(path_of(request.uri), asked)
+            finishing = getattr(self.routes[rule.endpoint], "finishing", None)
+            if finishing is not None and finishing.cors is not None:
+                preflight: Response = finishing.cors.preflight(request.getHeader("Origin"), methods)
+                return preflight
+        return empty_response(204, {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))})
 
     def redirect(self, request: Received) -> None:
         """Match again, with the host name that the client used, and raise the redirect to that host."""
@@ -160,7 +176,7 @@ class Listener(Service):
     def begin_app(self) -> None:
         self.app = Klein()
         self.routes: dict[str, Any] = {}  # endpoint -> handler; also stopped ones, which answer 503
-        self.site.resource = Router(self.app)
+        self.site.resource = Router(self.app, self.routes)
 
     def register(self, handler: Any) -> None:
         """Serve a handler's URL. ``ConfigurationError`` if another handler serves it already, or if it is not a URL."""
@@ -286,9 +302,13 @@ class WebServer(ProviderCollector, SharedExtension):
         """The listener at the configured address. All services of the process share it."""
         config, container = self.container.config, self.container
         host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
-        listener: Listener = container.shared.get(
-            f"web:{host}:{port}", lambda: Listener(host, port, site_of(config, container.clock))
-        )
+
+        def make() -> Listener:
+            site = site_of(config, container.clock)
+            site.cors = cors_of(None, config)
+            return Listener(host, port, site)
+
+        listener: Listener = container.shared.get(f"web:{host}:{port}", make)
         return listener
 
     @property

@@ -307,6 +307,7 @@ class WebSite(Site):
         connections_max: how many connections may be open.
         values_max: how many values a long JSON may have.
         as_problem: whether errors are answered as problem details.
+        cors: which pages of other origins may read the answers for URLs that nobody serves: see ``cors``.
         channels: the open connections.
         turned_away: connections beyond these, each with the call that ends it: they have their answer, and no request.
         date: the time, as the Date header has it.
@@ -317,6 +318,7 @@ class WebSite(Site):
     noisy = False
     closing = False
     as_problem = False
+    cors: Any = None
 
     def __init__(self, body_max: int, connections_max: int, values_max: int, clock: Any) -> None:
         super().__init__(None, Received, timeout=None, reactor=clock)
