@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -43,6 +44,7 @@ class SubscriptionTests(SynchronousTestCase):
         self.asked: list[tuple[float, str, Any]] = []  # when, what, and for which queue
         self.hanging: dict[int, float] = {}  # since when, by channel
         self.closing: set[int] = set()  # those among them that we have closed
+        self.unanswered = ""  # a method
         self.held: list[tuple[int, str, dict[str, Any]]] | None = None  # what is not answered yet, besides new channels
         self.addCleanup(self.end)
 
@@ -50,8 +52,8 @@ class SubscriptionTests(SynchronousTestCase):
         self.peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def subscribe(self) -> Subscription:
-        subscription = Subscription(self.connection, Queue("old"), self.fail, 10)
+    def subscribe(self, **arguments: str) -> Subscription:
+        subscription = Subscription(self.connection, Queue("old", arguments=arguments), self.fail, 10)
         self.play()
         self.successResultOf(subscription.ready)
         self.asked.clear()
@@ -86,7 +88,7 @@ class SubscriptionTests(SynchronousTestCase):
             self.closing.add(channel)
         if channel in self.hanging or name == "channel.close-ok":
             return
-        if args.get("queue") in self.dead:
+        if args.get("queue") in self.dead or name == self.unanswered:
             self.hanging[channel] = self.clock.seconds()
             return
         answers = {"queue.declare": {"queue": args.get("queue"), "message_count": 0, "consumer_count": 0}}
@@ -125,6 +127,27 @@ class SubscriptionTests(SynchronousTestCase):
         self.play(self.ANSWERED_AFTER)  # and the late answer harms nothing
         self.assertFalse(self.peer.protocol.closed)
         self.assertEqual([name for _, name, _ in self.asked].count("basic.consume"), 1)
+
+    def test_stuck_queue(self) -> None:
+        """A quorum queue that is there and can't be consumed may be what a crash has left: it is told how to get on."""
+        cure = r"is a node of its cluster down\? Or was .*: delete it, with rabbitmqctl delete_queue old -p vh$"
+        for arguments, unanswered, told in (
+            ({"x-queue-type": "quorum"}, "basic.consume", cure),
+            ({"x-queue-type": "quorum"}, "queue.declare", r"is a node of its cluster down\?$"),
+            ({}, "basic.consume", r"is a node of its cluster down\?$"),
+        ):
+            self.unanswered = ""
+            subscription = self.subscribe(**arguments)
+            assert subscription.channel is not None
+            self.unanswered = unanswered
+            self.peer.method(subscription.channel.id, "basic.cancel", consumer_tag=subscription.tag)
+            with capturedLogs() as events:
+                self.play(ANSWER_TIMEOUT + 0.3)
+            self.assertRegex(str(subscription.trouble), told)
+            (line,) = [event["error"] for event in events if "can't be consumed" in event["log_format"]]
+            self.assertRegex(line, told)
+            subscription.close()
+            self.play(CONSUME_RETRY)
 
     def test_slow_broker(self) -> None:
         """A queue that may be replaced is not, if the broker answers nothing else in that time either."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from shlex import quote
 from typing import Any
 from uuid import uuid4
 
@@ -189,7 +190,7 @@ class Subscription:
             log.failure("while beginning to consume {queue}", failure=result, queue=self.queue_name)
             self.again(self.delay())
         elif self.consuming and not protocol.closed:
-            self.cause = str(error)
+            self.cause = str(error) + self.cure(error)
             delay = self.delay()
             refused = isinstance(error, DeclarationMismatch) or passes(error)
             if isinstance(error, NotAnswered):
@@ -202,10 +203,21 @@ class Subscription:
                     "queue {queue} can't be consumed, attempt {failed}: {error}. Trying again in {delay:.1f} s",
                     queue=self.queue_name,
                     failed=self.failed,
-                    error=error,
+                    error=self.cause,
                     delay=delay,
                 )
             self.again(delay)
+
+    def cure(self, error: Exception) -> str:
+        """What to do about a quorum queue that can be declared and not consumed, in words: see ``fresh``."""
+        quorum = self.queue.arguments.get(QUEUE_TYPE_ARGUMENT) == "quorum"
+        if not quorum or not isinstance(error, NotAnswered) or error.method != "basic.consume":
+            return ""
+        vhost = self.connection.address.vhost
+        return (
+            f" Or was the broker killed just when it had made queue {self.queue_name!r}? Then it never takes messages:"
+            f" delete it, with rabbitmqctl delete_queue {quote(self.queue_name)} -p {quote(vhost)}"
+        )
 
     def not_answered(self, protocol: Protocol) -> None:
         """Leave the channel to the broker. Each attempt waits twice as long as the one before.
