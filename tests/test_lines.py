@@ -164,7 +164,7 @@ class Options(SynchronousTestCase):
 
     def test_max_workers(self) -> None:
         """A limit is a whole number from 1 to that of the service, for every kind of entrypoint."""
-        kinds = (rpc, partial(event_handler, "a", "b"), partial(consume, Queue("q")), partial(http, "GET", "/"))
+        kinds = (rpc, partial(event_handler, "a", "b"), partial(consume, Queue("q")))
         for value in (0, -1, 6, True, False, 1.5, "3", [1], float("nan")):
             for kind in kinds:
                 text = self.refused(kind(max_workers=value), {"max_workers": 5})
@@ -173,6 +173,10 @@ class Options(SynchronousTestCase):
                     f"report.method: max_workers: {value!r} is no whole number from 1 to 5, the service's max_workers",
                 )
         self.assertIn("to 10,", self.refused(rpc(max_workers=11), {}))
+        refused = self.refused(http("GET", "/", max_workers=6), {"WEB_MAX_WORKERS": 5})
+        self.assertEqual(
+            refused, "report.method: max_workers: 6 is no whole number from 1 to 5, which is WEB_MAX_WORKERS"
+        )
 
     def test_prefetch_count(self) -> None:
         """A prefetch is a whole number that AMQP can carry."""

@@ -337,6 +337,13 @@ WEB_COMPRESS_FROM: Key[int | None] = Key(
     unit="bytes",
     without="off",
 )
+WEB_MAX_WORKERS = Key(
+    "WEB_MAX_WORKERS",
+    100,
+    Kind(lambda value: is_number(value, int) and value >= 1, "whole number from 1", "one, as 100"),
+    "how many requests of HTTP a service works on at a time, beside the workers of `max_workers`. Further ones wait for"
+    " up to 10 s, and are then answered 503 with `Retry-After`",
+)
 WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
     "WEBSOCKET_ORIGINS",
     None,

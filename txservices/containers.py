@@ -114,17 +114,21 @@ class ServiceContainer(Service):
         self.shared = SharedServices() if shared is None else shared
         self.shared.containers[self.service_name] = self
         self.max_workers = configuration.MAX_WORKERS.of(config) or configuration.MAX_WORKERS.default
+        self.web_max_workers = configuration.WEB_MAX_WORKERS.of(config)
         self.parent_calls_tracked = configuration.PARENT_CALLS_TRACKED.of(config)
         self.shared_extensions: dict[Any, SharedExtension] = {}
         self.dependencies: list[DependencyProvider] = []
         self.entrypoints: list[Entrypoint] = []
         self.subextensions: list[Extension] = []
         self.bind()
-        self.workers = Workers(service_cls, self.max_workers, self.clock, configuration.SLOW_WORKER.of(config))
+        slow = configuration.SLOW_WORKER.of(config)
+        self.workers = Workers(service_cls, self.max_workers, self.clock, slow, self.web_max_workers)
         self.workers.learn(self.dependencies)
         for each in self.entrypoints:
             if each.max_workers is not None:
                 self.workers.limit(each, each.max_workers)
+            if each.apart:
+                self.workers.have_apart(each)
 
         self.managed: set[Deferred[Any]] = set()
         self.none_managed: Waiters[None] = Waiters()
@@ -170,7 +174,10 @@ class ServiceContainer(Service):
                         bound.cancel_at_deadline = configuration.CANCEL_AT_DEADLINE.of(self.config)
                     if bound.max_workers is not None:
                         where = f"{self.service_name}.{name}: max_workers"
-                        check_count(where, bound.max_workers, self.max_workers, "the service's max_workers")
+                        if bound.apart:
+                            check_count(where, bound.max_workers, self.web_max_workers, "which is WEB_MAX_WORKERS")
+                        else:
+                            check_count(where, bound.max_workers, self.max_workers, "the service's max_workers")
                     self.entrypoints.append(bound)
         inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
         self.subextensions = list(dict.fromkeys(inner))
@@ -263,9 +270,9 @@ class ServiceContainer(Service):
         return self.life.start()
 
     def open(self) -> None:
-        if any(entrypoint.blocking for entrypoint in self.entrypoints):
-            self.threads = self.max_workers
-            grow_pool(self.threads)
+        in_threads = {entrypoint.apart for entrypoint in self.entrypoints if entrypoint.blocking}
+        self.threads = sum(self.web_max_workers if apart else self.max_workers for apart in in_threads)
+        grow_pool(self.threads)
         self.shared.observe(self.config)
         observers.containers.append(self)
         if self.owns_shared:
@@ -330,12 +337,12 @@ class ServiceContainer(Service):
             self.shared.killing()
 
     def tell_cancelled(self) -> None:
-        if self.workers.running:
+        if self.workers.under_way:
             log.warn(
                 "{service} is killed: {running} workers were running and {waiting} waiting and are cancelled, and their"
                 " messages go back to their queues. Running were {holders}",
                 service=self.service_name,
-                running=self.workers.running,
+                running=self.workers.under_way,
                 waiting=self.workers.waiting,
                 holders=self.workers.busy.holders(),
             )
@@ -355,7 +362,7 @@ class ServiceContainer(Service):
                 " their messages go back to their queues.{sending} Running were {holders}{stacks}",
                 service=self.service_name,
                 sending=f" {len(self.workers.rests)} responses were not sent to their end." * bool(self.workers.rests),
-                running=self.workers.running,
+                running=self.workers.under_way,
                 waiting=self.workers.waiting,
                 timeout=timeout,
                 holders=self.workers.busy.holders(),

@@ -104,11 +104,14 @@ class Turns(Protocol):
         begin: Callable[[], None],
         patience: float = ...,
         give_up: Callable[[], None] | None = None,
-    ) -> None:
-        """Call ``begin`` in its turn, when a worker of the entrypoint may begin.
+    ) -> Any:
+        """Call ``begin`` in its turn, when a worker of the entrypoint may begin. Gives what ``forget`` takes.
 
         ``give_up`` is called in place of it if the worker would probably not end within ``patience`` seconds from now.
         """
+
+    def forget(self, turn: Any) -> None:
+        """Let a turn no longer wait."""
 
     def hold(self) -> None:
         """Take a worker's place, for a message whose body is being decoded."""
@@ -494,6 +497,7 @@ class Entrypoint(Extension):
             service's ``max_workers``; that many if it isn't given. What waits for them holds up no other entrypoint.
         limit: counts them; None without ``max_workers``.
         full: whether that many run, so that the next one has to wait.
+        apart: whether its workers run beside the service's others, in places of their own: ``WEB_MAX_WORKERS``.
     """
 
     method_name: str
@@ -507,6 +511,7 @@ class Entrypoint(Extension):
     max_workers: int | None = None
     limit: Limit | None = None
     full = False
+    apart = False
 
     def __init__(
         self,

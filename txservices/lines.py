@@ -41,6 +41,16 @@ class Turn(NamedTuple):
     give_up: Callable[[], None] | None
 
 
+class Places(Protocol):
+    """The places of a service's workers: see ``extensions.Turns``."""
+
+    running: int
+
+    def hold(self) -> None: ...
+
+    def release(self, receive: Callable[[], None]) -> None: ...
+
+
 class Line:
     """Turns that wait for the workers of a service, the oldest first. The log tells if they wait for long.
 
@@ -50,8 +60,9 @@ class Line:
         since: when the first began to wait.
     """
 
-    def __init__(self, busy: Busy, max_workers: int, clock: Any) -> None:
+    def __init__(self, busy: Busy, max_workers: int, clock: Any, places: Places) -> None:
         self.queued: deque[Turn] = deque()
+        self.places = places
         self.busy = busy
         self.max_workers = max_workers
         self.clock = clock
@@ -62,7 +73,7 @@ class Line:
 
     @property
     def full(self) -> bool:
-        return False  # the service's own count is looked at before any line
+        return self.places.running >= self.max_workers
 
     @property
     def waits_for(self) -> tuple[int, str, Entrypoint | None]:
@@ -102,14 +113,6 @@ class Line:
             self.call = None
 
 
-class Places(Protocol):
-    """The places of a service's workers: see ``amqp.longbodies``."""
-
-    def hold(self) -> None: ...
-
-    def release(self, receive: Callable[[], None]) -> None: ...
-
-
 class LimitedLine(Line):
     """Turns that wait for the workers of one entrypoint, which has a limit of its own.
 
@@ -118,19 +121,18 @@ class LimitedLine(Line):
     """
 
     def __init__(self, busy: Busy, entrypoint: Entrypoint, max_workers: int, service: Line, places: Places) -> None:
-        super().__init__(busy, max_workers, service.clock)
+        super().__init__(busy, max_workers, service.clock, places)
         self.entrypoint = entrypoint
         self.service = service
-        self.places = places
         self.running = 0
 
     @property
     def full(self) -> bool:
-        return self.entrypoint.full
+        return self.entrypoint.full or self.service.full
 
     @property
     def waits_for(self) -> tuple[int, str, Entrypoint | None]:
-        if not self.full:
+        if self.running < self.max_workers:
             return self.service.waits_for
         return self.max_workers, f"{self.busy.service}.{self.entrypoint.method_name}", self.entrypoint
 
@@ -153,6 +155,69 @@ class LimitedLine(Line):
         """Give a place back, and call ``receive``, which may begin a worker there."""
         self.ended()
         self.places.release(receive)
+
+
+class ApartLine(Line):
+    """Turns that wait for workers which run apart from the service's others, in places of their own: HTTP's.
+
+    Attributes:
+        running: how many of them run. They are not counted in ``Workers.running``.
+        entrypoints: whose workers they are. ``Entrypoint.full`` is whether all places are taken, or all of its own.
+    """
+
+    def __init__(self, busy: Busy, max_workers: int, clock: Any, places: Places) -> None:
+        super().__init__(busy, max_workers, clock, places)
+        self.running = 0
+        self.entrypoints: list[Entrypoint] = []
+
+    @property
+    def full(self) -> bool:
+        return self.running >= self.max_workers
+
+    @property
+    def waits_for(self) -> tuple[int, str, Entrypoint | None]:
+        return self.max_workers, f"{self.busy.service} over HTTP", None
+
+    def begun(self) -> None:
+        """One of these workers begins, and has been counted as one of the service's."""
+        self.running += 1
+        self.places.running -= 1
+        if self.running == self.max_workers:
+            self.tell_entrypoints()
+
+    def ended(self) -> None:
+        """One of these workers has ended, and is then counted as one of the service's that has."""
+        self.running -= 1
+        self.places.running += 1
+        if self.running == self.max_workers - 1:
+            self.tell_entrypoints()
+
+    def tell_entrypoints(self) -> None:
+        for each in self.entrypoints:
+            own = each.limit
+            each.full = self.full or (isinstance(own, LimitedLine) and own.running >= own.max_workers)
+
+    # a message whose body is being decoded has its worker's place; no such message comes by HTTP
+    def hold(self) -> None:
+        self.places.hold()
+
+    def release(self, receive: Callable[[], None]) -> None:
+        self.places.release(receive)
+
+
+class LimitedApartLine(LimitedLine):
+    """Turns that wait for workers of one entrypoint with a limit of its own, which run apart."""
+
+    service: ApartLine
+
+    def begun(self) -> None:
+        super().begun()
+        self.service.begun()
+
+    def ended(self) -> None:
+        super().ended()
+        self.service.ended()
+        self.entrypoint.full = self.entrypoint.full or self.service.full
 
 
 def oldest(lines: Iterable[Line]) -> Line | None:

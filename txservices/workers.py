@@ -10,7 +10,7 @@ life that waits becomes a Deferred.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import copy_context
 from functools import partial
 from types import CoroutineType
@@ -24,7 +24,7 @@ from txservices.busy import Busy, Running
 from txservices.callids import on_behalf_of, this_worker
 from txservices.exceptions import AlreadyHandled, CallerGone, NeedsAsyncio, WorkerTimeout
 from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Limit, WorkerContext
-from txservices.lines import LimitedLine, Line, Turn, oldest
+from txservices.lines import ApartLine, LimitedApartLine, LimitedLine, Line, Turn, oldest
 from txservices.observers import CANCELLED, ERROR, EXPECTED, OK, TIMEOUT, observers
 from txservices.safe import shown, traceback_of
 from txservices.threads import Threads
@@ -47,7 +47,8 @@ class Workers:
         slow: seconds after which a worker is slow, and told of when it ends; None for no such line.
 
     Attributes:
-        running: how many workers run, without those that are queued.
+        running: how many workers run, without those that are queued, and without those that run apart.
+        apart: those that run apart, and what waits for them.
         waiting: how many turns wait for one of the running workers to end.
         lines: where they wait: the service's line, and those of entrypoints with limits of their own.
         on_none_queued: each is called when nothing waits any more.
@@ -56,7 +57,9 @@ class Workers:
         on_ended: each is called with a worker, its result and its exc_info when its dependencies are torn down.
     """
 
-    def __init__(self, service_cls: type[Any], max_workers: int, clock: Any, slow: float | None = None) -> None:
+    def __init__(
+        self, service_cls: type[Any], max_workers: int, clock: Any, slow: float | None = None, apart: int = 1
+    ) -> None:
         self.service_cls = service_cls
         self.max_workers = max_workers
         self.running = 0
@@ -68,7 +71,8 @@ class Workers:
         self.beginning_queued = False
         self.pending: dict[Deferred[None], Running] = {}  # the lives that wait for something
         self.busy = Busy(service_cls.name, slow, clock, self.pending)
-        self.line = Line(self.busy, max_workers, clock)
+        self.line = Line(self.busy, max_workers, clock, self)
+        self.apart = ApartLine(self.busy, apart, clock, self)
         self.lines: dict[Entrypoint | None, Line] = {None: self.line}
         self.rests: set[Deferred[Any]] = set()  # what ended workers have left to do
         self.threads = Threads()
@@ -91,15 +95,37 @@ class Workers:
 
     def limit(self, entrypoint: Entrypoint, max_workers: int) -> None:
         """Have no more than so many workers of an entrypoint run at a time."""
-        entrypoint.limit = line = LimitedLine(self.busy, entrypoint, max_workers, self.line, self)
+        if entrypoint.apart:
+            line: LimitedLine = LimitedApartLine(self.busy, entrypoint, max_workers, self.apart, self)
+        else:
+            line = LimitedLine(self.busy, entrypoint, max_workers, self.line, self)
+        entrypoint.limit = line
         self.lines[entrypoint] = line
+
+    def have_apart(self, entrypoint: Entrypoint) -> None:
+        """Have the workers of an entrypoint run apart from the service's others."""
+        self.apart.entrypoints.append(entrypoint)
+        if entrypoint.limit is None:
+            entrypoint.limit = self.apart
+            self.lines[entrypoint] = self.apart
+
+    @property
+    def under_way(self) -> int:
+        """How many workers run in all."""
+        return self.running + self.apart.running
+
+    @property
+    def places(self) -> int:
+        """How many workers may run in all."""
+        return self.max_workers + (self.apart.max_workers if self.apart.entrypoints else 0)
 
     def spawn(self, worker: WorkerContext) -> None:
         """Begin a worker, at once or when it is its turn."""
-        if self.running < self.max_workers and not worker.entrypoint.full:
+        entrypoint = worker.entrypoint
+        if (self.running < self.max_workers or entrypoint.apart) and not entrypoint.full:
             self.begin(worker)
         else:
-            self.wait(worker.entrypoint, partial(self.begin, worker))
+            self.wait(entrypoint, partial(self.begin, worker))
 
     def wait(
         self,
@@ -107,12 +133,23 @@ class Workers:
         begin: Callable[[], None],
         patience: float = FOREVER,
         give_up: Callable[[], None] | None = None,
-    ) -> None:
+    ) -> Turn:
         """See ``extensions.Turns``."""
         now = self.clock.seconds()
         in_context = partial(copy_context().run, begin)  # and not in that of the worker whose end begins it
         self.waiting += 1
-        self.lines.get(entrypoint, self.line).add(Turn(in_context, entrypoint, now, now + patience, give_up))
+        turn = Turn(in_context, entrypoint, now, now + patience, give_up)
+        self.lines.get(entrypoint, self.line).add(turn)
+        return turn
+
+    def forget(self, turn: Turn) -> None:
+        """See ``extensions.Turns``."""
+        line = self.lines.get(turn.entrypoint, self.line)
+        if turn in line.queued:
+            line.queued.remove(turn)
+            self.waiting -= 1
+            self.none_queued([line])
+            self.tell_idle()
 
     def disown(self) -> None:
         """Called in a forked child: when the method returns, no hook is called, and the child ends."""
@@ -139,8 +176,7 @@ class Workers:
 
         def done(result: Any) -> Any:
             self.rests.discard(rest)
-            if not self.running and not self.waiting and not self.rests:
-                self.idle.fire(None)
+            self.tell_idle()
             return result
 
         rest.addBoth(done)
@@ -194,7 +230,11 @@ class Workers:
         self.running -= 1
         if self.waiting and not self.beginning_queued:
             self.begin_queued()
-        if not self.running and self.idle.waiting and not self.rests:  # quicker than its len()
+        if self.idle.waiting:  # quicker than its len()
+            self.tell_idle()
+
+    def tell_idle(self) -> None:
+        if not (self.running or self.apart.running or self.waiting or self.rests):
             self.idle.fire(None)
 
     def begin_queued(self) -> None:
@@ -202,8 +242,11 @@ class Workers:
         self.beginning_queued = True
         try:
             alone = len(self.lines) == 1  # no entrypoint has a limit of its own
-            while self.waiting and self.running < self.max_workers:
-                line = self.line if alone else oldest(self.lines.values())
+            while self.waiting:
+                if alone:
+                    line = self.line if self.running < self.max_workers else None
+                else:
+                    line = oldest(self.lines.values())
                 if line is None:
                     break
                 self.waiting -= 1
@@ -219,7 +262,11 @@ class Workers:
         finally:
             self.beginning_queued = False
             self.waited = 0.0
-        for line in self.lines.values():
+        self.none_queued(self.lines.values())
+
+    def none_queued(self, lines: Iterable[Line]) -> None:
+        """Watch the lines no more in which nothing waits, and tell if nothing waits at all."""
+        for line in lines:
             if not line.queued:
                 line.watch_no_more()
         if not self.waiting:
@@ -391,7 +438,7 @@ class Workers:
 
     def drain(self) -> Deferred[None]:
         """Fires when no worker runs or is queued, and nothing is left of those that have ended."""
-        return self.idle.wait() if self.running or self.waiting or self.rests else succeed(None)
+        return self.idle.wait() if self.under_way or self.waiting or self.rests else succeed(None)
 
     async def abort(self) -> None:
         """Cancel the workers that run, and forget the queued ones. Their results are not handled.
@@ -409,7 +456,7 @@ class Workers:
             each.cancel()
         if told is not None:
             await told
-        if self.running and self.loop is not None:
+        if self.under_way and self.loop is not None:
             await self.drain().addTimeout(TASKS_TIMEOUT, self.clock, lambda result, seconds: None)
 
 

@@ -413,7 +413,7 @@ class Asynchronous(WebTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_max_workers(self) -> None:
-        """Requests beyond max_workers wait for their turn and are answered."""
+        """Requests beyond WEB_MAX_WORKERS wait for their turn and are answered."""
         results: list[Deferred[str]] = []
 
         class Service:
@@ -424,7 +424,7 @@ class Asynchronous(WebTestCase):
                 results.append(Deferred())
                 return results[-1]
 
-        await self.serve(Service, max_workers=1)
+        await self.serve(Service, WEB_MAX_WORKERS=1)
         first, second = self.peer(), self.peer()
         first.get("/")
         second.get("/")
@@ -448,7 +448,7 @@ class Asynchronous(WebTestCase):
                 results.append(Deferred())
                 return results[-1]
 
-        await self.serve(Service, max_workers=1)
+        await self.serve(Service, WEB_MAX_WORKERS=1)
         (container,) = self.runner.containers
         peers = {name: self.peer() for name in ("first", "left", "second", "third")}
         for name, peer in peers.items():

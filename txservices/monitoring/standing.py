@@ -97,7 +97,7 @@ class Now:
 
     def workers(self, container: Any) -> None:
         name, workers = container.service_name, container.workers
-        self.add(WORKERS_MAX, container.max_workers, name)
+        self.add(WORKERS_MAX, workers.places, name)
         for each in container.entrypoints:
             self.add(RUNNING, 0, *labels_of(name, each))
             self.add(WAITING, 0, *labels_of(name, each))

@@ -65,6 +65,7 @@ class HttpRequestHandler(Entrypoint):
 
     server = WebServer()
     told_exceptions = (HTTPException, BadRequest)
+    apart = True
     as_problem = False
     stopped = False
     failing: WorkerContext | None = None  # the worker of the exception that response_from_exception has now
@@ -172,7 +173,7 @@ class HttpRequestHandler(Entrypoint):
             self.check_signature(args, kwargs)
             begin = partial(self.begin, call, request, args, kwargs, context_data)
             workers = self.container.workers
-            if (workers.running < workers.max_workers and not self.full) or workers.cancelled:
+            if not self.full or workers.cancelled:
                 begin()
             else:
                 call.begin_later(workers, request.received, begin)
@@ -261,7 +262,7 @@ class Call:
         status: the answer's; None until there is one.
     """
 
-    __slots__ = ("answer", "begin", "handler", "request", "status", "waiting")
+    __slots__ = ("answer", "begin", "handler", "request", "status", "timer", "turn", "waiting")
 
     def __init__(self, handler: HttpRequestHandler, request: HttpRequest) -> None:
         self.handler = handler
@@ -281,19 +282,29 @@ class Call:
         return result, exc_info
 
     def begin_later(self, workers: Turns, received: Received, begin: Callable[[], Any]) -> None:
-        """Begin a worker when another one has ended, unless the client has left by then."""
+        """Begin a worker when another one has ended, unless the client has left by then, or it takes too long."""
+        queue = self.handler.server.queue
+        if queue.full:
+            self.answer = queue.busy(self.handler.as_problem)
+            return
         self.begin = begin
+        self.turn = workers.wait(self.handler, self.begin_now)
+        self.timer = queue.add(self.give_up)
         received.notifyFinish().addErrback(self.client_left)
-        workers.wait(self.handler, self.begin_now)
 
     def begin_now(self) -> None:
         begin, self.begin = self.begin, None
+        self.handler.server.queue.done(self.timer)
         if begin is not None:
             begin()
 
+    def give_up(self) -> None:
+        """It has waited for too long."""
+        if self.waiting is not None and not self.waiting.called:
+            self.waiting.callback(self.handler.server.queue.busy(self.handler.as_problem))
+
     def client_left(self, _: Any) -> None:
         if self.begin is not None and self.waiting is not None and not self.waiting.called:
-            self.begin = None  # and with it the request's body
             self.waiting.callback(unavailable(self.handler.as_problem))
 
     def wait(self) -> Deferred[Answer]:
@@ -304,6 +315,10 @@ class Call:
 
         def answered(answer: Any) -> Any:
             del pending[waiting]
+            if self.begin is not None:
+                self.begin = None  # and with it the request's body
+                self.handler.container.workers.forget(self.turn)
+                self.handler.server.queue.done(self.timer)
             return answer
 
         return waiting.addBoth(answered)

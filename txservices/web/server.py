@@ -39,6 +39,7 @@ from txservices.utils.forks import leave, owners
 from txservices.web.finishing import cors_of
 from txservices.web.health import HealthPage
 from txservices.web.messages import HttpRequest
+from txservices.web.pool import Queue
 from txservices.web.problems import http_response, unavailable
 from txservices.web.returns import empty_response
 from txservices.web.site import Answer, Received, WebSite
@@ -290,6 +291,7 @@ class WebServer(ProviderCollector, SharedExtension):
 
     Attributes:
         pending: the answers that running workers have not given yet.
+        queue: the requests among them whose workers have not begun.
     """
 
     listener: Listener | None = None
@@ -297,6 +299,11 @@ class WebServer(ProviderCollector, SharedExtension):
     def __init__(self) -> None:
         super().__init__()
         self.pending: dict[Deferred[Answer], None] = {}
+
+    def setup(self) -> None:
+        container = self.container
+        max_workers = configuration.WEB_MAX_WORKERS.of(container.config)
+        self.queue = Queue(container.clock, container.service_name, max_workers)
 
     def find_listener(self) -> Listener:
         """The listener at the configured address. All services of the process share it."""
