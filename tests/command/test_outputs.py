@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 
-from twisted.trial.unittest import TestCase
-
 from tests import processes
+from tests.command.folder import Ended, TypingCase
 from txservices.command.outputs import Output
 
 APP = """
@@ -57,22 +56,16 @@ FORGED = "10:20:30 info txservices.rpc: all is well"
 HARMFUL = f"sold\n{FORGED}\r{FORGED}\x1b[2J\u2028{FORGED} \ud800 amqp://u:hunter22@h/ {SECRETS['DB_PASSWORD']}"
 
 
-class OutputCase(TestCase):
+class OutputCase(TypingCase):
     """A folder with a service in it."""
 
-    timeout = 60
-
     def setUp(self) -> None:
-        self.folder = os.path.abspath(self.mktemp())
-        os.makedirs(self.folder)
-        with open(os.path.join(self.folder, "app.py"), "w", encoding="utf-8") as file:
-            file.write(APP)
+        super().setUp()
+        self.write("app.py", APP)
         self.config = processes.config_file(self, **SECRETS)
 
-    async def call(self, method: str, *arguments: str) -> processes.Process:
-        calling = processes.txservices(self, "call", "--config", self.config, f"shop.{method}", *arguments)
-        await calling.exit()
-        return calling
+    async def call(self, method: str, *arguments: str) -> Ended:
+        return await self.client("call", "--config", self.config, f"shop.{method}", *arguments)
 
 
 class States(OutputCase):
@@ -85,9 +78,8 @@ class States(OutputCase):
             command = f"{shlex.quote(processes.script('txservices'))} run --config {self.config} app"
             line = f"({command} & echo $! >pid; wait $!; echo $? >{ended}) {redirection}"
             shell = processes.start(self, ["/bin/sh", "-c", line], self.folder)
-            called = await self.call("forge", '["x"]')
-            while called.status:  # it may not have started yet
-                called = await self.call("forge", '["x"]')
+            while (await self.call("forge", '["x"]'))[0]:  # it may not have started yet
+                pass
             with open(os.path.join(self.folder, "pid"), encoding="utf-8") as file:
                 os.kill(int(file.read()), 15)
             await shell.exit()
@@ -101,7 +93,7 @@ class States(OutputCase):
         running = processes.txservices(self, "run", "--config", config, "app", cwd=self.folder)
         await running.line("running: shop")
         self.config = config
-        self.assertEqual((await self.call("forge", '["x"]')).status, 0)
+        self.assertEqual((await self.call("forge", '["x"]'))[0], 0)
         self.assertEqual(await running.end(), 0, str(running))
         self.assertRegex(
             running.stderr, r"^lines of the log are lost: <FileHandler /dev/full .*>: OSError '.* No space left .*'\n$"
@@ -130,9 +122,9 @@ class Lines:
         await running.line("running: shop")
         harmful = '["' + HARMFUL.encode("unicode_escape").decode().replace("\\x", "\\u00") + '"]'
         for method in ("forge", "fail"):
-            calling = await self.call(method, harmful)
-            self.harmless(calling.stdout + calling.stderr)
-        self.assertIn("went on", (await self.call("mistake", harmful)).stdout)
+            _, stdout, stderr = await self.call(method, harmful)
+            self.harmless(stdout + stderr)
+        self.assertIn("went on", (await self.call("mistake", harmful))[1])
         await self.call("recurse")
         await self.call("fail", '["' + "x" * 100_000 + '"]')
         await running.line("characters left out")
@@ -157,7 +149,11 @@ class LinesUnderTwistd(Lines, processes.ByTwistd, OutputCase):
 
 
 class LinesByRun(Lines, processes.ByRun, OutputCase):
-    """`txservices run`."""
+    """`txservices run`, called by a process too."""
+
+    async def call(self, method: str, *arguments: str) -> Ended:
+        calling = processes.txservices(self, "call", "--config", self.config, f"shop.{method}", *arguments)
+        return await calling.exit(), calling.stdout, calling.stderr
 
 
 class LinesByLogging(Lines, processes.ByTwistd, OutputCase):
