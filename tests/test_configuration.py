@@ -83,6 +83,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "WEB_HEALTH": ([True, False], NO_FLAGS),
     "OPS_ADDRESS": (["0.0.0.0:9100", "9100", 9100], ["", "h", "h:x", "h:65536", "http://h:1", True, ["h:1"]]),
     "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),
+    "WEB_BODY_RATE": ([0, 1, 10**6], NO_WHOLE),
     "WEB_CONNECTIONS_MAX": ([0, 1, 10**6], NO_WHOLE),
     "WEB_PROBLEM_DETAILS": ([True, False], NO_FLAGS),
     "WEB_CORS": (

@@ -309,6 +309,13 @@ WEB_BODY_MAX = Key(
     "the longest body of a request, and the longest message of a WebSocket",
     unit="bytes",
 )
+WEB_BODY_RATE = Key(
+    "WEB_BODY_RATE",
+    250,
+    whole("one, as 250, or 0 for no such limit", noun="number of bytes"),
+    "how many bytes of a request's body must have come for each second, after its first 20 s. A slower client is"
+    " disconnected. 0 for no such limit",
+)
 WEB_CONNECTIONS_MAX = Key(
     "WEB_CONNECTIONS_MAX",
     10_000,

@@ -50,6 +50,11 @@ class Peer:
         self.channel.dataReceived(data)
         return self.received()
 
+    def end(self) -> bytes:
+        """What comes after the client has ended its own side."""
+        self.channel.readConnectionLost()
+        return self.received()
+
     def received(self) -> bytes:
         data: bytes = self.transport.value()
         self.transport.clear()

@@ -84,10 +84,10 @@ class Urls(WebTestCase):
         self.assertIn(b" 404 ", peer.get("/nowhere", method="OPTIONS"))
 
     async def test_host_untrusted(self) -> None:
-        """A Host that is no host is not written into a redirect: our own address is."""
+        """A Host that can't be one is not written into a redirect: our own address is."""
         await self.serve(Service)
-        for host in ("Host: e<vil>", "Host: here:80000", "X: no host"):
-            answer = self.peer().send(f"GET /slash HTTP/1.1\r\n{host}\r\n\r\n".encode())
+        for host in ("Host: here:80000", "Host: a,b", "X: no host"):
+            answer = self.peer().send(f"GET /slash HTTP/1.0\r\n{host}\r\n\r\n".encode())
             self.assertIn(b"\r\nLocation: http://10.0.0.1:12345/slash/\r\n", answer)
 
     async def test_not_utf8(self) -> None:

@@ -19,12 +19,12 @@ from werkzeug.wrappers import Response
 from tests.web.peer import Conversation, Service, WebTestCase, converse, text
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner, run_services
-from txservices.web import site
+from txservices.web import channel, heads, site
 from txservices.web.handlers import http
 
 REFUSAL = (
     b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 33\r\n"
-    b"Retry-After: 5\r\nConnection: close\r\n\r\nError: all connections are taken\n"
+    b"Retry-After: 5\r\nDate: now\r\nConnection: close\r\n\r\nError: all connections are taken\n"
 )
 
 
@@ -59,7 +59,9 @@ class Wire(WebTestCase):
     async def test_closing(self) -> None:
         """HTTP/1.0, and who asks for it, gets one response and the end of the connection."""
         await self.serve(Service)
-        for request in (b"GET /number/1 HTTP/1.0\r\n\r\n", b"GET /number/1 HTTP/1.1\r\nConnection: close\r\n\r\n"):
+        head = b"GET /number/1 HTTP/1.%d\r\nHost: h\r\n%b\r\n"
+        close = b"Connection: close\r\n"
+        for request in (head % (0, b""), head % (1, close), head % (1, b"Connection: a\r\nConnection: b, Close\r\n")):
             peer = self.peer()
             self.assertEqual(peer.send(request), text("200 OK", "1", after="Connection: close"))
             self.assertFalse(peer.transport.connected)
@@ -94,7 +96,7 @@ class Limits(WebTestCase):
         await self.serve(Service, WEB_BODY_MAX=10)
         refusal = (
             b"HTTP/1.1 413 REQUEST ENTITY TOO LARGE\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: 33\r\n"
+            b"Content-Length: 33\r\nDate: now\r\n"
             b"Connection: close\r\n\r\nError: the body is over 10 bytes\n"
         )
         head = b"POST /length HTTP/1.1\r\nHost: h\r\n"
@@ -102,13 +104,15 @@ class Limits(WebTestCase):
         peer = self.peer()
         self.assertEqual(peer.send(head + b"Expect: 100-continue\r\nContent-Length: 11\r\n\r\n"), refusal)
         self.assertTrue(peer.transport.connected)
+        self.assertTrue(peer.transport.half_closed)
         self.assertEqual(peer.send(b"x" * 11), b"")
+        peer.end()
         self.assertFalse(peer.transport.connected)
         peer = self.peer()
         self.assertEqual(peer.send(head + b"Transfer-Encoding: chunked\r\n\r\nb\r\n"), b"")
         self.assertEqual(peer.send(b"x" * 11 + b"\r\n"), refusal)
         self.assertEqual(peer.send(b"b\r\n" + b"x" * 11 + b"\r\n"), b"")
-        self.reactor.advance(site.LINGER + 1)
+        self.reactor.advance(channel.LINGER + 1)
         self.assertFalse(peer.transport.connected)
 
     async def test_body_max_refused(self) -> None:
@@ -139,7 +143,7 @@ class Limits(WebTestCase):
         later = self.peer()
         self.assertEqual(later.get("/number/2"), text("200 OK", "2"))
         self.assertEqual(self.peer().received(), REFUSAL)
-        self.reactor.advance(site.LINGER)
+        self.reactor.advance(channel.LINGER)
         self.assertFalse(any(each.transport.connected for each in refused))
         self.assertEqual(later.get("/number/3"), text("200 OK", "3"))
         self.assertEqual(self.site.turned_away, {})
@@ -160,36 +164,65 @@ class Limits(WebTestCase):
         self.assertEqual([each for each in self.reactor.getDelayedCalls() if each.active()], [])
 
     async def test_lines(self) -> None:
-        """A URL that is too long answers 414, a header 431, too many of them 400; each ends the connection."""
+        """A URL that is too long answers 414, too long headers or too many 431; each ends the connection."""
         await self.serve(Service)
         start = b"GET / HTTP/1.1\r\n"
         for data, status in [
-            (b"GET /" + b"x" * site.REQUEST_LINE_MAX, b"414 URI Too Long"),
-            (start + b"X: " + b"x" * site.REQUEST_LINE_MAX, b"431 Request Header Fields Too Large"),
-            (start + b"X: x\r\n" * (site.HEADERS_MAX + 2), b"400 Bad Request"),
+            (b"GET /" + b"x" * channel.REQUEST_LINE_MAX, b"414 URI Too Long"),
+            (start + b"X: " + b"x" * channel.HEAD_MAX, b"431 Request Header Fields Too Large"),
+            (start + b"X: x\r\n" * (heads.HEADERS_MAX + 1) + b"\r\n", b"431 Request Header Fields Too Large"),
         ]:
             peer = self.peer()
             self.assertTrue(peer.send(data).startswith(b"HTTP/1.1 %b\r\n" % status), status)
-            self.assertFalse(peer.transport.connected)
+            self.assertTrue(peer.transport.half_closed)
+            self.assertEqual(peer.send(data), b"")
 
     async def test_slow(self) -> None:
-        """A client that has not sent a whole head in time is let go, bytes now and then or not; a body may go on."""
+        """A client that has not sent a whole head in time is let go, bytes now and then or not."""
         await self.serve(Service)
-        silent, slow, body, answered = (self.peer() for _ in range(4))
+        silent, slow, answered = (self.peer() for _ in range(3))
         slow.send(b"GET / HTTP/1.1\r\n")
-        body.send(b"POST /length HTTP/1.1\r\nContent-Length: 4\r\n\r\n")
         answered.get("/wait")
-        for _ in range(int(site.REQUEST_TIMEOUT) + 1):
+        for _ in range(int(channel.REQUEST_TIMEOUT) + 1):
             slow.send(b"X: x\r\n")
-            if body.transport.connected and self.reactor.seconds() % 20 == 10:
-                body.send(b"x")
             self.reactor.advance(1)
-        self.assertEqual([each.transport.connected for each in (silent, slow, body, answered)], [0, 0, 1, 1])
-        self.assertEqual(body.send(b"x"), text("200 OK", "4"))
+        self.assertEqual([each.transport.connected for each in (silent, slow, answered)], [0, 0, 1])
         Service.waiting.callback("at last")
         self.assertEqual(answered.received(), text("200 OK", "at last"))
-        self.reactor.pump([1] * int(site.REQUEST_TIMEOUT + 1))
+        self.reactor.pump([1] * int(channel.REQUEST_TIMEOUT + 1))
         self.assertFalse(answered.transport.connected)
+
+    async def test_slow_body(self) -> None:
+        """A body may take its time for BODY_GRACE, and then must come at WEB_BODY_RATE; in chunks, too."""
+        await self.serve(Service, WEB_BODY_RATE=100)
+        head = b"POST /length HTTP/1.1\r\nHost: h\r\n"
+        for start, piece in (
+            (b"Content-Length: 10000\r\n\r\n", b"%b"),
+            (b"Transfer-Encoding: chunked\r\n\r\n", b"64\r\n%b\r\n"),
+        ):
+            quick, slow, idle = (self.peer() for _ in range(3))
+            for peer in (quick, slow, idle):
+                peer.send(head + start)
+            for second in range(95):
+                quick.send(piece % (b"x" * 100))
+                if second % 3 and slow.transport.connected:  # two thirds of that
+                    slow.send(piece % (b"x" * 100))
+                    gone = second
+                self.reactor.advance(1)
+            self.assertTrue(quick.transport.connected)
+            self.assertIn(gone, range(55, 65))  # 20 s, and a second for each 100 bytes
+            self.assertFalse(idle.transport.connected)
+            quick.send(piece % (b"x" * 500))
+
+    async def test_no_rate(self) -> None:
+        """With a WEB_BODY_RATE of 0, a body may go on for as long as something comes once in a while."""
+        await self.serve(Service, WEB_BODY_RATE=0)
+        peer = self.peer()
+        peer.send(b"POST /length HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n")
+        for _ in range(99):
+            peer.send(b"x")
+            self.reactor.pump([10] * 5)
+        self.assertEqual(peer.send(b"x"), text("200 OK", "100"))
 
 
 class Bodies(TestCase):
@@ -198,7 +231,7 @@ class Bodies(TestCase):
     async def test_big(self) -> None:
         """A long body arrives whole, and so do the requests after it."""
         size = 3_000_000
-        data = b"GET /big/%d HTTP/1.1\r\n\r\nGET /number/1 HTTP/1.0\r\n\r\n" % size
+        data = b"GET /big/%d HTTP/1.1\r\nHost: h\r\n\r\nGET /number/1 HTTP/1.0\r\n\r\n" % size
         async with run_services({"WEB_SERVER_ADDRESS": "0"}, Service) as runner:
             answer = await converse(runner.containers[0].entrypoints[0].server.port, data)
         self.assertEqual(answer, text("200 OK", "x" * size) + text("200 OK", "1", after="Connection: close"))
@@ -240,7 +273,7 @@ class Bodies(TestCase):
             port = runner.containers[0].entrypoints[0].server.port
             head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n%bDate: now\r\n%b\r\n"
             close = b"Connection: close\r\n"
-            chunked = await converse(port, b"GET /parts HTTP/1.1\r\nConnection: close\r\n\r\n")
+            chunked = await converse(port, b"GET /parts HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             self.assertEqual(
                 chunked, head % (b"Transfer-Encoding: chunked\r\n", close) + b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
             )
@@ -248,11 +281,11 @@ class Bodies(TestCase):
             bare = await converse(port, b"HEAD /parts HTTP/1.0\r\n\r\n")
             self.assertEqual(bare, head % (b"", close))
             self.assertEqual(closed, ["parts"] * 3)
-            short = await converse(port, b"GET /short HTTP/1.1\r\n\r\n")
+            short = await converse(port, b"GET /short HTTP/1.1\r\nHost: h\r\n\r\n")
             self.assertTrue((head % (b"Content-Length: 10\r\n", b"") + b"one").startswith(short))
             long = await converse(port, b"GET /long HTTP/1.0\r\n\r\n")
             self.assertEqual(long, head % (b"Content-Length: 4\r\n", close) + b"onet")
-            broken = await converse(port, b"GET /broken HTTP/1.1\r\n\r\n")
+            broken = await converse(port, b"GET /broken HTTP/1.1\r\nHost: h\r\n\r\n")
             self.assertNotIn(b"\r\n0\r\n\r\n", broken)
         self.flushLoggedErrors(ZeroDivisionError)
 
@@ -276,7 +309,7 @@ class Bodies(TestCase):
         port = runner.containers[0].entrypoints[0].server.port
         for leave in ("abortConnection", "pauseProducing"):
             Endless.closed = Deferred()
-            talk = Conversation(b"GET / HTTP/1.1\r\n\r\n")
+            talk = Conversation(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), talk)
             await talk.begun
             getattr(talk.transport, leave)()

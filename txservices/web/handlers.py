@@ -187,6 +187,7 @@ class HttpRequestHandler(Entrypoint):
         """Begin the worker of a request."""
         worker = self.container.spawn_worker(self, args, kwargs, context_data, call.handle_result)
         if self.cancel_on_disconnect and call.answer is None:
+            request.received.needs_client = True
             request.received.notifyFinish().addErrback(partial(self.client_left, worker))
 
     def client_left(self, worker: WorkerContext, _: Failure) -> None:

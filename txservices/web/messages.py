@@ -23,7 +23,7 @@ TEXT = "text/plain; charset=utf-8"
 STATUS = re.compile(r"[2-5]\d\d [^\x00-\x1f\x7f]*", re.ASCII)
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 HEADER_VALUE = re.compile(r"[^\x00\r\n]*")
-FRAMING = {"content-length", "transfer-encoding", "connection", "keep-alive"}  # headers that only we may set
+FRAMING = {"content-length", "transfer-encoding", "connection", "keep-alive", "date"}  # headers that only we may set
 LOCATIONS = ("location", "content-location")
 BODYLESS = (204, 304)  # statuses without a body, RFC 9110, 6.4.1
 RETRY_AFTER = 5  # seconds; by then another instance or a restarted one can answer

@@ -15,6 +15,6 @@ CONNECTIONS_MAX = 100  # clients at once
 def operations(address: object, not_ready: Callable[[], list[str]], clock: Any) -> Listener:
     """A listener with the pages of ``monitoring.health``, and nothing else. It opens by its ``listen``."""
     host, port = parse_address(address)
-    listener = Listener(host, port, WebSite(0, CONNECTIONS_MAX, 0, clock), configuration.OPS_ADDRESS)
+    listener = Listener(host, port, WebSite(0, 0, CONNECTIONS_MAX, 0, clock), configuration.OPS_ADDRESS)
     listener.serve_health(not_ready)
     return listener

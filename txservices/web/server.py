@@ -77,6 +77,9 @@ class Router(KleinResource):
     def render(self, request: Received) -> Any:  # type: ignore[override]  # our site makes no other request
         try:
             method = request.method.decode("ascii").upper()
+            if request.uri == b"*" and method == "OPTIONS":  # of the server in general, RFC 9110, 9.3.7
+                request.answer(empty_response(204, {}))
+                return NOT_DONE_YET
             path = path_of(request.uri)
             rule, values = self.match(path, method)
             request.route = rule.rule
@@ -277,8 +280,13 @@ def claims_of(rule: Rule) -> list[tuple[str, ...]]:
 
 def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
     """A site with the limits of a configuration."""
-    body_max, values_max = configuration.WEB_BODY_MAX.of(config), configuration.VALUES_MAX.of(config)
-    site = WebSite(body_max, configuration.WEB_CONNECTIONS_MAX.of(config), values_max, clock)
+    site = WebSite(
+        configuration.WEB_BODY_MAX.of(config),
+        configuration.WEB_BODY_RATE.of(config),
+        configuration.WEB_CONNECTIONS_MAX.of(config),
+        configuration.VALUES_MAX.of(config),
+        clock,
+    )
     site.as_problem = configuration.WEB_PROBLEM_DETAILS.of(config)
     return site
 

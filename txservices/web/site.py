@@ -1,19 +1,21 @@
-"""Bytes to requests, and answers to bytes: twisted.web's Site and its parts, adapted to services.
+"""Requests to answers, and answers to bytes: twisted.web's Site and its parts, adapted to services.
 
-    Channel     twisted.web's HTTPChannel: the connection of a client
+    Channel     the connection of a client: see ``channel``
     Received    twisted.web's Request: goes to the site's resource, and sends the answer
     WebSite     twisted.web's Site: knows the connections, and closes those that take too long
 
-Limits for what one client can make us keep or wait for, and what happens beyond them:
+Limits for what one client can make us keep or wait for, and what happens beyond them. Those that begin with WEB are
+keys of the configuration:
 
-    REQUEST_LINE_MAX    bytes of the request line, and of each header line                      414, 431
-    HEAD_MAX            bytes of these lines together                                           400
-    HEADERS_MAX         header lines                                                            400
-    WEB_BODY_MAX        bytes of a body; this one is a key of the configuration                 413
-    WEB_CONNECTIONS_MAX connections in all, WebSockets too; this one is a key as well           503
+    REQUEST_LINE_MAX    bytes of the request line                                               414
+    HEAD_MAX            bytes of the request line and all headers                               431
+    HEADERS_MAX         header lines                                                            431
+    WEB_BODY_MAX        bytes of a body                                                         413
+    WEB_CONNECTIONS_MAX connections in all, WebSockets too                                      503
     REQUEST_TIMEOUT     seconds for the whole head, and for each further piece of a body        closed
-    LINGER              seconds that a refused body or client is still read, so that the        closed
-                        client can read the refusal
+    WEB_BODY_RATE       bytes of a body a second at least, after BODY_GRACE seconds             closed
+    LINGER              seconds that a refused client is still read, so that it can read the    closed
+                        refusal
 """
 
 from __future__ import annotations
@@ -24,27 +26,24 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.web.http import HTTPChannel, datetimeToString
+from twisted.web.http import datetimeToString
 from twisted.web.server import Request, Site
 from werkzeug.wrappers import Response
 
 from txservices.observers import observers
 from txservices.utils.forks import leave, owners
+from txservices.utils.turns import Turn
 from txservices.utils.waiting import Waiters
 from txservices.web.bodies import Sending, body_of, sliced
+from txservices.web.channel import LINGER, NEVER, REQUEST_TIMEOUT, Channel
+from txservices.web.heads import Head, Refused
 from txservices.web.messages import BODYLESS, RETRY_AFTER, TEXT, head_of
 from txservices.workers import WAITS
 
-REQUEST_LINE_MAX = 16 * 1024  # bytes
-HEAD_MAX = 16 * 1024  # bytes
-HEADERS_MAX = 500
-REQUEST_TIMEOUT = 60.0  # seconds
-LINGER = 5.0  # seconds
 TURNED_AWAY_MAX = 100  # refused clients that are still read; further ones are cut off without an answer
 CLOSE_TIMEOUT = 5.0  # seconds for clients to take what was written, once the server has stopped
 PIECE = 64 * 1024  # bytes of a response that are written together
 
-NEVER = float("inf")
 OK_TEXT = f"HTTP/1.1 200 OK\r\nContent-Type: {TEXT}\r\n".encode()
 
 Answer = Response | bytes  # bytes: the text of a plain 200
@@ -53,73 +52,6 @@ log = Logger()
 # A logger of the standard library, because it can be asked whether anybody wants the line. An event of twisted.logger
 # would be made for each request and then thrown away.
 access_log = logging.getLogger("txservices.web.server")
-
-
-class Channel(HTTPChannel):
-    """The connection of a client.
-
-    Attributes:
-        deadline: the time by which its next request must be complete. Infinite while a request is answered.
-        answering: whether a request is being answered.
-        idle: whether it is kept open for another request after one was answered.
-    """
-
-    # The site looks at all deadlines once a second. Twisted's own way is a delayed call for each request.
-
-    MAX_LENGTH = REQUEST_LINE_MAX
-    totalHeadersSize = HEAD_MAX
-    maxHeaders = HEADERS_MAX
-    site: WebSite
-    transport: Any
-    persistent: bool
-    requests: list[Received]
-    deadline = NEVER
-    answering = False
-    idle = False
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        self.peer = self.transport.getPeer()
-        self.here = self.transport.getHost()
-        if len(self.site.channels) < self.site.connections_max:
-            self.wait(REQUEST_TIMEOUT)
-            self.site.opened(self)
-        else:
-            self.dataReceived = ignore  # type: ignore[method-assign]  # from now on
-            self.site.turn_away(self)
-
-    def connectionLost(self, reason: Any = None) -> None:
-        super().connectionLost(reason)
-        self.site.closed(self)
-
-    def wait(self, seconds: float) -> None:
-        """Give the client so many seconds, from now on."""
-        self.deadline = self.site.reactor.seconds() + seconds
-
-    def getPeer(self) -> Any:
-        return self.peer
-
-    def getHost(self) -> Any:
-        return self.here
-
-    def refuse(self) -> None:
-        """Answer 503 before there is a request, and end our side: a client that is cut off may not see the answer."""
-        text = b"Error: all connections are taken\n"
-        self.write(
-            b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\nContent-Type: %b\r\nContent-Length: %d\r\nRetry-After: %d\r\n"
-            b"Connection: close\r\n\r\n%b" % (TEXT.encode(), len(text), RETRY_AFTER, text)
-        )
-        self.transport.loseWriteConnection()
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Twisted calls this if a line is too long: a header line if there is a request already, else the first."""
-        status = b"431 Request Header Fields Too Large" if self.requests else b"414 URI Too Long"
-        self.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
-        self.loseConnection()
-
-
-def ignore(data: bytes) -> None:
-    """Take bytes of a client that has its answer."""
 
 
 class Received(Request):
@@ -132,8 +64,8 @@ class Received(Request):
     channel: Any
     content: Any
     producer: Any = None
-    refused = False
-    size = 0
+    needs_client = False  # whether it is of no use to answer a client that has ended its side
+    size = 0  # bytes of the body
     route: str | None = None  # the rule that it matched
     began: float | None = None  # when it was complete, if an observer wants to know how long it takes
 
@@ -143,49 +75,36 @@ class Received(Request):
         """Does nothing: werkzeug parses them when a method asks for them."""
 
     def gotLength(self, length: int | None) -> None:
-        """Twisted calls this when the head is complete, with the length of the body, or None if that is unknown."""
+        """Called when the head is complete and a body follows, with its length, or None if that is unknown."""
         if length is not None and length > self.channel.site.body_max:
             self.refuse()
-        elif length != 0:
-            super().gotLength(length)
+        super().gotLength(length)
 
     def handleContentChunk(self, data: bytes) -> None:
-        if self.refused:
-            return
         self.size += len(data)
         if self.size > self.channel.site.body_max:
             self.refuse()
-            return
-        self.channel.wait(REQUEST_TIMEOUT)
         self.content.write(data)
 
     def refuse(self) -> None:
-        """Answer 413 now, but read on for a while: a client that is cut off while it sends may not see the answer."""
-        self.refused = True
-        self.code = 413
-        self.content = None
-        self.requestHeaders.removeHeader(b"Expect")
-        channel = self.channel
-        channel.persistent = False
-        channel.wait(LINGER)
-        self.startedWriting = 1
-        text = b"Error: the body is over %d bytes\n" % channel.site.body_max
-        channel.write(
-            b"HTTP/1.1 413 REQUEST ENTITY TOO LARGE\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n"
-            b"\r\n%b" % (TEXT.encode(), len(text), text)
-        )
+        raise Refused("413 REQUEST ENTITY TOO LARGE", f"the body is over {self.channel.site.body_max} bytes")
+
+    def refused(self, head: Head, status: str) -> None:
+        """Called when the client is answered that the request is not served."""
+        self.site = self.channel.site
+        self.method, self.uri, self.code = head.method, head.target, int(status[:3])
+        self.began = self.site.reactor.seconds()
+        self.tell_ended()
+        self.site.log(self)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Twisted calls this when the request is complete."""
+        """Called when the request is complete."""
         # The overridden method would parse query and forms, which werkzeug does when a method asks for them.
         self.method, self.uri, self.clientproto = command, path, version
         channel = self.channel
         self.site = channel.site
         if observers.request_ended:
             self.began = self.site.reactor.seconds()
-        if self.refused:
-            self.finish()
-            return
         channel.answering = True
         channel.deadline = NEVER
         if self.content is not None:
@@ -221,6 +140,9 @@ class Received(Request):
             self.begin(head)
             self.finish()
             return None
+        if self.code == 205:  # without a body, but with its length: RFC 9110, 15.3.6
+            answer.close()
+            return self.send(head, b"")
         pieces: Any = answer.response
         if not isinstance(pieces, (list, tuple)) or any(isinstance(each, WAITS) for each in pieces):
             return self.stream(head, answer)
@@ -305,6 +227,7 @@ class WebSite(Site):
     Attributes:
         resource: renders every request.
         connections_max: how many connections may be open.
+        body_rate: bytes that must come of a body in a second, after a while; 0 for no such limit.
         values_max: how many values a long JSON may have.
         as_problem: whether errors are answered as problem details.
         cors: which pages of other origins may read the answers for URLs that nobody serves: see ``cors``.
@@ -312,6 +235,7 @@ class WebSite(Site):
         turned_away: connections beyond these, each with the call that ends it: they have their answer, and no request.
         date: the time, as the Date header has it.
         closing: whether each connection is closed after its next response.
+        turn: what all connections do in a turn of the reactor.
     """
 
     protocol = Channel  # type: ignore[assignment]  # Twisted's other choice is HTTP/2 over TLS
@@ -320,11 +244,13 @@ class WebSite(Site):
     as_problem = False
     cors: Any = None
 
-    def __init__(self, body_max: int, connections_max: int, values_max: int, clock: Any) -> None:
+    def __init__(self, body_max: int, body_rate: int, connections_max: int, values_max: int, clock: Any) -> None:
         super().__init__(None, Received, timeout=None, reactor=clock)
         self.body_max = body_max
+        self.body_rate = body_rate
         self.connections_max = connections_max
         self.values_max = values_max
+        self.turn = Turn(clock)
         self.channels: dict[Channel, None] = {}
         self.turned_away: dict[Channel, IDelayedCall] = {}
         self.tell_at = 0.0  # when the log tells again of clients that are turned away
@@ -345,6 +271,9 @@ class WebSite(Site):
         """Does nothing: Twisted's method would close the log file."""
 
     def opened(self, channel: Channel) -> None:
+        if len(self.channels) >= self.connections_max:
+            self.turn_away(channel)
+            return
         self.channels[channel] = None
         if self.ticking is None:
             self.tick()
@@ -357,7 +286,8 @@ class WebSite(Site):
             log.warn("all {count} connections of WEB_CONNECTIONS_MAX are taken: 503", count=self.connections_max)
         if len(self.turned_away) < TURNED_AWAY_MAX:
             self.turned_away[channel] = self.reactor.callLater(LINGER, channel.transport.abortConnection)
-            channel.refuse()
+            headers = f"Retry-After: {RETRY_AFTER}\r\n"
+            channel.refuse("503 SERVICE UNAVAILABLE", "all connections are taken", headers)
         else:
             channel.transport.abortConnection()
 
@@ -386,7 +316,7 @@ class WebSite(Site):
     def cancel(self) -> None:
         """Close connections that are kept open between requests now, and others after their next response."""
         self.closing = True
-        for channel in [each for each in self.channels if each.idle and not each.requests]:
+        for channel in [each for each in self.channels if each.idle and not (each.requests or each.buffer)]:
             channel.loseConnection()
 
     def close_channels(self) -> Deferred[None]:

@@ -161,7 +161,7 @@ class Socket:
         self.handled = partial(messages.handled, self)
         self.writing = 0  # bytes of the latest write
         received.notifyFinish().addErrback(self.connection_lost)
-        self.channel.dataReceived = self.data_received  # from now on the connection does not speak HTTP
+        self.channel.taken_over = self.data_received  # from now on the connection does not speak HTTP
         self.channel.timeoutConnection = self.silent
         self.channel.wait(PING_INTERVAL)
         self.channel.registerProducer(self, True)
