@@ -14,7 +14,10 @@ from msgspec import Struct
 from werkzeug.wrappers import Response
 
 from tests.web.peer import WebTestCase, text
+from txservices.web import returns
 from txservices.web.handlers import http
+from txservices.web.messages import head_of
+from txservices.web.returns import plain_of, response_of
 
 
 class Point(Struct):
@@ -94,6 +97,34 @@ class Returns(WebTestCase):
         await self.serve(Service)
         for which, (result, expected) in enumerate(RESULTS):
             peer = self.peer()
-            self.assertEqual(peer.get(f"/{which}"), expected, result)
+            for _ in range(2):  # the second time by a head that is kept
+                self.assertEqual(peer.get(f"/{which}"), expected, result)
             head = expected.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
             self.assertEqual(peer.get(f"/{which}", method="HEAD"), head, result)
+
+    async def test_kept_heads(self) -> None:
+        """Heads that are kept are those of their own status and headers, and no number of them grows."""
+        kept = plain_of((200, {"X": "1"}, "a"))
+        assert kept is not None
+        self.assertIs(kept.head, getattr(plain_of((200, {"X": "1"}, "b")), "head", None))
+        different: list[Any] = [
+            (200, {"X": "2"}, "a"), (200, {"Y": "1"}, "a"), (201, {"X": "1"}, "a"), (200, {"X": "1"}, b"a"),
+            (200, {"X": "1"}, []), (200, {"X": "1", "Connection": "close"}, "a"), ("200 Fine", {"X": "1"}, "a"), "a",
+        ]  # fmt: skip
+        for result in different:
+            plain = plain_of(result)
+            assert plain is not None
+            self.assertNotEqual(plain[:3], kept[:3], result)
+            self.assertEqual(plain[:3], (response_of(result).status_code, *head_of(response_of(result))), result)
+        # equal keys, and another text, or none at all
+        odd: list[Any] = [{"X": 1}, {"X": True}, {1: "1"}, [("X", "1")], {"X": ["1"]}, {"X": "☃"}]
+        for headers in odd:
+            self.assertIsNone(plain_of((200, headers, "a")))
+        for status in (True, 200.0, None, 204, 304, 99, "Fancy"):
+            self.assertIsNone(plain_of((status, "a")))
+        for number in range(returns.HEADS_MAX + 10):
+            plain_of((200, {"X-Number": str(number)}, "a"))
+        self.assertLessEqual(len(returns.heads), returns.HEADS_MAX)
+        number = len(returns.heads)
+        self.assertIsNotNone(plain_of((200, {"X-Long": "x" * returns.HEAD_MAX}, "a")))
+        self.assertEqual(len(returns.heads), number)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from werkzeug.routing import BaseConverter, Map
 
 from tests.web.peer import Service, WebTestCase, converse, text
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner, run_services
+from txservices.web import server
 from txservices.web.handlers import http
 from txservices.web.server import parse_address
 
@@ -120,6 +123,64 @@ class Urls(WebTestCase):
         self.assertEqual(peer.get("/number/1"), text("200 OK", "1"))
         self.assertEqual(peer.get("/other/1"), text("200 OK", "other 1"))
         self.assertEqual(peer.get("/number/1", method="POST"), text("200 OK", "posted"))
+
+    async def test_known(self) -> None:
+        """What is known of a URL holds for its method and query, is each request's own, and ends with a new rule."""
+
+        class Numbers(BaseConverter):
+            made = 0
+
+            def to_python(self, value: str) -> Any:
+                Numbers.made += 1
+                return [Numbers.made]
+
+        class Known:
+            name = "known"
+
+            @http("GET,PUT", "/known/<text>")
+            def method(self, request, text):
+                request.path_values["text"] = "changed"
+                return f"{request.method} {text} {request.query_string.decode()}"
+
+            @http("GET", "/made/<numbers:value>")
+            def made(self, request, value):
+                value.append(0)
+                return str(value)
+
+        class Better:
+            name = "better"
+
+            @http("GET", "/known/a")
+            def method(self, request):
+                return "better"
+
+        with mock.patch.object(Map, "default_converters", {**Map.default_converters, "numbers": Numbers}):
+            runner = await self.serve(Known)
+            peer = self.peer()
+            for _ in range(2):
+                for path, query in (("/known/a", ""), ("/known/a", "x=1"), ("/known/b", "")):
+                    for method in ("GET", "PUT"):
+                        answer = peer.get(f"{path}?{query}", method=method)
+                        self.assertEqual(answer, text("200 OK", f"{method} {path[-1]} {query}"))
+                self.assertIn(b" 405 ", peer.get("/known/a", method="POST"))
+                self.assertEqual(peer.get("/known/b", method="HEAD"), text("200 OK", "", length=len("HEAD b ")))
+            self.assertEqual(peer.get("/made/x"), text("200 OK", "[1, 0]"))
+            self.assertEqual(peer.get("/made/x"), text("200 OK", "[2, 0]"))
+            runner.add_service(Better)
+            self.assertEqual(peer.get("/known/a"), text("200 OK", "better"))
+
+    async def test_known_is_bounded(self) -> None:
+        """No number of URLs, and no long ones, make what is known of them grow."""
+        await self.serve(Service)
+        peer = self.peer()
+        matches = self.site.resource.matches
+        for number in range(server.MATCHES_MAX + 10):
+            peer.get(f"/number/{number}")
+        self.assertLessEqual(len(matches), server.MATCHES_MAX)
+        known = len(matches)
+        self.assertEqual(peer.get(f"/number/1?{'x' * server.URI_MAX}"), text("200 OK", "1"))
+        peer.get("/nowhere")
+        self.assertEqual(len(matches), known)
 
     async def test_claimed_twice(self) -> None:
         """Two methods that claim one URL are refused at the start, by name; the variable's name makes no second URL."""

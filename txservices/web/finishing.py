@@ -1,8 +1,8 @@
 """What is done to the answer of a URL before it is sent: conditions and parts, compression, CORS.
 
-    answer -> ETag -> coding -> 304, 206 or as it is -> compressed -> CORS -> answer
+    response -> ETag -> coding -> 304, 206 or as it is -> compressed -> CORS -> response
 
-A URL for which nothing is to be done has no ``Finishing``, and its plain texts take their quick way.
+A URL for which nothing is to be done has no ``Finishing``, and its plain results take their quick way.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from txservices.exceptions import ConfigurationError
 from txservices.web.compression import coding_of, compress, weaken
 from txservices.web.conditional import Stored, add_etag, conditional
 from txservices.web.cors import Cors
-from txservices.web.messages import BODYLESS, TEXT, HttpRequest
-from txservices.web.site import Answer
+from txservices.web.messages import BODYLESS, HttpRequest
 
 
 @frozen
@@ -36,9 +35,8 @@ class Finishing:
     conditional: bool
     compress_from: int | None
 
-    def finish(self, request: HttpRequest, answer: Answer, stored: Stored | None = None) -> Response:
-        """The answer as it is to be sent. ``stored`` is its body, if that is complete and not in the answer."""
-        response = Response(answer, content_type=TEXT) if isinstance(answer, bytes) else answer
+    def finish(self, request: HttpRequest, response: Response, stored: Stored | None = None) -> Response:
+        """The response as it is to be sent. ``stored`` is its body, if that is complete and not in the response."""
         if self.conditional or self.compress_from is not None:
             if stored is None and is_complete(response):
                 stored = Stored(response.get_data())

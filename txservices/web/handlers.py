@@ -30,7 +30,7 @@ from txservices.web.cors import Cors
 from txservices.web.finishing import Finishing, finishing_of
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import error_response, http_response, status_of, unavailable
-from txservices.web.returns import response_of
+from txservices.web.returns import plain_of, response_of
 from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
 from txservices.workers import WAITS, failure_of
@@ -96,15 +96,16 @@ class HttpRequestHandler(Entrypoint):
         return f"{self.container.service_name}.{self.method_name}"
 
     def setup(self) -> None:
-        cls = type(self)
-        self.plain = (  # whether a text can be sent without a Response made of it, which is much quicker
-            cls.response_from_result is HttpRequestHandler.response_from_result
-            and cls.handle_request is HttpRequestHandler.handle_request
-        )
         self.sending: dict[Sending, None] = {}  # the responses that are made while they are sent
         config = self.container.config
         self.as_problem = configuration.WEB_PROBLEM_DETAILS.of(config)
         self.finishing = finishing_of(config, self.cors, self.conditional, self.compress)
+        cls = type(self)
+        self.plain = (  # whether a result can be sent without a Response made of it, which is much quicker
+            cls.response_from_result is HttpRequestHandler.response_from_result
+            and cls.handle_request is HttpRequestHandler.handle_request
+            and self.finishing is None
+        )
         self.server.register_provider(self)
 
     def stop(self) -> Deferred[None]:
@@ -144,6 +145,7 @@ class HttpRequestHandler(Entrypoint):
 
     def send(self, answer: Answer, received: Received, request: HttpRequest) -> None:
         if self.finishing is not None:
+            assert isinstance(answer, Response), "nothing plain is made here"
             answer = self.finishing.finish(request, answer)
         sending = received.answer(answer)
         if sending is not None:
@@ -200,8 +202,10 @@ class HttpRequestHandler(Entrypoint):
         if exc_info is not None:
             return self.response_to(exc_info[1], worker)
         try:
-            if self.plain and type(result) is str:
-                return result.encode()
+            if self.plain:
+                plain = plain_of(result)
+                if plain is not None:
+                    return plain
             response = self.response_from_result(result)
             if not response.is_sequence:
                 body: Any = body_of(response)  # here, in the worker's context
@@ -275,7 +279,7 @@ class Call:
 
     def handle_result(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
         answer = self.handler.answer_of(worker, result, exc_info)
-        self.status = 200 if isinstance(answer, bytes) else answer.status_code
+        self.status = answer.status_code
         if self.waiting is None:
             self.answer = answer
         elif not self.waiting.called:

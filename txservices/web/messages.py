@@ -9,7 +9,7 @@ import re
 import sys
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.utils import cached_property
@@ -116,6 +116,20 @@ class HttpRequest(Request):
                 key = f"HTTP_{key}"
             environ[key] = (b"; " if header == b"Cookie" else b",").join(values).decode("latin-1")
         return environ
+
+
+class Plain(NamedTuple):
+    """A response whose body is complete, and of which no werkzeug ``Response`` was made.
+
+    Attributes:
+        head: as ``head_of`` gives it.
+        closing: whether the connection is to be closed.
+    """
+
+    status_code: int
+    head: bytes
+    closing: bool
+    body: bytes
 
 
 class BadResponse(ValueError):

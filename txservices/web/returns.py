@@ -7,6 +7,9 @@ an iterator, an async iterator                      text/plain, made while it is
 None                204, no content
 (status, body)  (status, headers, body)             the same bodies, with a status and headers of their own
 a werkzeug Response                                 as it is
+
+Making a Response of werkzeug's and encoding its head takes longer than all else that a quick request needs. So a result
+that is no Response becomes ``Plain`` where it can, with a head that was encoded before for the same status and headers.
 """
 
 from __future__ import annotations
@@ -20,12 +23,69 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response
 
 from txservices.safe import brief
-from txservices.web.messages import text_response
+from txservices.web.messages import BODYLESS, Plain, head_of, text_response
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
 
+HEADS_MAX = 256  # heads that are kept encoded
+HEAD_MAX = 1_024  # bytes of one
+
 encode = Encoder().encode
+heads: dict[Any, tuple[int, bytes, bool]] = {}  # by type of the body, status and headers
+
+
+def plain_of(result: Any) -> Plain | None:
+    """The response for a method's result, None if only ``response_of`` can make it."""
+    status: Any = 200
+    headers, body = None, result
+    if type(result) is tuple:
+        if len(result) == 2:
+            status, body = result
+        elif len(result) == 3:
+            status, headers, body = result
+    kind = type(body)
+    if kind is str:
+        data = body.encode()
+    elif kind is bytes:
+        data = body
+    elif is_json(body):
+        kind, data = dict, encode(body)
+    else:
+        return None
+    if headers is None:
+        key: Any = (kind, status)
+    elif type(headers) is dict:
+        key = (kind, status, *headers.items())
+        for name, value in key[2:]:  # of equal keys, as 1 and True, the texts may differ
+            if type(name) is not str or type(value) is not str:
+                return None
+    else:
+        return None
+    if type(status) is not int and type(status) is not str:
+        return None
+    found = heads.get(key)
+    if found is None:
+        found = encoded_head(key, response_of((status, headers, {} if kind is dict else kind())))
+        if found is None:
+            return None
+    return Plain(*found, data)
+
+
+def encoded_head(key: Any, response: Response) -> tuple[int, bytes, bool] | None:
+    """The head of a response, which is kept. None if it can't be sent, or depends on more than the key."""
+    if response.status_code in BODYLESS:
+        return None
+    try:
+        head, closing = head_of(response)
+    except ValueError:  # it is told when the response is sent
+        return None
+    found = response.status_code, head, closing
+    if len(head) <= HEAD_MAX:
+        if len(heads) >= HEADS_MAX:
+            heads.clear()
+        heads[key] = found
+    return found
 
 
 def response_of(result: Any) -> Response:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from attrs import frozen
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.application.service import Service
@@ -25,6 +26,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter, RequestRedirect, Rule
+from werkzeug.routing.converters import DEFAULT_CONVERTERS
 from werkzeug.wrappers import Response
 
 from txservices import configuration
@@ -49,6 +51,10 @@ __all__ = ["WebServer", "parse_address"]
 BACKLOG = 1024  # connections that may wait to be accepted, if the system allows as many
 HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # a Host header that may be repeated in a redirect
 CALL_IDS = CALL_ID_STACK_HEADER.encode()
+MATCHES_MAX = 1_024  # URLs whose rules are known
+URI_MAX = 256  # bytes of one
+# werkzeug's converters make the same of a text each time, and nothing that a method could change
+LASTING = set(DEFAULT_CONVERTERS.values())
 VARIABLE = re.compile(r"<(?:(?P<converter>[^<>:]*(?:\([^)]*\))?):)?[^<>:]+>")
 
 log = Logger()
@@ -62,6 +68,17 @@ def parse_address(text: object) -> tuple[str, int]:
     return address
 
 
+@frozen
+class Match:
+    """Which rule a URL matches, and with which values."""
+
+    route: str
+    endpoint: str
+    method: str
+    path: str
+    values: dict[str, Any]
+
+
 class Router(KleinResource):
     """Finds the endpoint for a request and lets Klein call it."""
 
@@ -73,20 +90,29 @@ class Router(KleinResource):
         self.app = app
         self.routes = routes
         self.adapter: MapAdapter = app.url_map.bind("localhost")
+        self.matches: dict[tuple[bytes, bytes], Match] = {}
 
     def render(self, request: Received) -> Any:  # type: ignore[override]  # our site makes no other request
         try:
-            method = request.method.decode("ascii").upper()
-            if request.uri == b"*" and method == "OPTIONS":  # of the server in general, RFC 9110, 9.3.7
-                request.answer(empty_response(204, {}))
-                return NOT_DONE_YET
-            path = path_of(request.uri)
-            rule, values = self.match(path, method)
-            request.route = rule.rule
-            self.app.execute_endpoint(rule.endpoint, request, HttpRequest(request, method, path, dict(values)))
+            match = self.matches.get((request.method, request.uri)) or self.find(request)
+            request.route = match.route
+            asked = HttpRequest(request, match.method, match.path, match.values.copy())
+            self.app.execute_endpoint(match.endpoint, request, asked)
         except HTTPException as error:
             request.answer(self.without_endpoint(request, error))
         return NOT_DONE_YET
+
+    def find(self, request: Received) -> Match:
+        """The rule for a request. It is kept for the next request of the same URL."""
+        method = request.method.decode("ascii").upper()
+        path = path_of(request.uri)
+        rule, values = self.match(path, method)
+        match = Match(rule.rule, rule.endpoint, method, path, dict(values))
+        if len(request.uri) <= URI_MAX and LASTING.issuperset(map(type, rule._converters.values())):
+            if len(self.matches) >= MATCHES_MAX:
+                self.matches.clear()
+            self.matches[request.method, request.uri] = match
+        return match
 
     def match(self, path: str, method: str) -> tuple[Rule, Mapping[str, Any]]:
         try:
@@ -96,6 +122,8 @@ class Router(KleinResource):
 
     def without_endpoint(self, request: Received, error: HTTPException) -> Response:
         """werkzeug's response for a URL that nobody serves: not found, another method, or a redirect."""
+        if request.uri == b"*" and request.method == b"OPTIONS":  # of the server in general, RFC 9110, 9.3.7
+            return empty_response(204, {})
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             error.valid_methods = sorted(error.valid_methods)
             if request.method == b"OPTIONS":
@@ -180,7 +208,7 @@ class Listener(Service):
     def begin_app(self) -> None:
         self.app = Klein()
         self.routes: dict[str, Any] = {}  # endpoint -> handler; also stopped ones, which answer 503
-        self.site.resource = Router(self.app, self.routes)
+        self.site.resource = self.router = Router(self.app, self.routes)
 
     def register(self, handler: Any) -> None:
         """Serve a handler's URL. ``ConfigurationError`` if another handler serves it already, or if it is not a URL."""
@@ -214,6 +242,7 @@ class Listener(Service):
         endpoint = f"{handler.where} {len(self.routes)}"
         options = {**rule.get_empty_kwargs(), "endpoint": endpoint}
         self.app.route(rule.rule, **options)(handler.serve)
+        self.router.matches.clear()  # the new rule may match them better
         self.routes[endpoint] = handler
 
     def forget(self, stopped: Iterable[Any]) -> None:

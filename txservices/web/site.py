@@ -37,16 +37,14 @@ from txservices.utils.waiting import Waiters
 from txservices.web.bodies import Sending, body_of, sliced
 from txservices.web.channel import LINGER, NEVER, REQUEST_TIMEOUT, Channel
 from txservices.web.heads import Head, Refused
-from txservices.web.messages import BODYLESS, RETRY_AFTER, TEXT, head_of
+from txservices.web.messages import BODYLESS, RETRY_AFTER, Plain, head_of
 from txservices.workers import WAITS
 
 TURNED_AWAY_MAX = 100  # refused clients that are still read; further ones are cut off without an answer
 CLOSE_TIMEOUT = 5.0  # seconds for clients to take what was written, once the server has stopped
 PIECE = 64 * 1024  # bytes of a response that are written together
 
-OK_TEXT = f"HTTP/1.1 200 OK\r\nContent-Type: {TEXT}\r\n".encode()
-
-Answer = Response | bytes  # bytes: the text of a plain 200
+Answer = Response | Plain
 
 log = Logger()
 # A logger of the standard library, because it can be asked whether anybody wants the line. An event of twisted.logger
@@ -118,9 +116,11 @@ class Received(Request):
 
         Gives what is still being sent, None if all is written.
         """
-        if type(answer) is bytes:
-            self.code = 200
-            return self.send(OK_TEXT, answer)
+        if type(answer) is Plain:
+            self.code, head, closing, body = answer
+            if closing and self.channel is not None:
+                self.channel.persistent = False
+            return self.send(head, body)
         assert isinstance(answer, Response)
         try:
             head, closing = head_of(answer)
