@@ -13,6 +13,7 @@ from benchmarks.measure import Bench, Figures
 from benchmarks.rows import Measure, Row
 
 FLAT = 0.8  # as much as runs of the same thing differ on a machine that does other work too
+LABELS = {"metrics": "with metrics", "traces": "and traces, one in ten"}
 GOODPUT = 0.9  # of what is answered without overload
 SIZES = {"10 B": 10, "1 KB": 10**3, "10 KB": 10**4, "100 KB": 10**5, "1 MB": 10**6, "16 MB": 16 * 10**6}
 PAYLOADS_IN_FLIGHT = 4  # the same for all sizes; fifty of the largest would be a gigabyte
@@ -65,6 +66,14 @@ def sizes(measured: Callable[[int], Measure], what: str, *numbers: int) -> dict[
     return {f"{number:,} {what}{'s' if number > 1 else ''}": measured(number) for number in numbers}
 
 
+def observed(*by: str) -> dict[str, Measure]:
+    """Calls with these observers at both ends, and calls without any."""
+    with_them = {
+        LABELS[each]: lambda bench, each=each: measure.rpc(bench, "txservices", 50, f"--observed={each}") for each in by
+    }
+    return {"plain": lambda bench: measure.rpc(bench, "txservices", 50), **with_them}
+
+
 GROWTH = [
     row(
         "payload",
@@ -98,5 +107,13 @@ GROWTH = [
         "overload", "Calls answered in time, with no more than the workers can take and with twice as many", "calls/s",
         {"as many as can be taken": overload(0), "twice as many": overload(100)},
         {"as many as can be taken": GOODPUT}, ours="twice as many", grows=True,
+    ),
+    Row(
+        "rpc-metrics", "RPC with metrics at both ends, 50 in flight", "calls/s",
+        observed("metrics"), {"plain": 0.95}, ours="with metrics", grows=True,
+    ),
+    Row(
+        "rpc-traces", "RPC with metrics and traces at both ends, one trace in ten sampled, 50 in flight", "calls/s",
+        observed("metrics", "traces"), {"plain": 0.9}, ours="and traces, one in ten", grows=True,
     ),
 ]  # fmt: skip

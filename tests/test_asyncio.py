@@ -26,6 +26,7 @@ WITHOUT_ASYNCIO = {
     on_asyncio.failed,
     on_asyncio.failing,
 }
+TRACES = ["tests.monitoring.test_traces.Across", "tests.monitoring.test_traces_current"]
 
 
 class OnAsyncio(TestCase):
@@ -34,10 +35,10 @@ class OnAsyncio(TestCase):
     timeout = 120
 
     async def test_on_asyncio(self) -> None:
-        """All of `tests.on_asyncio` pass, and nothing is left of them for asyncio to complain about."""
+        """All of `tests.on_asyncio` pass, and traces. Nothing is left of them for asyncio to complain about."""
         folder = os.path.abspath(self.mktemp())
-        trial = ["-m", "twisted.trial", "--reactor", "asyncio", "--temp-directory", folder, "tests.on_asyncio"]
-        running = processes.python(self, *trial)
+        trial = ["-m", "twisted.trial", "--reactor", "asyncio", "--temp-directory", folder]
+        running = processes.python(self, *trial, "tests.on_asyncio", *TRACES)
         self.assertEqual(await running.exit(60), 0, str(running))
         self.assertRegex(running.stdout, r"PASSED \(successes=\d\d\)")
         self.assertNotRegex(running.stdout + running.stderr, "was destroyed|never (awaited|retrieved)|Traceback")

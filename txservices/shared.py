@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
@@ -16,7 +16,7 @@ from txservices.observers import Observer, observers
 from txservices.utils import import_from_path
 from txservices.utils.waiting import Waiters
 
-__all__ = ["SharedServices", "observer_classes"]
+__all__ = ["Observed", "SharedServices", "observer_classes"]
 
 # our observers that a key of the configuration switches on
 OURS = {"TRACES": "txservices.monitoring.traces.Traces"}
@@ -90,6 +90,27 @@ class SharedServices(MultiService):
             self.stopped.fail(result)
         else:
             self.stopped.fire(None)
+
+
+class Observed(Service):
+    """Has our observers that a configuration switches on, in a program that is no service. Goes with its connections.
+
+    ``ConfigurationError`` if what one of them needs is not installed.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.classes = observer_classes({name: config[name] for name in OURS if name in config})
+
+    def startService(self) -> None:
+        super().startService()
+        for name, cls in self.classes.items():
+            observers.hold(name, partial(cls, self.config))
+
+    def stopService(self) -> None:
+        super().stopService()
+        for name in self.classes:
+            observers.release(name)
 
 
 def observer_classes(config: Mapping[str, Any]) -> dict[str, type[Observer]]:

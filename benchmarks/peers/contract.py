@@ -35,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=int, default=1, help="called in turn")
     parser.add_argument("--services", type=int, default=1, help="called in turn")
     parser.add_argument("--transient", action="store_true", help="RPC whose messages are not on the broker's disk")
+    parser.add_argument("--observed", choices=["metrics", "traces"], help="RPC with metrics; with these and traces")
     parser.add_argument("--stack", type=int, default=1, help="entries of the header's call id stack")
     return parser.parse_args()
 

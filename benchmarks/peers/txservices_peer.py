@@ -17,13 +17,17 @@ from twisted.internet.task import react
 
 from benchmarks.peers import contract
 from txservices.events import event_handler
+from txservices.observers import observers
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
+from txservices.utils import import_from_path
 from txservices.web.handlers import http
 
 handled = contract.Handled()
 JSON = {"Content-Type": "application/json"}
+METRICS = "txservices.monitoring.metrics.Metrics"
+SAMPLED = 0.1  # of the traces
 MODULE = "benchmarks.peers.txservices_peer"
 EMBEDDED = "embedded"
 CONFIG = os.path.join(os.path.dirname(__file__), "txservices.yaml")
@@ -77,15 +81,17 @@ def serve(options: Any) -> None:
         "BENCHMARK_PORT": str(options.port),
         "BENCHMARK_METHODS": str(options.methods),
         "BENCHMARK_SERVICES": str(options.services),
+        "BENCHMARK_OBSERVED": options.observed or "",
     }
     services = [f"{MODULE}:{SERVICES[options.work].__name__}"]
     if options.methods > 1 or options.services > 1:
         services = ["benchmarks.peers.many"]
     txservices = os.path.join(os.path.dirname(sys.executable), "txservices")
     broker = [] if options.uri == EMBEDDED else ["--broker", options.uri]
+    observed = [f"--define={key}={json.dumps(value)}" for key, value in observers_of(options.observed).items()]
     reactor = os.environ.get("BENCHMARK_REACTOR")
     on = ["--reactor", reactor] if reactor else []
-    os.execv(txservices, [txservices, "run", "--config", CONFIG, *broker, *on, *services])
+    os.execv(txservices, [txservices, "run", "--config", CONFIG, *broker, *observed, *on, *services])
 
 
 async def call(options: Any) -> None:
@@ -95,12 +101,39 @@ async def call(options: Any) -> None:
             one = lambda payload: dispatch(contract.NAME, "tick", payload)  # noqa: E731
             await contract.dispatched(one, options.amount, options.in_flight, gather)
         return
-    async with ClusterRpcProxy({"AMQP_URI": uri, "RPC_PERSISTENT": not options.transient}) as cluster:
+    config = {"AMQP_URI": uri, "RPC_PERSISTENT": not options.transient, **observers_of(options.observed)}
+    if options.observed:
+        trace_some(options.observed)
+        observers.add(import_from_path(METRICS)(config))
+    async with ClusterRpcProxy(config) as cluster:
         text = "x" * options.size
         methods = proxies(cluster, options.services, options.methods)
         following = cycle(methods)
         one = (lambda: methods[0](text)) if len(methods) == 1 else (lambda: next(following)(text))
         await contract.timed(one, options.amount, options.in_flight, gather)
+
+
+def observers_of(observed: str | None) -> dict[str, Any]:
+    """The keys of the configuration that switch metrics on, and traces."""
+    return {"OBSERVERS": [METRICS], "TRACES": observed == "traces"} if observed else {}
+
+
+def trace_some(observed: str) -> None:
+    """Have one trace in ten recorded, and thrown away in batches: what sends them on is not ours."""
+    if observed != "traces":
+        return
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(SAMPLED)))
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    trace.set_tracer_provider(provider)
 
 
 def proxies(cluster: Any, services: int, methods: int) -> list[Any]:
@@ -113,6 +146,8 @@ def proxies(cluster: Any, services: int, methods: int) -> list[Any]:
 def gather(*coroutines: Any) -> Deferred[Any]:
     return gatherResults([Deferred.fromCoroutine(each) for each in coroutines], consumeErrors=True)
 
+
+trace_some(os.environ.get("BENCHMARK_OBSERVED", ""))  # in the service, which imports this before it starts
 
 if __name__ == "__main__":
     options = contract.arguments()

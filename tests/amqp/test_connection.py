@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import trustme
+from twisted.application.service import Service
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.trial.unittest import TestCase
 
 from txservices.amqp import publisher as publisher_module
+from txservices.amqp.connection import Connection
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker.memory import brokers
@@ -191,6 +193,23 @@ class WithoutBrokerTests(TestCase):
         await self.connections.stopService()
         self.assertNoResult(consumer.ready)
         self.failureResultOf(declared, ConnectionLost)
+
+    async def test_made_meanwhile(self) -> None:
+        """A connection that is first needed while the others are started is started once, as they are."""
+        started: list[str] = []
+        start = Connection.startService
+        self.patch(Connection, "startService", lambda each: (started.append(each.connection_name), start(each)))
+        connections = Connections.from_config({"AMQP_URI": "amqp://guest:guest@127.0.0.1:1/"})
+
+        class Needs(Service):
+            def startService(self) -> None:
+                connections.publisher.declare(EVENTS).addErrback(lambda failure: None)
+
+        Needs().setServiceParent(connections)
+        connections.consuming  # noqa: B018  # it is made before
+        connections.startService()
+        self.assertEqual(started, ["txservices: publishes", "txservices: consumes"])
+        await connections.stopService()
 
     def test_no_address(self) -> None:
         """A configuration without a broker is the user's mistake."""

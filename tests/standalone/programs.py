@@ -17,21 +17,20 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from txservices import exceptions
 from txservices.amqp.publish import unconfirmed_of
-from txservices.monitoring.traces import Traces
-from txservices.observers import observers
 from txservices.standalone import blocking
 from txservices.standalone.blocking import ClusterRpcProxy, ServiceRpcProxy, event_dispatcher
 from txservices.standalone.reactor_thread import current
 
 NAME, URI = sys.argv[1:] or ("", "")
 END_AFTER = 60  # seconds, whatever happens: nothing is left of a test that went wrong
-CONFIG = {"AMQP_URI": URI, "RPC_TIMEOUT": 60}
+CONFIG: dict[str, Any] = {"AMQP_URI": URI, "RPC_TIMEOUT": 60}
 
 
 def fails(error: type[BaseException], call: Callable[[], Any]) -> Any:
@@ -107,7 +106,8 @@ def traced() -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    observers.add(Traces({}, provider))
+    trace.set_tracer_provider(provider)
+    CONFIG["TRACES"] = True
 
     def view(number: int) -> Any:
         with provider.get_tracer("view").start_as_current_span("view") as span:

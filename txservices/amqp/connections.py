@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 
 from txservices import configuration
@@ -189,6 +189,11 @@ class Connections(MultiService):
         """Abort connections that do not answer; others are made."""
         for connection in self.in_use:
             connection.reconnect()
+
+    def startService(self) -> None:
+        Service.startService(self)
+        for each in list(self):  # one that is made meanwhile is started when it is added
+            each.startService()
 
     def stopService(self) -> Deferred[Any]:
         """Close all, once the broker has confirmed everything or has not answered for too long. Fires then."""

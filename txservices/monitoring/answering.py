@@ -78,7 +78,6 @@ class Answering(Service):
 
     def __init__(self, connections: Any, shared: Any, config: Mapping[str, Any]) -> None:
         self.connections = connections
-        # made here: one that is made while all connections are started would be started twice
         self.connection = connections.publisher.connection
         self.clock = connections.clock
         self.shared = shared

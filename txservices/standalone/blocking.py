@@ -39,6 +39,7 @@ from txservices.events import get_event_exchange
 from txservices.exceptions import RpcConnectionError
 from txservices.proxies import ClusterProxy, RequestOptions, ServiceProxy, default_options
 from txservices.serialization import Serializers
+from txservices.shared import Observed
 from txservices.standalone import rpc as standalone
 from txservices.standalone.reactor_thread import current, in_reactor
 from txservices.utils import default_reactor, sanitize_url
@@ -78,6 +79,7 @@ class Share(MultiService):
         self.clock = default_reactor()
         self.connections = Connections.from_config(config, self.clock)
         self.connections.setServiceParent(self)
+        Observed(config).setServiceParent(self)
         self.client: Client | None = None
         self.listening = False
         self.waiting: Waiters[None] = Waiters()

@@ -22,6 +22,7 @@ from txservices.amqp.publish import send, unconfirmed_of
 from txservices.events import get_event_exchange
 from txservices.observers import observers
 from txservices.serialization import Serializers
+from txservices.shared import Observed
 from txservices.utils.waiting import Unconfirmed
 
 __all__ = ["Dispatcher", "event_dispatcher", "get_event_exchange"]
@@ -38,6 +39,7 @@ class Dispatcher:
     def __init__(self, config: Mapping[str, Any], clock: Any = None, **options: Unpack[PublishOptions]) -> None:
         self.config = config
         self.connections = Connections.from_config(config, clock)
+        Observed(config).setServiceParent(self.connections)
         self.sending = Sending.of(config, options)
         self.serializers = Serializers(config)
         self.stopped = False

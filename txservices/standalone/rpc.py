@@ -25,6 +25,7 @@ from txservices.amqp.publish import unconfirmed_of
 from txservices.calls import Client
 from txservices.exceptions import RpcConnectionError
 from txservices.proxies import ClusterProxy, RequestOptions, ServiceProxy, default_options
+from txservices.shared import Observed
 from txservices.utils import default_reactor, sanitize_url
 from txservices.utils.waiting import Unconfirmed
 
@@ -76,6 +77,7 @@ class StandaloneProxy(Generic[P]):
         self.clock = clock = default_reactor(clock)
         self.caller = Caller.of(context_data)
         self.connections = Connections.from_config(config, clock)
+        Observed(config).setServiceParent(self.connections)
         self.sending = default_options(config, options, timeout)
         self.client = Client(self.connections, NAME, config, clock)
 
