@@ -29,6 +29,7 @@ from txservices.callids import further_ids, this_worker
 from txservices.constants import HEADER_PREFIX
 from txservices.extensions import Entrypoint, WorkerContext
 from txservices.monitoring import spans, w3c
+from txservices.monitoring.roots import roots_of
 from txservices.observers import ERROR, OK, Observer
 
 __all__ = ["Traces"]
@@ -51,7 +52,9 @@ class Traces(Observer):
         super().__init__(config)
         provider = trace.get_tracer_provider() if provider is None else provider
         self.tracer = provider.get_tracer("txservices", __version__)
-        self.follows = follows(provider)
+        said = description_of(provider)
+        self.follows = all(each in said for each in FOLLOWS)
+        self.roots = roots_of(self.tracer, said)
         self.shapes: dict[Entrypoint, spans.Shape] = {}
         self.recorded: dict[Any, Span] = {}  # of calls by their correlation ids, of publishes by themselves
         further_ids.append(ids_of_span)
@@ -65,6 +68,15 @@ class Traces(Observer):
             shape = self.shapes[entrypoint] = spans.shape_of(entrypoint)
         return shape
 
+    def parent_of(self, carrier: Mapping[str, Any], prefix: str = "") -> SpanContext | w3c.NotRecorded | None:
+        """The span that has led here, if there is one. Of a trace that is not recorded it is always one."""
+        parent: SpanContext | w3c.NotRecorded | None = w3c.not_recorded(carrier, prefix) if self.follows else None
+        if parent is None:
+            parent = w3c.parent_of(carrier, prefix)
+            if parent is None and self.roots is not None:
+                parent = self.roots.not_recorded()
+        return parent
+
     def worker_started(self, worker: WorkerContext) -> None:
         worker_span.set(INVALID_SPAN)  # else it might be that of a worker whose publish has led to this one, in memory
         shape = self.shape_of(worker.entrypoint)
@@ -74,12 +86,11 @@ class Traces(Observer):
             data[w3c.BAGGAGE] = carrier[w3c.BAGGAGE]
         elif w3c.BAGGAGE in data:
             del data[w3c.BAGGAGE]
-        not_recorded = w3c.not_recorded(carrier) if self.follows else None
-        if not_recorded is not None:
-            attach(w3c.received(not_recorded, baggage))  # the current span, so that no part of the trace is recorded
-            not_recorded.send(data)
+        parent = self.parent_of(carrier)
+        if type(parent) is w3c.NotRecorded:
+            attach(w3c.received(parent, baggage))  # as the current span, so that no part of the trace is recorded
+            parent.send(data)
             return
-        parent = w3c.parent_of(carrier)
         context = w3c.received(None if parent is None else NonRecordingSpan(parent), baggage)
         name, attributes = shape.begins(worker)
         links = [Link(parent)] if shape.links and parent is not None else None
@@ -158,18 +169,17 @@ class Traces(Observer):
             here.send(headers, prefix)
             w3c.send_baggage(context, headers, prefix)
             return None
-        parent: SpanContext | None = None if here is None else here.get_span_context()
-        if parent is None or not parent.is_valid:
-            not_recorded = w3c.not_recorded(headers, prefix) if self.follows else None
-            if not_recorded is not None:
-                not_recorded.send(headers, prefix)
+        current: SpanContext | None = None if here is None else here.get_span_context()
+        if current is None or not current.is_valid:
+            parent = self.parent_of(headers, prefix)
+            if type(parent) is w3c.NotRecorded:
+                parent.send(headers, prefix)
                 return None
-            parent = w3c.parent_of(headers, prefix)
             context = w3c.received(None if parent is None else NonRecordingSpan(parent), {})
         else:
             w3c.send_baggage(context, headers, prefix)
-            if self.follows and not parent.trace_flags & TraceFlags.SAMPLED:  # to ask the sampler takes longer
-                w3c.send(parent, headers, prefix)
+            if self.follows and not current.trace_flags & TraceFlags.SAMPLED:  # to ask the sampler takes longer
+                w3c.send(current, headers, prefix)
                 return None
         span = self.tracer.start_span(name, context, kind, attributes)
         w3c.send(span.get_span_context(), headers, prefix)
@@ -187,8 +197,7 @@ def ids_of_span(worker: WorkerContext) -> dict[str, str]:
     return {"trace_id": trace.format_trace_id(here.trace_id), "span_id": trace.format_span_id(here.span_id)}
 
 
-def follows(provider: trace.TracerProvider) -> bool:
-    """Whether the provider's sampler records no child of a span that is not recorded, by what it says of itself."""
+def description_of(provider: trace.TracerProvider) -> str:
+    """What the provider's sampler says of itself."""
     describe = getattr(getattr(provider, "sampler", None), "get_description", None)
-    said = describe() if callable(describe) else ""
-    return all(each in said for each in FOLLOWS)
+    return str(describe()) if callable(describe) else ""

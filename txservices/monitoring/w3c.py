@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import Any, final
 from urllib.parse import unquote_plus
 
 from opentelemetry.baggage import set_baggage
@@ -48,6 +48,7 @@ EMPTY = Context()
 propagator = W3CBaggagePropagator()
 
 
+@final
 class NotRecorded(NonRecordingSpan):
     """A span of another process whose trace is not recorded, as most: its ids are read only if somebody asks for them.
 

@@ -1,0 +1,61 @@
+"""New traces: which are recorded is decided before the SDK is asked, and as it would decide."""
+
+from __future__ import annotations
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, ParentBased, Sampler, TraceIdRatioBased
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.tracing import Recorded, context_of
+from txservices.monitoring.roots import roots_of
+from txservices.observers import observers
+
+
+class Ids(RandomIdGenerator):
+    """Gives traces these ids."""
+
+    def __init__(self, *ids: int) -> None:
+        self.ids = list(ids)
+
+    def generate_trace_id(self) -> int:
+        return self.ids.pop(0)
+
+
+class RootsTests(SynchronousTestCase):
+    """Traces that begin here."""
+
+    def test_as_the_sampler(self) -> None:
+        """Of each trace the SDK's sampler would have said the same, and the SDK makes a span with the id drawn."""
+        for rate in (0.0, 0.1, 0.5, 1e-05, 1.0):
+            sampler = ParentBased(TraceIdRatioBased(rate))
+            recorded = Recorded(self, sampler)
+            roots = recorded.traces.roots
+            assert roots is not None
+            for half in (0, 1, roots.bound - 1, roots.bound, (1 << 64) - 1):
+                trace_id = (5 << 64) + max(half, 0) % (1 << 64)
+                recorded.exporter.clear()
+                roots.ids = Ids(trace_id)
+                headers: dict[str, str] = {}
+                observers.tell(observers.call_started, Call, None, headers)
+                observers.tell(observers.call_ended, Call, "ok", 0.0, None)
+                is_sampled = sampler.should_sample(None, trace_id, "").decision.is_sampled()
+                with self.subTest(rate=rate, half=half):
+                    self.assertEqual(headers["nameko.traceparent"][3:35], f"{trace_id:032x}")
+                    self.assertEqual(headers["nameko.traceparent"][-2:], "03" if is_sampled else "02")
+                    self.assertEqual([context_of(each).trace_id for each in recorded.spans], [trace_id] * is_sampled)
+            recorded.end()
+
+    def test_other_samplers(self) -> None:
+        """Samplers that are not known to decide by the id are asked for each trace."""
+        samplers: list[Sampler] = [DEFAULT_ON, ALWAYS_ON, TraceIdRatioBased(0.5)]
+        for sampler in samplers:
+            tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("test")
+            self.assertIsNone(roots_of(tracer, sampler.get_description()))
+
+
+class Call:
+    """A call that a program makes."""
+
+    name = "shop.sell"
+    correlation_id = "1"
