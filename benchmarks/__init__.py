@@ -5,6 +5,7 @@
     python -m benchmarks --quick            one round of tiny ones, to see that everything runs
     python -m benchmarks http-get --reactor asyncio    what another reactor costs
     python -m benchmarks.micro              single steps of the hot path, in microseconds; takes some ten seconds
+    python -m benchmarks.late               how late delayed messages come, by RabbitMQ's own clock; takes a minute
     python -m benchmarks.delayed            memory while 100,000 messages are in delay; takes some ten minutes
 
 `rows` says what is measured and what must be reached, and `growth` how cost grows. `measure` starts a service and a

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import environment, load, micro, report
+from benchmarks import environment, late, load, micro, report
 from benchmarks.__main__ import before_and_after
 from benchmarks.growth import GROWTH
 from benchmarks.measure import Bench
@@ -170,3 +172,34 @@ class Steps(SynchronousTestCase):
         for name in ("json-in", "ack-out", "ack-in", "deliver-in", "properties-out", "properties-in", "content-out"):
             self.assertEqual(rows[name].call(), rows[name].other(), name)
         self.assertEqual(rows["web-text"].call(), rows["web-text"].other())
+
+
+class LateTests(SynchronousTestCase):
+    """How late messages came, of a trace that RabbitMQ has written."""
+
+    def test_measured(self) -> None:
+        """Each message counts from its delay queue to its handler, each time; other messages do not count."""
+        lines = []
+
+        def event(kind: str, at: str, key: str, message_id: str = "one", delay: float = 2, **headers: Any) -> None:
+            payload = base64.b64encode(json.dumps({"delay": delay}).encode()).decode()
+            properties = {"message_id": message_id, "headers": headers}
+            timestamp = f"2026-11-27T00:36:{at}+00:00"
+            lines.append(
+                {"type": kind, "timestamp": timestamp, "routing_keys": [key], "payload": payload}
+                | {"properties": properties}
+            )
+
+        event("published", "01.100", "txservices.delay.2s.benchmark.events.late")
+        event("published", "01.200", "other", "two")
+        event("received", "01.201", "other", "two")
+        event("received", "03.103", "late")
+        event("published", "03.105", "txservices.delay.2s.evt", **{"txservices-attempt": 2})
+        event("received", "05.095", "evt", **{"txservices-attempt": 2})
+        path = self.mktemp()
+        Path(path).write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        rows = list(late.measured(path))
+        self.assertEqual([(how, delay) for how, delay, _ in rows], [(late.SENT, 2), (late.AGAIN, 2)])
+        self.assertAlmostEqual(rows[0][2], 0.003)
+        self.assertAlmostEqual(rows[1][2], -0.010)
+        self.assertIn(f"| 2 | {late.SENT}, 1 | 0.003 | 0.003 | 0.003 | 0.400 |", late.table(rows))
