@@ -39,6 +39,7 @@ ON_PARKED_WAYS = ("park", "drop", "requeue")
 QUEUE_TYPES = ("classic", "quorum")
 SERIALIZER_NAMES = ("json", "pickle", "yaml", "msgpack", "raw")  # those that need no entry in SERIALIZERS
 LOG_FORMATS = ("plain", "json")
+ACCESS_LOGS = ("off", "combined", "json")  # YAML reads off as false, which is the same
 LOG_LEVEL_NAMES = ("debug", "info", "warn", "error", "critical")  # Twisted's
 TLS_OPTIONS = ("ca_certs", "certfile", "keyfile", "password")
 
@@ -350,6 +351,13 @@ WEB_MAX_WORKERS = Key(
     Kind(lambda value: is_number(value, int) and value >= 1, "whole number from 1", "one, as 100"),
     "how many requests of HTTP a service works on at a time, beside the workers of `max_workers`. Further ones wait for"
     " up to 10 s, and are then answered 503 with `Retry-After`",
+)
+WEB_ACCESS_LOG: Key[str | bool] = Key(
+    "WEB_ACCESS_LOG",
+    "off",
+    Kind(lambda value: value is False or (isinstance(value, str) and value in ACCESS_LOGS), "form", words(ACCESS_LOGS)),
+    "whether the log has a line for each request of HTTP: `combined` as Apache's, or `json`. Its logger is"
+    " `txservices.web.accesslog`, which `LOGGING` may send elsewhere; see [the access log](http.md#the-access-log)",
 )
 WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
     "WEBSOCKET_ORIGINS",

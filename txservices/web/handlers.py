@@ -278,6 +278,9 @@ class Call:
         self.waiting: Deferred[Answer] | None = None
 
     def handle_result(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
+        received = self.request.received
+        if received.site.access is not None:
+            received.call_id = worker.call_id
         answer = self.handler.answer_of(worker, result, exc_info)
         self.status = answer.status_code
         if self.waiting is None:

@@ -38,6 +38,7 @@ from txservices.monitoring.health import PAGES
 from txservices.utils import default_reactor
 from txservices.utils.address import PORT_MAX, WEB_ADDRESS, cannot_listen, host_and_port
 from txservices.utils.forks import leave, owners
+from txservices.web.accesslog import COMBINED, JSON, AccessLog
 from txservices.web.finishing import cors_of
 from txservices.web.health import HealthPage
 from txservices.web.messages import HttpRequest
@@ -317,6 +318,8 @@ def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
         clock,
     )
     site.as_problem = configuration.WEB_PROBLEM_DETAILS.of(config)
+    access = configuration.WEB_ACCESS_LOG.of(config)
+    site.access = AccessLog(access) if access in (COMBINED, JSON) else None
     return site
 
 

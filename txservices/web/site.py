@@ -34,6 +34,7 @@ from txservices.observers import observers
 from txservices.utils.forks import leave, owners
 from txservices.utils.turns import Turn
 from txservices.utils.waiting import Waiters
+from txservices.web.accesslog import AccessLog
 from txservices.web.bodies import Sending, body_of, sliced
 from txservices.web.channel import LINGER, NEVER, REQUEST_TIMEOUT, Channel
 from txservices.web.heads import Head, Refused
@@ -65,7 +66,8 @@ class Received(Request):
     needs_client = False  # whether it is of no use to answer a client that has ended its side
     size = 0  # bytes of the body
     route: str | None = None  # the rule that it matched
-    began: float | None = None  # when it was complete, if an observer wants to know how long it takes
+    call_id: str | None = None  # of its worker, if there is an access log
+    began: float | None = None  # when it was complete, if somebody wants to know how long it takes
 
     # In
 
@@ -101,7 +103,7 @@ class Received(Request):
         self.method, self.uri, self.clientproto = command, path, version
         channel = self.channel
         self.site = channel.site
-        if observers.request_ended:
+        if observers.request_ended or self.site.access is not None:
             self.began = self.site.reactor.seconds()
         channel.answering = True
         channel.deadline = NEVER
@@ -211,6 +213,8 @@ class Received(Request):
             seconds = self.site.reactor.seconds() - began
             method = self.method.decode("latin-1")
             observers.tell(observers.request_ended, method, self.route, self.code, seconds)
+            if self.site.access is not None:
+                self.site.access.answered(self, seconds)
 
     def connectionLost(self, reason: Any) -> None:
         """Twisted calls this when the client has left."""
@@ -236,12 +240,14 @@ class WebSite(Site):
         date: the time, as the Date header has it.
         closing: whether each connection is closed after its next response.
         turn: what all connections do in a turn of the reactor.
+        access: writes the access log, if there is one.
     """
 
     protocol = Channel  # type: ignore[assignment]  # Twisted's other choice is HTTP/2 over TLS
     noisy = False
     closing = False
     as_problem = False
+    access: AccessLog | None = None
     cors: Any = None
 
     def __init__(self, body_max: int, body_rate: int, connections_max: int, values_max: int, clock: Any) -> None:
