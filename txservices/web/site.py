@@ -93,6 +93,7 @@ class Received(Request):
         """Called when the client is answered that the request is not served."""
         self.site = self.channel.site
         self.method, self.uri, self.code = head.method, head.target, int(status[:3])
+        self.clientproto = b"HTTP/1.1" if head.http_1_1 else b"HTTP/1.0"
         self.began = self.site.reactor.seconds()
         self.tell_ended()
         self.site.log(self)
