@@ -12,7 +12,7 @@ from tests.retry.test_retries import FAILED, HEARD, Context, RetriesCase, failin
 from tests.services import OnRabbitMQ
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.amqp.subscription import Subscription
-from txservices.command.shown import brief
+from txservices.command.shown import brief, whole
 from txservices.exceptions import DeclarationMismatch, RemoteError
 from txservices.messaging import consume
 from txservices.page.cluster import shown
@@ -90,6 +90,9 @@ class DeadLetterTests(ParkedCase, RetriesCase):
         self.assertEqual((why.reason, why.attempts, why.error), ("delivery_limit", 1, "the broker took it out of work"))
         self.assertRegex(why.at, r"^\d{4}-\d\d-\d\dT")
         self.assertRegex(brief(message), "^one +.* delivery_limit after 1 attempt: the broker took it out of work$")
+        self.assertRegex(
+            whole(message), r'(?m)^x-death: \[\{"count": 1, "reason": "delivery_limit", "queue": "work", "time": "20'
+        )
         self.assertEqual((shown(message)["reason"], shown(message)["error"]), (why.reason, why.error))
         summary = await self.summary()
         self.assertEqual((summary.count, summary.since, summary.reasons), (1, why.at, {"delivery_limit": 1}))

@@ -119,7 +119,8 @@ class DeadLetters:
             return
         self.told = True
         name = self.queue.name
-        words = ["rabbitmqctl", "set_policy", "-p", self.vhost, f"parked-{name}", f"^{re.escape(name)}$"]
+        pattern = f"^{re.escape(name)}$".replace("\\-", "-")  # a hyphen needs no escape, and most names have some
+        words = ["rabbitmqctl", "set_policy", "-p", self.vhost, f"parked-{name}", pattern]
         words += [json.dumps(self.settings()), "--apply-to", "queues"]
         log.warn(
             "queue {queue} is used as it stands: messages that the broker takes out of it, as those that have come back"

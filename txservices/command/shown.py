@@ -72,7 +72,7 @@ def whole(message: Message) -> str:
     properties = {name: value for name, value in message.properties.items() if name != "headers"}
     headers = dict(message.headers)
     traceback = headers.pop(marks.TRACEBACK, None)
-    lines = [in_one_line(f"{name}: {value}") for name, value in {**properties, **headers}.items()]
+    lines = [in_one_line(f"{name}: {in_text(value)}") for name, value in {**properties, **headers}.items()]
     if isinstance(traceback, str):
         lines += ["traceback:", *indented(traceback)]
     try:
@@ -82,6 +82,11 @@ def whole(message: Message) -> str:
     else:
         lines += [f"body: {message.size:,} bytes", *indented(text)]
     return "\n".join([*lines, ""])
+
+
+def in_text(value: Any) -> str:
+    """A value of a header: tables and lists, as of ``x-death``, as JSON with their times in words."""
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
 
 def indented(text: str) -> list[str]:
