@@ -37,6 +37,7 @@ from txservices.extensions import (
     WorkerContext,
     check_count,
     is_dependency,
+    is_entrypoint,
     iter_extensions,
     new_call_id,
 )
@@ -165,6 +166,8 @@ class ServiceContainer(Service):
         for name, value in declared.items():
             if is_dependency(value):
                 self.dependencies.append(value.bind(self.interface, name))
+            elif is_entrypoint(value):  # which calls no method
+                self.entrypoints.append(value.bind(self.interface, name))
             elif isinstance(value, FunctionType):
                 for entrypoint in getattr(value, constants.ENTRYPOINTS_ATTRIBUTE, ()):
                     bound = entrypoint.bind(self.interface, name)

@@ -482,7 +482,8 @@ class EntrypointOptions(TypedDict, total=False):
 class Entrypoint(Extension):
     """Calls a method of the service when something happens: see ``Container.spawn_worker``.
 
-    A subclass offers itself to authors of services by ``name = Subclass.decorator``.
+    A subclass offers itself to authors of services by ``name = Subclass.decorator``. One that calls no method, as
+    ``web.static.Static``, is an attribute of the service; ``method_name`` is the attribute's name then.
 
     Attributes:
         method_name: the method's name.

@@ -26,6 +26,7 @@ PART_NEWLINES_MAX = 1_000_000  # newlines where werkzeug looks at each of them: 
 PART_SEARCHED = 65_536  # bytes at the beginning of each part; there it does so
 DIGITS_MAX = 40  # digits of a whole number in a long JSON, as 128 bits have; their time grows with their square
 IN_THREAD = 10  # so many times of it in a thread
+URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 NEWLINES = (b"", b"\n", b"\r")
 BLANK_LINES = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
@@ -45,17 +46,21 @@ class FormParser(FormDataParser):
     def parse(
         self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str] | None = None
     ) -> Any:
-        times = IN_THREAD if in_thread() else 1
-        if mimetype == "application/x-www-form-urlencoded":
-            body = stream.read()
-            check_fields(body, times)
+        if mimetype == URLENCODED:
             self.max_form_memory_size = None  # werkzeug has it for these forms too, until 3.1.9
-            stream = BytesIO(body)
-        elif mimetype == "multipart/form-data":
-            body = stream.read()
-            check_parts(body, (options or {}).get("boundary", "").encode("ascii", "replace"), times)
-            stream = BytesIO(body)
+        stream = BytesIO(check_form(stream, mimetype, options or {}))
         return super().parse(stream, mimetype, content_length, options)
+
+
+def check_form(stream: IO[bytes], mimetype: str, options: dict[str, str]) -> bytes:
+    """The body of a form. Raises 413 for one that would take long to parse."""
+    body = stream.read() if mimetype in (URLENCODED, MULTIPART) else b""
+    times = IN_THREAD if in_thread() else 1
+    if mimetype == URLENCODED:
+        check_fields(body, times)
+    elif mimetype == MULTIPART:
+        check_parts(body, options.get("boundary", "").encode("ascii", "replace"), times)
+    return body
 
 
 def check_fields(body: bytes, times: int) -> None:

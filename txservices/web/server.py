@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import MapAdapter, RequestRedirect, Rule
+from werkzeug.routing import BaseConverter, Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 from werkzeug.wrappers import Response
 
@@ -162,6 +162,16 @@ class Router(KleinResource):
         adapter.match(path_of(request.uri), request.method.decode("ascii"))
 
 
+class Below(BaseConverter):
+    """What is below a prefix of the URLs: nothing, or a slash and any path; with ``root`` a path without its slash."""
+
+    part_isolating = False
+
+    def __init__(self, map: Map, root: bool = False) -> None:
+        super().__init__(map)
+        self.regex = ".*" if root else "(?:/.*)?"
+
+
 def path_of(uri: bytes) -> str:
     """The decoded path of a request's URL. ``BadRequest`` if there is no path, or if path or query is not UTF-8."""
     path, _, query = uri.partition(b"?")
@@ -208,6 +218,7 @@ class Listener(Service):
 
     def begin_app(self) -> None:
         self.app = Klein()
+        self.app.url_map.converters["below"] = Below
         self.routes: dict[str, Any] = {}  # endpoint -> handler; also stopped ones, which answer 503
         self.site.resource = self.router = Router(self.app, self.routes)
 
