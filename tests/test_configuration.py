@@ -144,6 +144,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "parent_calls_tracked": ([0, 1, 1000], NO_WHOLE),
     "FLEET": ([True, False], NO_FLAGS),
     "SERVICE_CONTAINER_CLS": (["package.module.Class"], [*NO_TEXTS, "Class", "a.", ".a", "a b.c", "a-b.c"]),
+    "NAMEKO": ([True, False], NO_FLAGS),
     "OBSERVERS": (
         [[], ["package.module.Class"], ("a.B", "a.C")],
         ["", "a.B", [1], ["B"], ["a.B", ""], 1, True, {"a.B": 1}],

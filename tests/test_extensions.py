@@ -177,8 +177,8 @@ class Binding(TestCase):
 
     def test_repr(self) -> None:
         """A bound one says whose it is."""
-        self.assertIn("<Provider of service at", repr(self.container.dependencies[0]))
-        self.assertIn("<Provider at", repr(Base.provider))
+        self.assertIn("<Provider [service.", repr(self.container.dependencies[0]))
+        self.assertIn("<Provider [unbound] at", repr(Base.provider))
 
 
 class Decorating(TestCase):

@@ -590,6 +590,13 @@ SERVICE_CONTAINER_CLS: Key[str | None] = Key(
     "the dotted name of a class that takes the place of `ServiceContainer`",
     without="`ServiceContainer`",
 )
+NAMEKO = Key(
+    "NAMEKO",
+    False,
+    FLAG,
+    "whether the services are nameko's, unchanged: what they import of nameko and eventlet is ours, a class that"
+    " doesn't say `blocking` is blocking, and HTTP is served on `0.0.0.0:8000` if no address is given, as nameko does",
+)
 OBSERVERS: Key[list[str]] = Key(
     "OBSERVERS",
     [],

@@ -85,6 +85,16 @@ def get_container_cls(config: Mapping[str, Any]) -> type[ServiceContainer]:
         raise ConfigurationError(f"{key.name}: {error}: write the dotted path of a class") from error
 
 
+def make_container(
+    cls: type[ServiceContainer], service_cls: type[Any], config: Mapping[str, Any], shared: SharedServices, clock: Any
+) -> ServiceContainer:
+    """A container of that class, whose ``__init__`` may be one with nameko's two arguments."""
+    container = cls.__new__(cls)
+    container.given = shared, clock
+    container.__init__(service_cls, config)  # type: ignore[misc]  # its class may be a user's
+    return container
+
+
 class ServiceContainer(Service):
     """Runs a service class: its extensions, and a worker for each call.
 
@@ -95,6 +105,9 @@ class ServiceContainer(Service):
         gave_up: whether a stop or a kill has gone on without a worker or an extension that did not end in time.
     """
 
+    workers_cls: type[Workers] = Workers
+    given: tuple[SharedServices | None, Any] = (None, None)  # what a runner gives besides the arguments of nameko's
+
     def __init__(
         self,
         service_cls: type[Any],
@@ -102,6 +115,9 @@ class ServiceContainer(Service):
         shared: SharedServices | None = None,
         clock: Any = None,
     ) -> None:
+        given_shared, given_clock = self.given
+        shared = given_shared if shared is None else shared
+        clock = given_clock if clock is None else clock
         configuration.check(config)
         if shared is None:  # else the runner that made it has warned
             configuration.warn_of_unknown(config)
@@ -123,7 +139,7 @@ class ServiceContainer(Service):
         self.subextensions: list[Extension] = []
         self.bind()
         slow = configuration.SLOW_WORKER.of(config)
-        self.workers = Workers(service_cls, self.max_workers, self.clock, slow, self.web_max_workers)
+        self.workers = self.workers_cls(service_cls, self.max_workers, self.clock, slow, self.web_max_workers)
         self.workers.learn(self.dependencies)
         for each in self.entrypoints:
             if each.max_workers is not None:
@@ -286,11 +302,15 @@ class ServiceContainer(Service):
 
         def failed(failure: Failure) -> Failure:
             if not failure.check(CancelledError, ConfigurationError):  # which say it themselves
-                text = "{extension}: its {method} has failed: {error!r}"
-                log.error(text, extension=extension, method=method, error=failure.value)
+                text = "{service}: {extension}: its {method} has failed: {error!r}"
+                log.error(text, service=self.service_name, extension=extension, method=method, error=failure.value)
             return failure
 
-        return tasks.call(getattr(extension, method)).addErrback(failed)
+        return self.call_extension(extension, method).addErrback(failed)
+
+    def call_extension(self, extension: Extension, method: str) -> Deferred[Any]:
+        """Call ``setup``, ``start``, ``stop`` or ``kill`` of an extension. Fires when it is done."""
+        return tasks.call(getattr(extension, method))
 
     def startService(self) -> None:
         """``start``, for an application of twistd without a runner. If the start fails, the container kills itself."""
@@ -383,7 +403,9 @@ class ServiceContainer(Service):
             def too_late(result: Any, seconds: float) -> None:
                 self.gave_up = True
                 log.error(
-                    "{extension} has not ended {seconds:g} s after its {method} was called: going on without it",
+                    "{service}: {extension} has not ended {seconds:g} s after its {method} was called: going on without"
+                    " it",
+                    service=self.service_name,
                     extension=extension,
                     seconds=seconds,
                     method=method,
@@ -391,9 +413,10 @@ class ServiceContainer(Service):
 
             def failed(failure: Failure) -> None:
                 if self.life.state is state:  # else it was cancelled by a kill
-                    log.failure("error in {method} of {extension}", failure, method=method, extension=extension)
+                    text = "{service}: error in {method} of {extension}"
+                    log.failure(text, failure, service=self.service_name, method=method, extension=extension)
 
-            ending = tasks.call(getattr(extension, method))
+            ending = self.call_extension(extension, method)
             return ending.addTimeout(timeout, self.clock, too_late).addErrback(failed)
 
         await gatherResults([call(each) for each in extensions])

@@ -10,16 +10,28 @@ from txservices.constants import (
     USER_AGENT_CONTEXT_KEY,
     USER_ID_CONTEXT_KEY,
 )
+from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider, WorkerContext
 
 __all__ = ["AuthToken", "ContextDataProvider", "Language", "UserAgent", "UserId"]
 
 
 class ContextDataProvider(DependencyProvider):
-    """Injects the value of one key of the call's context data, or None."""
+    """Injects the value of one key of the call's context data, or None.
 
-    def __init__(self, context_key: str) -> None:
-        self.context_key = context_key
+    A subclass may name its key by an attribute of the class, in place of an argument.
+
+    Attributes:
+        context_key: the key.
+    """
+
+    context_key: str
+
+    def __init__(self, context_key: str | None = None) -> None:
+        if context_key is not None:
+            self.context_key = context_key
+        elif not hasattr(self, "context_key"):
+            raise ConfigurationError(f"{type(self).__name__} needs the key of the context data that it injects")
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Any:
         return worker_ctx.data.get(self.context_key)

@@ -351,7 +351,7 @@ class WorkerContext:
 class Extension:
     """Something with a life inside a container. Each of the four methods may return a Deferred, or be ``async``."""
 
-    container: Container
+    container: Container = None  # type: ignore[assignment]  # it has one once it is bound
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
     _bound = False
 
@@ -400,8 +400,12 @@ class Extension:
         return self._bound
 
     def __repr__(self) -> str:
-        of = f" of {self.container.service_name}" if self._bound else ""
-        return f"<{type(self).__name__}{of} at {id(self):#x}>"
+        """As nameko's: with the service and the attribute or method where it was declared, once it is bound."""
+        where = getattr(self, "method_name", None) or getattr(self, "attr_name", None)
+        if not self._bound:
+            return f"<{type(self).__name__} [unbound] at {id(self):#x}>"
+        declared = f" [{self.container.service_name}.{where}]" if where else ""
+        return f"<{type(self).__name__}{declared} at {id(self):#x}>"
 
 
 class SharedExtension(Extension):
@@ -435,7 +439,7 @@ class DependencyProvider(Extension, Generic[Injected]):
         attr_name: the attribute's name.
     """
 
-    attr_name: str
+    attr_name: str = None  # type: ignore[assignment]  # it has one once it is bound
 
     def bind(self, container: Container, name: str | None = None) -> Any:
         bound = super().bind(container, name)
@@ -501,7 +505,7 @@ class Entrypoint(Extension):
         apart: whether its workers run beside the service's others, in places of their own: ``WEB_MAX_WORKERS``.
     """
 
-    method_name: str
+    method_name: str = None  # type: ignore[assignment]  # it has one once it is bound
     accepts: Callable[..., None]
     expected_exceptions: tuple[type[BaseException], ...] = ()
     told_exceptions: tuple[type[BaseException], ...] = ()

@@ -352,13 +352,14 @@ class ProxyProvider(DependencyProvider[Injected]):
 
     reply_listener = ReplyListener()
     publisher_cls = Publisher
+    _call_options: CallOptions = {}  # of a subclass with an __init__ of its own
 
     def __init__(self, **options: Unpack[CallOptions]) -> None:
-        self.options = options
+        self._call_options = options
 
     def setup(self) -> None:
         attributes = {**options_of(self.publisher_cls), **options_of(self)}
-        self.sending = default_options(self.container.config, {**attributes, **self.options})
+        self.sending = default_options(self.container.config, {**attributes, **self._call_options})
 
     def functions_for(self, worker_ctx: WorkerContext) -> tuple[Begin, Run]:
         """The function that begins that worker's calls, and the one that runs them where its method runs."""

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices import configuration
-from txservices.containers import ServiceContainer, get_container_cls, get_service_name
+from txservices.containers import ServiceContainer, get_container_cls, get_service_name, make_container
 from txservices.shared import SharedServices
 from txservices.utils.life import Life, State
 from txservices.utils.waiting import call_all
@@ -73,7 +73,7 @@ class ServiceRunner(MultiService):
         ``ConfigurationError`` if the class has no name, or if its extensions refuse their options.
         """
         name = get_service_name(service_cls)
-        container = get_container_cls(self.config)(service_cls, self.config, self.shared, self.clock)
+        container = make_container(self.container_cls(), service_cls, self.config, self.shared, self.clock)
         for replaced in [each for each in self.containers if each.service_name == name]:
             self.containers.remove(replaced)
             self.removeService(replaced)
@@ -81,6 +81,10 @@ class ServiceRunner(MultiService):
         container.wait().addErrback(self.died)
         container.setServiceParent(self)
         return container
+
+    def container_cls(self) -> type[ServiceContainer]:
+        """The class of its containers."""
+        return get_container_cls(self.config)
 
     def start(self) -> Deferred[None]:
         """Start every service. Fires when all have started.

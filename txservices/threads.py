@@ -40,7 +40,7 @@ def in_reactor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if threads.cancelled:  # the reactor may be joining its threads by now, and would never answer
         raise ContainerBeingKilled()
     in_context = partial(copy_context().run, function)  # in it log lines bear the worker's call id
-    return blockingCallFromThread(default_reactor(), threads.call, in_context, args, kwargs)
+    return threads.wait(in_context, args, kwargs)
 
 
 class Threads:
@@ -73,6 +73,10 @@ class Threads:
                 end()
             del self.running[thread]
             this_thread.threads = None
+
+    def wait(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The part of ``in_reactor`` that waits, in the method's thread."""
+        return blockingCallFromThread(default_reactor(), self.call, function, args, kwargs)
 
     def stacks(self) -> str:
         """Where the methods are that run now, in lines of text that each begin with a new line; at most STACKS_MAX."""

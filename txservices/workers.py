@@ -57,6 +57,8 @@ class Workers:
         on_ended: each is called with a worker, its result and its exc_info when its dependencies are torn down.
     """
 
+    threads_cls: type[Threads] = Threads
+
     def __init__(
         self, service_cls: type[Any], max_workers: int, clock: Any, slow: float | None = None, apart: int = 1
     ) -> None:
@@ -75,7 +77,7 @@ class Workers:
         self.apart = ApartLine(self.busy, apart, clock, self)
         self.lines: dict[Entrypoint | None, Line] = {None: self.line}
         self.rests: set[Deferred[Any]] = set()  # what ended workers have left to do
-        self.threads = Threads()
+        self.threads = self.threads_cls()
         self.cancelled = self.aborted = False
         self.idle: Waiters[None] = Waiters()
         self.on_ended: list[Callable[[WorkerContext, Any, ExcInfo | None], None]] = []

@@ -19,8 +19,8 @@ async def test_hello(container_factory, rabbit_config):
         assert await hello("world") == "Hello, world!"
 
 
-def test_hello_in_a_plain_test(container_factory, rabbit_config, run):
+def test_hello_in_a_plain_test(container_factory, rabbit_config, txservices_run):
     container = container_factory(Greeting, rabbit_config)
-    run(container.start)
+    txservices_run(container.start)
     with entrypoint_hook(container, "hello") as hello:
-        assert run(hello, "world") == "Hello, world!"
+        assert txservices_run(hello, "world") == "Hello, world!"

@@ -180,7 +180,10 @@ class Endings(Starts):
         await running.line("SIGINT: stopping")
         running.signal("INT")
         self.assertEqual(await running.exit(), 1, str(running))
-        self.assertRegex(running.stdout, r"<Seen of slow at \w+> has not ended 1 s after its kill was called: going on")
+        self.assertRegex(
+            running.stdout,
+            r"slow: <Seen( \[slow\.\w+\])? at \w+> has not ended 1 s after its kill was called: going on",
+        )
 
     async def test_shutdown_timeout(self) -> None:
         """A worker that never ends is given up after SHUTDOWN_TIMEOUT, and the rest stops in its order."""

@@ -375,8 +375,8 @@ class Mistakes(InsideCase, TestCase):
         self.last(typed, 1, r"\tbuiltins.OSError: no database", "")
         self.assertRegex(
             typed.text,
-            r"(?m)^\S+ error txservices.containers: <Database of shop at \S+>: its setup has failed: OSError\('no"
-            r" database'\)$",
+            r"(?m)^\S+ error txservices.containers: shop: <Database \[shop\.\w+\] at \S+>: its setup has failed: "
+            r"OSError\('no database'\)$",
         )
         self.flushLoggedErrors(OSError)
 

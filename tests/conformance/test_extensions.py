@@ -53,7 +53,7 @@ class Extensions(TestCase):
 
         one, two = ServiceContainer(Service, {}), ServiceContainer(Service, {})
         self.assertFalse(Service.dependency.is_bound() or Service.dependency.shared.is_bound())
-        self.assertFalse(hasattr(Service.dependency, "container"))
+        self.assertIsNone(Service.dependency.container)
         bound = one.dependencies[0]
         self.assertTrue(bound.is_bound() and bound.shared.is_bound())
         self.assertIs(bound.container, one)

@@ -32,7 +32,7 @@ NAMES = {
     "standalone.events": "event_dispatcher get_event_exchange",
     "dependency_providers": "Config",
     "contextdata": "AuthToken ContextDataProvider Language UserAgent UserId",
-    "constants": "AMQP_URI_CONFIG_KEY DEFAULT_MAX_WORKERS HEADER_PREFIX NON_PERSISTENT PERSISTENT"
+    "constants": "AMQP_URI_CONFIG_KEY DEFAULT_MAX_WORKERS DEFAULT_RETRY_POLICY HEADER_PREFIX NON_PERSISTENT PERSISTENT"
     " WEB_SERVER_CONFIG_KEY",
     "exceptions": "BadRequest CommandError ConfigurationError ConnectionNotFound ContainerBeingKilled"
     " ExtensionNotFound IncorrectSignature MalformedRequest MethodNotFound RemoteError"
@@ -42,8 +42,8 @@ NAMES = {
     "utils.retry": "retry",
     "utils.concurrency": "SpawningProxy SpawningSet fail_fast_imap",
     "log_helpers": "make_timing_logger",
-    "testing.services": "EntrypointWaiterTimeout dummy entrypoint_hook entrypoint_waiter once replace_dependencies"
-    " restrict_entrypoints worker_factory",
+    "testing.services": "EntrypointWaiterTimeout dummy entrypoint_hook entrypoint_waiter get_extension once"
+    " replace_dependencies restrict_entrypoints worker_factory",
     "testing.utils": "ANY_PARTIAL AnyInstanceOf DummyProvider ResourcePipeline assert_stops_raising find_free_port"
     " get_container get_extension get_rabbit_connections reset_rabbit_connections unpack_mock_call wait_for_call"
     " wait_for_worker_idle",

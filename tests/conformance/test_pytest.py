@@ -57,10 +57,10 @@ async def test_runner(runner_factory, rabbit_config, amqp_uri, web_session):
     assert await (await web_session.get("/url")).text() == "answer"
     assert get_container(runner, Service) is not None
 
-def test_in_threads(run, container_factory, rabbit_config, web_config, web_config_port, web_session):
+def test_in_threads(txservices_run, container_factory, rabbit_config, web_config, web_config_port, web_session):
     container = container_factory(Service, {**rabbit_config, **web_config})
-    run(container.start)
-    assert run(run(web_session.get, "/url").text) == "answer"
+    txservices_run(container.start)
+    assert txservices_run(txservices_run(web_session.get, "/url").text) == "answer"
     assert web_config["WEB_SERVER_ADDRESS"].endswith(str(web_config_port))
 
 def test_doubles(mock_container, empty_config):

@@ -32,6 +32,8 @@ REQUIREMENTS = (
     "werkzeug<3",  # from 3.1 on nameko.web.websocket can't be imported
     "eventlet>=0.36",  # the first that imports on Python 3.12
     "setuptools<81",  # nameko's command line asks for pkg_resources
+    "pytest>=8",  # for a suite in nameko's style, with its client of WebSockets
+    "websocket-client>=1",
 )
 # kombu 5.2 asks Python for entry points in a way that went with 3.12
 AT_START = """
@@ -81,7 +83,7 @@ def python(version: str) -> str:
 
 def made(folder: str, version: str) -> str:
     interpreter = os.path.join(folder, "bin", "python")
-    marker = os.path.join(folder, f"installed-{sys.version_info.major}.{sys.version_info.minor}")
+    marker = os.path.join(folder, f"installed-with-pytest-{sys.version_info.major}.{sys.version_info.minor}")
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
         if not os.path.exists(marker):

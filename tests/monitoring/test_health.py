@@ -151,4 +151,6 @@ class Services(ServicesCase):
             self.assertEqual(shop.not_ready(), ["shop: the database is away"])
         pool.trouble = ValueError("oh")
         [line] = shop.not_ready()
-        self.assertRegex(line, r"^shop: <Pool of shop at 0x\w+> can't say whether it is ready: ValueError\('oh'\)$")
+        self.assertRegex(
+            line, r"^shop: <Pool( \[shop\.\w+\])? at 0x\w+> can't say whether it is ready: ValueError\('oh'\)$"
+        )

@@ -45,20 +45,20 @@ async def test_runner(runner_factory, rabbit_config, web_session):
 def test_killed_with_its_test():
     assert ended[0].life.state.value == "ended"
 
-def test_plain(run, container_factory, rabbit_config, web_config, web_config_port, web_session):
+def test_plain(txservices_run, container_factory, rabbit_config, web_config, web_config_port, web_session):
     container = container_factory(Service, {**rabbit_config, **web_config})
-    run(container.start)
-    assert run(run(web_session.get, "/url").text) == "got"
+    txservices_run(container.start)
+    assert txservices_run(txservices_run(web_session.get, "/url").text) == "got"
     assert web_config_port == 8000
     with entrypoint_hook(container, "fail") as fail, pytest.raises(ValueError):
-        run(fail)
+        txservices_run(fail)
 
 async def test_error(container_factory, rabbit_config):
     container = container_factory(Service, rabbit_config)
     with pytest.raises(ValueError), entrypoint_hook(container, "fail") as fail:
         await fail()
 
-async def test_message(stage, amqp_uri, rabbit_config, get_message_from_queue):
+async def test_message(txservices_stage, amqp_uri, rabbit_config, get_message_from_queue):
     from txservices.amqp.entities import Exchange, Queue
     from txservices.amqp.connections import Connections
     assert rabbit_config["AMQP_URI"] == amqp_uri
@@ -83,10 +83,10 @@ async def test_call_ids(container_factory, rabbit_config, predictable_call_ids):
         await get(None)
     assert seen == ["service.get.0", "service.get.1"]
 
-async def test_queue_without_waiting(stage, get_message_from_queue):
+async def test_queue_without_waiting(txservices_stage, get_message_from_queue):
     from twisted.internet.defer import TimeoutError
     from txservices.standalone.events import event_dispatcher
-    connections = await declared(stage)
+    connections = await declared(txservices_stage)
     with pytest.raises(TimeoutError):
         await get_message_from_queue("q", block=False)
     await connections.publisher.publish("", "q", b"[1]", {"content_type": "application/json"})
@@ -94,10 +94,10 @@ async def test_queue_without_waiting(stage, get_message_from_queue):
     assert (await get_message_from_queue("q", block=False)).payload == [1]
     await connections.stopService()
 
-async def declared(stage):
+async def declared(txservices_stage):
     from txservices.amqp.entities import Queue
     from txservices.amqp.connections import Connections
-    connections = Connections.from_config(stage.config)
+    connections = Connections.from_config(txservices_stage.config)
     connections.startService()
     await connections.publisher.declare(Queue("q"))
     return connections
@@ -118,15 +118,15 @@ async def test_websocket(container_factory, rabbit_config, websocket):
     assert await socket.rpc("join", room="r") == "r"
     assert await socket.wait_for_event("joined") == ("joined", {})
 
-def test_websocket_plain(run, container_factory, rabbit_config, websocket):
-    run(container_factory(Chat, rabbit_config).start)
-    assert run(run(websocket).rpc, "join", room="r") == "r"
+def test_websocket_plain(txservices_run, container_factory, rabbit_config, websocket):
+    txservices_run(container_factory(Chat, rabbit_config).start)
+    assert txservices_run(txservices_run(websocket).rpc, "join", room="r") == "r"
 
 def test_memory(rabbit_config, rabbit_uri, amqp_uri):
     assert rabbit_config["AMQP_URI"] == rabbit_uri == amqp_uri
     assert (rabbit_config["username"], rabbit_config["vhost"]) == ("guest", "/")
 
-async def test_fails(run):
+async def test_fails(txservices_run):
     assert 1 == 2
 
 """
@@ -155,9 +155,9 @@ async def test_vhost(container_factory, rabbit_config, rabbit_manager):
         names = [queue["name"] for queue in await rabbit_manager.get_queues(rabbit_config["vhost"])]
         assert "rpc-service" in names
 
-def test_plain(run, rabbit_config, rabbit_manager):
+def test_plain(txservices_run, rabbit_config, rabbit_manager):
     vhosts.append(rabbit_config["vhost"])
-    assert run(rabbit_manager.get_queues, rabbit_config["vhost"]) == []
+    assert txservices_run(rabbit_manager.get_queues, rabbit_config["vhost"]) == []
 
 async def test_over_tls(rabbit_ssl_config, rabbit_ssl_options, rabbit_ssl_uri):
     assert rabbit_ssl_config["AMQP_SSL"] == rabbit_ssl_options
@@ -172,7 +172,7 @@ async def test_vhost_of_ones_own(vhost_pipeline, rabbit_manager):
     async with vhost_pipeline.get() as vhost:
         await rabbit_manager.create_queue(vhost, "q")
 
-def test_vhosts(run, rabbit_manager):
+def test_vhosts(txservices_run, rabbit_manager):
     one, other = vhosts
     assert one != other and one.startswith("nameko_test_") and len(one) == 22
 """
@@ -180,10 +180,10 @@ def test_vhosts(run, rabbit_manager):
 BLOCKING = """
 import time
 
-async def test_holds(run):
+async def test_holds(txservices_run):
     time.sleep(1.6)
 
-async def test_does_not(run):
+async def test_does_not(txservices_run):
     pass
 """
 

@@ -69,6 +69,7 @@ def commands() -> None:
     help="Which of Twisted's reactors to run: asyncio for methods that await what asyncio waits for.",
 )
 @click.option("--page", "with_page", is_flag=True, help="Show the cluster in a browser, as `txservices page` does.")
+@click.option("--nameko", "of_nameko", is_flag=True, help="The services are nameko's, unchanged; see NAMEKO.")
 def run(
     modules: tuple[str, ...],
     given: Given,
@@ -77,6 +78,7 @@ def run(
     again: bool,
     reactor: str | None,
     with_page: bool,
+    of_nameko: bool,
 ) -> None:
     """Run every service in the modules, until SIGTERM or Ctrl-C.
 
@@ -86,7 +88,7 @@ def run(
         reactors.install(reactor)
 
     def serve(ending: exits.Ending) -> NoReturn:
-        config = evolve(given, ops=ops).config()
+        config = evolve(given, ops=ops, nameko=of_nameko).config()
         outputs.lose_what_fails()
         logs.begin(config)
         tree = tap.build(modules, config, ending, say=outputs.Output(sys.stdout).line, options=given.to_type())
@@ -199,6 +201,15 @@ def show_config(given: Given) -> None:
     say that they are secret."""
     config = (given if given.path else evolve(given, path="config.yaml")).config()
     click.echo(yaml.safe_dump(without_secrets(config), default_flow_style=False, allow_unicode=True), nl=False)
+
+
+@commands.command("nameko", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="ARGUMENTS...")
+def nameko_line(arguments: tuple[str, ...]) -> None:
+    """Take a command line of nameko's as it is: `txservices nameko run --config config.yaml service`."""
+    from txservices.command.nameko import translated
+
+    commands.main(translated(arguments), standalone_mode=True)
 
 
 for command in (page, parked, fleet.services, fleet.describe, fleet.ping, fleet.tail, fleet.top, bench):

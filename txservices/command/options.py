@@ -45,12 +45,14 @@ class Given:
         broker: the address of a broker, or several with ``;`` between them.
         defines: each ``KEY=VALUE`` as it was typed.
         ops: the operations address.
+        nameko: whether the services are nameko's.
     """
 
     path: str | None = None
     broker: str | None = None
     defines: tuple[str, ...] = ()
     ops: str | None = None
+    nameko: bool = False
 
     def config(self) -> dict[str, Any]:
         """The configuration that they give together. ``ConfigurationError`` if the file or any value is wrong."""
@@ -60,6 +62,8 @@ class Given:
         defined |= {name: option for name, option in options.items() if option is not None}
         config = settings.load(self.path, typed=defined) if self.path else {}
         config.update(defined)
+        if self.nameko:
+            config[configuration.NAMEKO.name] = True
         secrets.learn(config)
         configuration.check(config)
         return config

@@ -47,6 +47,7 @@ class Options(usage.Options):
         ["ops", None, None, "[host:]port: serve /healthz, /readyz and /metrics there; see OPS_ADDRESS."],
         ["backdoor-port", None, None, "[host:]port: open a Python prompt inside the process, for telnet from here."],
     ]
+    optFlags = [["nameko", None, "The services are nameko's, unchanged; see NAMEKO."]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +78,9 @@ def makeService(options: Options) -> IService:
     ending.leave_at_exit()
     ending.log_is_apart = logs.are_apart(options.parent)
     try:
-        given = Given(options["config"], options["broker"], tuple(options["defines"]), options["ops"])
+        given = Given(
+            options["config"], options["broker"], tuple(options["defines"]), options["ops"], bool(options["nameko"])
+        )
         config = given.config()
         logs.join(config)
         tree = build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), given.to_type())
@@ -105,7 +108,12 @@ def build(
 
     ``ConfigurationError`` if something is wrong with a module or a class.
     """
-    tree = ServiceTree(config, ending, say, options)
+    runner_cls: type[ServiceRunner] = ServiceRunner
+    if configuration.NAMEKO.of(config):
+        from txservices.migration.beginning import begin  # only here: most processes need nothing of it
+
+        config, runner_cls = begin(config)
+    tree = ServiceTree(config, ending, say, options, runner_cls)
     found = [cls for given in modules for cls in loading.find_services(given, os.getcwd())]
     for service_class in loading.of_different_names(found):
         tree.runner.add_service(service_class)
@@ -167,11 +175,16 @@ class ServiceTree(Running):
     """Everything that one process runs: the services, and the embedded broker if they need one."""
 
     def __init__(
-        self, config: Mapping[str, Any], ending: exits.Ending, say: Callable[[str], object], options: str
+        self,
+        config: Mapping[str, Any],
+        ending: exits.Ending,
+        say: Callable[[str], object],
+        options: str,
+        runner_cls: type[ServiceRunner] = ServiceRunner,
     ) -> None:
         super().__init__(ending)
         self.config = with_metrics(config)
-        self.runner = ServiceRunner(self.config, clock=ending.reactor)
+        self.runner = runner_cls(self.config, clock=ending.reactor)
         self.runner.shared.get("watchdog", lambda: watchdog(config, ending.reactor))
         self.broker: Broker | None = None
         self.manhole: Any = None

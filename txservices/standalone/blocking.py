@@ -51,6 +51,7 @@ __all__ = [
     "Dispatcher",
     "ServiceRpcClient",
     "ServiceRpcProxy",
+    "StandaloneProxyBase",
     "event_dispatcher",
     "get_event_exchange",
 ]
@@ -279,6 +280,7 @@ class ServiceRpcProxy(BlockingProxy[ServiceProxy]):
         return ServiceProxy(self.begin_call, self.service_name, self.sending, in_reactor)
 
 
+StandaloneProxyBase = BlockingProxy  # nameko's name
 ClusterRpcClient = ClusterRpcProxy  # nameko 3's names
 ServiceRpcClient = ServiceRpcProxy
 

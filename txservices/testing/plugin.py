@@ -108,7 +108,7 @@ class BlockingDetection:
     def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, Any, Any]:
         """Watch the reactor from the moment that it runs."""
         run = yield
-        if fixturedef.argname == "run":
+        if fixturedef.argname == "txservices_run":
             from twisted.logger import globalLogPublisher
 
             from txservices.utils import default_reactor

@@ -4,9 +4,9 @@
         container = container_factory(ServiceX, rabbit_config)
         await container.start()
 
-    def test_y(container_factory, rabbit_config, run):      # this one runs in pytest's thread and waits
+    def test_y(container_factory, rabbit_config, txservices_run):     # this one runs in pytest's thread and waits
         container = container_factory(ServiceX, rabbit_config)
-        run(container.start)
+        txservices_run(container.start)
 
 ``txservices.testing.plugin`` has pytest load this module, in every suite where txservices is installed. So the fixtures
 import what they need, and the module imports almost nothing.
@@ -42,9 +42,9 @@ __all__ = [
     "rabbit_ssl_options",
     "rabbit_ssl_uri",
     "rabbit_uri",
-    "run",
     "runner_factory",
-    "stage",
+    "txservices_run",
+    "txservices_stage",
     "vhost_pipeline",
     "web_config",
     "web_config_port",
@@ -52,7 +52,7 @@ __all__ = [
     "websocket",
 ]
 
-TIMEOUT = 120  # seconds for a test, or for one `run`; trial has the same
+TIMEOUT = 120  # seconds for a test, or for one `txservices_run`; trial has the same
 AMQP_URI = "pyamqp://guest:guest@localhost:5672/"  # used if --rabbit-api-uri is given and --amqp-uri is not
 VHOST = "nameko_test_{}"  # and ten letters; a script can find and delete those of a killed run by this name
 
@@ -67,17 +67,17 @@ def option(config: pytest.Config, name: str) -> Any:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an ``async def`` test that uses one of these fixtures."""
-    if "run" not in pyfuncitem.fixturenames or not inspect.iscoroutinefunction(pyfuncitem.obj):
+    if "txservices_run" not in pyfuncitem.fixturenames or not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    run_test: Any = pyfuncitem.funcargs["run"]
+    run_test: Any = pyfuncitem.funcargs["txservices_run"]
     run_test(pyfuncitem.obj, **arguments)
     return True
 
 
 @pytest.fixture(scope="session")
-def run() -> Run:
-    """``run(function, *args)`` calls it in the reactor's thread, waits, and returns its result or raises its error."""
+def txservices_run() -> Run:
+    """``txservices_run(function, *args)`` calls it in the reactor's thread, waits, and gives its result or error."""
     from txservices.standalone.reactor_thread import in_reactor
     from txservices.utils import default_reactor, tasks
 
@@ -91,48 +91,62 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def rabbit_manager(request: pytest.FixtureRequest, run: Run) -> Client:
+def rabbit_manager(request: pytest.FixtureRequest, txservices_run: Run) -> Client:
     """A client of the management at ``--rabbit-api-uri``: ``await rabbit_manager.get_queues(vhost)``."""
-    uri = option(request.config, "api_uri")
+    from txservices.testing.rabbit import Client
+
+    return Client(management_uri(request.config))
+
+
+def management_uri(config: pytest.Config) -> str:
+    """The address of RabbitMQ's management. ``UsageError`` if it was not given."""
+    uri = option(config, "api_uri")
     if not uri:
         raise pytest.UsageError(
             "rabbit_manager needs RabbitMQ's management: give its address, as in"
             " --rabbit-api-uri http://guest:guest@localhost:15672"
         )
-    from txservices.testing.rabbit import Client
-
-    return Client(uri)
+    return str(uri)
 
 
 @pytest.fixture(scope="session")
-def vhost_pipeline(request: pytest.FixtureRequest, run: Run, rabbit_manager: Client) -> Iterator[ResourcePipeline[str]]:
+def vhost_pipeline(
+    request: pytest.FixtureRequest, txservices_run: Run, rabbit_manager: Client
+) -> Iterator[ResourcePipeline[str]]:
     """Makes virtual hosts ahead of time: ``async with vhost_pipeline.get() as vhost``."""
+    from txservices.testing.utils import ResourcePipeline
+
+    create, destroy = vhosts(request.config, rabbit_manager)
+    with entered(txservices_run, ResourcePipeline(create, destroy).run()) as pipeline:
+        yield pipeline
+
+
+def vhosts(config: pytest.Config, manager: Any) -> tuple[Callable[[], Any], Callable[[str], Any]]:
+    """A function that makes a virtual host for a test, and one that deletes it."""
     import random
     import string
 
     from txservices.testing.rabbit import HTTPError
-    from txservices.testing.utils import ResourcePipeline
     from txservices.utils.address import parse_address
     from txservices.utils.retry import retry
 
-    username = parse_address(option(request.config, "amqp_uri") or AMQP_URI).username
+    username = parse_address(option(config, "amqp_uri") or AMQP_URI).username
 
     async def create() -> str:
         vhost = VHOST.format("".join(random.choices(string.ascii_lowercase, k=10)))
-        await rabbit_manager.create_vhost(vhost)
-        await rabbit_manager.set_vhost_permissions(vhost, username, ".*", ".*", ".*")
+        await manager.create_vhost(vhost)
+        await manager.set_vhost_permissions(vhost, username, ".*", ".*", ".*")
         return vhost
 
     @retry(for_exceptions=HTTPError)  # a busy broker may answer 500, and delete the virtual host all the same
     async def destroy(vhost: str) -> None:
         try:
-            await rabbit_manager.delete_vhost(vhost)
+            await manager.delete_vhost(vhost)
         except HTTPError as error:
             if error.response.status_code != 404:
                 raise
 
-    with entered(run, ResourcePipeline(create, destroy).run()) as pipeline:
-        yield pipeline
+    return create, destroy
 
 
 @contextmanager
@@ -146,27 +160,27 @@ def entered(run: Run, context: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def stage(request: pytest.FixtureRequest, run: Run) -> Iterator[Stage]:
+def txservices_stage(request: pytest.FixtureRequest, txservices_run: Run) -> Iterator[Stage]:
     """The test's ``txservices.testing.stage.Stage``. Everything that it started ends with the test."""
     from txservices.testing.stage import Stage
 
     with ExitStack() as ending:
         uri = option(request.config, "amqp_uri")
         if option(request.config, "api_uri"):
-            vhost = ending.enter_context(entered(run, request.getfixturevalue("vhost_pipeline").get()))
+            vhost = ending.enter_context(entered(txservices_run, request.getfixturevalue("vhost_pipeline").get()))
             uri = urlsplit(uri or AMQP_URI)._replace(path=f"/{vhost}").geturl()
         stage = Stage(**({"AMQP_URI": uri} if uri else {}))
-        ending.callback(run, stage.kill)
+        ending.callback(txservices_run, stage.kill)
         yield stage
 
 
 @pytest.fixture
-def rabbit_config(stage: Stage) -> dict[str, Any]:
+def rabbit_config(txservices_stage: Stage) -> dict[str, Any]:
     """A configuration with the address of the test's broker, and also its ``username`` and ``vhost``."""
     from txservices.utils.address import parse_address
 
-    address = parse_address(stage.config["AMQP_URI"])
-    return {**stage.config, "username": address.username, "vhost": address.vhost}
+    address = parse_address(txservices_stage.config["AMQP_URI"])
+    return {**txservices_stage.config, "username": address.username, "vhost": address.vhost}
 
 
 @pytest.fixture
@@ -210,9 +224,9 @@ def rabbit_ssl_config(
 
 
 @pytest.fixture
-def web_config(stage: Stage) -> dict[str, Any]:
+def web_config(txservices_stage: Stage) -> dict[str, Any]:
     """A configuration with an address for HTTP. No port is opened: see ``web_session``."""
-    return {"WEB_SERVER_ADDRESS": stage.config["WEB_SERVER_ADDRESS"]}
+    return {"WEB_SERVER_ADDRESS": txservices_stage.config["WEB_SERVER_ADDRESS"]}
 
 
 @pytest.fixture
@@ -222,38 +236,38 @@ def web_config_port(web_config: dict[str, Any]) -> int:
 
 
 @pytest.fixture
-def web_session(stage: Stage) -> WebSession:
+def web_session(txservices_stage: Stage) -> WebSession:
     """treq's client for the test's services, in memory."""
-    return stage.web_session()
+    return txservices_stage.web_session()
 
 
 @pytest.fixture
-def websocket(stage: Stage) -> Callable[[], Any]:
+def websocket(txservices_stage: Stage) -> Callable[[], Any]:
     """``socket = await websocket()`` opens a WebSocket to the services, a ``testing.websocket.VirtualSocket``."""
     from txservices.testing.websocket import open_socket
 
-    return lambda: open_socket(stage.web_endpoint(), stage.config["WEB_SERVER_ADDRESS"])
+    return lambda: open_socket(txservices_stage.web_endpoint(), txservices_stage.config["WEB_SERVER_ADDRESS"])
 
 
 # Services -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def container_factory(stage: Stage) -> Callable[..., Any]:
+def container_factory(txservices_stage: Stage) -> Callable[..., Any]:
     """``container_factory(service_cls, config)`` makes a container. It is killed when the test ends."""
-    return stage.container
+    return txservices_stage.container
 
 
 @pytest.fixture
-def runner_factory(stage: Stage) -> Callable[..., Any]:
+def runner_factory(txservices_stage: Stage) -> Callable[..., Any]:
     """``runner_factory(config, *service_classes)`` makes a runner. It is killed when the test ends."""
-    return stage.runner
+    return txservices_stage.runner
 
 
 @pytest.fixture
-def get_message_from_queue(stage: Stage) -> Callable[..., Any]:
+def get_message_from_queue(txservices_stage: Stage) -> Callable[..., Any]:
     """``await get_message_from_queue(queue)`` takes a message, with ``payload``, ``headers`` and ``properties``."""
-    return stage.get_message
+    return txservices_stage.get_message
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from txservices.extensions import (
     iter_extensions,
 )
 from txservices.testing.doubles import double_of
+from txservices.testing.utils import get_extension
 from txservices.testing.waiting import TIMEOUT, WaitResult
 from txservices.utils.life import State
 from txservices.utils.signatures import members
@@ -41,6 +42,7 @@ __all__ = [
     "dummy",
     "entrypoint_hook",
     "entrypoint_waiter",
+    "get_extension",
     "once",
     "replace_dependencies",
     "restrict_entrypoints",

@@ -28,7 +28,7 @@ from txservices import configuration
 from txservices.amqp.connections import Connections
 from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.broker import memory
-from txservices.containers import ServiceContainer, get_container_cls
+from txservices.containers import ServiceContainer, get_container_cls, make_container
 from txservices.proxies import CallOptions
 from txservices.runners import ServiceRunner
 from txservices.serialization import Serializers
@@ -78,6 +78,8 @@ class Stage:
         config: the configuration of services whose test gives no other.
     """
 
+    runner_cls: type[ServiceRunner] = ServiceRunner
+
     def __init__(self, **config: object) -> None:
         self.broker = f"testing-{next(numbers)}"
         self.config: dict[str, Any] = {configuration.AMQP_URI.name: f"memory://{self.broker}", **DEFAULTS, **config}
@@ -97,10 +99,18 @@ class Stage:
         if shared is None:
             shared = self.shared[broker] = SharedServices()
             shared.startService()
-        serve_in_memory(shared, config)
-        container = get_container_cls(config)(service_cls, config, shared)
+        self.serve(shared, config)
+        container = make_container(self.container_cls(config), service_cls, config, shared, None)
         self.containers.append(container)
         return container
+
+    def container_cls(self, config: Mapping[str, Any]) -> type[ServiceContainer]:
+        """The class of its containers."""
+        return get_container_cls(config)
+
+    def serve(self, shared: SharedServices, config: Mapping[str, Any]) -> None:
+        """Have the web server of those services listen in memory."""
+        serve_in_memory(shared, config)
 
     async def start(self, *service_classes: type[Any], **config: object) -> list[ServiceContainer]:
         """Start services and return their containers. Keywords are keys of the configuration.
@@ -116,8 +126,8 @@ class Stage:
 
     def runner(self, config: Mapping[str, Any], *service_classes: type[Any]) -> ServiceRunner:
         """A runner that is not started."""
-        runner = ServiceRunner(config)
-        serve_in_memory(runner.shared, config)
+        runner = self.runner_cls(config)
+        self.serve(runner.shared, config)
         for each in service_classes:
             runner.add_service(each)
         self.runners.append(runner)

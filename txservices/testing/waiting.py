@@ -73,6 +73,16 @@ class WaitResult:
         self.result: Any = None
         self.exc_info: ExcInfo | None = None
 
+    @property
+    def has_result(self) -> bool:
+        """Whether the call has ended, with a result or an error."""
+        return self.ready
+
+    @property
+    def has_exception(self) -> bool:
+        """Whether the call has ended with an error."""
+        return self.exc_info is not None
+
     def send(self, result: Any, exc_info: ExcInfo | None) -> None:
         self.ready, self.result, self.exc_info = True, result, exc_info
 

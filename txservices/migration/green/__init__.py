@@ -1,0 +1,98 @@
+"""What service code uses of eventlet, by real threads. Only where nameko's names lead here.
+
+``sleep``, an ``Event``, a ``Queue``, a pool, a semaphore and a call of another service end early for a ``Timeout`` of
+their thread, and for its ``kill``. Any other wait, as that of a socket, is Python's own and ends when it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Any, NoReturn
+
+from txservices.migration.green.event import Event
+from txservices.migration.green.pool import GreenPile, GreenPool
+from txservices.migration.green.queue import Queue
+from txservices.migration.green.semaphore import Semaphore
+from txservices.migration.green.thread import (
+    GreenletExit,
+    GreenThread,
+    getcurrent,
+    kill,
+    sleep,
+    spawn,
+    spawn_after,
+    spawn_n,
+)
+from txservices.migration.green.timeout import Timeout, with_timeout
+
+__all__ = [
+    "Event",
+    "GreenPile",
+    "GreenPool",
+    "GreenThread",
+    "GreenletExit",
+    "Queue",
+    "Semaphore",
+    "StopServe",
+    "Timeout",
+    "getcurrent",
+    "import_patched",
+    "is_monkey_patched",
+    "kill",
+    "monkey_patch",
+    "sleep",
+    "spawn",
+    "spawn_after",
+    "spawn_n",
+    "with_timeout",
+]
+
+
+class StopServe(Exception):
+    """eventlet's; nothing raises it here."""
+
+
+def monkey_patch(**modules: Any) -> None:
+    """Does nothing: threads wait well with the standard library's own modules."""
+
+
+def is_monkey_patched(module: Any) -> bool:
+    """Always false: nothing is patched."""
+    return False
+
+
+def import_patched(name: str, *modules: Any, **kwargs: Any) -> Any:
+    """The module itself."""
+    from importlib import import_module
+
+    return import_module(name)
+
+
+HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+# What is not here, and what to use in its place
+NOT_HERE = {
+    "connect": "use socket.create_connection",
+    "listen": "use socket.create_server",
+    "serve": "use a thread of `threading` for each connection, or @http",
+    "wrap_ssl": "use ssl.SSLContext.wrap_socket",
+    "backdoor": "run with --backdoor-port",
+    "wsgi": "use @http, or a server of its own for the WSGI application",
+    "websocket": "use txservices.web.websocket",
+    "corolocal": "use threading.local",
+    "db_pool": "use the pool of your database's library",
+    "pools": "use a queue.Queue of what is pooled",
+    "convenience": "use the socket module",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Say where somebody asks for what is not here, and what to write."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    stack = reversed(traceback.extract_stack())
+    at = next((each for each in stack if not each.filename.startswith((HERE, "<frozen importlib"))), None)
+    where = f"{at.filename}, line {at.lineno}: " if at else ""
+    instead = NOT_HERE.get(name, "use threads (`threading`, `queue`)")
+    raise AttributeError(f"{where}eventlet.{name} has no counterpart with --nameko: {instead}")
