@@ -43,7 +43,7 @@ class Service:
 class TwoArguments(ServiceContainer):
     """As those of nameko's users."""
 
-    def __init__(self, service_cls: type, config: dict) -> None:
+    def __init__(self, service_cls: type, config: dict[str, object]) -> None:
         super().__init__(service_cls, config)
 
 
