@@ -77,11 +77,12 @@ async def curl(address: str, method: str, path: str, body: str = "") -> tuple[st
 
 
 class Examples:
-    """The examples that need a broker, for one face and one broker."""
+    """The examples that need a broker, for one face and one broker; whoever calls the services is in this process."""
 
     face: Callable[..., processes.Process]  # that of processes.ByTwistd or ByRun
 
     def setUp(self) -> None:
+        super().setUp()
         self.config = processes.config_file(self, **self.broker())
 
     def broker(self) -> dict[str, str]:
@@ -93,7 +94,16 @@ class Examples:
 
     async def command(self, name: str, *arguments: str) -> str:
         """The output of `txservices NAME …`, beside the services."""
-        return await processes.succeed(processes.txservices(self, name, "--config", self.config, *arguments))
+        status, stdout, stderr = await self.client(name, "--config", self.config, *arguments)
+        self.assertEqual((status, stderr), (0, ""))
+        return str(stdout)
+
+    async def example(self, name: str, *arguments: str) -> str:
+        """The output of an example that is a program."""
+        program = run_path(os.path.join(processes.EXAMPLES, "standalone", name))
+        with self.captured() as outputs:
+            await program["main"](reactor, *arguments)
+        return str(outputs()[0])
 
     async def test_rpc(self) -> None:
         """service_x calls service_y and the caller, `call` or a standalone proxy, gets what came of it."""
@@ -107,12 +117,6 @@ class Examples:
         self.assertEqual(await self.example("standalone_rpc.py", uri), "hellø-x-y\n")
         self.assertEqual(await self.example("async_rpc.py", uri), "hello-x-y\nworld-x-y\n")
         await processes.stopped(running)
-
-    async def example(self, *arguments: str) -> str:
-        """The output of an example that is a program."""
-        return await processes.succeed(
-            processes.python(self, *arguments, cwd=os.path.join(processes.EXAMPLES, "standalone"))
-        )
 
     async def test_events(self) -> None:
         """service_b hears what service_a tells, and what `dispatch` tells in service_a's name."""
@@ -136,34 +140,7 @@ class Examples:
         await processes.stopped(second, first)
 
 
-class UnderTwistd(processes.ByTwistd, TypingCase, Examples):
-    """twistd; whoever calls the services is in this process."""
-
-    def setUp(self) -> None:
-        TypingCase.setUp(self)
-        Examples.setUp(self)
-
-    async def command(self, name: str, *arguments: str) -> str:
-        status, stdout, stderr = await self.client(name, "--config", self.config, *arguments)
-        self.assertEqual((status, stderr), (0, ""))
-        return stdout
-
-    async def example(self, name: str, *arguments: str) -> str:
-        program = run_path(os.path.join(processes.EXAMPLES, "standalone", name))
-        with self.captured() as outputs:
-            await program["main"](reactor, *arguments)
-        return outputs()[0]
-
-
-class ExamplesUnderTwistd(UnderTwistd):
-    """twistd, and the embedded broker."""
-
-
-class ExamplesByRun(Examples, processes.ByRun, TestCase):
-    """`txservices run`, and the embedded broker."""
-
-
-class OnRabbitMQ(Examples):
+class OnRabbitMQ:
     """The same on a private RabbitMQ, in a virtual host of its own."""
 
     skip = rabbitmq.skip
@@ -173,11 +150,27 @@ class OnRabbitMQ(Examples):
         return {"AMQP_URI": node.uri(node.new_vhost())}
 
 
-class ExamplesOnRabbitMQUnderTwistd(UnderTwistd, OnRabbitMQ):
+class ExamplesUnderTwistd(processes.ByTwistd, Examples, TypingCase):
+    """twistd, and the embedded broker."""
+
+
+class ExamplesByRun(processes.ByRun, Examples, TypingCase):
+    """`txservices run`, and the embedded broker; whoever calls the services is a process, too."""
+
+    async def command(self, name: str, *arguments: str) -> str:
+        return await processes.succeed(processes.txservices(self, name, "--config", self.config, *arguments))
+
+    async def example(self, *arguments: str) -> str:
+        return await processes.succeed(
+            processes.python(self, *arguments, cwd=os.path.join(processes.EXAMPLES, "standalone"))
+        )
+
+
+class ExamplesOnRabbitMQUnderTwistd(OnRabbitMQ, ExamplesUnderTwistd):
     """twistd, and RabbitMQ."""
 
 
-class ExamplesOnRabbitMQByRun(OnRabbitMQ, processes.ByRun, TestCase):
+class ExamplesOnRabbitMQByRun(OnRabbitMQ, processes.ByRun, Examples, TypingCase):
     """`txservices run`, and RabbitMQ."""
 
 

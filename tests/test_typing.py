@@ -9,7 +9,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.processes import ROOT
+from tests.processes import ROOT, UNMEASURED
 
 PROGRAMS = os.path.join(ROOT, "tests", "typing")
 MYPY = ["-m", "mypy", "--strict", "--no-error-summary", "--config-file", os.devnull]
@@ -21,7 +21,8 @@ PATIENCE = 300  # seconds, on a machine with a cold cache that does much else
 def complaints(checker: list[str], *programs: str) -> tuple[dict[str, set[int]], str]:
     """The lines of each program that a checker finds wrong, and all that it says."""
     argv = [sys.executable, *checker, *(os.path.join(PROGRAMS, program) for program in programs)]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    environ = {**os.environ, **UNMEASURED}
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=PATIENCE)
     said = done.stdout + done.stderr
     found = COMPLAINT.findall(said)
     return {program: {int(line) for name, line in found if name == program} for program in programs}, said
