@@ -52,6 +52,15 @@ class Silent:
     __repr__ = __str__
 
 
+class Exits:
+    """A value whose text ends the process, if nobody is careful."""
+
+    def __str__(self) -> str:
+        raise SystemExit("exits")
+
+    __repr__ = __str__
+
+
 class Wide:
     """A value with a long text of several lines."""
 
@@ -297,6 +306,6 @@ class Begun(WholeCase):
 
     def test_records_that_are_wrong(self) -> None:
         """A record whose arguments do not fit, or can't be looked at, is written."""
-        for args in (("a %d", "b"), ("a", "b"), ("%s", Silent()), ("%(x)s", {"y": 1})):
+        for args in (("a %d", "b"), ("a", "b"), ("%s", Silent()), ("%s", Exits()), ("%(x)s", {"y": 1})):
             logging.getLogger("app").warning(*args)
             self.assertIn("can't be formatted", self.only()["message"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import capturedLogs
+from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from txservices import configuration
 from txservices.amqp.connections import Connections
@@ -131,12 +131,14 @@ class Asking(FleetCase):
         (service,) = (await self.answer_of(stock, "services"))["services"]
         named = service["service"], service["version"], service["doc"], service["state"], service["max_workers"]
         self.assertEqual(named, ("stock", "7", "Knows what there is.", "running", 10))
-        take = {"method": "take", "entrypoint": "Rpc", "on": "", "doc": "Take some."}
+        take = {"method": "take", "entrypoint": "Rpc", "on": "", "doc": "Take some.", "queue": "rpc-stock"}
         self.assertEqual(service["methods"][0], {**take, "signature": "(item: str, count: int = 1) -> int"})
         (service,) = (await self.answer_of(shop, "services"))["services"]
         self.assertEqual((service["targets"], service["events"]), (["stock"], ["sold"]))
         called_by = [(each["entrypoint"], each["on"]) for each in service["methods"]]
         self.assertEqual(called_by, [("Rpc", ""), ("EventHandler", "stock.empty"), ("Timer", "60")])
+        queues = [(each["queue"], each.get("source")) for each in service["methods"]]
+        self.assertEqual(queues, [("rpc-shop", None), ("evt-stock-empty--shop.empty", "stock"), ("", None)])
 
     async def test_counts(self) -> None:
         """From the first time that it is asked for them it counts workers and calls, with errors and times."""
@@ -339,11 +341,23 @@ class Telling(FleetCase):
         self.assertEqual(sum(dropped for *_, dropped in sent), 7)
 
     async def test_as_many_as_may_ask(self) -> None:
-        """A process tells some askers at once, and no more."""
-        stock = await self.run_process(Stock)
-        for number in range(30):
-            stock.happening.lease("queue", str(number), {"service": "", "method": "", "seconds": 60.0, "rate": 3.0})
-        self.assertEqual(len(stock.happening.leases), 10)
+        """A process tells some askers at once, and no more: its log says so once, and again when one had left."""
+        happening = (await self.run_process(Stock)).happening
+        with capturedLogs() as events:
+            for number in range(30):
+                happening.lease("queue", str(number), {"service": "", "method": "", "seconds": 60.0, "rate": 3.0})
+            self.assertEqual((len(happening.leases), refusals_in(events)), (10, 1))
+            happening.leases["0"].until = 0
+            happening.sending.cancel()
+            happening.send_all()
+            for number in range(30, 33):
+                happening.lease("queue", str(number), {"service": "", "method": "", "seconds": 60.0, "rate": 3.0})
+            self.assertEqual((len(happening.leases), refusals_in(events)), (10, 2))
+
+
+def refusals_in(events: list[LogEvent]) -> int:
+    """How often was told that further askers are told nothing."""
+    return sum("ask already what happens here" in formatEvent(each) for each in events)
 
 
 class Being(FleetCase):

@@ -16,9 +16,11 @@ from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CommandError
 from txservices.page import cluster
 from txservices.page.cluster import ClusterPage
-from txservices.page.depths import Depth, Depths, Listing, queues_of
+from txservices.page.depths import Depth, Depths, Listing, queues_of, with_parking
+from txservices.page.picture import source_of
 from txservices.page.server import Refused
 from txservices.retry import Retry
+from txservices.retry.parked import parking_name
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.stage import Stage
 from txservices.testing.waiting import Heard
@@ -308,7 +310,7 @@ class Names(ServicesCase):
     """The names under which queues may be found."""
 
     def test_names(self) -> None:
-        """Those of calls, events and consumers, each with its service."""
+        """Those of calls, events and consumers, each with its service; those that a process has told, as they are."""
         entrypoints = [
             ("shop", method("sell")),
             ("shop", method("find")),
@@ -317,5 +319,16 @@ class Names(ServicesCase):
             ("shop", method("tick", "Timer", "10")),
             ("shop", method("get", "HttpRequestHandler", "GET /")),
         ]
+        told = method("sold", "EventHandler", "eu.shop.sold")
+        told["queue"], told["source"] = "evt-eu.shop-sold--shop.sold", "eu.shop"
+        broadcast = method("sold", "EventHandler", "eu.shop.sold")
+        broadcast["queue"] = ""
+        self.assertEqual(queues_of([("shop", told), ("shop", broadcast)]), {told["queue"]: "shop"})
+        self.assertEqual(source_of(told), "eu.shop")
         pool, singleton = "evt-billing-paid--shop.paid", "evt-billing-paid"
         self.assertEqual(queues_of(entrypoints), dict.fromkeys(["rpc-shop", pool, singleton, "orders"], "shop"))
+
+    def test_names_that_no_queue_has(self) -> None:
+        """AMQP carries no name of more than 255 bytes: such a queue is not asked for, and its parking queue neither."""
+        longest = "ä" * 127
+        self.assertEqual(with_parking(["a", longest, "ä" * 128]), ["a", longest, "a.parked", parking_name(longest)])

@@ -139,7 +139,7 @@ def make_our_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
             vars(record).update(further(worker))
     try:
         text = original = record.getMessage()
-    except Exception as error:  # it must not be raised in the code that logs; the standard library tells it, too
+    except BaseException as error:  # also a SystemExit of an argument's must not be raised in the code that logs
         text, original = f"can't be formatted: {brief(record.msg)} % {brief(record.args)}: {brief(error)}", None
     cleaned = indented(clean(text))
     if cleaned != original:

@@ -48,13 +48,25 @@ def doc_of(thing: Any) -> str:
 
 def method_of(container: Any, entrypoint: Any) -> Method:
     function = getattr(container.service_cls, entrypoint.method_name)
-    return {
+    source = getattr(entrypoint, "source_service", None)
+    told: Method = {
         "method": entrypoint.method_name,
         "entrypoint": type(entrypoint).__name__,
         "on": on(entrypoint),
         "signature": signature_of(function),
         "doc": doc_of(function),
+        "queue": queue_of(entrypoint),
     }
+    if isinstance(source, str):
+        told["source"] = source
+    return told
+
+
+def queue_of(entrypoint: Any) -> str:
+    """The queue of an entrypoint's messages. The queue of RPC methods is their consumer's."""
+    queue = getattr(getattr(entrypoint, "rpc_consumer", entrypoint), "queue", None)
+    name = getattr(queue, "name", None)
+    return name if isinstance(name, str) and not getattr(queue, "exclusive", False) else ""
 
 
 def signature_of(function: Any) -> str:

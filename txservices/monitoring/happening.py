@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.logger import Logger
+
 from txservices.monitoring.answers import LEASE_MAX, Happened, Tail
 from txservices.monitoring.failures import cut
 from txservices.observers import OK, Observer, observers
@@ -20,6 +22,8 @@ LEASES_MAX = 10  # askers that one process tells what happens
 SENT_EVERY = 0.25  # seconds
 RATE_MAX = 1_000.0  # of what happens a second, whatever an asker wants
 ERROR_BRIEF_MAX = 200  # characters of an error's class and text
+
+log = Logger()
 
 Send = Callable[[str, str, list[Happened], int], None]
 
@@ -71,6 +75,7 @@ class Happening(Observer):
         self.connections = connections
         self.clock = clock
         self.send = send
+        self.refusing = False  # whether that was said since there was room
         self.leases: dict[str, Lease] = {}  # by the correlation id of their asks
         self.sending: Any = None
 
@@ -85,6 +90,12 @@ class Happening(Observer):
                 observers.add(self)
                 self.sending = self.clock.callLater(SENT_EVERY, self.send_all)
             self.leases[correlation_id] = Lease(reply_to, tail, now)
+        elif not self.refusing:
+            self.refusing = True
+            log.warn(
+                "{number} ask already what happens here: whoever asks now is told nothing until one of them has left",
+                number=LEASES_MAX,
+            )
 
     def send_all(self) -> None:
         now = self.clock.seconds()
@@ -96,6 +107,7 @@ class Happening(Observer):
             lease.earn(SENT_EVERY)
             if now >= lease.until:
                 del self.leases[correlation_id]
+                self.refusing = False
         if self.leases:
             self.sending = self.clock.callLater(SENT_EVERY, self.send_all)
         else:

@@ -22,6 +22,7 @@ from txservices.monitoring.answers import Method
 from txservices.retry.parked import parking_name
 from txservices.wire.spec import ReplyCode
 
+NAME_MAX = 255  # bytes of a queue's name: AMQP's limit
 QUEUES_MAX = 1_000  # queues that are asked for
 ABSENT_AGAIN = 5.0  # seconds after which a queue is asked for again that was not there
 ABSENT_MAX = 20  # queues in one look that may be found not to be there: the broker closes a channel for each
@@ -62,9 +63,7 @@ class Depths:
     def begin_look(self, names: Iterable[str]) -> None:
         """Look at these queues and at their parking queues, unless a look is under way. ``found`` has them then."""
         if self.looking is None:
-            consumed = list(names)
-            both = dict.fromkeys([*consumed, *map(parking_name, consumed)])
-            self.looking = looking = Deferred.fromCoroutine(self.look(list(both)[:QUEUES_MAX]))
+            self.looking = looking = Deferred.fromCoroutine(self.look(with_parking(names)))
             looking.addErrback(self.failed).addBoth(self.looked)
 
     def failed(self, failure: Any) -> None:
@@ -114,8 +113,7 @@ class Depths:
 
     async def look_once(self, names: Iterable[str]) -> dict[str, Depth]:
         """Look at these queues and at their parking queues, at each once; gives the depths of those that are there."""
-        consumed = list(names)
-        both = list(dict.fromkeys([*consumed, *map(parking_name, consumed)]))[:QUEUES_MAX]
+        both = with_parking(names)
         for _ in range(0, len(both), ABSENT_MAX):
             await self.look(both)
         return self.found
@@ -170,10 +168,17 @@ class Listing:
             self.looking.cancel()
 
 
-def queues_of(entrypoints: Iterable[tuple[str, Method]]) -> dict[str, str]:
-    """The names that the queues of entrypoints may have, each with its service.
+def with_parking(names: Iterable[str]) -> list[str]:
+    """Those queues that may be there by their names, and their parking queues."""
+    consumed = [name for name in names if len(name.encode()) <= NAME_MAX]
+    return list(dict.fromkeys([*consumed, *map(parking_name, consumed)]))[:QUEUES_MAX]
 
-    Of an event handler only its service knows which of several it has: the others are not there.
+
+def queues_of(entrypoints: Iterable[tuple[str, Method]]) -> dict[str, str]:
+    """The names of the queues of entrypoints, each with its service.
+
+    A process of an older version does not tell them. Then they are those that they may have: of an event handler only
+    its service knows which of several it has, and the others are not there.
     """
     found: dict[str, str] = {}
     for service, method in entrypoints:
@@ -183,8 +188,10 @@ def queues_of(entrypoints: Iterable[tuple[str, Method]]) -> dict[str, str]:
 
 
 def names_of(service: str, method: Method) -> Iterator[str]:
-    kind, on = method["entrypoint"], method["on"]
-    if kind == "Rpc":
+    kind, on, queue = method["entrypoint"], method["on"], method.get("queue")
+    if queue is not None:
+        yield from filter(None, [queue])
+    elif kind == "Rpc":
         yield constants.RPC_QUEUE_TEMPLATE.format(service)
     elif kind == "EventHandler":
         source, _, event = on.partition(".")

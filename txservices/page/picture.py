@@ -292,8 +292,8 @@ def names_in(counts: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def source_of(method: Method) -> str:
-    """The service whose events a method hears."""
-    return method["on"].partition(".")[0]
+    """The service whose events a method hears. Its name may have dots."""
+    return method.get("source") or method["on"].partition(".")[0]
 
 
 # A failure ------------------------------------------------------------------------------------------------------------
