@@ -219,9 +219,10 @@ class TravelTests(ServicesCase):
 
     async def test_cancelled_at_the_deadline(self) -> None:
         """With ``cancel_at_deadline`` a worker that waits is cancelled when its caller's time is up."""
-        heard = Heard()
+        heard, told = Heard(), self.logged("its caller's time is up: it is cancelled")
         await self.start(*chain(heard, cancel_at_deadline=True))
         await self.is_cancelled(heard)
+        self.assertRegex(told.things[0], r"has taken \d+(\.\d{1,3})? s, and its caller's time is up")
 
     async def test_by_configuration(self) -> None:
         """The configuration says it for all entrypoints, and one of them may say otherwise."""

@@ -410,6 +410,7 @@ class Workers:
     def time_is_up(self, pending: Deferred[None], worker: WorkerContext, seconds: float) -> None:
         """Cancel a worker that has taken too long. A thread can't be ended: the log names it."""
         limit = "its limit" if seconds == worker.entrypoint.worker_timeout else "and its caller's time is up"
+        seconds = round(seconds, 3)
         text = "{worker} has taken {seconds:g} s, {limit}: it runs in a thread, which can't be ended"
         if not worker.blocking:
             text = "{worker} has taken {seconds:g} s, {limit}: it is cancelled"
