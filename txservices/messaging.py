@@ -311,7 +311,7 @@ class Consumer(HeaderDecoder, Entrypoint):
     @property
     def parks_dead_letters(self) -> bool:
         """Whether the broker is to park what it takes out of the queue, too."""
-        return self.failures.policy is not None and self.failures.on_parked == "park"
+        return self.failures.policy is not None and self.failures.on_parked != "drop"
 
     @property
     def source(self) -> Source:

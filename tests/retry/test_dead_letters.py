@@ -115,6 +115,14 @@ class DeadLetterTests(ParkedCase, RetriesCase):
         *_, (_, context) = await heard.wait(5)
         self.assertEqual((context.attempt, context.message.exchange, context.message.routing_key), (1, "orders", "new"))
 
+    async def test_requeued(self) -> None:
+        """With ``on_parked: requeue`` a message comes again until the broker gives it up; then it is parked."""
+        heard = Heard()
+        await self.start(listener(heard, FAILED, retry=Retry(attempts=1)), on_parked="requeue")
+        await self.publish()
+        (message,) = await self.dead()
+        self.assertEqual((len(heard.things), marks.Why.of(message).reason), (3, "delivery_limit"))
+
     async def test_again(self) -> None:
         """One that is replayed and comes back too often again is parked again, and replayed again."""
         heard = Heard()
@@ -189,7 +197,6 @@ class DeadLetterTests(ParkedCase, RetriesCase):
             ({**LIMITED, **own}, {"retry": POLICY}, {}),
             (LIMITED, {}, {}),
             (LIMITED, {"retry": POLICY}, {"on_parked": "drop"}),
-            (LIMITED, {"retry": POLICY}, {"on_parked": "requeue"}),
             (LIMITED, {"retry": False}, {"RETRY": {"attempts": 2}}),
         ):
             with self.subTest(arguments=arguments, options=options, config=config):
