@@ -415,15 +415,17 @@ class ClientTests(TestCase):
         self.aborted: list[Any] = []
         self.sent: list[tuple[Any, ...]] = []
         connections: Any = SimpleNamespace(
-            publisher=SimpleNamespace(
-                publish_then=lambda *args: self.sent.append(args), connection=SimpleNamespace(protocol=None)
-            ),
+            publisher=SimpleNamespace(publish_then=self.publish_then, connection=SimpleNamespace(protocol=None)),
             leaving=SimpleNamespace(on_aborted=self.aborted),
         )
         self.connections = connections
         self.clock = Clock()
         self.client = Client(connections, "me", {}, self.clock)
         self.owner: Any = SimpleNamespace(context_data={}, unconfirmed=None, time_left=lambda: None)
+
+    def publish_then(self, *args: Any) -> Any:
+        self.sent.append(args)
+        return SimpleNamespace(deadline=self.clock.seconds() + args[6])
 
     def call(self) -> Deferred[Any]:
         return self.client.call(self.owner, "service", "method", (), {}, Sending(timeout=3))
@@ -468,11 +470,10 @@ class ClientTests(TestCase):
 
     def test_context_that_can_not_be_sent(self) -> None:
         """A call goes out without the headers that a stranger put in its context and that can't be sent."""
-        publish = self.connections.publisher.publish_then
 
-        def publish_then(*args: Any) -> None:
+        def publish_then(*args: Any) -> Any:
             encode_properties(args[3])  # a ValueError for a name that is too long
-            publish(*args)
+            return self.publish_then(*args)
 
         self.connections.publisher.publish_then = publish_then
         self.connections.publisher.header_max = 1000

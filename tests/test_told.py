@@ -119,6 +119,21 @@ class WorkersTests(SynchronousTestCase):
                 self.assertEqual(self.ended(), [(outcome, 0.0, 0.0, kind)])
             self.flushLoggedErrors()
 
+    def test_failed_only(self) -> None:
+        """Who wants to know of failed workers alone is told of those, as of their end, and of no others."""
+        observers.remove(self.told)
+        self.addCleanup(observers.add, self.told)
+        told = hearing(self, "worker_failed")
+        waiting: Deferred[None] = Deferred()
+        for does in (lambda: 1, dict[str, int]().popitem, lambda: waiting):
+            worker = self.spawn(does)
+        self.clock.advance(2)
+        waiting.errback(ValueError("late"))
+        ended = [(*rest, type(error)) for _, _, *rest, error in told.told]
+        self.assertEqual(ended, [(EXPECTED, 0.0, 0.0, KeyError), (ERROR, 0.0, 2.0, ValueError)])
+        self.assertIs(told.told[1][1], worker)
+        self.flushLoggedErrors()
+
     def test_time_is_up(self) -> None:
         """A worker that its limit of time ends is a TIMEOUT; one that goes on nevertheless has its own outcome."""
 

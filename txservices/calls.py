@@ -123,7 +123,7 @@ class Call:
         self.began = client.clock.seconds() if observers.call_ended else None
         self.correlation_id = correlation_id
         self.timeout = timeout
-        self.deadline = FOREVER if timeout is None else client.clock.seconds() + timeout
+        self.deadline = FOREVER  # until it is published: then it is the request's
         self.answer: Deferred[Any] = Deferred(self.forget)
         self.run = copy_context().run
 
@@ -280,16 +280,21 @@ class Client:
         publisher = self.connections.publisher
         try:
             try:
-                publisher.publish_then(self.exchange, name, body, properties, True, call.published, timeout)
+                publishing = publisher.publish_then(
+                    self.exchange, name, body, properties, True, call.published, timeout
+                )
             except ValueError as error:
                 sending.lighten(properties, publisher.header_max, error)
-                publisher.publish_then(self.exchange, name, body, properties, True, call.published, timeout)
+                publishing = publisher.publish_then(
+                    self.exchange, name, body, properties, True, call.published, timeout
+                )
         except BaseException as error:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
             call.unconfirmed.remove()
             call.ended(ERROR, error)
             raise
         if timeout is not None:
+            call.deadline = publishing.deadline
             self.sweeper.watch()
         return call.answer
 

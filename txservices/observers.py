@@ -62,6 +62,9 @@ class Observer:
             error: what the method, or the handling of its result, has raised. None if it has not.
         """
 
+    def worker_failed(self, worker: Any, outcome: str, waited: float, seconds: float, error: BaseException) -> None:
+        """A worker has ended with an error: as ``worker_ended``, for those who need to know of no other."""
+
     def call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
         """A worker, or a standalone proxy, calls a method.
 
@@ -172,6 +175,7 @@ class Observers:
         self.failed: dict[Callable[..., None], float] = {}
         self.worker_started: list[Callable[..., None]] = []
         self.worker_ended: list[Callable[..., None]] = []
+        self.worker_failed: list[Callable[..., None]] = []
         self.call_started: list[Callable[..., None]] = []
         self.call_ended: list[Callable[..., None]] = []
         self.http_call_started: list[Callable[..., None]] = []

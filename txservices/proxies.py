@@ -179,6 +179,8 @@ class MethodProxy:
 
         The errors are those of ``Client.call``.
         """
+        if self.run is run_here:
+            return self.begin(self.service, self.method, args, kwargs, self.sending)
         return self.run(self.begin, self.service, self.method, args, kwargs, self.sending)
 
     def call_async(self, /, *args: Any, **kwargs: Any) -> RpcReply:

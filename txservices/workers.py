@@ -33,6 +33,7 @@ from txservices.utils.forks import end, owners
 from txservices.utils.waiting import Waiters
 
 WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any other is a value
+PLAIN = frozenset((str, int, float, bool, bytes, list, tuple, dict, type(None)))  # to ask a Deferred's ABC takes long
 
 FOREVER = float("inf")
 TASKS_TIMEOUT = 1.0  # seconds in which cancelled workers in Tasks may end before a stop goes on
@@ -278,7 +279,7 @@ class Workers:
     async def live(self, worker: WorkerContext, waited: float) -> None:
         """A worker from its beginning to its end. Raises nothing."""
         this_worker.set(worker)
-        began = self.clock.seconds() if observers.worker_ended else None
+        began = self.clock.seconds() if observers.worker_ended or observers.worker_failed else None
         if observers.worker_started:
             observers.tell(observers.worker_started, worker)
         result = exc_info = None
@@ -300,7 +301,7 @@ class Workers:
                 result = await self.threads.run(method, worker.args, worker.kwargs)
             else:
                 result = method(*worker.args, **worker.kwargs)
-            if isinstance(result, WAITS):
+            if type(result) not in PLAIN and isinstance(result, WAITS):
                 result = await result
         except BaseException as error:  # a SystemExit in a method ends the call, not the process
             result, exc_info = None, self.failed(worker, error)
@@ -309,7 +310,7 @@ class Workers:
             if worker.handle_result is not None:
                 try:
                     handled = worker.handle_result(worker, result, exc_info)
-                    if isinstance(handled, WAITS):
+                    if type(handled) not in PLAIN and isinstance(handled, WAITS):
                         handled = await handled
                     result, exc_info = handled
                 except BaseException as error:
@@ -331,7 +332,7 @@ class Workers:
                         await done
                 except BaseException as error:
                     self.hook_failed(worker, worker_teardown, error)
-        if began is not None:
+        if began is not None and (observers.worker_ended or exc_info is not None):
             self.tell_ended(worker, dropped, exc_info, waited, self.clock.seconds() - began)
         for call in self.on_ended:
             try:
@@ -356,6 +357,8 @@ class Workers:
             is_expected = worker.entrypoint.expects(error) or type(error) is AlreadyHandled
             outcome = EXPECTED if is_expected else ERROR
         observers.tell(observers.worker_ended, worker, outcome, waited, seconds, error)
+        if error is not None:
+            observers.tell(observers.worker_failed, worker, outcome, waited, seconds, error)
 
     def not_handled(self, worker: WorkerContext, exc_info: ExcInfo) -> None:
         """Have the entrypoint settle what its handle_result did not, unless we cancelled the worker."""

@@ -305,13 +305,16 @@ class Channel(AMQChannel):
                 self.on_confirmed(publishing, None)
             return
         for publishing in self.pop_unconfirmed(args):
-            self.confirmed(publishing, self.undeliverable(publishing) if returns and publishing.mandatory else None)
+            error = self.undeliverable(publishing) if returns and publishing.mandatory else None
+            if self.on_confirmed is not None:
+                self.on_confirmed(publishing, error)
         if returns and not self.unconfirmed:
             returns.clear()
 
     def nack_received(self, content: Content) -> None:
         for publishing in self.pop_unconfirmed(content.args):
-            self.confirmed(publishing, PublishNacked(publishing.exchange, publishing.routing_key))
+            if self.on_confirmed is not None:
+                self.on_confirmed(publishing, PublishNacked(publishing.exchange, publishing.routing_key))
 
     def pop_unconfirmed(self, args: dict[str, Any]) -> list[Publishing]:
         """The publishes that an ack or nack answers for: one, or with ``multiple`` all up to its tag."""
@@ -326,10 +329,6 @@ class Channel(AMQChannel):
                 break
             tags.append(each)
         return [unconfirmed.pop(each) for each in tags]
-
-    def confirmed(self, publishing: Publishing, error: Exception | None) -> None:
-        if self.on_confirmed is not None:
-            self.on_confirmed(publishing, error)
 
     def return_received(self, content: Content) -> None:
         """Note that a message was undeliverable. Its ack comes next, or one for several messages; that reports it."""

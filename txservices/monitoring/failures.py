@@ -43,11 +43,9 @@ class Failures(Observer):
         self.number = 0
         self.kept: deque[Failed] = deque(maxlen=FAILURES_MAX)
 
-    def worker_ended(
-        self, worker: Any, outcome: str, waited: float, seconds: float, error: BaseException | None
-    ) -> None:
+    def worker_failed(self, worker: Any, outcome: str, waited: float, seconds: float, error: BaseException) -> None:
         """See ``Observer``."""
-        if outcome not in FAILED or error is None or worker.container.shared is not self.shared:
+        if outcome not in FAILED or worker.container.shared is not self.shared:
             return
         self.number += 1
         now = time.time()

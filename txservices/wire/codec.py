@@ -27,6 +27,7 @@ from txservices.wire.tables import (
     fixed,
     guarded,
     read_longstr,
+    read_octet,
     read_octets,
     read_shortstr,
     read_table,
@@ -35,11 +36,12 @@ from txservices.wire.tables import (
 )
 
 METHOD_ID = Struct(">HH")
+OCTET = Struct("B")
 
 # Methods -------------------------------------------------------------------------------------------------------------
 
 ARGUMENT_READERS: dict[str, Reader] = {
-    "octet": lambda buffer, offset, depth: (buffer[offset], offset + 1),
+    "octet": read_octet,
     "short": fixed("H"),
     "long": fixed("I"),
     "longlong": fixed("Q"),
@@ -51,7 +53,7 @@ ARGUMENT_READERS: dict[str, Reader] = {
     "timestamp": read_timestamp,
 }
 ARGUMENT_WRITERS: dict[str, Callable[[Any], bytes]] = {
-    "octet": lambda value: bytes((value,)),
+    "octet": OCTET.pack,
     "short": SHORT.pack,
     "long": LONG.pack,
     "longlong": LONGLONG.pack,
@@ -243,7 +245,7 @@ def decode_properties(payload: bytes, offset: int = 0) -> dict[str, Any]:
 
 
 def read_properties(payload: bytes, offset: int) -> dict[str, Any]:
-    """Most properties are short strings, read here without a call for each."""
+    """Most properties are short strings and octets, read here without a call for each."""
     properties: dict[str, Any] = {}
     flags = SHORT.unpack_from(payload, offset)[0]
     if flags & (MORE_FLAGS | UNUSED_FLAG):
@@ -254,6 +256,9 @@ def read_properties(payload: bytes, offset: int) -> dict[str, Any]:
             start = offset + 1
             offset = start + payload[offset]
             properties[name] = payload[start:offset].decode()
+        elif read is read_octet:
+            properties[name] = payload[offset]
+            offset += 1
         else:
             properties[name], offset = read(payload, offset, 0)
     if offset != len(payload):  # a string that is cut short ends beyond the payload

@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Any
 
 from txservices.exceptions import FrameError
-from txservices.wire.codec import decode_method, decode_properties
+from txservices.wire.codec import decode_method, read_properties
 from txservices.wire.spec import (
     BASIC_CLASS,
     FRAME_BODY,
@@ -28,12 +28,14 @@ from txservices.wire.spec import (
     Method,
     ReplyCode,
 )
+from txservices.wire.tables import guarded
 
 FRAME_MAX = 131_072  # bytes of a whole frame; RabbitMQ's own default
 BODY_MAX = 134_217_728  # bytes of a message's body taken in: RabbitMQ's default limit, 128 MiB
 
 FRAME = Struct(">BHI")  # type, channel, size of the payload
 HEADER = Struct(">HHQ")  # class, weight, size of the body; flags and values follow
+FRAME_AND_HEADER = Struct(">BHIHHQ")
 KINDS = frozenset((FRAME_METHOD, FRAME_HEADER, FRAME_BODY, FRAME_HEARTBEAT))
 END = b"\xce"
 BEGINNING = HEADER.size + 2  # bytes of a header up to its properties
@@ -148,11 +150,10 @@ def content_frames(channel: int, method: bytes, properties: bytes, body: bytes, 
     size = len(body)
     pack = FRAME.pack
     if 0 < size <= frame_max - FRAME_OVERHEAD:  # joined in one go, with no call for each frame
-        return b"%b%b\xce%b%b%b\xce%b%b\xce" % (
+        return b"%b%b\xce%b%b\xce%b%b\xce" % (
             pack(FRAME_METHOD, channel, len(method)),
             method,
-            pack(FRAME_HEADER, channel, 12 + len(properties)),
-            HEADER.pack(BASIC_CLASS, 0, size),
+            FRAME_AND_HEADER.pack(FRAME_HEADER, channel, HEADER.size + len(properties), BASIC_CLASS, 0, size),
             properties,
             pack(FRAME_BODY, channel, size),
             body,
@@ -188,7 +189,8 @@ class Content:
         """The message's properties; raises ``FrameError`` where its bytes can't be read."""
         if self.error is not None:
             raise self.error
-        return decode_properties(self.header)
+        properties: dict[str, Any] = guarded(read_properties, self.header, 0)
+        return properties
 
 
 class Assembler:

@@ -29,6 +29,7 @@ INT = Struct(">i")
 INT64 = Struct(">q")
 DOUBLE = Struct(">d")
 DECIMAL = Struct(">BI")
+DOUBLE_KIND = ord("d")
 
 UNWRITABLE = (TypeError, ValueError, AttributeError, OverflowError, StructError)  # what writing a wrong value raises
 
@@ -57,6 +58,10 @@ def read_shortstr(buffer: bytes, offset: int, depth: int = 0) -> tuple[str, int]
     if len(data) != end - start:
         raise IndexError
     return data.decode(), end
+
+
+def read_octet(buffer: bytes, offset: int, depth: int = 0) -> tuple[int, int]:
+    return buffer[offset], offset + 1
 
 
 def read_octets(buffer: bytes, offset: int, depth: int = 0) -> tuple[str, int]:
@@ -140,7 +145,12 @@ def read_table(buffer: bytes, offset: int, depth: int = 0) -> tuple[dict[str, An
         begin = offset + 1
         offset = begin + buffer[offset]
         key = buffer[begin:offset].decode()  # one that is cut is noticed at the next byte, which is not there
-        table[key], offset = FIELD_READERS[buffer[offset]](buffer, offset + 1, depth + 1)
+        kind = buffer[offset]
+        if kind == DOUBLE_KIND:  # the two deadlines of each call, without a call
+            table[key] = DOUBLE.unpack_from(buffer, offset + 1)[0]
+            offset += 9
+        else:
+            table[key], offset = FIELD_READERS[kind](buffer, offset + 1, depth + 1)
     if offset != end:
         raise IndexError
     return table, end
@@ -191,7 +201,11 @@ def decode_table(buffer: bytes, offset: int = 0) -> tuple[dict[str, Any], int]:
 
 def read_text(buffer: bytes, offset: int, depth: int) -> tuple[str | bytes, int]:
     """A long string as text, or as bytes if it is not UTF-8: AMQP says nothing of its encoding."""
-    data, end = read_longstr(buffer, offset)
+    start = offset + 4
+    end = start + LONG.unpack_from(buffer, offset)[0]
+    data = buffer[start:end]
+    if len(data) != end - start:
+        raise IndexError
     try:
         return data.decode(), end
     except UnicodeDecodeError:
