@@ -103,11 +103,11 @@ def nothing(content: object) -> None:
 def encode_by_table() -> bytes:
     """Write properties by a loop over all of AMQP's, with a ``try`` for each."""
     flags, parts = 0, []
-    for name, flag, _, _, write in codec.PROPERTY_FLAGS:
+    for name, flag, kind in codec.PROPERTY_FLAGS:
         value = PROPERTIES.get(name)
         if value is not None:
             try:
-                parts.append(write(value))
+                parts.append(codec.ARGUMENT_WRITERS[kind](value))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"property {name}={value!r}") from error
             flags |= flag
@@ -118,9 +118,9 @@ def decode_by_table() -> dict[str, Any]:
     """Read properties by a call for each."""
     properties, offset = {}, 2
     flags = codec.SHORT.unpack_from(HEADER)[0]
-    for name, flag, _, read, _ in codec.PROPERTY_FLAGS:
+    for name, flag, kind in codec.PROPERTY_FLAGS:
         if flags & flag:
-            properties[name], offset = read(HEADER, offset, 0)
+            properties[name], offset = codec.ARGUMENT_READERS[kind](HEADER, offset, 0)
     return properties
 
 
@@ -218,9 +218,9 @@ def rows() -> list[Row]:
             "the table", method_by_table(ACK)),
         Row("deliver-in", "a look-up of what repeats", lambda: codec.decode_method(DELIVER),
             "the table", method_by_table(DELIVER)),
-        Row("properties-out", "a layout learned", lambda: codec.encode_properties(PROPERTIES),
+        Row("properties-out", "a function for each layout", lambda: codec.encode_properties(PROPERTIES),
             "a loop over all", encode_by_table),
-        Row("properties-in", "short strings read in line", lambda: codec.decode_properties(HEADER),
+        Row("properties-in", "a function for each layout", lambda: codec.decode_properties(HEADER),
             "a call for each", decode_by_table),
         Row("content-out", "three frames joined in one go",
             lambda: content_frames(1, PUBLISH, HEADER, BODY), "three calls of frame()", frame_by_frame),

@@ -46,7 +46,12 @@ def time_left(headers: Mapping[str, Any]) -> float | None:
 def take_time_left(context: MutableMapping[str, Any]) -> float | None:
     """``time_left`` for a context that came with a message. It is taken out: the calls of a worker have their own."""
     deadline, at_sending = context.pop(DEADLINE_KEY, None), context.pop(TIME_LEFT_KEY, None)
-    return None if deadline is None else reckoned(deadline, at_sending)
+    if deadline is None:
+        return None
+    if type(deadline) is float and type(at_sending) is float and deadline - deadline == 0 == at_sending - at_sending:
+        left = deadline - time.time() + CLOCKS_DIFFER_MAX  # both finite, as we write them: reckoned without a call
+        return at_sending if at_sending < left else left
+    return reckoned(deadline, at_sending)
 
 
 def is_over(headers: Mapping[str, Any]) -> bool:
@@ -59,13 +64,10 @@ def is_over(headers: Mapping[str, Any]) -> bool:
 
 
 def reckoned(deadline: Any, at_sending: Any) -> float | None:
-    # Each request comes by here twice: a float is looked at without a call. Less itself it is 0, if it is finite.
-    if not (type(deadline) is float and deadline - deadline == 0) and not is_time(deadline):
+    if not is_time(deadline):
         return None
-    left: float = deadline - time.time() + CLOCKS_DIFFER_MAX
-    if (type(at_sending) is float and at_sending - at_sending == 0) or is_time(at_sending):
-        return at_sending if at_sending < left else left
-    return left
+    left = deadline - time.time() + CLOCKS_DIFFER_MAX
+    return min(at_sending, left) if is_time(at_sending) else left
 
 
 def is_time(value: Any) -> TypeGuard[float]:

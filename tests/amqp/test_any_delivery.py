@@ -18,7 +18,7 @@ from txservices.amqp.entities import Message, Queue
 from txservices.testing.waiting import Heard
 from txservices.wire import codec, frames
 from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD
-from txservices.wire.tables import LONG, OCTETS
+from txservices.wire.tables import LONG, OCTETS, SHORT
 
 # The numbers of each type of a field, and the edges of them. Others than these are bytes behind a length.
 NUMBERS = [
@@ -51,7 +51,7 @@ def nested(depth: int, letter: bytes) -> bytes:
 
 
 def flags(name: str) -> bytes:
-    return codec.learn_layout((name,))[0]
+    return SHORT.pack(next(flag for each, flag, _ in codec.PROPERTY_FLAGS if each == name))
 
 
 LEGAL = [

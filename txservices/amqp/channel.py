@@ -219,16 +219,18 @@ class Channel(AMQChannel):
             self.unreadable(args, error)
             return
         prefetched = self.prefetched
+        over = False
         if prefetched is not None:
             prefetched.bytes += message.size
-            if prefetched.bytes > prefetched.bytes_max and prefetched.parks(message):
+            over = prefetched.bytes > prefetched.bytes_max
+            if over and prefetched.parks(message):
                 return
         try:
             receive(message)
         except Exception:
             log.failure("{delivery} was not taken, rejected", delivery=message)
             message.reject()
-        if prefetched is not None and prefetched.bytes > prefetched.bytes_max:
+        if over and prefetched is not None:
             prefetched.look()
 
     def unreadable(self, args: dict[str, Any], error: FrameError) -> None:

@@ -7,6 +7,7 @@ that AMQP can't carry raise a ``ValueError`` that names them. Strings, tables an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from struct import Struct
 from typing import Any
 
@@ -16,7 +17,6 @@ from txservices.wire.spec import METHODS, METHODS_BY_ID, PROPERTIES, Method, Rep
 from txservices.wire.tables import (
     LONG,
     LONGLONG,
-    OCTETS,
     SHORT,
     UNWRITABLE,
     Reader,
@@ -170,19 +170,24 @@ def read_arguments(payload: bytes, method: Method) -> dict[str, Any]:
 
 # Properties ----------------------------------------------------------------------------------------------------------
 
-PROPERTY_FLAGS = tuple(
-    (name, 0x8000 >> index, kind == "shortstr", ARGUMENT_READERS[kind], ARGUMENT_WRITERS[kind])
-    for index, (name, kind) in enumerate(PROPERTIES)
-)
+PROPERTY_FLAGS = tuple((name, 0x8000 >> index, kind) for index, (name, kind) in enumerate(PROPERTIES))
 KNOWN_PROPERTIES = frozenset(name for name, _ in PROPERTIES)
 MORE_FLAGS = 0x0001  # the lowest bit announces a second word of flags; basic has no use for one
 UNUSED_FLAG = 0x0002
 
+# A program sends and gets a handful of kinds of messages. For each combination of properties a function is made that
+# writes or reads them one after the other, which takes half the time of a loop over the table. These are its lines, for
+# kinds that occur in most messages; the others are a call. To make one takes a millisecond, so what comes after
+# ``LAYOUTS_MAX`` of them, as from a stranger who tries all combinations, is written and read by the table.
+WRITES = {"shortstr": ("%c%b", "len(value := properties[{name!r}].encode()), value")}
+WRITES_OTHERS = ("%b", "write_{kind}(properties[{name!r}])")
+READS = {
+    "shortstr": "start = offset + 1; offset = start + payload[offset]; {name} = payload[start:offset].decode()",
+    "octet": "{name} = payload[offset]; offset += 1",
+}
+READS_OTHERS = "{name}, offset = read_{kind}(payload, offset, 0)"
 
-# How to write messages that have the same properties: the flags, and for each property its name, whether it is a short
-# string, and the function that writes it. A program sends a handful of kinds of messages.
-Layout = tuple[bytes, tuple[tuple[str, bool, Callable[[Any], bytes]], ...]]
-LAYOUTS: dict[tuple[str, ...], Layout] = {}
+LAYOUTS: dict[tuple[str, ...], Callable[[Mapping[str, Any]], bytes]] = {}  # names -> what writes these properties
 LAYOUTS_MAX = 256
 
 
@@ -192,50 +197,64 @@ def encode_properties(properties: Mapping[str, Any]) -> bytes:
     A property that is None is left out. A ``ValueError`` names a property that AMQP can't carry.
     """
     names = tuple(properties)
-    flags, fields = LAYOUTS.get(names) or learn_layout(names)
-    parts = [flags]
-    name = ""
-    value: Any = None
+    write = LAYOUTS.get(names) or learn_layout(names)
     try:
-        for name, is_short, write in fields:
+        return write(properties)
+    except UNWRITABLE:
+        given = {name: value for name, value in properties.items() if value is not None}
+        return encode_properties(given) if len(given) < len(properties) else write_each(given)
+
+
+def write_each(properties: Mapping[str, Any]) -> bytes:
+    """Write properties by the table, and tell which can't be written."""
+    flags, parts = 0, []
+    for name, flag, kind in PROPERTY_FLAGS:
+        if name in properties:
             value = properties[name]
-            if is_short and len(value) < 64:  # always under 256 bytes in UTF-8
-                data = value.encode()
-                parts += (OCTETS[len(data)], data)
-            else:
-                parts.append(write(value))
-    except UNWRITABLE as error:
-        if None in properties.values():
-            return encode_properties({name: value for name, value in properties.items() if value is not None})
-        raise ValueError(f"property {name}={brief(value)}: {error}") from error
-    return b"".join(parts)
+            try:
+                parts.append(ARGUMENT_WRITERS[kind](value.encode() if kind == "shortstr" else value))
+            except UNWRITABLE as error:
+                raise ValueError(f"property {name}={brief(value)}: {error}") from error
+            flags |= flag
+    return SHORT.pack(flags) + b"".join(parts)
 
 
-def learn_layout(names: tuple[str, ...]) -> Layout:
+def learn_layout(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], bytes]:
     unknown = set(names) - KNOWN_PROPERTIES
     if unknown:
         raise ValueError(f"no property {', '.join(map(repr, unknown))} in AMQP: put it into headers")
-    flags = 0
-    fields = []
-    for name, flag, is_short, _, write in PROPERTY_FLAGS:
-        if name in names:
-            flags |= flag
-            fields.append((name, is_short, write))
     if len(LAYOUTS) >= LAYOUTS_MAX:
-        LAYOUTS.clear()
-    layout = LAYOUTS[names] = SHORT.pack(flags), tuple(fields)
-    return layout
+        return write_each
+    found = [(name, flag, kind) for name, flag, kind in PROPERTY_FLAGS if name in names]
+    flags = SHORT.pack(sum(flag for _, flag, _ in found))
+    form = "".join(WRITES.get(kind, WRITES_OTHERS)[0] for _, _, kind in found)
+    values = ", ".join(WRITES.get(kind, WRITES_OTHERS)[1].format(name=name, kind=kind) for name, _, kind in found)
+    writers = {f"write_{kind}": write for kind, write in ARGUMENT_WRITERS.items()}
+    LAYOUTS[names] = eval(f"lambda properties: b'%b{form}' % (flags, {values})", {**writers, "flags": flags})
+    return LAYOUTS[names]
 
 
-PRESENT: dict[int, tuple[tuple[str, bool, Reader], ...]] = {}  # flags -> the properties that they announce
+PRESENT: dict[int, Callable[[bytes, int], tuple[dict[str, Any], int]]] = {}  # flags -> what reads such properties
 
 
-def learn_present(flags: int) -> tuple[tuple[str, bool, Reader], ...]:
+def learn_present(flags: int) -> Callable[[bytes, int], tuple[dict[str, Any], int]]:
+    found = [(name, kind) for name, flag, kind in PROPERTY_FLAGS if flags & flag]
     if len(PRESENT) >= LAYOUTS_MAX:
-        PRESENT.clear()
-    present = tuple((name, is_short, read) for name, flag, is_short, read, _ in PROPERTY_FLAGS if flags & flag)
-    PRESENT[flags] = present
-    return present
+        return partial(read_each, found)
+    lines = [READS.get(kind, READS_OTHERS).format(name=name, kind=kind) for name, kind in found]
+    lines.append(f"return {{{', '.join(f'{name!r}: {name}' for name, _ in found)}}}, offset")
+    names: dict[str, Any] = {f"read_{kind}": read for kind, read in ARGUMENT_READERS.items()}
+    exec("def read(payload, offset):\n " + "\n ".join(lines), names)
+    PRESENT[flags] = names["read"]
+    return PRESENT[flags]
+
+
+def read_each(found: list[tuple[str, str]], payload: bytes, offset: int) -> tuple[dict[str, Any], int]:
+    """Read properties by the table."""
+    properties: dict[str, Any] = {}
+    for name, kind in found:
+        properties[name], offset = ARGUMENT_READERS[kind](payload, offset, 0)
+    return properties, offset
 
 
 def decode_properties(payload: bytes, offset: int = 0) -> dict[str, Any]:
@@ -245,22 +264,10 @@ def decode_properties(payload: bytes, offset: int = 0) -> dict[str, Any]:
 
 
 def read_properties(payload: bytes, offset: int) -> dict[str, Any]:
-    """Most properties are short strings and octets, read here without a call for each."""
-    properties: dict[str, Any] = {}
     flags = SHORT.unpack_from(payload, offset)[0]
     if flags & (MORE_FLAGS | UNUSED_FLAG):
         raise FrameError(ReplyCode.SYNTAX_ERROR, f"property flags {flags:#06x} name properties that basic hasn't")
-    offset += 2
-    for name, is_short, read in PRESENT.get(flags) or learn_present(flags):
-        if is_short:
-            start = offset + 1
-            offset = start + payload[offset]
-            properties[name] = payload[start:offset].decode()
-        elif read is read_octet:
-            properties[name] = payload[offset]
-            offset += 1
-        else:
-            properties[name], offset = read(payload, offset, 0)
+    properties, offset = (PRESENT.get(flags) or learn_present(flags))(payload, offset + 2)
     if offset != len(payload):  # a string that is cut short ends beyond the payload
         raise IndexError
     return properties

@@ -115,14 +115,15 @@ class FrameReader:
                 self.dropping = size + 1
                 position = self.drop(data, position + 7)
                 continue
-            end = position + 7 + size
+            start = position + 7
+            end = start + size
             if end >= length:
                 self.missing = end + 1 - length
                 self.chunks.append(data[position:])
                 return
             if data[end] != FRAME_END:
                 raise FrameError(ReplyCode.FRAME_ERROR, f"a frame ends in {data[end]:#04x} and not in 0xce")
-            receive(kind, channel, data[position + 7 : end])
+            receive(kind, channel, data[start:end])
             position = end + 1
         if position < length:
             self.rest = data[position:]
@@ -226,21 +227,22 @@ class Assembler:
     def receive_header(self, kind: int, payload: bytes) -> None:
         if kind != FRAME_HEADER:
             raise FrameError(ReplyCode.UNEXPECTED_FRAME, f"a frame of type {kind} where a header was due")
-        if len(payload) < HEADER.size + 2:
+        if len(payload) < BEGINNING:
             raise FrameError(ReplyCode.SYNTAX_ERROR, f"a header frame of {len(payload)} bytes")
         class_id, weight, size = HEADER.unpack_from(payload)
-        if class_id != self.content.method.class_id or weight != 0:
+        content = self.content
+        if class_id != content.method.class_id or weight != 0:
             raise FrameError(ReplyCode.UNEXPECTED_FRAME, f"a header of class {class_id}, weight {weight}")
         if size > self.body_max:
-            self.content.error = FrameError(
+            content.error = FrameError(
                 ReplyCode.PRECONDITION_FAILED,
                 f"a body of {size} bytes is over the {self.body_max} taken here",
             )
             if not self.skips:
-                raise self.content.error
+                raise content.error
         self.missing = size
-        if self.content.error is None:
-            self.content.header = payload[HEADER.size :]
+        if content.error is None:
+            content.header = payload[HEADER.size :]
             self.frame = self.receive_body
         else:
             self.frame = self.skip_body
