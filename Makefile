@@ -20,7 +20,7 @@ BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"
 help:
 	@echo "make run    the example services on the embedded broker, a page that shows them, and what to type to call them"
 	@echo "make test   the suite on every core (TESTS=tests.test_rpc for a part, JOBS=1 for one process)"
-	@echo "make slowest  the twenty tests that take longest, in one process (TESTS=tests.broker for a part)"
+	@echo "make slowest  the tests that take longest, by clock and by processor (TESTS=tests.broker for a part)"
 	@echo "make coverage  the suite, and what of txservices/ it runs: lines and branches, not fewer than pyproject.toml says"
 	@echo "make trixie  the suite on Debian 13, with RabbitMQ 4.0 and Python 3.13 (as root, on a Debian with debootstrap)"
 	@echo "make interop  with the real nameko in one cluster, in environments that it makes"
@@ -51,10 +51,8 @@ compiled: $(VENV)/installed
 test: compiled
 	$(BIN)/python -m $(TRIAL) $(TESTS)
 
-# trial's own report has the seconds of each test in a line below its name
 slowest: compiled
-	$(BIN)/python -m twisted.trial --reporter=timing $(TESTS) | \
-		awk '/^\([0-9.]+ secs\)/ { print substr($$1, 2), name } { name = $$1 }' | sort -rn | head -20
+	$(BIN)/python -m tests.slowest $(TESTS)
 
 coverage: compiled
 	@mkdir -p build && $(BIN)/coverage erase

@@ -21,6 +21,7 @@ from twisted.internet.defer import succeed
 from twisted.logger import capturedLogs, formatEvent
 
 from tests import processes
+from tests.command.folder import TypingCase
 from tests.processes import EXAMPLES
 from tests.services import OnRabbitMQ
 from txservices import configuration
@@ -361,18 +362,18 @@ class AsyncioLibraries:
         running = self.face(["asyncio_libraries"], GUIDE, "--config", config, reactor="asyncio")
         await running.line("running: supplier, shop")
         for _ in range(2):  # the second time from the database
-            calling = processes.txservices(self, "call", "--config", config, "shop.total", '[["pen", "paper"]]')
-            self.assertEqual(await processes.succeed(calling), "7\n")
+            called = await self.client("call", "--config", config, "shop.total", '[["pen", "paper"]]')
+            self.assertEqual(called, (0, "7\n", ""))
         await processes.stopped(running)
         asked = re.findall(r"GET \S+/price/(\w+)", running.stdout + running.stderr)
         self.assertEqual(sorted(asked), ["paper", "pen"])
 
 
-class AsyncioLibrariesByRun(AsyncioLibraries, processes.ByRun, TestCase):
+class AsyncioLibrariesByRun(AsyncioLibraries, processes.ByRun, TypingCase):
     """`txservices run`."""
 
 
-class AsyncioLibrariesUnderTwistd(AsyncioLibraries, processes.ByTwistd, TestCase):
+class AsyncioLibrariesUnderTwistd(AsyncioLibraries, processes.ByTwistd, TypingCase):
     """twistd."""
 
 

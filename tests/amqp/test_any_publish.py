@@ -96,7 +96,6 @@ def some_messages(number: int) -> list[Published]:
 class AnyPublishOnEmbeddedTests(ServicesCase):
     """What hypothesis thinks of, all at once, and a good one behind each."""
 
-    timeout = 60
     queues = (Queue("q"), Queue("other"))
     culprits: dict[int, Published] = {}  # by their places among the others
 

@@ -82,8 +82,6 @@ class Typed(io.StringIO):
 class InsideCase(TypingCase):
     """Commands in a folder of the test's own, with an embedded broker at a port of its own."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         super().setUp()
         self.patch(sys, "dont_write_bytecode", True)  # that of another text in the same second would be taken

@@ -113,7 +113,8 @@ class Commands(TypingCase):
         await broker.line(f"broker: amqp://guest:guest@127.0.0.1:{port}/")
         self.config = processes.config_file(self, AMQP_URI=f"amqp://guest:guest@127.0.0.1:{port}/")
         running = await self.services()
-        self.assertEqual(await self.call("odd.add", "[1, 2]"), (0, "3\n", ""))
+        called = await self.client("call", "--config", self.config, "odd.add", "[1, 2]")
+        self.assertEqual(called, (0, "3\n", ""))
         await processes.stopped(running, broker)
 
     async def test_broker_with_users(self) -> None:

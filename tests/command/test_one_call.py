@@ -63,7 +63,6 @@ BUSY = r"all 1 workers of shop have been busy for"
 class Case(TestCase):
     """Two services in a process. Both sell and take, with one worker each, take longer than SLOW_WORKER."""
 
-    timeout = 60
     config: dict[str, Any] = {"max_workers": 1, "SLOW_WORKER": 0.2, "RPC_TIMOUT": 3}
 
     def setUp(self) -> None:

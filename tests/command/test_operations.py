@@ -115,8 +115,6 @@ class Operations(InsideCase, TestCase):
 class Stopping:
     """A process of its own, which is told to stop."""
 
-    timeout = 60
-
     async def test_while_it_stops(self) -> None:
         """From SIGTERM on it is healthy and not ready, until the last worker has ended and with it the process."""
         folder, port = self.mktemp(), free_port()

@@ -79,8 +79,6 @@ class Shop:
 class Questions(CommandsCase):
     """The table, with a shop in trouble."""
 
-    timeout = 60
-
     def setUp(self) -> Deferred[None]:
         def knowing(connections: Connections) -> Fleet:
             """The fleet of a command. It knows who is there, so that it need not wait for a silence."""

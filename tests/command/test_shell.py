@@ -19,8 +19,6 @@ TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sy
 class Shells(ServicesCase):
     """Shells, with services of this process."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         super().setUp()
         self.folder = os.path.abspath(self.mktemp())

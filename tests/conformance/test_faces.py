@@ -94,8 +94,6 @@ class Settings(TypingCase):
 class Run(TypingCase):
     """Line 68: ``txservices run``."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         super().setUp()
         self.write("app.py", APP)
@@ -142,8 +140,6 @@ class Run(TypingCase):
 
 class Shell(Case):
     """Line 69: ``txservices shell``. There is no ``test`` command: nothing needs to be patched before pytest runs."""
-
-    timeout = 60
 
     async def setUp(self) -> None:
         super().setUp()

@@ -75,8 +75,6 @@ def test_brokers():
 class Plugin(Case):
     """Line 72."""
 
-    timeout = 60
-
     def suite(self, *options: str) -> processes.Process:
         folder = os.path.abspath(self.mktemp())
         os.makedirs(folder)

@@ -138,8 +138,6 @@ class Proxies(Case):
 class Blocking(Case):
     """The one that waits, in a process of its own: there is a reactor here."""
 
-    timeout = 30
-
     async def test_line_63_keyboard_interrupt(self) -> None:
         """Ctrl-C in a call ends the wait and not the proxy."""
         self.config["AMQP_URI"] = await self.stage.listen()

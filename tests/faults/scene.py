@@ -44,7 +44,7 @@ class FaultsCase(ServicesCase):
     """A test whose services reach a virtual host of their own over ``self.proxy``."""
 
     skip = rabbitmq.skip
-    timeout = 60
+    timeout = 120
 
     def node(self) -> rabbitmq.Node:
         """The broker; override it for one that may be harmed."""

@@ -83,7 +83,6 @@ class InteropCase(ServicesCase):
     """A test with a nameko that runs, and with those of our services that it starts."""
 
     skip = rabbitmq.skip
-    timeout = 30
     version = nameko_env.NAMEKO_2
 
     def setUp(self) -> None:

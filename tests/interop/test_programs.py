@@ -17,8 +17,6 @@ SERVICES = [f"answers_{side}" for side in SIDES]
 class Programs(InteropCase):
     """The same program with nameko's import and with ours, against nameko's service and ours."""
 
-    timeout = 60
-
     async def run_program(self, framework: str) -> dict[str, Any]:
         told = {"framework": framework, "config": self.config, "services": SERVICES}
         python = nameko_env.python(self.version) if framework == "nameko" else sys.executable

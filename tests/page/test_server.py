@@ -21,8 +21,6 @@ from txservices.utils.secrets import hide
 class ServerCase(TestCase):
     """A page with answers of the test's own."""
 
-    timeout = 30
-
     def setUp(self) -> None:
         self.asked: list[Any] = []
         self.page = self.made()

@@ -22,8 +22,6 @@ from txservices.testing.waiting import Heard
 class BlockingCase(ServicesCase):
     """A broker that is reached by TCP, and the services that the programs call."""
 
-    timeout = 60
-
     async def setUp(self) -> None:
         super().setUp()
         self.config["AMQP_URI"] = await self.uri()

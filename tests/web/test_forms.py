@@ -125,7 +125,7 @@ def cases() -> dict[str, tuple[str, str, bytes, Any]]:
 class Bounds(WebTestCase):
     """Requests within the limits, and beyond."""
 
-    timeout = 120  # trial's
+    timeout = 600  # trial's
 
     async def setUp(self) -> None:
         super().setUp()

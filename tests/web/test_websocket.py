@@ -337,8 +337,6 @@ class TwoServices(SocketsCase):
 class OverTCP(TestCase):
     """A client in a thread, as other programs are."""
 
-    timeout = 30
-
     async def test_blocking_method(self) -> None:
         """Over a socket, and with a method in a thread that uses the hub there."""
 
