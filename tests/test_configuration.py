@@ -102,6 +102,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "WEB_MAX_WORKERS": ([1, 100], [*NO_WHOLE, 0]),
     "WEB_ACCESS_LOG": (["off", False, "combined", "json"], ["", "on", True, "Combined", 1, ["json"]]),
     "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),
+    "WEBSOCKET_SUBPROTOCOLS": (["chat", ["chat"], ("chat",)], ["", [], [1], [""], 1, True, {"a": 1}]),
     "max_workers": ([0, 1, 10_000], NO_WHOLE),
     "prefetch_count": ([0, 1, 65_535], [*NO_WHOLE, 65_536]),
     "PREFETCHED_BYTES_MAX": ([0, 1, 10**12], NO_WHOLE),

@@ -368,6 +368,14 @@ WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
     "a list of the origins whose pages may open WebSockets; `*` for all",
     without="pages of our own address",
 )
+WEBSOCKET_SUBPROTOCOLS: Key[list[str] | str | None] = Key(
+    "WEBSOCKET_SUBPROTOCOLS",
+    None,
+    Kind(lambda value: is_text(value) or are_texts(value), "list of names", '["chat.v2", "chat"]'),
+    "the names of subprotocols that WebSockets of this address agree to, the best one first: a client is told the"
+    " first that it asks for",
+    without="no subprotocol",
+)
 MAX_WORKERS = Key(
     "max_workers",
     10,

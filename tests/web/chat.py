@@ -18,9 +18,9 @@ from txservices.web.websocket import WebSocketHub, WebSocketHubProvider, rpc
 class Client:
     """The client of the ``websockets`` package on a connection that is memory."""
 
-    def __init__(self, peer: Peer, origin: Any = None) -> None:
+    def __init__(self, peer: Peer, origin: Any = None, **options: Any) -> None:
         self.peer = peer
-        self.protocol = ClientProtocol(parse_uri("ws://here:8000/ws"), origin=origin)
+        self.protocol = ClientProtocol(parse_uri("ws://here:8000/ws"), origin=origin, **options)
         self.protocol.send_request(self.protocol.connect())
         self.exchange()
         events = self.protocol.events_received()
@@ -136,8 +136,8 @@ class SocketsCase(WebTestCase):
         (hub,) = [each.hub for each in container.dependencies if isinstance(each, WebSocketHubProvider)]
         return hub
 
-    def client(self, origin: Any = None) -> Client:
-        return Client(self.peer(), origin)
+    def client(self, origin: Any = None, **options: Any) -> Client:
+        return Client(self.peer(), origin, **options)
 
     def connected(self) -> tuple[Client, str]:
         """A client that is, and its socket's id."""

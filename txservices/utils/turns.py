@@ -3,7 +3,7 @@
 A client may send in one piece what takes seconds to handle: a thousand requests, or ten thousand frames. So a
 connection handles what has come in steps, and asks the ``Turn`` of its address to call them. A few are called at once.
 Then the connection waits behind others that wait, and each of them has one step after the other. All steps together
-take about ``TURN`` seconds of a turn of the reactor.
+take about ``TURN`` seconds of a turn of the reactor, and are ``STEPS_A_TURN`` at most.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 TURN = 0.02  # seconds of a reactor's turn that all steps together may take; the last one may end later
+STEPS_A_TURN = 500  # of them all; more would take longer than TURN
 STEPS_AT_ONCE = 20  # of a connection, before it waits behind the others
 
-Step = Callable[[], bool]  # does a little; gives whether there is more to do now. Raises nothing
+Step = Callable[[], bool]  # does a little; gives whether there is more to do now
+
+log = Logger()
 
 
 class Turn:
@@ -60,10 +64,16 @@ class Turn:
     def go_on(self) -> None:
         """Call the waiting steps, one of each after the other, for as long as a turn may take."""
         waiting = self.waiting
+        left = STEPS_A_TURN
         self.began = now = self.clock.seconds()
-        while waiting and now - self.began < TURN:
+        while waiting and left and now - self.began < TURN:
+            left -= 1
             step = waiting[0]
-            more = step()
+            try:
+                more = step()
+            except Exception:
+                log.failure("while {step} had its turn", step=step)
+                more = False
             waiting.rotate(-1)
             if not more:
                 waiting.pop()

@@ -1,15 +1,15 @@
 """The WebSocket of a client: turns frames into messages and back, by wsproto, on the connection of the handshake.
 
-    Channel.dataReceived -> Socket.data_received -> receive(message)        send(text) -> Channel.write
+    Channel.dataReceived -> Socket.data_received -> Turn -> step -> receive(message)    send(text) -> Channel.write
 
 The site goes on to know the channel, as one whose request is being answered, until it is closed.
 
 Limits: a message has at most ``WEB_BODY_MAX`` bytes and comes in at most ``FRAGMENTS_MAX`` frames, else the socket is
-closed with code 1009. In a turn of the reactor we react to at most ``FRAMES_A_TURN`` frames of a client. At most
-``BACKLOG_MAX`` bytes wait for a client that does not read, else the connection is cut. At most ``BACKLOGS_MAX`` bytes
-wait for all such clients together, else the one for whom most bytes wait is cut. Likewise at most ``MESSAGES_MAX``
-bytes have come of all messages that are not complete or wait for their turn. No extension is used, so that no
-compressed message can grow beyond the limit.
+closed with code 1009; a compressed one is inflated up to that, see ``deflate``. All clients of an address share what
+is done in a turn of the reactor: see ``utils.turns``. At most ``BACKLOG_MAX`` bytes wait for a client that does not
+read, else the connection is cut. At most ``BACKLOGS_MAX`` bytes wait for all such clients together, else the one for
+whom most bytes wait is cut. Likewise at most ``MESSAGES_MAX`` bytes have come of all messages that are not complete or
+wait for their turn.
 
 A client that is silent for ``PING_INTERVAL`` is sent a ping. If nothing comes from it within ``PING_TIMEOUT``, the
 connection is cut: a pulled cable gives no other sign.
@@ -17,16 +17,16 @@ connection is cut: a pulled cable gives no other sign.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from itertools import islice
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from werkzeug.wrappers import Response
 from zope.interface import implementer
 
+from txservices.web.channel import BUFFER_MAX
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import error_response
 from txservices.web.site import Received
@@ -36,15 +36,18 @@ try:
     from wsproto import ConnectionType, WSConnection
     from wsproto.connection import ConnectionState
     from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, TextMessage
+    from wsproto.events import Request as Opening
     from wsproto.frame_protocol import CloseReason
     from wsproto.utilities import ProtocolError, RemoteProtocolError
+
+    from txservices.web.deflate import Deflate
 except ImportError as error:
     raise ImportError(f"WebSockets need wsproto: pip install 'txservices[websocket]' ({error})") from error
 
 __all__ = ["CloseReason", "Socket", "handshake"]
 
 FRAGMENTS_MAX = 16_384  # frames of a message; browsers send 128 KiB in one
-FRAMES_A_TURN = 200  # frames or pieces of them: some 10 ms, if each is a request that is answered at once
+READ_AT_ONCE = 8 * 1024  # bytes that wsproto is given; if they are compressed, they may become 8 MiB
 BACKLOG_MAX = 16 * 1024 * 1024  # bytes that wait for a client that does not read
 BACKLOGS_MAX = 64 * 1024 * 1024  # bytes that wait for all such clients of an address together
 MESSAGES_MAX = 256 * 1024 * 1024  # bytes of messages from all clients of an address that are not handled yet
@@ -55,22 +58,28 @@ OPEN = (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING)
 log = Logger()
 
 
-def handshake(received: Received, request: HttpRequest) -> WSConnection | Response:
-    """Read the opening handshake, RFC 6455, 4.2. Gives the protocol, or the response to a request that is not one."""
+def handshake(
+    received: Received, request: HttpRequest, subprotocols: Collection[str]
+) -> tuple[WSConnection, str | None] | Response:
+    """Read the opening handshake, RFC 6455, 4.2.
+
+    Gives the protocol and the first of the ``subprotocols`` that the client asks for, or the response to a request that
+    is no handshake.
+    """
     ws = WSConnection(ConnectionType.SERVER)
     try:
         if request.method != "GET" or received.clientproto != b"HTTP/1.1":
             raise RemoteProtocolError("a GET of HTTP/1.1 opens a WebSocket")
         headers = [(name, value) for name, values in received.requestHeaders.getAllRawHeaders() for value in values]
         ws.initiate_upgrade_connection(headers, received.uri)
-        for _ in ws.events():
-            pass  # the only event is the request, which we have already
+        (opening,) = ws.events()
+        assert isinstance(opening, Opening)
     except (ProtocolError, h11.ProtocolError, UnicodeError) as error:
         hint = getattr(error, "event_hint", None)
         status, headers = (hint.status_code, hint.headers) if isinstance(hint, RejectConnection) else (400, [])
         named = [(name.decode(), value.decode()) for name, value in headers]
         return error_response(f"this is for WebSockets: {error}", status, received.site.as_problem, named)
-    return ws
+    return ws, next((each for each in subprotocols if each in opening.subprotocols), None)
 
 
 class Backlogs:
@@ -129,6 +138,7 @@ class Socket:
     """An open WebSocket.
 
     Args:
+        subprotocol: that the client is told.
         message_max: bytes that a message may have.
         backlogs: what waits for all clients of this address.
         messages: what has come of messages from all of them. ``receive`` has ``handled`` called for each of its own.
@@ -140,6 +150,7 @@ class Socket:
         self,
         received: Received,
         ws: WSConnection,
+        subprotocol: str | None,
         message_max: int,
         receive: Callable[[bytes], None],
         gone: Callable[[], Any],
@@ -152,7 +163,10 @@ class Socket:
         self.receive = receive
         self.message = bytearray()  # what has come of the current one
         self.fragments = 0
-        self.next_turn: IDelayedCall | None = None  # when frames wait that have come already
+        self.buffer = bytearray()  # what has come, and wsproto has not seen
+        self.events: Iterator[Any] = iter(())  # of what it has seen
+        self.working = False  # whether the turn has our step
+        self.reading = True
         self.backlog: int | None = None  # bytes written since the client stopped reading; None while it reads
         self.lost = self.pinged = self.paused = False
         self.gone = gone
@@ -166,7 +180,7 @@ class Socket:
         self.channel.wait(PING_INTERVAL)
         self.channel.registerProducer(self, True)
         self.channel.transport.setTcpKeepAlive(True)
-        self.channel.write(ws.send(AcceptConnection()))
+        self.channel.write(ws.send(AcceptConnection(subprotocol, [Deflate(message_max)])))
         received.code = 101
         received.tell_ended()
 
@@ -176,9 +190,7 @@ class Socket:
 
     def connection_lost(self, _: Any) -> None:
         self.lost = True
-        if self.next_turn is not None:
-            self.next_turn.cancel()
-            self.next_turn = None
+        self.buffer.clear()
         self.backlogs.forget(self)
         self.messages.forget(self)
         self.gone()
@@ -186,37 +198,43 @@ class Socket:
     # In
 
     def data_received(self, data: bytes) -> None:
-        if self.ws.state not in OPEN:
-            return
-        self.heard()
-        self.ws.receive_data(data)
-        if self.next_turn is None:
-            self.read_frames()
-
-    def read_frames(self) -> None:
-        """React to frames that have come: to some in this turn, and to more in the next."""
-        left = FRAMES_A_TURN
-        try:
-            for event in islice(self.ws.events(), FRAMES_A_TURN):
-                left -= 1
-                self.react(event)
-                if self.paused or self.ws.state not in OPEN:
-                    return
-        except RemoteProtocolError as error:
-            self.close(CloseReason.PROTOCOL_ERROR, str(error))
-        if not left:
-            self.channel.transport.pauseProducing()
-            self.go_on_later()
-
-    def go_on_later(self) -> None:
-        if self.next_turn is None and not self.lost:
-            self.next_turn = self.channel.site.reactor.callLater(0, self.go_on)
+        if self.ws.state in OPEN:
+            self.heard()
+            self.buffer += data
+            self.go_on()
 
     def go_on(self) -> None:
-        self.next_turn = None
-        if not self.paused and self.ws.state in OPEN:
-            self.channel.transport.resumeProducing()
-            self.read_frames()
+        """Have the turn handle what has come, unless it does so already, and read more if there is room for it."""
+        if not (self.working or self.paused):
+            self.working = True
+            self.channel.site.turn.work(self.step)
+        self.read_on()
+
+    def read_on(self) -> None:
+        reading = len(self.buffer) <= BUFFER_MAX and not self.paused
+        if reading is not self.reading and not self.lost and self.ws.state in OPEN:
+            self.reading = reading
+            transport = self.channel.transport
+            (transport.resumeProducing if reading else transport.pauseProducing)()
+
+    def step(self) -> bool:
+        """React to one frame, or to one piece of one. Gives whether more can be handled now."""
+        more = not (self.lost or self.paused) and self.ws.state in OPEN
+        try:
+            event = next(self.events, None) if more else None
+            if event is None and more and self.buffer:
+                self.ws.receive_data(bytes(self.buffer[:READ_AT_ONCE]))
+                del self.buffer[:READ_AT_ONCE]
+                self.events = self.ws.events()
+                event = next(self.events, None)
+            if event is not None:
+                self.react(event)
+            more = event is not None or (more and bool(self.buffer))
+        except RemoteProtocolError as error:
+            self.close(CloseReason.PROTOCOL_ERROR, str(error))
+        self.working = more
+        self.read_on()
+        return more
 
     def react(self, event: Any) -> None:
         if isinstance(event, (TextMessage, BytesMessage)):
@@ -252,14 +270,12 @@ class Socket:
     def pause(self) -> None:
         """Read no more for now, so that TCP makes the client wait."""
         self.paused = True
-        self.channel.transport.pauseProducing()
+        self.read_on()
 
     def resume(self) -> None:
         self.paused = False
         self.heard()
-        if self.next_turn is None:
-            self.channel.transport.resumeProducing()
-        self.go_on_later()
+        self.go_on()
 
     # Whether the client is still there
 

@@ -222,6 +222,8 @@ class WebSockets(Service):
         self.values_max = configuration.VALUES_MAX.of(config)
         origins = configuration.WEBSOCKET_ORIGINS.of(config)
         self.origins = [origins] if isinstance(origins, str) else origins
+        subprotocols = configuration.WEBSOCKET_SUBPROTOCOLS.of(config)
+        self.subprotocols = [subprotocols] if isinstance(subprotocols, str) else subprotocols or []
         self.methods: dict[str, WebSocketRpc] = {}
         self.servers: dict[WebSocketServer, None] = {}
         self.connections = Clients()
@@ -276,7 +278,7 @@ class WebSockets(Service):
     def serve(self, received: Received, request: HttpRequest) -> None:
         """Open a socket, or answer why it is refused."""
         refused = self.refuse(request)
-        opened = refused or handshake(received, request)
+        opened = refused or handshake(received, request, self.subprotocols)
         if isinstance(opened, Response):
             received.answer(opened)
             return
@@ -284,7 +286,7 @@ class WebSockets(Service):
         connection = Connection(self, contexts)
         self.connections[connection.socket_id] = connection
         connection.socket = Socket(
-            received, opened, self.body_max, connection.receive, connection.gone, self.backlogs, self.messages
+            received, *opened, self.body_max, connection.receive, connection.gone, self.backlogs, self.messages
         )
         connection.send_event("connected", {"socket_id": connection.socket_id})
 
