@@ -85,6 +85,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),
     "WEB_BODY_RATE": ([0, 1, 10**6], NO_WHOLE),
     "WEB_CONNECTIONS_MAX": ([0, 1, 10**6], NO_WHOLE),
+    "WEB_CONNECTIONS_PER_ADDRESS": ([0, 1, 10**6], NO_WHOLE),
     "WEB_PROBLEM_DETAILS": ([True, False], NO_FLAGS),
     "WEB_CORS": (
         [

@@ -323,6 +323,13 @@ WEB_CONNECTIONS_MAX = Key(
     whole("one, as 10000"),
     "how many clients of HTTP may be connected, WebSockets included. Further ones are answered 503 and disconnected",
 )
+WEB_CONNECTIONS_PER_ADDRESS: Key[int | None] = Key(
+    "WEB_CONNECTIONS_PER_ADDRESS",
+    None,
+    whole("one, as 100"),
+    "the same for the clients at one address. Behind a proxy, which is the client of all, leave it out",
+    without="no limit",
+)
 WEB_PROBLEM_DETAILS = Key(
     "WEB_PROBLEM_DETAILS",
     False,

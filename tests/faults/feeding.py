@@ -123,6 +123,7 @@ def feed_peer(peer: Peer, clock: Any, chunks: Iterable[bytes]) -> str:
         if not peer.transport.connected:
             break
         peer.channel.dataReceived(chunk)
+        clock.advance(0)  # what has come may wait for its turn
     statuses = [int(status) for status in STATUS.findall(peer.transport.value())]
     require(set(statuses) <= STATUSES, f"answered {statuses}")
     end = f"{statuses[-1]}" if statuses else "nothing"

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
@@ -39,8 +40,8 @@ class Transport(StringTransportWithDisconnection):
 class Peer:
     """A connection from a client."""
 
-    def __init__(self, site: WebSite) -> None:
-        self.transport = Transport()
+    def __init__(self, site: WebSite, host: str = "192.168.1.1") -> None:
+        self.transport = Transport(peerAddress=IPv4Address("TCP", host, 54321))
         self.channel: Any = site.buildProtocol(None)
         self.transport.protocol = self.channel
         self.channel.makeConnection(self.transport)
@@ -99,8 +100,8 @@ class WebTestCase(TestCase):
         site: WebSite = self.reactor.tcpServers[-1][1]
         return site
 
-    def peer(self) -> Peer:
-        peer = Peer(self.site)
+    def peer(self, host: str = "192.168.1.1") -> Peer:
+        peer = Peer(self.site, host)
         self.peers.append(peer)
         return peer
 

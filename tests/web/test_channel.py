@@ -60,6 +60,24 @@ class HalfClosed(WebTestCase):
             peer.end()
             self.assertFalse(peer.transport.connected)
 
+    async def test_cancelled(self) -> None:
+        """With ``cancel_on_disconnect`` the end of the client's side is taken for the client's end."""
+        cancelled: list[bool] = []
+
+        class Work:
+            name = "work"
+
+            @http("GET", "/", cancel_on_disconnect=True)
+            def wait(self, request):
+                return Deferred(lambda _: cancelled.append(True))
+
+        await self.serve(Work)
+        peer = self.peer()
+        peer.get("/")
+        self.assertEqual(peer.end(), b"")
+        self.assertFalse(peer.transport.connected)
+        self.assertEqual(cancelled, [True])
+
     async def test_full(self) -> None:
         """While the client does not read, nothing more is answered; then the rest is, and the connection ends."""
         await self.serve(Service)

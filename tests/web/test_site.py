@@ -130,7 +130,7 @@ class Limits(WebTestCase):
         first, *others = [self.peer() for _ in range(3)]
         with capture() as warned:
             refused = [self.peer() for _ in range(5)]
-        self.assertEqual([each["count"] for each in warned], [3])
+        self.assertEqual([each["why"] for each in warned], ["all 3 connections of WEB_CONNECTIONS_MAX are taken"])
         for peer in refused:
             self.assertEqual(peer.received(), REFUSAL)
             self.assertTrue(peer.transport.half_closed)
@@ -147,6 +147,22 @@ class Limits(WebTestCase):
         self.assertFalse(any(each.transport.connected for each in refused))
         self.assertEqual(later.get("/number/3"), text("200 OK", "3"))
         self.assertEqual(self.site.turned_away, {})
+
+    async def test_connections_of_an_address(self) -> None:
+        """So is one beyond WEB_CONNECTIONS_PER_ADDRESS; clients at other addresses come in, and this one does later."""
+        await self.serve(Service, WEB_CONNECTIONS_PER_ADDRESS=2)
+        first, second = self.peer(), self.peer()
+        with capture() as warned:
+            self.assertEqual(self.peer().received(), REFUSAL)
+        address = first.transport.getPeer().host
+        why = f"all 2 connections of WEB_CONNECTIONS_PER_ADDRESS are taken by {address}"
+        self.assertEqual([each["why"] for each in warned], [why])
+        other = self.peer("10.0.0.9")
+        for peer in (first, second, other):
+            self.assertEqual(peer.get("/number/1"), text("200 OK", "1"))
+        first.leave()
+        self.assertEqual(self.peer().get("/number/2"), text("200 OK", "2"))
+        self.assertEqual(self.site.addresses, {address: 2, "10.0.0.9": 1})
 
     async def test_connections_refused(self) -> None:
         """Beyond TURNED_AWAY_MAX clients that do not go after their refusal, further ones are cut off."""

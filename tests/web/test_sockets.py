@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 from tests.web.chat import Chat, Client, SocketsCase, succeeded
+from tests.web.test_channel import take_turn
 from txservices.exceptions import ConnectionNotFound
+from txservices.utils import turns
 from txservices.web import sockets, websocket
+from txservices.web.websocket import rpc
 
 
 def fill(client: Client) -> None:
@@ -199,6 +202,46 @@ class Frames(SocketsCase):
         client.messages()
         self.assertEqual(client.protocol.close_rcvd and client.protocol.close_rcvd.code, 1000)
         self.assertTrue(client.peer.transport.disconnecting)
+
+
+class Sharing(SocketsCase):
+    """What all clients may do in a turn of the reactor."""
+
+    async def test_others_have_their_turn(self) -> None:
+        """Clients with many calls at once hold no timer, and no client with one; each gets its answers in order.
+
+        A method takes a millisecond here, on a clock that only the methods move.
+        """
+        clock = self.reactor
+
+        class Work:
+            name = "work"
+
+            @rpc
+            def count(self, socket_id, value):
+                clock.rightNow += 0.001
+                return value
+
+        def frames(*values: int) -> bytes:
+            calls = [json.dumps({"method": "count", "data": {"value": value}}).encode() for value in values]
+            return b"".join(b"\x81" + bytes([0x80 | len(call)]) + bytes(4) + call for call in calls)
+
+        await self.serve(Work)
+        modest, *greedy = [self.connected()[0] for _ in range(21)]
+        for client in greedy:
+            client.peer.channel.dataReceived(frames(*range(100)))
+        self.assertLess(clock.rightNow, 2 * turns.TURN)
+        modest.peer.channel.dataReceived(frames(7))
+        late, answered = [], 0
+        while clock.rightNow < 2.0:
+            began = clock.rightNow
+            take_turn(clock)
+            late.append(clock.rightNow - began)
+            answered = answered or (len(late) if modest.messages() else 0)
+        self.assertLess(max(late), 2 * turns.TURN)
+        self.assertIn(answered, range(1, 4))
+        take_turn(clock)
+        self.assertEqual(greedy[-1].messages(), [succeeded(value) for value in range(100)])
 
 
 class Pings(SocketsCase):

@@ -30,7 +30,7 @@ from txservices.broker.session import Session
 
 log = Logger()
 
-BUFFER_MAX = 65_536  # bytes that may wait before the producer is paused; as much as Twisted's TCP
+BUFFER_MAX = 16_384  # bytes that may wait before the producer is paused: of short messages, 10 ms of workers
 
 brokers: dict[str, Broker] = {}
 

@@ -279,7 +279,7 @@ class Channel(HTTPChannel):
             request.refused(self.head, status)
         self.next = self.ignore
         self.wait(LINGER)
-        if self.ended:
+        if self.ended or self.isSecure():  # TLS ends both sides at once
             self.loseConnection()
         else:
             self.transport.loseWriteConnection()

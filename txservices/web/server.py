@@ -328,6 +328,7 @@ def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
         configuration.VALUES_MAX.of(config),
         clock,
     )
+    site.per_address = configuration.WEB_CONNECTIONS_PER_ADDRESS.of(config)
     site.as_problem = configuration.WEB_PROBLEM_DETAILS.of(config)
     access = configuration.WEB_ACCESS_LOG.of(config)
     site.access = AccessLog(access) if access in (COMBINED, JSON) else None

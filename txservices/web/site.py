@@ -12,6 +12,7 @@ keys of the configuration:
     HEADERS_MAX         header lines                                                            431
     WEB_BODY_MAX        bytes of a body                                                         413
     WEB_CONNECTIONS_MAX connections in all, WebSockets too                                      503
+    WEB_CONNECTIONS_PER_ADDRESS     connections of one client's address, WebSockets too         503
     REQUEST_TIMEOUT     seconds for the whole head, and for each further piece of a body        closed
     WEB_BODY_RATE       bytes of a body a second at least, after BODY_GRACE seconds             closed
     LINGER              seconds that a refused client is still read, so that it can read the    closed
@@ -21,6 +22,7 @@ keys of the configuration:
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -236,7 +238,9 @@ class WebSite(Site):
         values_max: how many values a long JSON may have.
         as_problem: whether errors are answered as problem details.
         cors: which pages of other origins may read the answers for URLs that nobody serves: see ``cors``.
+        per_address: how many connections may be open from one address; None for no such limit.
         channels: the open connections.
+        addresses: how many of them there are from each address.
         turned_away: connections beyond these, each with the call that ends it: they have their answer, and no request.
         date: the time, as the Date header has it.
         closing: whether each connection is closed after its next response.
@@ -248,6 +252,7 @@ class WebSite(Site):
     noisy = False
     closing = False
     as_problem = False
+    per_address: int | None = None
     access: AccessLog | None = None
     cors: Any = None
 
@@ -259,6 +264,7 @@ class WebSite(Site):
         self.values_max = values_max
         self.turn = Turn(clock)
         self.channels: dict[Channel, None] = {}
+        self.addresses: Counter[str | None] = Counter()
         self.turned_away: dict[Channel, IDelayedCall] = {}
         self.tell_at = 0.0  # when the log tells again of clients that are turned away
         self.ticking: Any = None
@@ -278,19 +284,25 @@ class WebSite(Site):
         """Does nothing: Twisted's method would close the log file."""
 
     def opened(self, channel: Channel) -> None:
+        address = getattr(channel.peer, "host", None)  # None for a socket in the file system
         if len(self.channels) >= self.connections_max:
-            self.turn_away(channel)
+            self.turn_away(channel, f"all {self.connections_max} connections of WEB_CONNECTIONS_MAX are taken")
             return
+        if self.per_address is not None and address is not None and self.addresses[address] >= self.per_address:
+            most = f"all {self.per_address} connections of WEB_CONNECTIONS_PER_ADDRESS are taken"
+            self.turn_away(channel, f"{most} by {address}")
+            return
+        self.addresses[address] += 1
         self.channels[channel] = None
         if self.ticking is None:
             self.tick()
 
-    def turn_away(self, channel: Channel) -> None:
+    def turn_away(self, channel: Channel, why: str) -> None:
         """Refuse a client: all connections are taken."""
         now = self.reactor.seconds()
         if now >= self.tell_at:
             self.tell_at = now + REQUEST_TIMEOUT
-            log.warn("all {count} connections of WEB_CONNECTIONS_MAX are taken: 503", count=self.connections_max)
+            log.warn("{why}: 503", why=why)
         if len(self.turned_away) < TURNED_AWAY_MAX:
             self.turned_away[channel] = self.reactor.callLater(LINGER, channel.transport.abortConnection)
             headers = f"Retry-After: {RETRY_AFTER}\r\n"
@@ -305,6 +317,10 @@ class WebSite(Site):
                 ending.cancel()
             return
         del self.channels[channel]
+        address = getattr(channel.peer, "host", None)
+        self.addresses[address] -= 1
+        if not self.addresses[address]:
+            del self.addresses[address]
         if not self.channels:
             if self.ticking is not None:
                 self.ticking.cancel()
