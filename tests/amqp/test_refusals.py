@@ -144,6 +144,9 @@ class RefusalsOfRabbitMQ(OnRabbitMQ, Refusals):
         await self.node.ctl("set_permissions", "-p", self.vhost_name, "reader", ".*", ".*", "^$")
         pattern = r"^queue 'q' may not be consumed by our user \(.*: give it the permission to read \(rabbitmqctl"
         await self.refused(Queue("q"), pattern, AMQP_URI=uri)
+        await self.node.ctl("set_permissions", "-p", self.vhost_name, "reader", ".*", "^q", ".*")
+        pattern = r"^queue 'q2' hands messages on through the default exchange, and our user may not write to that \("
+        await self.refused(Queue("q2", arguments={"x-dead-letter-exchange": ""}), pattern, AMQP_URI=uri)
 
     async def test_limit(self) -> None:
         """A virtual host that may have no more queues is waited for, with a line that says so."""

@@ -76,6 +76,12 @@ REFUSALS = (
     ),
     Refusal(
         ReplyCode.ACCESS_REFUSED,
+        "'amq.default'",
+        "hands messages on through the default exchange, and our user may not write to that ({}): give it the"
+        " permission for amq.default (rabbitmqctl set_permissions)",
+    ),
+    Refusal(
+        ReplyCode.ACCESS_REFUSED,
         "'amq.",
         "has a name of the broker's own ({}): give it one that does not begin with amq.",
     ),
