@@ -81,3 +81,15 @@ def failure(number: int, *stack: str, at: float = BEGUN + 50, text: str = "no", 
         "arguments": {"value": "1"},
         "call_id_stack": list(stack),
     }
+
+
+def three_hundred() -> list[Answer]:
+    """The answers of three hundred processes of thirty services, each of which calls every other one."""
+    names = [f"service_{number:02}" for number in range(30)]
+    answers = []
+    for pid in range(300):
+        name = names[pid % 30]
+        edges = [edge(name, other, "find", rate=1.0 + pid, p50=0.01, p99=0.02) for other in names if other != name]
+        methods = [called(name, "find", rate=20.0, p50=0.01, p99=0.02)]
+        answers.append(answer(pid, service(name, method("find")), edges=edges, methods=methods))
+    return answers

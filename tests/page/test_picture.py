@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.page.fleets import BEGUN, answer, called, counts, edge, failure, method, service
+from tests.page.fleets import BEGUN, answer, called, counts, edge, failure, method, service, three_hundred
 from txservices.page import picture
 from txservices.page.picture import Picture
 
@@ -109,6 +109,14 @@ class Services(PictureCase):
         self.assertEqual(shown["more_instances"], 300 - picture.INSTANCES_SHOWN)
         self.assertEqual(shown["instances"][0]["pid"], 250)
 
+    def test_large(self) -> None:
+        """Of three hundred processes that call each other the state is no longer than a page takes in a second."""
+        state = self.state(*three_hundred())
+        self.assertEqual(len(state["services"]), 30)
+        self.assertEqual(len(state["edges"]), picture.EDGES_SHOWN)
+        self.assertEqual(state["more_edges"], 30 * 29 - picture.EDGES_SHOWN)
+        self.assertLess(len(json.dumps(state)), 500_000)
+
     def test_bound(self) -> None:
         """Only so many processes are remembered, those that answered last."""
         self.patch(picture, "PROCESSES_MAX", 3)
@@ -198,6 +206,7 @@ class Failures(PictureCase):
         self.failed(*others, failure(1, "x.loop.0", "x.deep.1", self.C))
         found: Any = self.picture.failure(self.C)
         self.assertEqual(len(found["tree"]["calls"]), 3)
+        self.assertEqual(found["more_calls"], 1 + 48 + 2 - 5)
         self.assertEqual(found["tree"]["calls"][0]["calls"][0]["id"], self.C)
         self.failed(failure(60, "a.a.1", "b.b.1"), failure(61, "b.b.1", "a.a.1"), pid=7)
         self.assertIsNotNone(self.picture.failure("a.a.1"))

@@ -187,12 +187,14 @@ class Picture:
         if call_id not in known:
             return None
         failed, seen = known[call_id]
+        tree, more = tree_of(call_id, known)
         return {
             **failed,
             **brief(failed, seen),
             "text": failed["text"],
             "stack": failed["call_id_stack"],
-            "tree": tree_of(call_id, known),
+            "tree": tree,
+            "more_calls": more,
         }
 
 
@@ -316,8 +318,11 @@ def brief(failed: Failed, seen: Seen) -> dict[str, Any]:
     }
 
 
-def tree_of(call_id: str, known: Mapping[str, tuple[Failed, Seen]]) -> dict[str, Any]:
-    """The calls that led to a failed one, and those that came of them and failed, too: each with those below it."""
+def tree_of(call_id: str, known: Mapping[str, tuple[Failed, Seen]]) -> tuple[dict[str, Any], int]:
+    """The calls that led to a failed one, and those that came of them and failed, too: each with those below it.
+
+    Also gives how many more there are.
+    """
     above: dict[str, str] = {}
     for failed, _ in known.values():
         above.update((below, over) for over, below in pairwise(failed["call_id_stack"]))
@@ -330,11 +335,8 @@ def tree_of(call_id: str, known: Mapping[str, tuple[Failed, Seen]]) -> dict[str,
         calls.setdefault(over, []).append(below)
     # Its own ancestors first: they are shown however many others there are.
     drawn: dict[str, dict[str, Any]] = {}
-    for name in [*reversed(passed_to(call_id, root, above)), *below_of(root, calls)]:
-        if name in drawn:
-            continue
-        if len(drawn) == TREE_SHOWN:
-            break
+    around = list(dict.fromkeys([*reversed(passed_to(call_id, root, above)), *below_of(root, calls)]))
+    for name in around[:TREE_SHOWN]:
         failed_here = known.get(name)
         service, method = parts_of(name)
         drawn[name] = {
@@ -347,7 +349,7 @@ def tree_of(call_id: str, known: Mapping[str, tuple[Failed, Seen]]) -> dict[str,
         }
         if name != root:
             drawn[above[name]]["calls"].append(drawn[name])
-    return drawn[root]
+    return drawn[root], len(around) - len(drawn)
 
 
 def passed_to(name: str, root: str, above: Mapping[str, str]) -> list[str]:
