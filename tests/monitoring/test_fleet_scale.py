@@ -5,22 +5,65 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.monitoring.test_fleet import FleetCase
 from txservices.amqp.connections import Connections
+from txservices.broker.memory import brokers
+from txservices.broker.server import Broker
 from txservices.exceptions import ConnectionClosedByBroker, DeclarationMismatch
-from txservices.monitoring import fleet
 from txservices.monitoring.answering import Answering
+from txservices.monitoring.fleet import Fleet
 from txservices.utils import default_reactor
 
 PROCESSES = 300
 
 
-class Many(FleetCase):
-    """Processes without services, each with its own connections."""
+class Many(SynchronousTestCase):
+    """Processes on a broker in memory, all of one clock."""
+
+    def test_all_answer(self) -> None:
+        """All are heard within 2 s, also if nobody knew of them. Of those that are known the answers are spread."""
+        clock = Clock()
+        broker = brokers["fleet"] = Broker("fleet", clock=clock)
+        self.addCleanup(brokers.pop, "fleet")
+        self.addCleanup(broker.close)
+        config = {"AMQP_URI": "memory://fleet", "HEARTBEAT": 0}
+        asker = Fleet(self.started(config, clock))
+        opened = asker.start()
+        for number in range(PROCESSES):
+            connections = self.started(config, clock)
+            shared: Any = SimpleNamespace(containers={f"service_{number % 20}": None})
+            Answering(connections, shared, config).setServiceParent(connections)
+        clock.pump([0.01] * 20)
+        self.successResultOf(opened)
+        answered: list[float] = []
+        answer = Answering.answer
+        self.patch(Answering, "answer", lambda each, *args: (answered.append(clock.seconds()), answer(each, *args)))
+        for known in (0, PROCESSES):
+            self.assertEqual(len(asker.known), known)
+            answered.clear()
+            began, told = clock.seconds(), asker.ask("services", "counts", "failures")
+            while not told.called and clock.seconds() - began < 2.0:
+                clock.advance(0.01)
+            found = self.successResultOf(told)
+            self.assertEqual((len(found.answers), found.missing, found.unreadable), (PROCESSES, [], []))
+            self.assertEqual(len(answered), PROCESSES)
+        self.assertLess(max(answered) - began, 1.1)
+        self.assertGreater(max(answered) - min(answered), 0.3)
+
+    def started(self, config: dict[str, Any], clock: Clock) -> Connections:
+        connections = Connections.from_config(config, clock)
+        connections.startService()
+        self.addCleanup(connections.stopService)
+        return connections
+
+
+class Refused(FleetCase):
+    """A process that may not do what it needs."""
 
     def process(self, number: int) -> Answering:
         connections = Connections.from_config(self.config, default_reactor())
@@ -30,31 +73,6 @@ class Many(FleetCase):
         connections.startService()
         self.addCleanup(connections.stopService)
         return process
-
-    async def test_all_answer(self) -> None:
-        """All are heard, with answers spread, each within a second."""
-        processes = [self.process(number) for number in range(PROCESSES)]
-        await gatherResults([each.connection.when_connected() for each in processes])
-        await gatherResults([each.opening for each in processes if each.opening is not None])
-        delays: list[float] = []
-        later = self.fleet.clock.callLater
-
-        def noted(seconds: float, call: Any, *args: Any) -> Any:
-            if getattr(call, "__func__", None) is Answering.answer:
-                delays.append(seconds)
-            return later(seconds, call, *args)
-
-        for each in processes:
-            each.clock = SimpleNamespace(callLater=noted, seconds=self.fleet.clock.seconds)
-            self.fleet.known[each.id] = each.process()
-        self.patch(fleet, "QUIET", 20.0)  # however slow this machine is
-        self.patch(fleet, "WAIT_MAX", 25.0)
-        told = await self.fleet.ask("services", "counts", "failures")
-        self.assertEqual(len(told.answers), PROCESSES)
-        self.assertEqual((told.missing, told.unreadable), ([], []))
-        self.assertEqual(len(delays), PROCESSES)
-        self.assertLess(max(delays), 1.0)
-        self.assertGreater(max(delays) - min(delays), 0.3)
 
     async def test_refused(self) -> None:
         """A process that may not declare what it needs says so once, and is none the worse for it."""
