@@ -152,7 +152,8 @@ class Observer:
         """An HTTP request is answered. ``route`` is the rule that it matched, as ``/get/<int:id>``; None without one.
 
         A WebSocket's is answered (101) when it opens. If the client has left, that is when the answer is ready.
-        ``method`` is whatever the client has written.
+        ``method`` is whatever the client has written; empty if its request could not be read (400, 408, 414, 431), or
+        was not read, as all connections were taken (503).
         """
 
     def circuit_changed(self, service: str, state: str) -> None:

@@ -42,6 +42,28 @@ class RequestsTests(WebTestCase):
             self.assertEqual(told.told, [("request_ended", method, route, status, 0.0)], (method, path))
         self.flushLoggedErrors(ValueError)
 
+    async def test_not_read(self) -> None:
+        """Requests that can't be read, and clients for whom there is no connection, are told of by their status."""
+        await self.serve(Service, WEB_CONNECTIONS_MAX=1)
+        told = hearing(self, "request_ended")
+        table = [
+            (b"GET /%b HTTP/1.1\r\n" % (b"x" * 17_000), 414),
+            (b"GET / HTTP/1.1\r\nA: %b\r\n\r\n" % (b"x" * 17_000), 431),
+            (b"GET / HTTP/1.1\r\n%b\r\n" % (b"A:\r\n" * 501), 431),
+            (b"\x16\x03\x01", 400),
+        ]
+        for data, status in table:
+            told.told.clear()
+            peer = self.peer()
+            peer.send(data)
+            with self.subTest(status=status):
+                self.assertEqual(told.told, [("request_ended", "", None, status, 0.0)])
+            peer.leave()
+        told.told.clear()
+        self.peer()
+        self.peer()
+        self.assertEqual(told.told, [("request_ended", "", None, 503, 0.0)])
+
     async def test_waits(self) -> None:
         """A request is told of when its answer is there, also if its client has left; several are told in order."""
         await self.serve(Service)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from websockets.sync.client import connect
 
 from tests import hostile
+from tests.observing import hearing
 from tests.web.chat import Chat, SocketsCase, event, failed, succeeded
 from txservices.exceptions import ConfigurationError, ConnectionNotFound, serialize
 from txservices.runners import ServiceRunner
@@ -231,9 +232,11 @@ class Doors(SocketsCase):
     async def test_origins(self) -> None:
         """The configured origins, and then no others."""
         await self.start(WEBSOCKET_ORIGINS=["http://elsewhere"])
+        told = hearing(self, "request_ended")
         self.assertEqual(self.client("http://elsewhere").response.status_code, 101)
         self.assertEqual(self.client("http://here:8000").response.status_code, 403)
         self.assertEqual(self.client().response.status_code, 101)
+        self.assertEqual([status for *_, status, _ in told.told], [101, 403, 101])
 
     async def test_stop(self) -> None:
         """A service that stops takes no more requests, answers those that run, and says goodbye."""

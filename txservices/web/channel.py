@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
+from txservices.observers import observers
 from txservices.web.chunks import Chunks
 from txservices.web.heads import BARE_LF, Refused, bad, framing_of, read_head
 from txservices.web.messages import TEXT
@@ -277,6 +278,8 @@ class Channel(HTTPChannel):
         )
         for request in self.requests:
             request.refused(self.head, status)
+        if not self.requests:  # its head could not be read, or was not
+            observers.tell(observers.request_ended, "", None, int(status[:3]), 0.0)
         self.next = self.ignore
         self.wait(LINGER)
         if self.ended or self.isSecure():  # TLS ends both sides at once
