@@ -33,9 +33,9 @@ UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 
 
 class Process(ProcessProtocol):
-    """One process and what it has written so far."""
+    """One process and what it has written so far; on a terminal, if it has one, all of it is its stdout."""
 
-    def __init__(self, argv: list[str], cwd: str, environ: dict[str, str]) -> None:
+    def __init__(self, argv: list[str], cwd: str, environ: dict[str, str], terminal: bool = False) -> None:
         self.argv = argv
         self.outputs = {1: b"", 2: b""}
         self.waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
@@ -44,7 +44,7 @@ class Process(ProcessProtocol):
         # A worker of `trial -j` has the modules of trial's own process in PYTHONPATH.
         outer = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self.process = reactor.spawnProcess(
-            self, argv[0], argv, env={**outer, "PYTHONUNBUFFERED": "1", **environ}, path=cwd
+            self, argv[0], argv, env={**outer, "PYTHONUNBUFFERED": "1", **environ}, path=cwd, usePTY=terminal
         )
         self.pid = self.process.pid
 
@@ -156,6 +156,14 @@ def twistd(test: TestCase, *arguments: str, cwd: str | None = None, reactor: str
     """`twistd -n txservices …`, with no pid file left in the folder."""
     options = ["-n", "--pidfile=", *(["--reactor", reactor] if reactor else [])]
     return start(test, [script("twistd"), *options, "txservices", *arguments], cwd, **environ)
+
+
+def on_terminal(test: TestCase, *arguments: str, columns: int = 80) -> Process:
+    """`txservices …` on a terminal of its own."""
+    size = {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm"}
+    process = Process([script("txservices"), *arguments], ROOT, size, terminal=True)
+    test.addCleanup(lambda: Deferred.fromCoroutine(process.clean_up()))
+    return process
 
 
 def python(test: TestCase, *arguments: str, cwd: str | None = None, **environ: str) -> Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests import processes
 from tests.command.folder import Ended, TypingCase
 from tests.monitoring.test_fleet import FleetCase, Shop, Stock
 from tests.rabbitmq import free_port
@@ -19,6 +21,8 @@ from txservices.command import fleet, tables
 from txservices.exceptions import RemoteError
 from txservices.monitoring.answers import Process
 from txservices.rpc import rpc
+
+CONTROL = re.compile(r"\x1b\[[?0-9;]*[a-zA-Z]")  # of a terminal
 
 
 class Slow:
@@ -160,6 +164,31 @@ class Commands(CommandsCase):
         for wrong in (["slow"], ["slow.wait", "5"], ["slow.wait", "{"]):
             status, out, err = await self.typed("bench", *wrong)
             self.assertEqual((status, out), (2, ""))
+
+    async def test_bench_on_a_terminal(self) -> None:
+        """There it has a progress bar, in one line that is drawn again and again. Else it has lines, and no bar."""
+        await self.run_process(Slow)
+        typed = ["bench", "slow.wait", "--seconds", "2", "--in-flight", "1", "--broker", self.uri]
+        shown = (await processes.succeed(processes.on_terminal(self, *typed))).replace("\r\n", "\n")
+        *bar, last = shown.partition("calls in")[0].split("\r")
+        self.assertRegex(bar[-1] + last, r"calls/s  p50 .* errors  \[#+\] +100%")
+        for each in bar:
+            self.assertLessEqual(len(CONTROL.sub("", each)), 80, "it would need a second line")
+        piped = processes.txservices(self, *typed)
+        await processes.succeed(piped)
+        self.assertNotRegex(piped.stdout + piped.stderr, r"\x1b|\r|\[[#-]+\]")
+        self.assertRegex(piped.stderr, r"(?m)^ +\d s +[\d,.]+ calls/s")
+
+    async def test_top_on_a_terminal(self) -> None:
+        """There the table is drawn in the same place, and Ctrl-C ends it. Else it is printed again and again."""
+        await self.run_process(Slow)
+        shown = processes.on_terminal(self, "top", "--broker", self.uri)
+        await shown.line(r"(?s)(\x1b\[2J.*SERVICE.*slow +1 +1.*){2}")
+        self.assertEqual(await shown.end("INT"), 0, str(shown))
+        printed = processes.txservices(self, "top", "--broker", self.uri)
+        await printed.line(r"^slow +1 +1 ")
+        self.assertEqual(await printed.end("INT"), 0, str(printed))
+        self.assertNotIn("\x1b", printed.stdout)
 
     async def test_tail(self) -> None:
         """It prints what happens until it is interrupted, and that is no error."""

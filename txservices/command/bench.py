@@ -103,7 +103,7 @@ def bench(target: str, arguments: str, given: Given, in_flight: int, length: flo
             with ExitStack() as stack:
                 bar: Any = None
                 if sys.stderr.isatty():
-                    bar = stack.enter_context(click.progressbar(length=100, label=target, file=sys.stderr))
+                    bar = stack.enter_context(click.progressbar(length=100, label=target, file=sys.stderr, width=0))
                 while not interrupt.now and (left := run.began + length - run.clock.seconds()) > 0:
                     await interrupt.wait(min(left, SHOWN_EVERY))
                     if bar is None:
