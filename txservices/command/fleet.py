@@ -66,10 +66,12 @@ class Interrupt:
         self.waiters.fire(None)
         return self.ended
 
-    async def wait(self, seconds: float) -> None:
-        """Wait for so many seconds, or until the signal comes."""
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait for so many seconds, or until the signal comes; without a number as long as that takes."""
         if not self.now:
-            waiting = self.waiters.wait().addTimeout(seconds, self.clock)
+            waiting = self.waiters.wait()
+            if seconds is not None:
+                waiting.addTimeout(seconds, self.clock)
             await waiting.addErrback(lambda failure: failure.trap(DeferredTimeout) and None)
 
 
@@ -229,8 +231,7 @@ def tail(target: str, given: Given) -> None:
                 click.echo(
                     f"nothing to tell yet: no process has {in_one_line(service)}" if service else NOBODY, err=True
                 )
-            while not interrupt.now:
-                await interrupt.wait(TOP_EVERY)
+            await interrupt.wait()
             tailing.stop()
         if failed:
             raise failed[0]

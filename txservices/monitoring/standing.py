@@ -15,6 +15,7 @@ from txservices.monitoring.families import (
     CONNECTION_UP,
     CONSUMERS_UP,
     CONSUMERS_WANTED,
+    FAMILIES,
     INFO,
     PENDING,
     PREFETCH_MAX,
@@ -32,29 +33,9 @@ from txservices.monitoring.families import (
 )
 from txservices.monitoring.series import Counter, Family, SeriesOf
 
-__all__ = ["STANDING", "standing"]
+__all__ = ["standing"]
 
-STANDING = (
-    INFO,
-    READY,
-    RUNNING,
-    WAITING,
-    WORKERS_MAX,
-    THREADS_BUSY,
-    THREADS_MAX,
-    PENDING,
-    CIRCUIT,
-    UNCONFIRMED,
-    UNCONFIRMED_BYTES,
-    UNACKED,
-    PREFETCHED_BYTES,
-    PREFETCH_MAX,
-    CONSUMERS_UP,
-    CONSUMERS_WANTED,
-    CONNECTION_UP,
-    BLOCKED,
-    SOCKETS,
-)
+STANDING = tuple(each for each in FAMILIES if each.kind == "gauge")
 STATES = ("closed", "open", "half-open")  # of a circuit
 
 # Extensions that have something to show, by the classes that they are of, or are subclasses of.
