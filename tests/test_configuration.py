@@ -77,9 +77,14 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [{}, [], "ada:s3cret", {"ada": None}, {"ada": ""}, {"": "x"}, {"ada": 1}, {1: "x"}, True],
     ),
     "WEB_SERVER_ADDRESS": (
-        ["0.0.0.0:8000", "localhost:0", "8000", 8000, 0],
-        ["", ":80", "h", "[::1]:80", "http://h:80", 65536, -1, True, 80.0, ["h:80"]],
+        ["0.0.0.0:8000", "localhost:0", "8000", 8000, 0, "[::1]:80", ["h:80", 81, "unix:/s"], "ssl:443", "tcp:80"],
+        ["", ":80", "h", "[::1]", "http://h:80", 65536, -1, True, 80.0, [], ["h"], "unix:", "stdio:"],
     ),
+    "WEB_TRUSTED_PROXIES": (
+        [[], ["10.0.0.0/8"], ["192.0.2.1", "::1", "unix", "fd00::/8"]],
+        ["10.0.0.0/8", 1, True, ["h"], [1], ["10.0.0.0/99"], {"a": 1}],
+    ),
+    "WEB_FORWARDED_HEADER": (["X-Forwarded", "Forwarded"], ["", "x-real-ip", 1, True, ["Forwarded"]]),
     "WEB_HEALTH": ([True, False], NO_FLAGS),
     "OPS_ADDRESS": (["0.0.0.0:9100", "9100", 9100], ["", "h", "h:x", "h:65536", "http://h:1", True, ["h:1"]]),
     "WEB_BODY_MAX": ([0, 1, 10**12], NO_WHOLE),

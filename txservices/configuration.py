@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_network
 from os import PathLike
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 
 from txservices.exceptions import ConfigurationError
 from txservices.utils import sanitize_url
-from txservices.utils.address import BROKER_ADDRESS, EXAMPLE, WEB_ADDRESS, host_and_port, parse_addresses
+from txservices.utils.address import BROKER_ADDRESS, ENDPOINTS, EXAMPLE, WEB_ADDRESS, host_and_port, parse_addresses
 
 __all__ = ["KEYS", "Key", "check", "warn_of_unknown"]
 
@@ -39,6 +40,7 @@ ON_PARKED_WAYS = ("park", "drop", "requeue")
 QUEUE_TYPES = ("classic", "quorum")
 SERIALIZER_NAMES = ("json", "pickle", "yaml", "msgpack", "raw")  # those that need no entry in SERIALIZERS
 LOG_FORMATS = ("plain", "json")
+FORWARDED_HEADERS = ("X-Forwarded", "Forwarded")
 ACCESS_LOGS = ("off", "combined", "json")  # YAML reads off as false, which is the same
 LOG_LEVEL_NAMES = ("debug", "info", "warn", "error", "critical")  # Twisted's
 TLS_OPTIONS = ("ca_certs", "certfile", "keyfile", "password")
@@ -78,6 +80,33 @@ def web_address(write: str) -> Kind:
         return isinstance(value, (str, int)) and host_and_port(value, WEB_ADDRESS) is not None
 
     return Kind(is_one, "address", f"host:port or port, as {write}")
+
+
+WEB_PLACE = web_address("0.0.0.0:8000 or 8000")
+
+
+def is_web_place(value: Any) -> bool:
+    """Whether HTTP can listen there, as far as the text tells."""
+    endpoint = isinstance(value, str) and value.partition(":")[0] in ENDPOINTS and len(value.partition(":")[2]) > 0
+    return endpoint or WEB_PLACE.check(value)
+
+
+def are_web_places(value: Any) -> bool:
+    return (bool(value) and all(map(is_web_place, value))) if isinstance(value, list) else is_web_place(value)
+
+
+def are_networks(value: Any) -> bool:
+    if not isinstance(value, list):
+        return False
+    for each in value:
+        try:
+            if each != "unix":
+                ip_network(each if isinstance(each, str) else "", False)
+        except ValueError:
+            raise ConfigurationError(
+                f"WEB_TRUSTED_PROXIES: {shown(each)} is no network: write 10.0.0.0/8, 192.0.2.1, or unix"
+            ) from None
+    return True
 
 
 def one_of(noun: str, names: tuple[str, ...]) -> Kind:
@@ -282,11 +311,25 @@ EMBEDDED_BROKER_USERS: Key[Mapping[str, str]] = Key(
     Kind(are_users, "mapping of user names to passwords", "name: password, both as text"),
     "who may come in to the embedded broker, `name: password`. The user guest may come in from this machine only",
 )
-WEB_SERVER_ADDRESS: Key[str | int] = Key(
+WEB_SERVER_ADDRESS: Key[str | int | list[str | int]] = Key(
     "WEB_SERVER_ADDRESS",
     "127.0.0.1:8000",
-    web_address("0.0.0.0:8000 or 8000"),
-    "where HTTP listens. A port alone is on 127.0.0.1; port 0 is any free one",
+    Kind(are_web_places, WEB_PLACE.noun, WEB_PLACE.write),
+    "where HTTP listens. A port alone is on 127.0.0.1; port 0 is any free one. Also `[::1]:8000`, an endpoint of"
+    " Twisted's such as `ssl:…` or `unix:…`, and a list of several: see [addresses](http.md#addresses)",
+)
+WEB_TRUSTED_PROXIES: Key[list[str]] = Key(
+    "WEB_TRUSTED_PROXIES",
+    [],
+    Kind(are_networks, "list of networks", "[10.0.0.0/8, 127.0.0.1]"),
+    "the networks of the proxies that say whom a request is from, and of those that speak the PROXY protocol; `unix`"
+    " for those that come by a socket in the file system: see [behind a proxy](http.md#behind-a-proxy)",
+)
+WEB_FORWARDED_HEADER = Key(
+    "WEB_FORWARDED_HEADER",
+    "X-Forwarded",
+    one_of("header", FORWARDED_HEADERS),
+    "how these proxies say it: `X-Forwarded` for `X-Forwarded-For`, `-Proto` and `-Host`, or `Forwarded` (RFC 7239)",
 )
 WEB_HEALTH = Key(
     "WEB_HEALTH",

@@ -132,7 +132,7 @@ class Addresses(SynchronousTestCase):
             ("0.0.0.0:1", ("0.0.0.0", 1)),
             (":80", None),
             ("foo", None),
-            ("[::1]:80", None),
+            ("[::1]:80", ("::1", 80)),
             ("http://foo:80", None),
         ]
         for given, expected in table:

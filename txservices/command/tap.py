@@ -343,5 +343,9 @@ def needs_amqp(container: Any) -> bool:
 
 
 def http_address(config: Mapping[str, Any]) -> str:
-    address = str(configuration.WEB_SERVER_ADDRESS.of(config))
+    value = configuration.WEB_SERVER_ADDRESS.of(config)
+    address = str(value[0] if isinstance(value, list) else value)
+    if address.startswith(("ssl:", "tcp:")):
+        scheme, port, *_ = address.split(":")
+        return f"{'https' if scheme == 'ssl' else 'http'}://127.0.0.1:{port}"
     return f"http://{address if ':' in address else f'127.0.0.1:{address}'}"

@@ -38,7 +38,8 @@ from txservices.standalone.rpc import ClusterProxy, ClusterRpcProxy
 from txservices.testing.waiting import Heard
 from txservices.utils import default_reactor
 from txservices.utils.ids import new_id
-from txservices.web.server import Listener, parse_address, site_of
+from txservices.web.addresses import places_of
+from txservices.web.server import Listener, facing, name_of_listener, site_of
 
 __all__ = ["QueuedMessage", "Stage", "WebSession"]
 
@@ -182,22 +183,26 @@ class Stage:
 
     def web_session(self) -> WebSession:
         """An HTTP client for the services, with treq's methods."""
-        host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(self.config))
+        host, port = facing(places_of(configuration.WEB_SERVER_ADDRESS.of(self.config)))
         session = WebSession(f"http://{host}:{port}", self.listener)
         self.stops.append(session.abort)
         return session
 
     def web_endpoint(self) -> IStreamClientEndpoint:
         """An endpoint that connects to the web server, in memory. Its connections end with the test."""
-        host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(self.config))
+        host, port = facing(places_of(configuration.WEB_SERVER_ADDRESS.of(self.config)))
         return SiteEndpoint(self.web_session(), host, port)
 
     def listener(self, host: str, port: int) -> MemoryListener | None:
         """The listener at that address, of any service that runs here, or None."""
         for shared in (*self.shared.values(), *(runner.shared for runner in self.runners)):
-            found = shared.namedServices.get(f"web:{host}:{port}")
-            if isinstance(found, MemoryListener) and found.listening is not None:
-                return found
+            for each in shared:
+                if (
+                    isinstance(each, MemoryListener)
+                    and each.listening
+                    and (each.host, each.wanted_port) == (host, port)
+                ):
+                    return each
         return None
 
     async def get_message(
@@ -295,10 +300,10 @@ class MemoryListener(Listener):
 
 def serve_in_memory(shared: SharedServices, config: Mapping[str, Any]) -> None:
     """Put a ``MemoryListener`` where ``WebServer`` will look for a listener."""
-    host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
+    places = places_of(configuration.WEB_SERVER_ADDRESS.of(config))
     shared.get(
-        f"web:{host}:{port}",
-        lambda: MemoryListener(host, port, site_of(config, default_reactor())),
+        name_of_listener(places),
+        lambda: MemoryListener(*facing(places), site_of(config, default_reactor())),
     )
 
 

@@ -23,7 +23,11 @@ EXAMPLE = "amqp://guest:guest@localhost:5672/"
 LOOPBACK = "127.0.0.1"
 PORT_MAX = 65_535
 VHOST_MAX = 255  # bytes: AMQP has one byte for its length
-WEB_ADDRESS = re.compile(r"(?:(?P<host>[^\s:/@\[\]]+):)?(?P<port>\d{1,5})", re.ASCII)
+# Names of endpoints are no hosts: Twisted's string for one may look like host:port.
+ENDPOINTS = ("tcp", "tcp6", "ssl", "tls", "unix", "systemd", "haproxy", "fd")
+WEB_ADDRESS = re.compile(
+    rf"(?!(?:{'|'.join(ENDPOINTS)}):)(?:(?P<host>[^\s:/@\[\]]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>\d{{1,5}})", re.ASCII
+)
 BROKER_ADDRESS = re.compile(r"(?P<host>[^\s/@\[\]]*):(?P<port>\d{1,5})", re.ASCII)  # the host may be an IPv6 address
 
 
@@ -114,4 +118,4 @@ def host_and_port(text: object, form: re.Pattern[str]) -> tuple[str, int] | None
     match = form.fullmatch(str(text))
     if match is None or int(match["port"]) > PORT_MAX:
         return None
-    return match["host"] or LOOPBACK, int(match["port"])
+    return (match["host"] or LOOPBACK).strip("[]"), int(match["port"])

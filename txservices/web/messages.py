@@ -39,13 +39,13 @@ class HttpRequest(Request):
     # It is made of what Twisted has parsed, and sets the attributes that werkzeug's __init__ would set from an environ:
     # to make an environ costs much more than all the rest.
 
-    scheme = "http"
     root_path = ""
     shallow = False
     form_data_parser_class = FormParser
 
     def __init__(self, received: Any, method: str, path: str, path_values: dict[str, Any]) -> None:
         self.received = received
+        self.scheme: str = received.scheme
         # Taken away from Twisted, which would close the body when the client leaves, while the worker may still read.
         self.body: IO[bytes] | None = received.content
         received.content = None

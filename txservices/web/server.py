@@ -10,7 +10,7 @@ The listener opens when the first entrypoint starts, and closes when the last on
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -18,9 +18,7 @@ from attrs import frozen
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET
@@ -35,13 +33,15 @@ from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
 from txservices.httpcontext import CALL_ID_STACK_HEADER, ids_in, trace_in
 from txservices.monitoring.health import PAGES
-from txservices.utils import default_reactor
-from txservices.utils.address import PORT_MAX, WEB_ADDRESS, cannot_listen, host_and_port
+from txservices.utils.address import PORT_MAX, WEB_ADDRESS, host_and_port
 from txservices.utils.forks import leave, owners
 from txservices.web.accesslog import COMBINED, JSON, AccessLog
+from txservices.web.addresses import Place, places_of
 from txservices.web.finishing import cors_of
+from txservices.web.forwarded import X_FORWARDED, Forwarded, Trusted
 from txservices.web.health import HealthPage
 from txservices.web.messages import HttpRequest
+from txservices.web.origins import is_loopback
 from txservices.web.pool import Queue
 from txservices.web.problems import http_response, unavailable
 from txservices.web.returns import empty_response
@@ -49,7 +49,6 @@ from txservices.web.site import Answer, Received, WebSite
 
 __all__ = ["WebServer", "parse_address"]
 
-BACKLOG = 1024  # connections that may wait to be accepted, if the system allows as many
 HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # a Host header that may be repeated in a redirect
 CALL_IDS = CALL_ID_STACK_HEADER.encode()
 MATCHES_MAX = 1_024  # URLs whose rules are known
@@ -64,8 +63,10 @@ log = Logger()
 def parse_address(text: object) -> tuple[str, int]:
     """Host and port of ``[host:]port``; without a host it is 127.0.0.1. ``ConfigurationError`` for anything else."""
     key = configuration.WEB_SERVER_ADDRESS
-    address = host_and_port(key.of({key.name: text}), WEB_ADDRESS)
-    assert address is not None, "the key's check knows no other"
+    kind = configuration.WEB_PLACE
+    address = host_and_port(text, WEB_ADDRESS) if isinstance(text, (str, int)) and kind.check(text) else None
+    if address is None:
+        raise ConfigurationError(f"{key.name}: {configuration.shown(text)} is no {kind.noun}: write {kind.write}")
     return address
 
 
@@ -156,9 +157,9 @@ class Router(KleinResource):
         known = HOST.fullmatch(host)
         if known is None or int(known[1] or 0) > PORT_MAX:
             here = request.getHost()
-            host = b"%b:%d" % (here.host.encode(), here.port)
+            host = b"%b:%d" % (getattr(here, "host", "localhost").encode(), getattr(here, "port", 80))
         query = request.uri.partition(b"?")[2].decode("latin-1")
-        adapter = self.app.url_map.bind(host.decode("ascii"), query_args=query)
+        adapter = self.app.url_map.bind(host.decode("ascii"), query_args=query, url_scheme=request.scheme)
         adapter.match(path_of(request.uri), request.method.decode("ascii"))
 
 
@@ -189,10 +190,11 @@ def path_of(uri: bytes) -> str:
 
 
 class Listener(Service):
-    """An address of the process, and all URLs that are served there.
+    """An address of the process, or several, and all URLs that are served there.
 
     Args:
         key: the row of the configuration that its address comes from.
+        places: where it listens, if that is more than host and port.
 
     Attributes:
         host, port: where it listens. If port 0 is configured, ``port`` is the real one once it listens.
@@ -200,21 +202,29 @@ class Listener(Service):
     """
 
     def __init__(
-        self, host: str, port: int, site: WebSite, key: configuration.Key[Any] = configuration.WEB_SERVER_ADDRESS
+        self,
+        host: str,
+        port: int,
+        site: WebSite,
+        key: configuration.Key[Any] = configuration.WEB_SERVER_ADDRESS,
+        places: Sequence[Place] = (),
     ) -> None:
         self.host = host
+        self.places = places or [Place(f"{host}:{port}", host, port)]
         self.key = key
         self.port = self.wanted_port = port
         self.site = site
         self.claims: dict[tuple[str, ...], Any] = {}  # method and URL -> the handler that has it
         self.serving: dict[Any, None] = {}
         self.begin_app()
-        self.listening: Any = None
+        self.listening: Any = None  # the port of the first place
+        self.others: list[Any] = []  # those of the others
         owners.add(self)
 
     def disown(self) -> None:
         """Called in a forked child: the port is its parent's."""
         self.listening = leave(self.listening)
+        self.others = [leave(each) for each in self.others]
 
     def begin_app(self) -> None:
         self.app = Klein()
@@ -276,30 +286,34 @@ class Listener(Service):
         """Open the address, unless it is open. ``ConfigurationError`` if it can't be opened."""
         if self.listening is not None or not self.serving:
             return
+        ports: list[Any] = []
         try:
-            clock = self.site.reactor
-            reactor: Any = clock if IReactorTCP.providedBy(clock) else default_reactor()
-            self.listening = reactor.listenTCP(self.wanted_port, self.site, BACKLOG, self.host)
-        except CannotListenError as error:
-            raise ConfigurationError(
-                f"{cannot_listen(error)}, or set {self.key.name} to another host:port (port 0 is any free one)"
-            ) from error
+            for place in self.places:
+                ports.append(place.listen(self.site, self.site.reactor, self.key.name))
+        except BaseException:
+            for each in ports:
+                each.stopListening()
+            raise
+        self.listening, *self.others = ports
         self.site.closing = False
-        self.port = self.listening.getHost().port
-        log.info("listening at http://{host}:{port}/", host=self.host, port=self.port)
+        self.port = getattr(self.listening.getHost(), "port", self.wanted_port)
+        for place, port in zip(self.places, ports, strict=True):
+            log.info("listening at {url}", url=place.shown(port))
 
     def not_ready(self) -> list[str]:
         """A line if clients can't come in now."""
         closed = self.listening is None and self.serving
-        return [f"nothing listens at http://{self.host}:{self.port}/ yet"] if closed else []
+        return [f"nothing listens at {', '.join(each.shown() for each in self.places)} yet"] if closed else []
 
     def cancel(self) -> Deferred[None]:
         """Take no new connections, and close those that are kept open between requests. Others may have one more
         response each. Fires when the port is closed.
         """
-        listening, self.listening = self.listening, None
+        ports, self.listening, self.others = [self.listening, *self.others], None, []
         self.site.cancel()
-        return maybeDeferred(lambda: None if listening is None else listening.stopListening())
+        stops = [maybeDeferred(each.stopListening) for each in ports if each is not None]
+        stopped: Deferred[None] = gatherResults(stops, consumeErrors=True).addCallback(lambda _: None)
+        return stopped
 
     async def close(self) -> None:
         await self.cancel()
@@ -309,6 +323,19 @@ class Listener(Service):
         """Close the port and all connections. Fires when they are closed."""
         super().stopService()
         return Deferred.fromCoroutine(self.close())
+
+
+def facing(places: Sequence[Place]) -> tuple[str, int]:
+    """Host and port of the place that most clients may come to: one beyond the loopback, if there is any."""
+    known = [place for place in places if place.host is not None and place.port is not None]
+    open_to_others = next((place for place in places if not is_loopback(place.host or "")), places[0])
+    port = known[0].port if known and open_to_others.port is None else open_to_others.port
+    return open_to_others.host or "0.0.0.0", port or 0
+
+
+def name_of_listener(places: Sequence[Place]) -> str:
+    """The key of a listener among what a process shares."""
+    return f"web:{','.join(place.text for place in places)}"
 
 
 def claims_of(rule: Rule) -> list[tuple[str, ...]]:
@@ -332,6 +359,9 @@ def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
     site.as_problem = configuration.WEB_PROBLEM_DETAILS.of(config)
     access = configuration.WEB_ACCESS_LOG.of(config)
     site.access = AccessLog(access) if access in (COMBINED, JSON) else None
+    trusted = Trusted(configuration.WEB_TRUSTED_PROXIES.of(config))
+    if trusted or any(place.tls for place in places_of(configuration.WEB_SERVER_ADDRESS.of(config))):
+        site.forwarded = Forwarded(trusted, configuration.WEB_FORWARDED_HEADER.of(config) == X_FORWARDED)
     return site
 
 
@@ -360,14 +390,14 @@ class WebServer(ProviderCollector, SharedExtension):
     def find_listener(self) -> Listener:
         """The listener at the configured address. All services of the process share it."""
         config, container = self.container.config, self.container
-        host, port = parse_address(configuration.WEB_SERVER_ADDRESS.of(config))
+        places = places_of(configuration.WEB_SERVER_ADDRESS.of(config))
 
         def make() -> Listener:
             site = site_of(config, container.clock)
             site.cors = cors_of(None, config)
-            return Listener(host, port, site)
+            return Listener(*facing(places), site, places=places)
 
-        listener: Listener = container.shared.get(f"web:{host}:{port}", make)
+        listener: Listener = container.shared.get(name_of_listener(places), make)
         return listener
 
     @property

@@ -67,6 +67,7 @@ class Received(Request):
     producer: Any = None
     needs_client = False  # whether it is of no use to answer a client that has ended its side
     size = 0  # bytes of the body
+    scheme = "http"  # that its client has used
     route: str | None = None  # the rule that it matched
     call_id: str | None = None  # of its worker, if there is an access log
     began: float | None = None  # when it was complete, if somebody wants to know how long it takes
@@ -108,6 +109,8 @@ class Received(Request):
         self.site = channel.site
         if observers.request_ended or self.site.access is not None:
             self.began = self.site.reactor.seconds()
+        if self.site.forwarded is not None:
+            self.site.forwarded.see(self)
         channel.answering = True
         channel.deadline = NEVER
         if self.content is not None:
@@ -246,6 +249,7 @@ class WebSite(Site):
         closing: whether each connection is closed after its next response.
         turn: what all connections do in a turn of the reactor.
         access: writes the access log, if there is one.
+        forwarded: knows who a request is from, if that is not always its connection's other end, over plain HTTP.
     """
 
     protocol = Channel  # type: ignore[assignment]  # Twisted's other choice is HTTP/2 over TLS
@@ -254,6 +258,7 @@ class WebSite(Site):
     as_problem = False
     per_address: int | None = None
     access: AccessLog | None = None
+    forwarded: Any = None
     cors: Any = None
 
     def __init__(self, body_max: int, body_rate: int, connections_max: int, values_max: int, clock: Any) -> None:
@@ -276,6 +281,10 @@ class WebSite(Site):
         """Called in a forked child: the connections are its parent's."""
         for channel in (*self.channels, *self.turned_away):
             channel.transport = leave(channel.transport)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is offered over TLS: our requests write HTTP/1.1, and Twisted would offer HTTP/2 if it has h2."""
+        return [b"http/1.1"]
 
     def startFactory(self) -> None:
         """Does nothing: Twisted's method would open a log file."""
