@@ -144,6 +144,9 @@ class Open(Case):
         talk = await self.ask(to, authority=authority)
         self.assertTrue(talk.received.endswith(b"127.0.0.1 https"), talk.received)
         self.assertEqual(Certificate(talk.certificate).digest(), first)
+        talk = await self.ask(to, b"no request\r\n\r\n", authority)
+        self.assertTrue(talk.received.startswith(b"HTTP/1.1 400 "), talk.received)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_proxy_protocol(self) -> None:
         """Behind a proxy that speaks it, the address is the client's; who is not trusted is cut off."""

@@ -2,7 +2,7 @@
 
 127.0.0.1:8000   8000   [::1]:8000              as nameko has it
 ssl:8443:privateKey=key.pem:certKey=cert.pem    HTTPS; the files are read again when they change
-tls:/etc/certificates:port=8443                 HTTPS by Twisted, from a directory (Twisted 25 or later)
+tls:/etc/certificates:port=8443                 HTTPS by Twisted, by name, from a directory
 unix:/run/web.sock   systemd:domain=INET:index=0   tcp:8000   tcp6:8000
 haproxy:tcp:8000                                with the PROXY protocol before each connection
 """
