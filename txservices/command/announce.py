@@ -82,7 +82,7 @@ def curl_line(container: Any, entrypoint: Any, reach: Reach) -> str:
     method = entrypoint.method.split(",")[0]
     how = {"GET": "", "POST": " -d 'post body'", "HEAD": " --head"}.get(method, f" -X {method}")
     url = URL_VARIABLE.sub(lambda found: PATHS.get(found["converter"], found["name"]), entrypoint.url)
-    return f"curl -i{how} {shlex.quote(reach.http + url)}"
+    return f"curl -i{how} {shlex.quote((reach.http or 'http://HOST:PORT') + url)}"
 
 
 LINES: dict[str, Callable[[Any, Any, Reach], str]] = {HTTP: curl_line, RPC: call_line, EVENTS: dispatch_line}

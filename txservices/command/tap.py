@@ -28,7 +28,7 @@ from txservices.command.options import Given, command_to_type
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
 from txservices.utils import default_reactor, sanitize_url
-from txservices.utils.address import LOOPBACK, parse_addresses
+from txservices.utils.address import ENDPOINTS, LOOPBACK, parse_addresses
 from txservices.watchdog import watchdog
 
 METRICS = "txservices.monitoring.metrics.Metrics"
@@ -256,7 +256,7 @@ class ServiceTree(Running):
         if self.page is not None:
             self.say(f"page: {self.page.address}")
         self.say(f"running: {', '.join(self.runner.service_names)}")
-        reach = announce.Reach(command_to_type(), self.options, http)
+        reach = announce.Reach(command_to_type(), self.options, http if "://" in http else "")
         lines = announce.lines_to_type(containers, reach)
         for line in ["to try:", *(f"  {line}" for line in lines)] if lines else []:
             self.say(line)
@@ -343,9 +343,12 @@ def needs_amqp(container: Any) -> bool:
 
 
 def http_address(config: Mapping[str, Any]) -> str:
+    """The first address of HTTP as a URL; its text if it is an endpoint of another kind."""
     value = configuration.WEB_SERVER_ADDRESS.of(config)
     address = str(value[0] if isinstance(value, list) else value)
-    if address.startswith(("ssl:", "tcp:")):
-        scheme, port, *_ = address.split(":")
-        return f"{'https' if scheme == 'ssl' else 'http'}://127.0.0.1:{port}"
+    kind, _, rest = address.partition(":")
+    if kind in ("ssl", "tcp"):
+        return f"{'https' if kind == 'ssl' else 'http'}://127.0.0.1:{rest.partition(':')[0]}"
+    if kind in ENDPOINTS:
+        return address
     return f"http://{address if ':' in address else f'127.0.0.1:{address}'}"
