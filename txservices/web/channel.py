@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
@@ -284,7 +284,5 @@ class Channel(HTTPChannel):
         self.wait(LINGER)
         if self.ended or self.isSecure():  # TLS ends both sides at once
             self.loseConnection()
-        elif ISSLTransport.providedBy(self.transport):  # it tells its end, and reads on until the client does so
-            self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
