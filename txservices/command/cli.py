@@ -20,6 +20,7 @@ from txservices.command.arguments import method_of, read_arguments, read_json
 from txservices.command.bench import bench
 from txservices.command.broker import embedded_address
 from txservices.command.client import as_client
+from txservices.command.migrate import migrate
 from txservices.command.options import Given, config_option, configured, define_option
 from txservices.command.page import page
 from txservices.command.parked import parked
@@ -212,5 +213,5 @@ def nameko_line(arguments: tuple[str, ...]) -> None:
     commands.main(translated(arguments), standalone_mode=True)
 
 
-for command in (page, parked, fleet.services, fleet.describe, fleet.ping, fleet.tail, fleet.top, bench):
+for command in (page, parked, migrate, fleet.services, fleet.describe, fleet.ping, fleet.tail, fleet.top, bench):
     commands.add_command(command)
