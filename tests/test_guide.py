@@ -299,6 +299,21 @@ def lines_of(lines: Heard) -> Any:
     return lambda text, **fields: lines(text.format(**fields))
 
 
+class Streaming(TestCase):
+    """docs/streaming.md."""
+
+    async def test_streaming(self) -> None:
+        """The report and the file go by in pieces, and the progress goes on behind the last event."""
+        await self.start(example("streaming").Jobs)
+        session = self.web_session()
+        self.assertEqual(await (await session.get("/report/3")).text(), "0,0\n1,1\n2,4\n")
+        found = await (await session.put("/files", data=b"hello")).json()
+        self.assertTrue(found["sha256"].startswith("2cf24d"))
+        events = await (await session.get("/progress", headers={"Last-Event-ID": "8"})).text()
+        self.assertEqual(events, "retry: 1000\n\nid: 9\ndata: 9\n\nid: 10\ndata: 10\n\nevent: done\ndata: \n\n")
+        self.assertIn("new EventSource", await (await session.get("/")).text())
+
+
 class WebSockets(TestCase):
     """docs/websockets.md."""
 

@@ -158,6 +158,15 @@ class Streaming(WebTestCase):
             self.assertEqual(self.ended, ["ended"])
             await self.runner.stop()
 
+    async def test_half_closed(self) -> None:
+        """A client that ends its side of such a stream has left: a browser that is closed looks like that."""
+        await self.begin(self.events)
+        peer = self.peer()
+        peer.get("/")
+        peer.channel.readConnectionLost()
+        self.assertEqual(self.ended, ["ended"])
+        self.assertFalse(peer.transport.connected)
+
     async def test_stop(self) -> None:
         """A stop ends the stream in order: the iterator first, then the response, then the connection."""
         for events in (self.events, self.deferreds):

@@ -15,11 +15,12 @@ from typing import Any
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
+from werkzeug.exceptions import HTTPException, default_exceptions
 from zope.interface import implementer
 
 from txservices.observers import observers
 from txservices.web.chunks import Chunks
-from txservices.web.heads import BARE_LF, Refused, bad, framing_of, read_head
+from txservices.web.heads import BARE_LF, Head, Refused, bad, framing_of, read_head
 from txservices.web.messages import TEXT
 
 REQUEST_LINE_MAX = 16 * 1024  # bytes
@@ -57,6 +58,7 @@ class Channel(HTTPChannel):
     deadline = NEVER
     answering = False
     idle = False
+    held_since: float | None = None  # when the body began to wait for the method that reads it
     working = False  # whether the turn has our step
     reading = True
     ended = False  # whether the client sends nothing more
@@ -128,7 +130,10 @@ class Channel(HTTPChannel):
             if not more and self.ended and not (self._handlingRequest or self._waitingForTransport):
                 self.end()
         except Refused as refused:
-            self.refuse(refused.status, refused.reason)
+            if self.next != self.read_head and self.requests[0].upload is not None:
+                self.break_off(default_exceptions[int(refused.status[:3])](refused.reason))
+            else:
+                self.refuse(refused.status, refused.reason)
             more = False
         except Exception:
             log.failure("a request of {peer} is broken off", peer=self.peer)
@@ -146,6 +151,8 @@ class Channel(HTTPChannel):
 
     def end(self) -> None:
         """The client has ended its side, and all is answered. Raises ``Refused`` if a request is not complete."""
+        if self.held_since is not None:
+            return
         if self.next != self.ignore and (self.requests or self.buffer):
             raise bad("the request is not complete")
         self.loseConnection()
@@ -168,7 +175,7 @@ class Channel(HTTPChannel):
         data = bytes(buffer[: end + 2])
         del buffer[: end + 4]
         self.head = head = read_head(data)
-        request = self.requestFactory(self)
+        request: Any = self.requestFactory(self)
         self.requests.append(request)
         length, closing, waiting = framing_of(head)
         self.persistent = not closing
@@ -177,13 +184,17 @@ class Channel(HTTPChannel):
             add(name, value)
         if length == 0:
             return self.body_complete()
+        if self.site.streaming:
+            request.find_reader(head, waiting)
         request.gotLength(length)
         self.body_began = self.site.reactor.seconds()
         self.wait_for_body()
         self.left = length or 0
         self.chunks = Chunks()
         self.next = self.read_chunk if length is None else self.read_body
-        if waiting and not buffer:
+        if request.upload is not None:
+            request.begin_request(*request_line(head))
+        elif waiting and not buffer:
             self.write(CONTINUE)
         return bool(buffer)
 
@@ -199,7 +210,48 @@ class Channel(HTTPChannel):
         if buffer and buffer[0] <= 0x20 and buffer != b"\r":  # TLS, for example
             raise bad("this is not HTTP")
 
+    def send_continue(self) -> None:
+        """Called when the method begins to read a body for which its client waits."""
+        if not (self.buffer or self.requests[0].startedWriting):
+            self.write(CONTINUE)
+
+    def held_back(self) -> bool:
+        """Whether the body has to wait for the method that reads it. Then the client's time does not pass."""
+        upload = self.requests[0].upload
+        if upload is None or not upload.full:
+            return False
+        if self.held_since is None:
+            self.held_since = self.site.reactor.seconds()
+            self.deadline = NEVER
+        return True
+
+    def read_body_on(self) -> None:
+        """Called when the method has read."""
+        if self.held_since is not None:
+            self.body_began += self.site.reactor.seconds() - self.held_since
+            self.held_since = None
+            self.wait_for_body()
+        self.go_on()
+
+    def break_off(self, error: HTTPException) -> None:
+        """The rest of a body can't be had, and its method reads it already: the method answers."""
+        self.next = self.ignore
+        self.persistent = False
+        self._handlingRequest = True
+        self.requests[0].upload.fail(error)
+
+    def linger(self) -> None:
+        """Everything is answered, and the client may still send: end our side, and drop what comes for a while."""
+        self.next = self.ignore
+        self.wait(LINGER)
+        if self.ended or self.isSecure():  # TLS ends both sides at once
+            self.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
     def read_body(self) -> bool:
+        if self.held_back():
+            return False
         piece = bytes(self.buffer[: self.left])
         del self.buffer[: len(piece)]
         self.left -= len(piece)
@@ -209,6 +261,8 @@ class Channel(HTTPChannel):
         return self.body_complete() if not self.left else False
 
     def read_chunk(self) -> bool:
+        if self.held_back():
+            return False
         piece = self.chunks.read(self.buffer)
         if piece == b"":
             return self.body_complete()
@@ -228,8 +282,7 @@ class Channel(HTTPChannel):
         """Have the request answered. Gives whether the next one can be read: it is answered already."""
         self.next = self.read_head
         self._handlingRequest = True
-        head = self.head
-        self.requests[0].requestReceived(head.method, head.target, b"HTTP/1.1" if head.http_1_1 else b"HTTP/1.0")
+        self.requests[0].requestReceived(*request_line(self.head))
         if self.taken_over is not None and self.buffer:
             data = bytes(self.buffer)
             self.buffer.clear()
@@ -239,7 +292,12 @@ class Channel(HTTPChannel):
     def requestDone(self, request: Any) -> None:
         """The request is answered."""
         self.requests.clear()
-        if self.persistent:
+        if request.upload is not None and not request.upload.complete:
+            request.upload.drop()
+            self._handlingRequest = False
+            self.linger()
+            self.go_on()
+        elif self.persistent:
             self._handlingRequest = False
             if self.buffer or self.ended or not self.reading:
                 self.go_on()
@@ -280,9 +338,9 @@ class Channel(HTTPChannel):
             request.refused(self.head, status)
         if not self.requests:  # its head could not be read, or was not
             observers.tell(observers.request_ended, "", None, int(status[:3]), 0.0)
-        self.next = self.ignore
-        self.wait(LINGER)
-        if self.ended or self.isSecure():  # TLS ends both sides at once
-            self.loseConnection()
-        else:
-            self.transport.loseWriteConnection()
+        self.linger()
+
+
+def request_line(head: Head) -> tuple[bytes, bytes, bytes]:
+    """Method, URL and version."""
+    return head.method, head.target, b"HTTP/1.1" if head.http_1_1 else b"HTTP/1.0"

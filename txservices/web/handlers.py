@@ -33,6 +33,7 @@ from txservices.web.problems import error_response, http_response, status_of, un
 from txservices.web.returns import plain_of, response_of
 from txservices.web.server import WebServer
 from txservices.web.site import Answer, Received
+from txservices.web.uploads import nothing
 from txservices.workers import WAITS, failure_of
 
 __all__ = ["HttpRequestHandler", "http"]
@@ -51,6 +52,8 @@ class HttpRequestHandler(Entrypoint):
         cors: which pages of other origins may use the URL, in place of ``WEB_CORS``; False for none.
         conditional: whether a client that has the answer already is told so, by ETags, and may ask for parts of it.
         compress: whether ``WEB_COMPRESS_FROM`` is for this URL, too.
+        stream: whether the method begins before the body has come, and reads that as it comes from ``request.stream``:
+            see ``uploads``.
 
     The method is called with a werkzeug ``Request``, and with the URL's variables as keyword arguments. It returns a
     body, ``(status, body)``, ``(status, headers, body)`` or a werkzeug ``Response``. The body is a str, bytes, None, or
@@ -80,12 +83,14 @@ class HttpRequestHandler(Entrypoint):
         cors: Cors | bool | None = None,
         conditional: bool = False,
         compress: bool = True,
+        stream: bool = False,
         **options: Unpack[EntrypointOptions],
     ) -> None:
         super().__init__(**options)
         self.cors = cors
         self.conditional = conditional
         self.compress = compress
+        self.stream = stream
         self.cancel_on_disconnect = cancel_on_disconnect
         self.method = method
         self.url = url
@@ -150,6 +155,7 @@ class HttpRequestHandler(Entrypoint):
         sending = received.answer(answer)
         if sending is not None:
             self.sending[sending] = None
+            received.needs_client = sending.body.endless
             sending.done.addErrback(self.wait_failed, received)
             sending.done.addBoth(lambda _: self.sending.pop(sending))
             self.container.workers.leave(sending.done)
@@ -169,6 +175,8 @@ class HttpRequestHandler(Entrypoint):
     def handle_request(self, request: HttpRequest) -> Any:
         """Run a worker for the request. Gives the answer, or a Deferred that fires with it if the worker waits."""
         call = Call(self, request)
+        if self.stream and request.body is None:
+            request.body = nothing()
         try:
             context_data = self.server.context_data_for(request)
             args, kwargs = self.get_entrypoint_parameters(request)

@@ -96,7 +96,7 @@ class Router(KleinResource):
 
     def render(self, request: Received) -> Any:  # type: ignore[override]  # our site makes no other request
         try:
-            match = self.matches.get((request.method, request.uri)) or self.find(request)
+            match = self.find(request)
             request.route = match.route
             asked = HttpRequest(request, match.method, match.path, match.values.copy())
             self.app.execute_endpoint(match.endpoint, request, asked)
@@ -104,8 +104,18 @@ class Router(KleinResource):
             request.answer(self.without_endpoint(request, error))
         return NOT_DONE_YET
 
+    def is_streamed(self, request: Received) -> bool:
+        """Whether the method for a request reads the body as it comes."""
+        try:
+            return getattr(self.routes[self.find(request).endpoint], "stream", False)
+        except HTTPException:
+            return False
+
     def find(self, request: Received) -> Match:
         """The rule for a request. It is kept for the next request of the same URL."""
+        known = self.matches.get((request.method, request.uri))
+        if known is not None:
+            return known
         method = request.method.decode("ascii").upper()
         path = path_of(request.uri)
         rule, values = self.match(path, method)
@@ -264,6 +274,7 @@ class Listener(Service):
         endpoint = f"{handler.where} {len(self.routes)}"
         options = {**rule.get_empty_kwargs(), "endpoint": endpoint}
         self.app.route(rule.rule, **options)(handler.serve)
+        self.site.streaming = self.site.streaming or getattr(handler, "stream", False)
         self.router.matches.clear()  # the new rule may match them better
         self.routes[endpoint] = handler
 

@@ -41,6 +41,7 @@ from txservices.web.bodies import Sending, body_of, sliced
 from txservices.web.channel import LINGER, NEVER, REQUEST_TIMEOUT, Channel
 from txservices.web.heads import Head, Refused
 from txservices.web.messages import BODYLESS, RETRY_AFTER, Plain, head_of
+from txservices.web.uploads import BodyReader, Upload
 from txservices.workers import WAITS
 
 TURNED_AWAY_MAX = 100  # refused clients that are still read; further ones are cut off without an answer
@@ -68,6 +69,7 @@ class Received(Request):
     needs_client = False  # whether it is of no use to answer a client that has ended its side
     size = 0  # bytes of the body
     scheme = "http"  # that its client has used
+    upload: Upload | None = None  # the body, if its method reads it as it comes
     route: str | None = None  # the rule that it matched
     call_id: str | None = None  # of its worker, if there is an access log
     began: float | None = None  # when it was complete, if somebody wants to know how long it takes
@@ -81,13 +83,24 @@ class Received(Request):
         """Called when the head is complete and a body follows, with its length, or None if that is unknown."""
         if length is not None and length > self.channel.site.body_max:
             self.refuse()
-        super().gotLength(length)
+        if self.upload is None:
+            super().gotLength(length)
+
+    def find_reader(self, head: Head, expects: bool) -> None:
+        """Have the method read the body as it comes, if it wants to."""
+        self.method, self.uri = head.method, head.target
+        if self.channel.site.resource.is_streamed(self):
+            self.upload = Upload(self.channel, expects)
+            self.content = BodyReader(self.upload)
 
     def handleContentChunk(self, data: bytes) -> None:
         self.size += len(data)
         if self.size > self.channel.site.body_max:
             self.refuse()
-        self.content.write(data)
+        if self.upload is None:
+            self.content.write(data)
+        else:
+            self.upload.add(data)
 
     def refuse(self) -> None:
         raise Refused("413 REQUEST ENTITY TOO LARGE", f"the body is over {self.channel.site.body_max} bytes")
@@ -104,6 +117,14 @@ class Received(Request):
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Called when the request is complete."""
         # The overridden method would parse query and forms, which werkzeug does when a method asks for them.
+        if self.upload is None:
+            self.begin_request(command, path, version)
+        else:
+            self.channel.deadline = NEVER
+            self.upload.finish()
+
+    def begin_request(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Have the request answered."""
         self.method, self.uri, self.clientproto = command, path, version
         channel = self.channel
         self.site = channel.site
@@ -112,9 +133,10 @@ class Received(Request):
         if self.site.forwarded is not None:
             self.site.forwarded.see(self)
         channel.answering = True
-        channel.deadline = NEVER
-        if self.content is not None:
-            self.content.seek(0)
+        if self.upload is None:
+            channel.deadline = NEVER
+            if self.content is not None:
+                self.content.seek(0)
         self.site.resource.render(self)
 
     # Out
@@ -195,7 +217,7 @@ class Received(Request):
         """Write the head, and a body with it, in one piece: that is quicker than Twisted's setHeader and write."""
         channel = self.channel
         site = self.site
-        if site.closing:
+        if site.closing or (self.upload is not None and not self.upload.complete):
             channel.persistent = False
         self.startedWriting = 1
         self.sentLength = len(body)
@@ -224,6 +246,8 @@ class Received(Request):
 
     def connectionLost(self, reason: Any) -> None:
         """Twisted calls this when the client has left."""
+        if self.upload is not None:
+            self.upload.lost()
         if self.producer is not None:
             self.producer.stopProducing()
         if self.startedWriting:
@@ -255,6 +279,7 @@ class WebSite(Site):
     protocol = Channel  # type: ignore[assignment]  # Twisted's other choice is HTTP/2 over TLS
     noisy = False
     closing = False
+    streaming = False  # whether a method reads bodies as they come
     as_problem = False
     per_address: int | None = None
     access: AccessLog | None = None
