@@ -66,10 +66,10 @@ class Child:
         with open(self.errors, encoding="utf-8", errors="replace") as file:
             return f"{' '.join(self.argv)}\n{file.read()[-3000:]}"
 
-    def resident(self) -> float:
-        """Its memory, in MB."""
+    def resident(self, most: bool = False) -> float:
+        """Its memory, in MB: now, or the most that it has had."""
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as file:
-            kilobytes = next(line.split()[1] for line in file if line.startswith("VmRSS"))
+            kilobytes = next(line.split()[1] for line in file if line.startswith("VmHWM" if most else "VmRSS"))
         return int(kilobytes) / 1000
 
     def processor(self) -> float:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 CONNECTIONS = 32
 WARM_UP = 0.5
 READY_WITHIN = 60
+PIECE = 64 * 1024  # bytes that are sent or read at once
 
 
 @dataclass(frozen=True)
@@ -124,3 +125,46 @@ class Answers:
             return False
         self.got = self.got[self.length :]
         return True
+
+
+def upload(port: int, size: int) -> float:
+    """Send a body of so many bytes, and read the answer. Gives the seconds that it took."""
+    piece = bytes(PIECE)
+    answer = b""
+    began = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        asked = ["POST /upload HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close", f"Content-Length: {size}"]
+        sock.sendall("\r\n".join([*asked, "", ""]).encode())
+        for _ in range(size // PIECE):
+            sock.sendall(piece)
+        while got := sock.recv(PIECE):
+            answer += got
+    if b'{"length":%d}' % size not in answer:
+        raise RuntimeError(f"an upload is answered with {answer[:200]!r}")
+    return time.perf_counter() - began
+
+
+def download(port: int, size: int) -> float:
+    """Read a body of so many bytes. Gives the seconds that it took."""
+    left = size
+    began = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        asked = [f"GET /download/{size // PIECE} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close"]
+        sock.sendall("\r\n".join([*asked, "", ""]).encode())
+        while piece := sock.recv(PIECE):
+            left -= len(piece)
+    if left > 0:
+        raise RuntimeError(f"{left} bytes of a download are missing")
+    return time.perf_counter() - began
+
+
+def idle(request: Request, port: int, number: int) -> list[socket.socket]:
+    """So many connections that have had an answer, and wait."""
+    connections = []
+    for _ in range(number):
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.sendall(request.written(port))
+        if not sock.recv(PIECE).startswith(b"HTTP/1.1 200"):
+            raise RuntimeError("a connection is not answered")
+        connections.append(sock)
+    return connections

@@ -1,13 +1,15 @@
 """The measurements. Each one starts a service, has a caller take its turns, and gives a dict of figures.
 
-The figures are called `rate`, `p50`, `p99`, `seconds`, `megabytes` and `processor` everywhere; `rows` says which of
-them counts. `processor` is the processor time of the service, in microseconds a call or request.
+The figures are called `rate`, `p50`, `p99`, `seconds`, `megabytes`, `kibibytes` and `processor` everywhere; `rows` says
+which of them counts. `processor` is the processor time of the service: in microseconds a call or request, and in
+milliseconds for a body of 100 MB.
 """
 
 from __future__ import annotations
 
+import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,9 @@ EMBEDDED = "embedded"
 GET = load.Request("/items/42")
 POST = load.Request("/items", '{"text": "%s"}' % ("x" * 1012))  # 1 KB in all
 CALL = load.Request("/call/42")
+FILE = load.Request(f"/assets/{contract.FILE}")
+TRANSFERRED = 100 * 1000 * 1000  # bytes
+TRANSFERS = 5
 IDLE = 1.0  # seconds after which a service that was called once counts as idle
 TRY_AGAIN = 0.002
 
@@ -136,6 +141,37 @@ def http(bench: Bench, peer: str, request: load.Request) -> Figures:
         rate = load.rate(request, port, bench.seconds)
         requests = rate * (bench.seconds + load.WARM_UP)
         return {"rate": rate, "processor": (service.processor() - before) / requests * 1e6}
+
+
+def transfer(bench: Bench, peer: str, send: Callable[[int, int], float]) -> Figures:
+    """A body of 100 MB, sent one way. ``processor`` is the service's time for it, in milliseconds."""
+    port = rabbitmq.free_port()
+    size = bench.number(TRANSFERRED // load.PIECE) * load.PIECE
+    with running(command(peer, "serve", "http", bench.uri(peer), f"--port={port}")) as service:
+        load.ready(GET, port)
+        send(port, load.PIECE)
+        before = service.processor()
+        seconds = sum(send(port, size) for _ in range(TRANSFERS))
+        processor = (service.processor() - before) / TRANSFERS * TRANSFERRED / size
+        megabytes = service.resident(most=True)
+    return {"rate": size * TRANSFERS / seconds / 1e6, "processor": processor * 1e3, "megabytes": megabytes}
+
+
+def idle(bench: Bench, peer: str, connections: int) -> Figures:
+    """The memory of a connection that is kept open after its first answer."""
+    port, number = rabbitmq.free_port(), bench.number(connections)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with running(command(peer, "serve", "http", bench.uri(peer), f"--port={port}")) as service, ExitStack() as stack:
+        load.ready(GET, port)
+        for count in (number // 10, number):  # with the first ones come modules and caches
+            before = service.resident()
+            for sock in load.idle(GET, port, count):
+                stack.enter_context(sock)
+            time.sleep(IDLE)
+        kibibytes = (service.resident() - before) * 1e6 / 1024 / number
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return {"kibibytes": kibibytes}
 
 
 def http_rpc(bench: Bench, peer: str, service: str = "") -> Figures:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from benchmarks import measure
-from benchmarks.measure import GET, POST, Bench, Figures
+from benchmarks import load, measure
+from benchmarks.measure import FILE, GET, POST, Bench, Figures
 
 Measure = Callable[[Bench], Figures]
 
@@ -98,13 +98,53 @@ BESIDE = [
         "HTTP GET with a converter, answered with JSON",
         "requests/s",
         of(measure.http, "txservices", "nameko", "fastapi", request=GET),
-        {"nameko": 2.5, "fastapi": 1.0},
+        {"nameko": 4.5, "fastapi": 1.7},
+        also={"processor": "processor, us"},
     ),
     Row(
         "http-post",
         "HTTP POST of 1 KB of JSON",
         "requests/s",
         of(measure.http, "txservices", "nameko", "fastapi", request=POST),
+        {"fastapi": 1.8},
+        also={"processor": "processor, us"},
+    ),
+    Row(
+        "http-static",
+        "HTTP GET of a static file of 100 KB",
+        "requests/s",
+        of(measure.http, "txservices", "fastapi", request=FILE),
+        {"fastapi": 1.0},
+        also={"processor": "processor, us"},
+    ),
+    Row(
+        "http-upload",
+        "HTTP POST of 100 MB that is read as it comes: processor time of the service",
+        "ms",
+        of(measure.transfer, "txservices", "fastapi", send=load.upload),
+        {"fastapi": 1.0},
+        figure="processor",
+        more=False,
+        also={"rate": "MB/s", "megabytes": "most memory, MB"},
+    ),
+    Row(
+        "http-download",
+        "HTTP GET of 100 MB that is made while it is sent: processor time of the service",
+        "ms",
+        of(measure.transfer, "txservices", "fastapi", send=load.download),
+        {"fastapi": 1.0},
+        figure="processor",
+        more=False,
+        also={"rate": "MB/s", "megabytes": "most memory, MB"},
+    ),
+    Row(
+        "http-idle",
+        "An HTTP connection that is kept open, of 5,000",
+        "KiB",
+        of(measure.idle, "txservices", "fastapi", connections=5_000),
+        {"fastapi": 1.0},
+        figure="kibibytes",
+        more=False,
     ),
     Row(
         "http-rpc",

@@ -12,7 +12,10 @@ Standard library only: this is imported in every environment.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
+import os
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from statistics import quantiles
@@ -21,6 +24,8 @@ from typing import Any
 TEXT = "hello"
 NAME = "benchmark"
 WARM_UP = 0.3  # seconds
+PIECE = bytes(64 * 1024)  # of a download
+FILE = "file.bin"  # of 100 KB
 
 
 def arguments() -> argparse.Namespace:
@@ -161,3 +166,12 @@ class Handled:
         if self.number == self.total:
             figures(handled=self.number, first=self.first, last=time.time())
             self.number = self.total = 0
+
+
+def assets() -> str:
+    """A folder with ``FILE``, until the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="txservices-benchmark-")
+    atexit.register(folder.cleanup)
+    with open(os.path.join(folder.name, FILE), "wb") as file:
+        file.write(bytes(100_000))
+    return folder.name

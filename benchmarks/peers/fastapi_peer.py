@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 import aio_pika
 import uvicorn
 from aio_pika.patterns import JsonRPC
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
 from benchmarks.peers import contract
@@ -30,6 +32,23 @@ def plain(options):
     @app.post("/items")
     async def post(item: Item):
         return {"length": len(item.text)}
+
+    app.mount("/assets", StaticFiles(directory=contract.assets()))
+
+    @app.post("/upload")
+    async def upload(request: Request):
+        length = 0
+        async for piece in request.stream():
+            length += len(piece)
+        return {"length": length}
+
+    @app.get("/download/{pieces}")
+    async def download(pieces: int):
+        async def body():
+            for _ in range(pieces):
+                yield contract.PIECE
+
+        return StreamingResponse(body())
 
     return app
 

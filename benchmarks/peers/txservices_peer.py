@@ -23,6 +23,7 @@ from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy
 from txservices.utils import import_from_path
 from txservices.web.handlers import http
+from txservices.web.static import Static
 
 handled = contract.Handled()
 JSON = {"Content-Type": "application/json"}
@@ -51,6 +52,7 @@ class Listener:
 
 class Web:
     name = "web"
+    assets = Static("/assets", contract.assets())
 
     @http("GET", "/items/<int:number>")
     def get(self, request: Any, number: int) -> Any:
@@ -60,6 +62,18 @@ class Web:
     def post(self, request: Any) -> Any:
         text = json.loads(request.get_data(as_text=True))["text"]
         return 200, JSON, json.dumps({"length": len(text)})
+
+    @http("POST", "/upload", stream=True)
+    async def upload(self, request: Any) -> Any:
+        length = 0
+        async for piece in request.stream:
+            length += len(piece)
+        return {"length": length}
+
+    @http("GET", "/download/<int:pieces>")
+    async def download(self, request: Any, pieces: int) -> Any:
+        for _ in range(pieces):
+            yield contract.PIECE
 
 
 class Relay:

@@ -10,6 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock, deferLater
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import TestCase
 from werkzeug.wrappers import Response
 
@@ -133,7 +134,7 @@ class OverTCP(TestCase):
     """With sockets."""
 
     async def served(self, *services: type[Any]) -> int:
-        runner = ServiceRunner({"WEB_SERVER_ADDRESS": "0"})
+        self.runner = runner = ServiceRunner({"WEB_SERVER_ADDRESS": "0"})
         for each in services:
             runner.add_service(each)
         self.addCleanup(runner.stop)
@@ -202,6 +203,27 @@ class OverTCP(TestCase):
     async def until(self, happened: Callable[[], bool]) -> None:
         while not happened():
             await deferLater(reactor, 0.001)
+
+    async def test_wrapped(self) -> None:
+        """Every byte of a long body goes through what is around the connection, as TLS."""
+
+        class Shouting(ProtocolWrapper):
+            def write(self, data: bytes) -> None:
+                super().write(data.upper())
+
+            def writeSequence(self, data: Any) -> None:
+                self.write(b"".join(data))
+
+        class Factory(WrappingFactory):
+            protocol = Shouting
+
+        await self.served(Given)
+        Given.body = lambda: (b"x" * 50_000 for _ in range(80))
+        site = self.runner.containers[0].entrypoints[0].server.listener.site
+        wrapped = reactor.listenTCP(0, Factory(site), interface="127.0.0.1")
+        self.addCleanup(wrapped.stopListening)
+        answer = await converse(wrapped.getHost().port, b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        self.assertEqual(answer.partition(b"\r\n\r\n")[2], b"X" * 50_000 * 80)
 
     async def test_left(self) -> None:
         """A client that leaves, or takes nothing for too long, ends the iterator, wherever that runs or waits."""

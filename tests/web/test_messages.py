@@ -70,6 +70,23 @@ class Requests(WebTestCase):
         self.assertEqual((request.files["up"].filename, request.files["up"].read()), ("a.txt", b"content"))
         request.close()
 
+    async def test_stream(self) -> None:
+        """The body is a file, also if there is none, and a method may set how long it may be."""
+
+        class Bodies:
+            name = "bodies"
+
+            @http("POST", "/<int:most>")
+            def method(self, request, most):
+                request.max_content_length = most or None
+                return request.stream.read()
+
+        await self.serve(Bodies)
+        peer = self.peer()
+        for path, body, expected in (("/0", "body", b"body"), ("/0", "", b""), ("/4", "body", b"body")):
+            self.assertTrue(peer.get(path, method="POST", body=body).endswith(b"\r\n\r\n" + expected), path)
+        self.assertIn(b" 413 ", peer.get("/3", method="POST", body="body"))
+
     async def test_as_werkzeug_makes_it(self) -> None:
         """Every attribute that werkzeug's own Request sets is there, with the value that it would have."""
         request = await self.requested("/%C3%A5/x?q=1", "X-A: b", method="POST", body="body")

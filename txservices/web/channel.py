@@ -30,6 +30,8 @@ BODY_GRACE = 20.0  # seconds before a body must have come at WEB_BODY_RATE
 LINGER = 5.0  # seconds
 BUFFER_MAX = 16 * 1024  # bytes that may wait here for their turn; then nothing more is read
 
+READ_MAX = 256 * 1024  # bytes of a long body that are read at once: with Twisted's 64 KiB it takes twice as long
+
 NEVER = float("inf")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -69,6 +71,7 @@ class Channel(HTTPChannel):
         self.head: Any = None
         self.buffer = bytearray()
         self.searched = 0  # bytes of the buffer that have no end of a head
+        self.left = 0  # bytes of a body of known length that have not come
         self.next: Callable[[], bool] = self.read_head
 
     def connectionMade(self) -> None:
@@ -79,7 +82,7 @@ class Channel(HTTPChannel):
         self.site.opened(self)
 
     def connectionLost(self, reason: Any = None) -> None:
-        self.next = self.ignore
+        self.read_no_more()
         self.buffer.clear()
         super().connectionLost(reason)
         self.site.closed(self)
@@ -99,6 +102,11 @@ class Channel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self.taken_over is not None:
             self.taken_over(data)
+            return
+        if len(data) < self.left and not (self.buffer or self.working or self.held_back()):
+            self.left -= len(data)  # the body goes on, and this is not the end of it: nothing is to be parsed
+            self.requests[0].handleContentChunk(data)
+            self.wait_for_body()
             return
         self.buffer += data
         self.go_on()
@@ -157,6 +165,11 @@ class Channel(HTTPChannel):
             raise bad("the request is not complete")
         self.loseConnection()
 
+    def read_no_more(self) -> None:
+        """Drop what comes from now on."""
+        self.next = self.ignore
+        self.left = 0
+
     def ignore(self) -> bool:
         self.buffer.clear()
         return False
@@ -176,12 +189,10 @@ class Channel(HTTPChannel):
         del buffer[: end + 4]
         self.head = head = read_head(data)
         request: Any = self.requestFactory(self)
+        request.head = head
         self.requests.append(request)
         length, closing, waiting = framing_of(head)
         self.persistent = not closing
-        add = request.requestHeaders.addRawHeader
-        for name, value in head.headers:
-            add(name, value)
         if length == 0:
             return self.body_complete()
         if self.site.streaming:
@@ -190,6 +201,8 @@ class Channel(HTTPChannel):
         self.body_began = self.site.reactor.seconds()
         self.wait_for_body()
         self.left = length or 0
+        if length is None or length > READ_MAX:
+            self.transport.bufferSize = READ_MAX
         self.chunks = Chunks()
         self.next = self.read_chunk if length is None else self.read_body
         if request.upload is not None:
@@ -235,14 +248,14 @@ class Channel(HTTPChannel):
 
     def break_off(self, error: HTTPException) -> None:
         """The rest of a body can't be had, and its method reads it already: the method answers."""
-        self.next = self.ignore
+        self.read_no_more()
         self.persistent = False
         self._handlingRequest = True
         self.requests[0].upload.fail(error)
 
     def linger(self) -> None:
         """Everything is answered, and the client may still send: end our side, and drop what comes for a while."""
-        self.next = self.ignore
+        self.read_no_more()
         self.wait(LINGER)
         if self.ended or self.isSecure():  # TLS ends both sides at once
             self.loseConnection()
@@ -292,6 +305,7 @@ class Channel(HTTPChannel):
     def requestDone(self, request: Any) -> None:
         """The request is answered."""
         self.requests.clear()
+        self.head = None
         if request.upload is not None and not request.upload.complete:
             request.upload.drop()
             self._handlingRequest = False
@@ -319,7 +333,7 @@ class Channel(HTTPChannel):
             self.go_on()
 
     def loseConnection(self) -> None:
-        self.next = self.ignore
+        self.read_no_more()
         super().loseConnection()
 
     # Out

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple, cast
 from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.utils import cached_property
 from werkzeug.wrappers import Request, Response
+from werkzeug.wsgi import get_input_stream
 
 from txservices.web.forms import FormParser, Json
 
@@ -56,6 +57,13 @@ class HttpRequest(Request):
     def _get_file_stream(self, *_: Any, **__: Any) -> IO[bytes]:
         """Where a form's file is kept. werkzeug would open a file on disk for each of many short ones."""
         return cast("IO[bytes]", SpooledTemporaryFile(self.max_form_memory_size or 0, "w+b"))
+
+    @cached_property
+    def stream(self) -> IO[bytes]:
+        """The body as a file."""
+        if self.max_content_length is not None:  # which a method may set
+            return get_input_stream(self.environ, max_content_length=self.max_content_length)
+        return BytesIO() if self.body is None else self.body
 
     @cached_property
     def json_module(self) -> Json:  # type: ignore[override]  # of the module, werkzeug uses only `loads`

@@ -165,6 +165,7 @@ class Mount(Place):
 
     def render(self, received: Received, request: HttpRequest) -> None:
         """Have the Resource answer, as twisted.web's Site would."""
+        received.become_twisted()
         received.content = BytesIO() if request.body is None else request.body
         check_form(received.content, request.mimetype, request.mimetype_params)  # Twisted has no bounds for it
         received.content.seek(0, 2)  # here Twisted looks for its length

@@ -51,6 +51,7 @@ __all__ = ["WebServer", "parse_address"]
 
 HOST = re.compile(rb"[A-Za-z0-9.\-_]+(?::(\d{1,5}))?")  # a Host header that may be repeated in a redirect
 CALL_IDS = CALL_ID_STACK_HEADER.encode()
+CONTEXT = {CALL_IDS.lower(), b"traceparent"}  # headers with a caller's context
 MATCHES_MAX = 1_024  # URLs whose rules are known
 URI_MAX = 256  # bytes of one
 # werkzeug's converters make the same of a text each time, and nothing that a method could change
@@ -461,10 +462,10 @@ class WebServer(ProviderCollector, SharedExtension):
     def context_data_for(self, request: HttpRequest) -> dict[str, Any]:
         """The context data with which the worker begins, with the caller's ids and trace: see ``httpcontext``."""
         data = self.context_data_from_headers(request)
-        headers = request.received.requestHeaders
-        if (headers.hasHeader(CALL_IDS) or headers.hasHeader(b"traceparent")) and isinstance(data, dict):
-            return {**caller_in(headers, self.container.parent_calls_tracked), **data}
-        return data
+        received = request.received
+        if CONTEXT.isdisjoint([name.lower() for name, _ in received.head.headers]) or not isinstance(data, dict):
+            return data
+        return {**caller_in(received.requestHeaders, self.container.parent_calls_tracked), **data}
 
 
 def caller_in(headers: Headers, ids_max: int) -> dict[str, Any]:

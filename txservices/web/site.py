@@ -29,7 +29,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request, Site
+from werkzeug.utils import cached_property
 from werkzeug.wrappers import Response
 
 from txservices.observers import observers
@@ -66,6 +68,7 @@ class Received(Request):
     channel: Any
     content: Any
     producer: Any = None
+    head: Head
     needs_client = False  # whether it is of no use to answer a client that has ended its side
     size = 0  # bytes of the body
     scheme = "http"  # that its client has used
@@ -74,10 +77,27 @@ class Received(Request):
     call_id: str | None = None  # of its worker, if there is an access log
     began: float | None = None  # when it was complete, if somebody wants to know how long it takes
 
+    def __init__(self, channel: Any) -> None:
+        # Twisted's makes headers, cookies and more for each request, most of which ask for no part of it.
+        self.channel = channel
+        self.client, self.host = channel.peer, channel.here
+        self.notifications = []
+
+    def become_twisted(self) -> None:
+        """Have all that Twisted's requests have, for a Resource of twisted.web's."""
+        headers, notifications = self.requestHeaders, self.notifications
+        super().__init__(self.channel)
+        self.requestHeaders, self.notifications = headers, notifications
+        self.finish_writing = super().finish  # type: ignore[method-assign]  # of this request
+
     # In
 
-    def parseCookies(self) -> None:
-        """Does nothing: werkzeug parses them when a method asks for them."""
+    @cached_property
+    def requestHeaders(self) -> Headers:
+        headers = Headers()
+        for name, value in self.head.headers:
+            headers.addRawHeader(name, value)
+        return headers
 
     def gotLength(self, length: int | None) -> None:
         """Called when the head is complete and a body follows, with its length, or None if that is unknown."""
@@ -232,7 +252,20 @@ class Received(Request):
         channel.wait(REQUEST_TIMEOUT)
         if self.began is not None:
             self.tell_ended()
-        super().finish()
+        self.finish_writing()
+
+    def finish_writing(self) -> None:
+        channel = self.channel
+        if self.chunked:
+            channel.write(b"0\r\n\r\n")
+        channel.site.log(self)
+        self.finished = 1
+        self.channel = None
+        channel.requestDone(self)
+        if self.content is not None:
+            self.content.close()
+        for each in self.notifications:
+            each.callback(None)
 
     def tell_ended(self) -> None:
         """Tell the observers that it is answered."""
