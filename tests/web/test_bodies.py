@@ -301,9 +301,9 @@ class Waits(WebTestCase):
         made: list[int] = []
 
         def counted() -> Iterator[Any]:
-            for number in range(100):
+            for number in range(2_000):
                 made.append(number)
-                yield b"%04d" % number * 1000
+                yield b"%04d" % number * 100
 
         async def counted_async() -> AsyncIterator[Any]:
             for piece in counted():
@@ -325,8 +325,8 @@ class Waits(WebTestCase):
             peer.channel.resumeProducing()
             self.reactor.pump([0] * 50)
             data += peer.received()
-            self.assertEqual(made, list(range(100)))
-            self.assertEqual([int(line[:4]) for line in data.split(b"\r\n") if len(line) == 4000], made)
+            self.assertEqual(made, list(range(2_000)))
+            self.assertEqual([int(line[:4]) for line in data.split(b"\r\n") if len(line) == 400], made)
             self.assertTrue(data.endswith(b"\r\n0\r\n\r\n"))
 
     async def test_bare(self) -> None:
@@ -380,7 +380,7 @@ class Stop(WebTestCase):
 
             @http("GET", "/")
             def method(self, request):
-                return "x" * 3_000_000
+                return "x" * 40_000_000
 
         for patient in (True, False):
             runner = await self.serve(Long, SHUTDOWN_TIMEOUT=30)

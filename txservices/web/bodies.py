@@ -14,6 +14,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,7 +32,9 @@ from txservices.utils.waiting import Waiters
 from txservices.workers import WAITS
 
 SEND_TIMEOUT = 60.0  # seconds
-PIECES_A_TURN = 20  # pieces of a body in a turn of the reactor, if neither the client nor the iterator waits
+PIECES_AT_ONCE = 20  # pieces of a body before others have their turn, if neither its client nor its iterator waits
+PIECES_A_TURN = 500  # such pieces in a turn of the reactor
+ALONE_MIN = 16 * 1024  # bytes of a piece that is sent alone; shorter ones are sent together
 
 END = object()
 
@@ -247,14 +250,19 @@ class Sending:
             made += 1
             if made % PIECES_A_TURN == 0:
                 await deferLater(self.channel.site.reactor, 0)
+            elif made % PIECES_AT_ONCE == 0:
+                turn: Deferred[None] = Deferred()
+                self.channel.site.turn.work(partial(take, turn))
+                await turn
         if self.left and not self.ending:
             log.error("the body of the response to {request} is shorter than it said", request=self.received)
         return not self.left
 
     def write(self, piece: bytes) -> None:
-        """Write a piece to the socket itself if nothing waits for it, else to the transport's buffer."""
+        """Write a long piece to the socket itself if nothing waits for it, and others to the transport's buffer."""
         # The transport would copy it, and send it in the next turn of the reactor: that takes twice the time.
-        if not self.drained:
+        if not self.drained or len(piece) < ALONE_MIN:
+            self.drained = False
             self.received.write(piece)
             return
         self.received.sentLength += len(piece)
@@ -313,6 +321,13 @@ class Sending:
             self.channel.site.reactor.callLater(0, self.wake)
         else:
             self.done.cancel()
+
+
+def take(turn: Deferred[None]) -> bool:
+    """A step of ``utils.turns``: go on."""
+    if not turn.called:  # by a cancel
+        turn.callback(None)
+    return False
 
 
 def sliced(body: bytes, size: int) -> Body:
