@@ -380,7 +380,7 @@ class Stop(WebTestCase):
 
             @http("GET", "/")
             def method(self, request):
-                return "x" * 40_000_000
+                return "x" * 10_000_000
 
         for patient in (True, False):
             runner = await self.serve(Long, SHUTDOWN_TIMEOUT=30)

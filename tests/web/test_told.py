@@ -86,7 +86,7 @@ class RequestsTests(WebTestCase):
         await self.serve(Service)
         told = hearing(self, "request_ended")
         peer = self.peer()
-        peer.get("/big/2000000")
+        peer.get("/big/10000000")
         self.assertEqual(told.told, [])
         peer.leave()
         self.assertEqual(told.told, [("request_ended", "GET", "/big/<int:size>", 200, 0.0)])

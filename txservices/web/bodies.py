@@ -33,7 +33,7 @@ from txservices.workers import WAITS
 
 SEND_TIMEOUT = 60.0  # seconds
 PIECES_AT_ONCE = 20  # pieces of a body before others have their turn, if neither its client nor its iterator waits
-PIECES_A_TURN = 500  # such pieces in a turn of the reactor
+PIECES_A_TURN = 100  # such pieces in a turn of the reactor
 ALONE_MIN = 16 * 1024  # bytes of a piece that is sent alone; shorter ones are sent together
 
 END = object()
