@@ -192,10 +192,10 @@ def kleins_page() -> Call:
 def rows() -> list[Row]:
     """All rows. Some take a while to make: they need services that run, or thousands of bindings."""
     accepts = acceptance_of(method)
-    received = SimpleNamespace(content=None)
+    received = SimpleNamespace(content=None, scheme="http")
     environ = HttpRequest(
         SimpleNamespace(
-            content=None, uri=b"/text", client=None, host=None, clientproto=b"HTTP/1.1",
+            content=None, scheme="http", uri=b"/text", client=None, host=None, clientproto=b"HTTP/1.1",
             requestHeaders=SimpleNamespace(getAllRawHeaders=lambda: [(b"Host", [b"here"]), (b"Accept", [b"*/*"])]),
         ), "GET", "/text", {},
     )  # fmt: skip
