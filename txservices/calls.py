@@ -295,7 +295,8 @@ class Client:
             raise
         if timeout is not None:
             call.deadline = publishing.deadline
-            self.sweeper.watch()
+            if self.sweeper.call is None:
+                self.sweeper.watch()
         return call.answer
 
     def call_protected(

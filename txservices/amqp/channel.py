@@ -8,6 +8,7 @@ here a whole method goes straight to whoever asked for it. txamqp's generated me
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -257,7 +258,10 @@ class Channel(AMQChannel):
             return
         self.unsettled -= 1
         tag = message.delivery_tag
-        self.settled_above.add(tag)
+        if tag == self.settled_to + 1:  # mostly: in the order of delivery
+            self.settled_to = tag
+        else:
+            self.settled_above.add(tag)
         if ack or not self.rejects:
             if not self.acks:
                 self.client.flush_soon(self)
@@ -278,15 +282,9 @@ class Channel(AMQChannel):
             self.settled_to += 1
             self.settled_above.remove(self.settled_to)
         acks, self.acks = sorted(self.acks), []
-        together = 0
-        frames = []
-        for tag in acks:
-            if tag <= self.settled_to:
-                together = tag
-            else:
-                frames.append(frame(FRAME_METHOD, self.id, encode_ack(tag, False)))
-        if together:
-            frames.insert(0, frame(FRAME_METHOD, self.id, encode_ack(together, True)))
+        together = bisect_right(acks, self.settled_to)  # how many of them one ack is for
+        frames = [frame(FRAME_METHOD, self.id, encode_ack(acks[together - 1], True))] if together else []
+        frames += [frame(FRAME_METHOD, self.id, encode_ack(tag, False)) for tag in acks[together:]]
         self.client.write(b"".join(frames))
 
     # Publishes

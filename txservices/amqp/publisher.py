@@ -165,15 +165,14 @@ class Publisher:
             return publishing
         unconfirmed = self.unconfirmed
         size = publishing.size
-        full = len(unconfirmed) >= UNCONFIRMED_MAX or self.unconfirmed_bytes + size > UNCONFIRMED_BYTES_MAX
-        if full and not always:
+        total = self.unconfirmed_bytes + size
+        if (total > UNCONFIRMED_BYTES_MAX or len(unconfirmed) >= UNCONFIRMED_MAX) and not always:
             done(PublishBufferFull(len(unconfirmed), self.unconfirmed_bytes))
             return publishing
-        self.sequence = key = self.sequence + 1
-        publishing.key = key
+        self.sequence = publishing.key = key = self.sequence + 1
         unconfirmed[key] = publishing
-        self.unconfirmed_bytes += size
-        if timeout is not None:
+        self.unconfirmed_bytes = total
+        if timeout is not None and self.sweeper.call is None:
             self.sweeper.watch()
         if self.channel is None or self.unsent or self.suspects or self.flow.paused:
             self.unsent[key] = None

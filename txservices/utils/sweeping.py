@@ -26,6 +26,9 @@ class Sweeper(Generic[K, R]):
     """Takes overdue records out of ``pending`` and calls ``expire`` with each.
 
     A ``callLater`` and its cancel for each message cost more than the rest of an RPC's bookkeeping.
+
+    Attributes:
+        call: the next sweep; None while nothing is watched.
     """
 
     def __init__(
