@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Any
 
 from txservices.exceptions import FrameError
-from txservices.wire.codec import decode_method, read_properties
+from txservices.wire.codec import decode_method, decode_properties
 from txservices.wire.spec import (
     BASIC_CLASS,
     FRAME_BODY,
@@ -28,7 +28,6 @@ from txservices.wire.spec import (
     Method,
     ReplyCode,
 )
-from txservices.wire.tables import guarded
 
 FRAME_MAX = 131_072  # bytes of a whole frame; RabbitMQ's own default
 BODY_MAX = 134_217_728  # bytes of a message's body taken in: RabbitMQ's default limit, 128 MiB
@@ -190,8 +189,7 @@ class Content:
         """The message's properties; raises ``FrameError`` where its bytes can't be read."""
         if self.error is not None:
             raise self.error
-        properties: dict[str, Any] = guarded(read_properties, self.header, 0)
-        return properties
+        return decode_properties(self.header)
 
 
 class Assembler:
