@@ -179,7 +179,7 @@ UNUSED_FLAG = 0x0002
 # writes or reads them one after the other, which takes half the time of a loop over the table. These are its lines, for
 # kinds that occur in most messages; the others are a call. To make one takes a millisecond, so what comes after
 # ``LAYOUTS_MAX`` of them, as from a stranger who tries all combinations, is written and read by the table.
-WRITES = {"shortstr": ("%c%b", "len(value := properties[{name!r}].encode()), value")}
+WRITES = {"shortstr": ("%c%b", "len(value := encode(properties[{name!r}])), value")}
 WRITES_OTHERS = ("%b", "write_{kind}(properties[{name!r}])")
 READS = {
     "shortstr": "start = offset + 1; offset = start + payload[offset]; {name} = payload[start:offset].decode()",
@@ -212,7 +212,7 @@ def write_each(properties: Mapping[str, Any]) -> bytes:
         if name in properties:
             value = properties[name]
             try:
-                parts.append(ARGUMENT_WRITERS[kind](value.encode() if kind == "shortstr" else value))
+                parts.append(ARGUMENT_WRITERS[kind](str.encode(value) if kind == "shortstr" else value))
             except UNWRITABLE as error:
                 raise ValueError(f"property {name}={brief(value)}: {error}") from error
             flags |= flag
@@ -230,7 +230,9 @@ def learn_layout(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], bytes]
     form = "".join(WRITES.get(kind, WRITES_OTHERS)[0] for _, _, kind in found)
     values = ", ".join(WRITES.get(kind, WRITES_OTHERS)[1].format(name=name, kind=kind) for name, _, kind in found)
     writers = {f"write_{kind}": write for kind, write in ARGUMENT_WRITERS.items()}
-    LAYOUTS[names] = eval(f"lambda properties: b'%b{form}' % (flags, {values})", {**writers, "flags": flags})
+    LAYOUTS[names] = eval(
+        f"lambda properties: b'%b{form}' % (flags, {values})", {**writers, "encode": str.encode, "flags": flags}
+    )
     return LAYOUTS[names]
 
 
