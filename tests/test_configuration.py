@@ -107,6 +107,12 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "WEB_COMPRESS_FROM": ([0, 1, 10**12], NO_WHOLE),
     "WEB_MAX_WORKERS": ([1, 100], [*NO_WHOLE, 0]),
     "WEB_ACCESS_LOG": (["off", False, "combined", "json"], ["", "on", True, "Combined", 1, ["json"]]),
+    "WEB_CONVERTERS": (
+        [{}, {"date": "a.B"}],
+        ["", [], 1, True, {"a b": "a.B"}, {"date": "B"}, {1: "a.B"}, {"a": None}],
+    ),
+    "WEB_MIDDLEWARE": ([[], ["a.b"], ("a.b", "c.d.e")], ["a.b", 1, True, {"a": 1}, ["a"], [1], [None]]),
+    "WEB_SESSION_SECRET": (["x" * 16, ["x", "y"]], ["", [], 1, True, [1], [""], {"a": 1}]),
     "WEBSOCKET_ORIGINS": (["*", "https://a.b", ["https://a.b"], ("*",)], ["", [], [1], [""], 1, True, {"a": 1}]),
     "WEBSOCKET_SUBPROTOCOLS": (["chat", ["chat"], ("chat",)], ["", [], [1], [""], 1, True, {"a": 1}]),
     "max_workers": ([0, 1, 10_000], NO_WHOLE),

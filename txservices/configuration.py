@@ -216,6 +216,12 @@ CORS_OPTIONS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+def are_converters(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and name.isidentifier() and is_dotted(path) for name, path in value.items()
+    )
+
+
 def are_users(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(is_text(each) for pair in value.items() for each in pair)
 
@@ -408,6 +414,27 @@ WEB_ACCESS_LOG: Key[str | bool] = Key(
     Kind(lambda value: value is False or (isinstance(value, str) and value in ACCESS_LOGS), "form", words(ACCESS_LOGS)),
     "whether the log has a line for each request of HTTP: `combined` as Apache's, or `json`. Its logger is"
     " `txservices.web.accesslog`, which `LOGGING` may send elsewhere; see [the access log](http.md#the-access-log)",
+)
+WEB_CONVERTERS: Key[Mapping[str, str]] = Key(
+    "WEB_CONVERTERS",
+    {},
+    Kind(are_converters, "mapping of names to dotted names", "date: package.module.DateConverter"),
+    "converters for the variables of URLs, besides werkzeug's: with `date: shop.urls.DateConverter` a URL may have"
+    " `<date:day>`. They are subclasses of `werkzeug.routing.BaseConverter`",
+)
+WEB_MIDDLEWARE: Key[list[str]] = Key(
+    "WEB_MIDDLEWARE",
+    [],
+    Kind(are_dotted, "list of dotted names", "[package.module.function]"),
+    "functions around every method that HTTP calls, the outermost first: see [middleware](http.md#middleware)",
+)
+WEB_SESSION_SECRET: Key[str | list[str] | None] = Key(
+    "WEB_SESSION_SECRET",
+    None,
+    Kind(lambda value: is_text(value) or are_texts(value), "secret", "a text, or a list of such"),
+    "signs the cookies of [sessions](http.md#sessions). Of a list the first signs, and what the others have signed is"
+    " still taken",
+    without="no sessions",
 )
 WEBSOCKET_ORIGINS: Key[list[str] | str | None] = Key(
     "WEBSOCKET_ORIGINS",

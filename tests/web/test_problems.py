@@ -201,6 +201,17 @@ class Problems(WebTestCase):
         self.assertIn(b"\r\nWWW-Authenticate: Basic", peer.get("/raised/5"))
         self.flushLoggedErrors(ValueError)
 
+    async def test_refused(self) -> None:
+        """So is the answer to what is no request, or is too long, before any method is found."""
+        await self.serve(Service, WEB_PROBLEM_DETAILS=True, WEB_BODY_MAX=10)
+        for data, title in [
+            (b"POST /json HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\n", "Request Entity Too Large"),
+            (b"GET / HTTP/1.1\r\n\r\n", "Bad Request"),
+            (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 20_000, "Request Header Fields Too Large"),
+        ]:
+            details = self.problem(self.peer().send(data))
+            self.assertIn(details["title"], (title, "Content Too Large"))  # its name since Python 3.13
+
     async def test_no_problems(self) -> None:
         """A ready response, a redirect and an answer to OPTIONS stay as they are."""
         await self.serve(Service, WEB_PROBLEM_DETAILS=True)

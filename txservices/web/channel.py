@@ -21,7 +21,7 @@ from zope.interface import implementer
 from txservices.observers import observers
 from txservices.web.chunks import Chunks
 from txservices.web.heads import BARE_LF, Head, Refused, bad, framing_of, read_head
-from txservices.web.messages import TEXT
+from txservices.web.problems import error_response
 
 REQUEST_LINE_MAX = 16 * 1024  # bytes
 HEAD_MAX = 16 * 1024  # bytes
@@ -343,9 +343,10 @@ class Channel(HTTPChannel):
 
         What it sends is still read for a while: a client that is cut off while it sends may not see the answer.
         """
-        text = f"Error: {reason}\n"
+        error = error_response(reason, int(status[:3]), self.site.as_problem)
+        text = error.get_data(as_text=True)
         self.write(
-            f"HTTP/1.1 {status}\r\nContent-Type: {TEXT}\r\nContent-Length: {len(text)}\r\n{headers}"
+            f"HTTP/1.1 {status}\r\nContent-Type: {error.content_type}\r\nContent-Length: {len(text)}\r\n{headers}"
             f"Date: {self.site.date.decode()}\r\nConnection: close\r\n\r\n{text}".encode()
         )
         for request in self.requests:

@@ -21,14 +21,15 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices import configuration
-from txservices.exceptions import BadRequest, CallerGone, ContainerBeingKilled
+from txservices.exceptions import BadRequest, CallerGone, ConfigurationError, ContainerBeingKilled, WorkerTimeout
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, Turns, WorkerContext, new_call_id
-from txservices.safe import name_of, safe_for_serialization, shown
+from txservices.safe import brief, name_of, safe_for_serialization, shown
 from txservices.utils import tasks
 from txservices.web.bodies import Sending, body_of
 from txservices.web.cors import Cors
 from txservices.web.finishing import Finishing, finishing_of
 from txservices.web.messages import HttpRequest
+from txservices.web.middleware import middleware_of, wrapped
 from txservices.web.problems import error_response, http_response, status_of, unavailable
 from txservices.web.returns import plain_of, response_of
 from txservices.web.server import WebServer
@@ -54,6 +55,10 @@ class HttpRequestHandler(Entrypoint):
         compress: whether ``WEB_COMPRESS_FROM`` is for this URL, too.
         stream: whether the method begins before the body has come, and reads that as it comes from ``request.stream``:
             see ``uploads``.
+        auth: who may call it: see ``auth``.
+        body_max: bytes of the longest body, in place of ``WEB_BODY_MAX``.
+        timeout: seconds after which the client is answered 504, and the worker is cancelled if it is not in a thread.
+            If no worker was free until then, it is 503.
 
     The method is called with a werkzeug ``Request``, and with the URL's variables as keyword arguments. It returns a
     body, ``(status, body)``, ``(status, headers, body)`` or a werkzeug ``Response``. The body is a str, bytes, None, or
@@ -84,6 +89,9 @@ class HttpRequestHandler(Entrypoint):
         conditional: bool = False,
         compress: bool = True,
         stream: bool = False,
+        auth: Callable[[HttpRequest], Any] | None = None,
+        body_max: int | None = None,
+        timeout: float | None = None,
         **options: Unpack[EntrypointOptions],
     ) -> None:
         super().__init__(**options)
@@ -91,6 +99,9 @@ class HttpRequestHandler(Entrypoint):
         self.conditional = conditional
         self.compress = compress
         self.stream = stream
+        self.auth = auth
+        self.body_max = body_max
+        self.timeout = timeout
         self.cancel_on_disconnect = cancel_on_disconnect
         self.method = method
         self.url = url
@@ -111,7 +122,19 @@ class HttpRequestHandler(Entrypoint):
             and cls.handle_request is HttpRequestHandler.handle_request
             and self.finishing is None
         )
+        self.handle: Callable[[HttpRequest], Any] = self.handle_request
+        self.check_limits()
+        wraps = middleware_of(config)
+        if wraps:
+            self.plain = False
+            self.handle = wrapped(self.handle_request, wraps, self.response_to)
         self.server.register_provider(self)
+
+    def check_limits(self) -> None:
+        """``ConfigurationError`` for limits that can't be."""
+        for option, value, kinds in (("body_max", self.body_max, int), ("timeout", self.timeout, (int, float))):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not value > 0):
+                raise ConfigurationError(f"{self.where}: {option}: {brief(value)} is no number above 0")
 
     def stop(self) -> Deferred[None]:
         """From now on the URL answers 503; running workers still answer. The process's last one closes the port."""
@@ -137,7 +160,7 @@ class HttpRequestHandler(Entrypoint):
             if self.stopped:
                 self.send(unavailable(self.as_problem), received, request)
                 return
-            answer = self.handle_request(request)
+            answer = self.handle(request)
             if isinstance(answer, WAITS):
                 waiting = answer if isinstance(answer, Deferred) else tasks.run(answer)
                 # The Deferred is not given to Klein, which would cancel it when the client leaves: the worker goes on.
@@ -152,6 +175,9 @@ class HttpRequestHandler(Entrypoint):
         if self.finishing is not None:
             assert isinstance(answer, Response), "nothing plain is made here"
             answer = self.finishing.finish(request, answer)
+        if request.finishers is not None and isinstance(answer, Response):
+            for finish in request.finishers:
+                finish(answer)
         sending = received.answer(answer)
         if sending is not None:
             self.sending[sending] = None
@@ -178,6 +204,8 @@ class HttpRequestHandler(Entrypoint):
         if self.stream and request.body is None:
             request.body = nothing()
         try:
+            if self.auth is not None:
+                request.user = self.auth(request)
             context_data = self.server.context_data_for(request)
             args, kwargs = self.get_entrypoint_parameters(request)
             self.check_signature(args, kwargs)
@@ -196,6 +224,7 @@ class HttpRequestHandler(Entrypoint):
     def begin(self, call: Call, request: HttpRequest, args: Any, kwargs: Any, context_data: dict[str, Any]) -> None:
         """Begin the worker of a request."""
         worker = self.container.spawn_worker(self, args, kwargs, context_data, call.handle_result)
+        call.worker = worker
         if self.cancel_on_disconnect and call.answer is None:
             request.received.needs_client = True
             request.received.notifyFinish().addErrback(partial(self.client_left, worker))
@@ -205,15 +234,15 @@ class HttpRequestHandler(Entrypoint):
         if self.container.workers.abort_worker(worker, CallerGone("its HTTP client has left")):
             log.info("{worker} is cancelled: its client has left", worker=worker)
 
-    def answer_of(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Answer:
-        """The answer for the outcome of a worker. Raises nothing."""
+    def answer_of(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None, plain: bool = False) -> Answer:
+        """The answer for the outcome of a worker, a plain one if it may be. Raises nothing."""
         if exc_info is not None:
             return self.response_to(exc_info[1], worker)
         try:
-            if self.plain:
-                plain = plain_of(result)
-                if plain is not None:
-                    return plain
+            if plain:
+                quick = plain_of(result)
+                if quick is not None:
+                    return quick
             response = self.response_from_result(result)
             if not response.is_sequence:
                 body: Any = body_of(response)  # here, in the worker's context
@@ -247,10 +276,12 @@ class HttpRequestHandler(Entrypoint):
         """The response for an exception: 400 with its text if it is the client's fault, else 500.
 
         It is the client's fault if it is a ``BadRequest`` or one of the entrypoint's ``expected_exceptions``. A
-        ``HTTPException`` of werkzeug's has a response of its own.
+        ``HTTPException`` of werkzeug's has a response of its own. A worker that took too long is 504.
         """
         if issubclass(type(exc), (BadRequest, *self.expected_exceptions)):
             return error_response(f"{name_of(type(exc))}: {safe_for_serialization(exc)}", 400, self.as_problem)
+        if type(exc) is WorkerTimeout:
+            return error_response("the method took too long", 504, self.as_problem)
         if status_of(exc) is not None:
             return http_response(exc, self.as_problem)  # type: ignore[arg-type]  # it has a status
         return self.internal_error(exc)
@@ -275,7 +306,7 @@ class Call:
         status: the answer's; None until there is one.
     """
 
-    __slots__ = ("answer", "begin", "handler", "request", "status", "timer", "turn", "waiting")
+    __slots__ = ("answer", "begin", "handler", "request", "status", "timer", "turn", "waiting", "worker")
 
     def __init__(self, handler: HttpRequestHandler, request: HttpRequest) -> None:
         self.handler = handler
@@ -284,12 +315,15 @@ class Call:
         self.answer: Answer | None = None
         self.begin: Callable[[], Any] | None = None
         self.waiting: Deferred[Answer] | None = None
+        self.worker: WorkerContext | None = None
 
     def handle_result(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
         received = self.request.received
         if received.site.access is not None:
             received.call_id = worker.call_id
-        answer = self.handler.answer_of(worker, result, exc_info)
+        handler = self.handler
+        plain = handler.plain and self.request.finishers is None
+        answer = handler.answer_of(worker, result, exc_info, plain)
         self.status = answer.status_code
         if self.waiting is None:
             self.answer = answer
@@ -319,6 +353,20 @@ class Call:
         if self.waiting is not None and not self.waiting.called:
             self.waiting.callback(self.handler.server.queue.busy(self.handler.as_problem))
 
+    def time_is_up(self) -> None:
+        """The ``timeout`` of the URL has passed."""
+        assert self.waiting is not None
+        handler = self.handler
+        if self.begin is not None:
+            self.waiting.callback(handler.server.queue.busy(handler.as_problem))
+            return
+        worker = self.worker
+        log.warn("{worker} is answered 504: it took over {seconds:g} s", worker=worker, seconds=handler.timeout)
+        if worker is not None:
+            handler.container.workers.abort_worker(worker, WorkerTimeout(f"it took longer than {handler.timeout:g} s"))
+        if not self.waiting.called:  # it runs in a thread, or goes on though it is cancelled
+            self.waiting.callback(error_response("the method took too long", 504, handler.as_problem))
+
     def client_left(self, _: Any) -> None:
         if self.begin is not None and self.waiting is not None and not self.waiting.called:
             self.waiting.callback(unavailable(self.handler.as_problem))
@@ -328,8 +376,14 @@ class Call:
         self.waiting = waiting
         pending = self.handler.server.pending
         pending[waiting] = None
+        handler = self.handler
+        ending = None
+        if handler.timeout is not None:
+            ending = handler.container.clock.callLater(handler.timeout, self.time_is_up)
 
         def answered(answer: Any) -> Any:
+            if ending is not None and ending.active():
+                ending.cancel()
             del pending[waiting]
             if self.begin is not None:
                 self.begin = None  # and with it the request's body

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, NamedTuple, cast
@@ -35,6 +36,8 @@ class HttpRequest(Request):
 
     Attributes:
         path_values: the values of the URL's variables, by name.
+        user: who it is, as ``auth=`` of the URL has found.
+        finishers: each is called with the response, before that is sent; None for none.
     """
 
     # It is made of what Twisted has parsed, and sets the attributes that werkzeug's __init__ would set from an environ:
@@ -43,6 +46,8 @@ class HttpRequest(Request):
     root_path = ""
     shallow = False
     form_data_parser_class = FormParser
+    user: Any = None
+    finishers: list[Callable[[Response], None]] | None = None
 
     def __init__(self, received: Any, method: str, path: str, path_values: dict[str, Any]) -> None:
         self.received = received

@@ -55,6 +55,7 @@ class Mount(Place):
         wsgi: an application for WSGI, PEP 3333.
         resource: a Resource of twisted.web's. One of both is given.
         threads: how many requests the WSGI application handles at a time.
+        auth: who may come there, see ``auth``; a name is the WSGI application's ``REMOTE_USER``.
     """
 
     pool: Pool | None = None
@@ -65,8 +66,9 @@ class Mount(Place):
         wsgi: WsgiApplication | None = None,
         resource: Any = None,
         threads: int = THREADS,
+        auth: Callable[[HttpRequest], Any] | None = None,
     ) -> None:
-        super().__init__(url)
+        super().__init__(url, auth)
         self.wsgi = wsgi
         self.resource = resource
         self.threads = threads
@@ -109,6 +111,8 @@ class Mount(Place):
             "PATH_INFO": path.encode().decode("latin-1"),
             "wsgi.multithread": True,
         }
+        if isinstance(request.user, str):
+            own["REMOTE_USER"] = request.user.encode().decode("latin-1")
         if "CONTENT_LENGTH" not in request.environ and request.body is not None:  # it came in chunks: Django asks
             own["CONTENT_LENGTH"] = str(request.body.seek(0, 2))
             request.body.seek(0)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -33,6 +34,7 @@ class Place(Entrypoint):
 
     Args:
         url: the prefix, as ``/assets``; ``/`` for all URLs that nobody else serves.
+        auth: who may come there: see ``auth``.
 
     Attributes:
         prefix: the same without a slash at its end.
@@ -42,9 +44,10 @@ class Place(Entrypoint):
     stopped = False
     method: str | None = None  # the HTTP method that it takes; None for any
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, auth: Callable[[HttpRequest], Any] | None = None) -> None:
         super().__init__()
         self.url = url
+        self.auth = auth
         self.prefix = url.rstrip("/") if isinstance(url, str) else ""
 
     def bind(self, container: Any, name: str | None = None) -> Any:
@@ -82,6 +85,8 @@ class Place(Entrypoint):
             received.answer(unavailable(self.as_problem))
             return
         try:
+            if self.auth is not None:
+                request.user = self.auth(request)
             path = request.path_values["path"]
             self.serve_below(received, request, path if self.prefix else f"/{path}")
         except HTTPException:

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succe
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.server import NOT_DONE_YET
-from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, MethodNotAllowed, NotFound
 from werkzeug.routing import BaseConverter, Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 from werkzeug.wrappers import Response
@@ -33,6 +33,7 @@ from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
 from txservices.httpcontext import CALL_ID_STACK_HEADER, ids_in, trace_in
 from txservices.monitoring.health import PAGES
+from txservices.utils import import_from_path
 from txservices.utils.address import PORT_MAX, WEB_ADDRESS, host_and_port
 from txservices.utils.forks import leave, owners
 from txservices.web.accesslog import COMBINED, JSON, AccessLog
@@ -127,11 +128,24 @@ class Router(KleinResource):
             self.matches[request.method, request.uri] = match
         return match
 
+    def body_max_of(self, request: Received, otherwise: int) -> int:
+        """How many bytes the body of a request may have, by its URL."""
+        try:
+            own = getattr(self.routes[self.find(request).endpoint], "body_max", None)
+        except HTTPException:  # which is answered later
+            own = None
+        return otherwise if own is None else own
+
     def match(self, path: str, method: str) -> tuple[Rule, Mapping[str, Any]]:
         try:
             return self.adapter.match(path, method, return_rule=True)
         except ValueError:  # from a converter, for example for a number with more digits than Python reads
             raise NotFound() from None
+        except HTTPException:
+            raise
+        except Exception:  # from a converter of the user's
+            log.failure("a converter has failed for {path!r}", path=path)
+            raise InternalServerError() from None
 
     def without_endpoint(self, request: Received, error: HTTPException) -> Response:
         """werkzeug's response for a URL that nobody serves: not found, another method, or a redirect."""
@@ -206,6 +220,7 @@ class Listener(Service):
     Args:
         key: the row of the configuration that its address comes from.
         places: where it listens, if that is more than host and port.
+        converters: for variables of URLs, besides werkzeug's, by their names.
 
     Attributes:
         host, port: where it listens. If port 0 is configured, ``port`` is the real one once it listens.
@@ -219,7 +234,9 @@ class Listener(Service):
         site: WebSite,
         key: configuration.Key[Any] = configuration.WEB_SERVER_ADDRESS,
         places: Sequence[Place] = (),
+        converters: Mapping[str, type[BaseConverter]] | None = None,
     ) -> None:
+        self.converters = dict(converters or {})
         self.host = host
         self.places = places or [Place(f"{host}:{port}", host, port)]
         self.key = key
@@ -239,7 +256,7 @@ class Listener(Service):
 
     def begin_app(self) -> None:
         self.app = Klein()
-        self.app.url_map.converters["below"] = Below
+        self.app.url_map.converters.update(self.converters, below=Below)
         self.routes: dict[str, Any] = {}  # endpoint -> handler; also stopped ones, which answer 503
         self.site.resource = self.router = Router(self.app, self.routes)
 
@@ -276,6 +293,7 @@ class Listener(Service):
         options = {**rule.get_empty_kwargs(), "endpoint": endpoint}
         self.app.route(rule.rule, **options)(handler.serve)
         self.site.streaming = self.site.streaming or getattr(handler, "stream", False)
+        self.site.limited = self.site.limited or getattr(handler, "body_max", None) is not None
         self.router.matches.clear()  # the new rule may match them better
         self.routes[endpoint] = handler
 
@@ -377,6 +395,21 @@ def site_of(config: Mapping[str, Any], clock: Any) -> WebSite:
     return site
 
 
+def converters_of(config: Mapping[str, Any]) -> dict[str, type[BaseConverter]]:
+    """The converters that a configuration names. ``ConfigurationError`` for one that isn't there."""
+    key = configuration.WEB_CONVERTERS
+    found = {}
+    for name, path in key.of(config).items():
+        try:
+            converter = import_from_path(path)
+        except ImportError as error:
+            raise ConfigurationError(f"{key.name}: {name}: {error}: write the dotted path of a class") from error
+        if not (isinstance(converter, type) and issubclass(converter, BaseConverter)):
+            raise ConfigurationError(f"{key.name}: {name}: {path} is no subclass of werkzeug's BaseConverter")
+        found[name] = converter
+    return found
+
+
 class WebServer(ProviderCollector, SharedExtension):
     """The extension by which the HTTP entrypoints of a container use the process's listener.
 
@@ -407,7 +440,7 @@ class WebServer(ProviderCollector, SharedExtension):
         def make() -> Listener:
             site = site_of(config, container.clock)
             site.cors = cors_of(None, config)
-            return Listener(*facing(places), site, places=places)
+            return Listener(*facing(places), site, places=places, converters=converters_of(config))
 
         listener: Listener = container.shared.get(name_of_listener(places), make)
         return listener

@@ -73,6 +73,7 @@ class Received(Request):
     size = 0  # bytes of the body
     scheme = "http"  # that its client has used
     upload: Upload | None = None  # the body, if its method reads it as it comes
+    body_max = 0  # bytes that it may have
     route: str | None = None  # the rule that it matched
     call_id: str | None = None  # of its worker, if there is an access log
     began: float | None = None  # when it was complete, if somebody wants to know how long it takes
@@ -101,7 +102,13 @@ class Received(Request):
 
     def gotLength(self, length: int | None) -> None:
         """Called when the head is complete and a body follows, with its length, or None if that is unknown."""
-        if length is not None and length > self.channel.site.body_max:
+        site = self.channel.site
+        self.body_max = site.body_max
+        if site.limited:
+            head = self.channel.head
+            self.method, self.uri = head.method, head.target
+            self.body_max = site.resource.body_max_of(self, site.body_max)
+        if length is not None and length > self.body_max:
             self.refuse()
         if self.upload is None:
             super().gotLength(length)
@@ -115,7 +122,7 @@ class Received(Request):
 
     def handleContentChunk(self, data: bytes) -> None:
         self.size += len(data)
-        if self.size > self.channel.site.body_max:
+        if self.size > self.body_max:
             self.refuse()
         if self.upload is None:
             self.content.write(data)
@@ -123,7 +130,7 @@ class Received(Request):
             self.upload.add(data)
 
     def refuse(self) -> None:
-        raise Refused("413 REQUEST ENTITY TOO LARGE", f"the body is over {self.channel.site.body_max} bytes")
+        raise Refused("413 REQUEST ENTITY TOO LARGE", f"the body is over {self.body_max} bytes")
 
     def refused(self, head: Head, status: str) -> None:
         """Called when the client is answered that the request is not served."""
@@ -315,6 +322,7 @@ class WebSite(Site):
     streaming = False  # whether a method reads bodies as they come
     as_problem = False
     per_address: int | None = None
+    limited = False  # whether a URL has a ``body_max`` of its own
     access: AccessLog | None = None
     forwarded: Any = None
     cors: Any = None

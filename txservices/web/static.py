@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import mimetypes
 import os
+from collections.abc import Callable
 from stat import S_ISDIR, S_ISREG
+from typing import Any
 from urllib.parse import quote
 
 from werkzeug.exceptions import NotFound
@@ -63,6 +65,7 @@ class Static(Place):
             time, which costs no more than a 304.
         cors: which pages of other origins may use it, in place of ``WEB_CORS``; False for none.
         compress: whether ``WEB_COMPRESS_FROM`` is for these, too.
+        auth: who may have them: see ``auth``.
     """
 
     method = "GET"
@@ -75,8 +78,9 @@ class Static(Place):
         max_age: int | None = None,
         cors: Cors | bool | None = None,
         compress: bool = True,
+        auth: Callable[[HttpRequest], Any] | None = None,
     ) -> None:
-        super().__init__(url)
+        super().__init__(url, auth)
         self.path = path
         self.index = index
         self.max_age = max_age
