@@ -8,11 +8,13 @@ from typing import Any, NoReturn
 
 from txservices.command import exits, logs, outputs, tap
 from txservices.command.cli import commands
-from txservices.command.nameko import translated
+from txservices.command.nameko import parser, translated
 from txservices.migration.beginning import begin
 from txservices.utils import default_reactor
 
-__all__ = ["main", "run"]
+__all__ = ["main", "run", "setup_parser"]
+
+setup_parser = parser  # nameko's name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
