@@ -69,7 +69,13 @@ def example(name: str) -> ModuleType:
         return import_module(name)
 
 
-class Readme(TestCase):
+class Case(TestCase):
+    """An example of the guide. The limit of users' tests is too short for a process on a slow machine."""
+
+    timeout = 120
+
+
+class Readme(Case):
     """README.md."""
 
     async def test_services(self) -> None:
@@ -101,7 +107,7 @@ class Readme(TestCase):
         self.assertEqual(response.headers.getRawHeaders("X-Value"), ["42"])
 
 
-class Dependencies(TestCase):
+class Dependencies(Case):
     """docs/dependencies.md."""
 
     async def place_and_count(self, name: str) -> None:
@@ -139,7 +145,7 @@ class Dependencies(TestCase):
         self.assertEqual(await service.end(), 0, str(service))
 
 
-class Messages(TestCase):
+class Messages(Case):
     """docs/messaging.md."""
 
     async def test_invoices(self) -> None:
@@ -183,7 +189,7 @@ class MessagesOnRabbitMQ(OnRabbitMQ, Messages):
     """The same on RabbitMQ."""
 
 
-class Retries(TestCase):
+class Retries(Case):
     """docs/retries.md."""
 
     async def test_charged(self) -> None:
@@ -218,7 +224,7 @@ class RetriesOnRabbitMQ(OnRabbitMQ, Retries):
     """The same on RabbitMQ."""
 
 
-class Observers(TestCase):
+class Observers(Case):
     """docs/observers.md."""
 
     async def test_told(self) -> None:
@@ -299,7 +305,7 @@ def lines_of(lines: Heard) -> Any:
     return lambda text, **fields: lines(text.format(**fields))
 
 
-class Streaming(TestCase):
+class Streaming(Case):
     """docs/streaming.md."""
 
     async def test_streaming(self) -> None:
@@ -314,7 +320,7 @@ class Streaming(TestCase):
         self.assertIn("new EventSource", await (await session.get("/")).text())
 
 
-class WebSockets(TestCase):
+class WebSockets(Case):
     """docs/websockets.md."""
 
     async def test_chat(self) -> None:
@@ -346,7 +352,7 @@ class WebSockets(TestCase):
         await processes.stopped(service)
 
 
-class Context(TestCase):
+class Context(Case):
     """docs/context.md."""
 
     async def test_user(self) -> None:
@@ -392,7 +398,7 @@ class AsyncioLibrariesUnderTwistd(AsyncioLibraries, processes.ByTwistd, TypingCa
     """twistd."""
 
 
-class Operating(TestCase):
+class Operating(Case):
     """docs/configuration.md, docs/logging.md and docs/deploying.md."""
 
     def text(self, name: str) -> str:
@@ -442,7 +448,7 @@ class Operating(TestCase):
         await processes.stopped(service)
 
 
-class Logs(TestCase):
+class Logs(Case):
     """docs/logging.md."""
 
     async def test_lines(self) -> None:
@@ -457,7 +463,7 @@ class Logs(TestCase):
         self.assertRegex(records.output[1], r"^INFO:logs:sold spoon in \d+\.\d{3}s$")
 
 
-class Tracing(TestCase):
+class Tracing(Case):
     """docs/tracing.md."""
 
     async def test_set_up(self) -> None:
@@ -504,7 +510,7 @@ class Tracing(TestCase):
         )
 
 
-class FromNameko(TestCase):
+class FromNameko(Case):
     """docs/nameko.md."""
 
     async def test_both_ways(self) -> None:
