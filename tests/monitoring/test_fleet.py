@@ -68,6 +68,8 @@ class Shop:
 class FleetCase(TestCase):
     """Processes of one service each on a broker in memory, and somebody who asks."""
 
+    timeout = 120  # three hundred processes take a slow machine longer than users' tests may take
+
     def setUp(self) -> Any:
         super().setUp()
         self.patch(observers, "containers", [])  # other tests leave theirs, which have not ended
