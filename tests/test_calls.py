@@ -158,7 +158,7 @@ class CallTests(AnsweringCase):
         await drop(cluster.nobody.other, ask=False)
         ((told, line),) = await lines.wait()
         self.assertEqual(told, "me")
-        self.assertTrue(line.startswith("<proxy method: nobody.other> failed, and nobody asked: "), line)
+        self.assertTrue(line.startswith("nobody.other failed, and nobody asked: "), line)
 
     async def test_forked(self) -> None:
         """After a fork a reply that has come can be asked for; one that has not is its parent's."""

@@ -27,6 +27,7 @@ from txservices.amqp.subscription import Subscription
 from txservices.amqp.topology import gone
 from txservices.amqp.whereabouts import Whereabouts
 from txservices.attempts import Attempts, Context
+from txservices.awaited import Answer
 from txservices.bounds import LongBody
 from txservices.breakers import Circuits
 from txservices.deadlines import headers_for
@@ -124,7 +125,7 @@ class Call:
         self.correlation_id = correlation_id
         self.timeout = timeout
         self.deadline = FOREVER  # until it is published: then it is the request's
-        self.answer: Deferred[Any] = Deferred(self.forget)
+        self.answer = Answer(name, self.forget)
         self.run = copy_context().run
 
     @property

@@ -82,6 +82,7 @@ __all__ = [
     "MalformedRequest",
     "MethodNotFound",
     "NotAnswered",
+    "NotAwaited",
     "PublishBufferFull",
     "PublishError",
     "PublishNacked",
@@ -119,6 +120,17 @@ class CommandError(ConfigurationError):
 
 class NeedsAsyncio(ConfigurationError):
     """A method or an extension awaits something of asyncio's, and the reactor is another one."""
+
+
+class NotAwaited(TypeError):
+    """The value of a call is read, where only the Deferred of it is: an ``await`` is missing."""
+
+    def __init__(self, call: str, name: str = "") -> None:
+        of = f".{name}" if name else ""
+        super().__init__(
+            f"the value of {call}(){of} is read before it is there: write `await` before the call, or set"
+            " `blocking = True` on the class"
+        )
 
 
 class BrokerRefused(ConfigurationError):

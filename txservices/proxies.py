@@ -20,6 +20,7 @@ from typing_extensions import Unpack
 from txservices import configuration, constants
 from txservices.amqp.options import Sending, WrittenOptions
 from txservices.attempts import Protection
+from txservices.awaited import Answer
 from txservices.breakers import Breakers, CircuitBreaker
 from txservices.exceptions import RpcConnectionError
 from txservices.retry import Retry
@@ -192,7 +193,12 @@ class MethodProxy:
         return reply
 
     def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RpcReply:
-        return RpcReply(self.begin(self.service, self.method, args, kwargs, self.sending), repr(self), self.run)
+        return RpcReply(self.begin(self.service, self.method, args, kwargs, self.sending), self.name, self.run)
+
+    @property
+    def name(self) -> str:
+        """``service.method``."""
+        return f"{self.service}.{self.method}"
 
     def options(self, **options: Unpack[CallOptions]) -> MethodProxy:
         """The same method with other options: ``self.y.method.options(timeout=5, priority=3)(1)``."""
@@ -232,12 +238,15 @@ class RpcReply:
 
     def ask(self) -> Deferred[Any]:
         if self.waiting is None:
-            asked: Deferred[Any] = Deferred()
+            asked = Answer(self.call)
             asked.callback(self.outcome)  # also a Failure, and more than once
             return asked
         if self.process != os.getpid():
             raise RpcConnectionError(f"{self.call} was called before this process was forked: its parent has the reply")
-        return self.waiting.wait()
+        waiter = self.waiting.wait()
+        answer = Answer(self.call, lambda _: waiter.cancel())
+        waiter.chainDeferred(answer)
+        return answer
 
     def __del__(self) -> None:
         if not self.asked and isinstance(self.outcome, Failure):

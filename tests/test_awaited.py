@@ -1,0 +1,95 @@
+"""The value of a call that is read without ``await``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from tests.services import ServicesCase
+from txservices.awaited import Answer
+from txservices.exceptions import NotAwaited, RemoteError
+from txservices.rpc import RpcProxy, rpc
+
+READS: dict[str, Any] = {
+    "attribute": lambda answer: answer.status,
+    "attribute with a default": lambda answer: getattr(answer, "status", None),
+    "item": lambda answer: answer["key"],
+    "iteration": lambda answer: list(answer),
+    "unpacking": lambda answer: (lambda a, b: a)(*answer),
+    "truth": lambda answer: not answer,
+    "length": lambda answer: len(answer),
+    "membership": lambda answer: 1 in answer,
+    "equality": lambda answer: answer == 1,
+    "inequality": lambda answer: answer != 1,
+    "order": lambda answer: answer < 1,
+    "sum": lambda answer: answer + 1,
+    "sum on the right": lambda answer: 1 + answer,
+    "product": lambda answer: 2 * answer,
+    "number": lambda answer: int(answer),
+    "range": lambda answer: range(answer),
+    "text": lambda answer: str(answer),
+    "format": lambda answer: f"{answer}",
+    "rounding": lambda answer: float(answer),
+}
+
+
+class Answers(ServicesCase):
+    """``Answer``."""
+
+    def test_reads(self) -> None:
+        """Whatever reads it raises an error that names the call and says what to do."""
+        answer = Answer("y.get")
+        for what, read in READS.items():
+            with self.assertRaises(NotAwaited, msg=what) as raised:
+                read(answer)
+            self.assertRegex(str(raised.exception), r"^the value of y\.get\(\)(\.status)? is read .*`await`.*blocking")
+        self.assertRaises(TypeError, json.dumps, answer)
+
+    def test_what_is_no_read(self) -> None:
+        """It is a Deferred in all else: in sets, in comparisons with Deferreds, and for those who look what it is."""
+        answer, other = Answer("y.get"), Answer("y.get")
+        self.assertIsInstance(answer, Deferred)
+        self.assertEqual(len({answer, other}), 2)
+        self.assertTrue(answer == answer and answer != other and answer != succeed(1))
+        self.assertIn(answer, [other, answer])
+        self.assertRegex(repr(answer), "^<Answer at ")
+        self.assertFalse(callable(answer))
+        self.assertFalse(hasattr(answer, "__fspath__"))
+
+    async def test_calls(self) -> None:
+        """Calls and replies of proxies give it, and a schema that looks for attributes is told."""
+
+        class Y:
+            name = "y"
+
+            @rpc
+            def get(self) -> dict[str, int]:
+                return {"id": 1}
+
+        class Gateway:
+            name = "gateway"
+            y = RpcProxy("y")
+
+            @rpc
+            def wrong(self) -> dict[str, object]:
+                found = self.y.get()
+                return {key: getattr(found, key) for key in ("id",) if hasattr(found, key)}
+
+            @rpc
+            def wrong_reply(self) -> object:
+                return self.y.get.call_async().result()["id"]
+
+            @rpc
+            async def right(self) -> object:
+                return (await self.y.get())["id"], (await self.y.get.call_async().result())["id"]
+
+        await self.start(Y, Gateway)
+        cluster = await self.cluster()
+        self.assertEqual(await cluster.gateway.right(), [1, 1])
+        for method in ("wrong", "wrong_reply"):
+            error = await self.assertFailure(getattr(cluster.gateway, method)(), RemoteError)
+            self.assertIn("y.get", str(error))
+            self.assertIn("NotAwaited", str(error))
+        self.flushLoggedErrors(NotAwaited)
