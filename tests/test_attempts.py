@@ -44,7 +44,7 @@ class AttemptsCase(TestCase):
         self.aborted: list[Any] = []
         connections: Any = SimpleNamespace(
             publisher=SimpleNamespace(
-                publish_then=lambda *args: self.sent.append(args),
+                publish_then=self.publish_then,
                 connection=SimpleNamespace(protocol=None),
                 channel=None,
             ),
@@ -63,6 +63,10 @@ class AttemptsCase(TestCase):
         """Nothing is left in the reactor, and no call waits."""
         self.client.abort()
         self.assertEqual((self.clock.getDelayedCalls(), self.client.waiting, self.client.pending), ([], set(), {}))
+
+    def publish_then(self, *args: Any) -> Any:
+        self.sent.append(args)
+        return SimpleNamespace(deadline=self.clock.seconds() + (args[6] or 0))
 
     def call(self, service: str = "service", args: tuple[Any, ...] = (), **options: Any) -> Deferred[Any]:
         sending = default_options({}, {"timeout": 10, **options})
