@@ -97,7 +97,10 @@ function parkedIn(page, queue) {
     form.busy = false;
     page.redraw();
   };
-  const look = () => act("parked", {}, (answer) => { form.found = answer; form.chosen = new Set(); });
+  const look = () => act("parked", {}, (answer) => { 
+    form.found = answer;
+    form.chosen = new Set(answer.messages.map((each) => each.id).filter((id) => form.chosen.has(id)));  // a choice outlasts another look
+  });
   const change = (url, done, body) => act(url, body, (answer) => {
     const stayed = Object.entries(answer.stayed).map(([reason, number]) => `${count(number)} stay parked: ${reason}`);
     form.told = { bad: stayed.length > 0, lines: [`${done} ${plural(answer.done, "message")}.`, ...stayed] };
