@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.command.folder import TypingCase
 from txservices.migration.checking.findings import Edit, Group, Report, edited
 from txservices.migration.checking.reading import read
+from txservices.migration.checking.report import NO_NEWLINE, diff
 
 HEAD = """\
 from functools import partial
@@ -240,6 +241,12 @@ class Edits(SynchronousTestCase):
         self.assertEqual(self.applied(text), text.replace("nameko", "txservices"))
         text = HEAD + SERVICE.format("return (await self.y.get(a)) + 1").replace("def method", "async def method")
         self.assertEqual(self.applied(text), text.replace("nameko", "txservices"))
+
+    def test_diff(self) -> None:
+        """A file without a last newline is told as ``diff`` does, so that ``patch`` can read it."""
+        text = "from nameko.rpc import rpc"
+        lines = diff(read("m.py", text), text).splitlines()
+        self.assertEqual(lines[3:], [f"-{text}", NO_NEWLINE, "+from txservices.rpc import rpc", NO_NEWLINE])
 
     def test_line_ends(self) -> None:
         """Line ends stay what they are."""

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from txservices.migration.checking.findings import TITLES, Group, Report, edited
 
+NO_NEWLINE = "\\ No newline at end of file"  # as diff and patch say it
+
 # The exit status for the worst group: 1 and 2 say that the command itself has failed.
 STATUS = {Group.AS_IT_IS: 0, Group.WITH_NAMEKO: 0, Group.CHANGE: 3, Group.CANNOT: 4}
 
@@ -57,4 +59,4 @@ def diff(report: Report, source: str) -> str:
     pieces = difflib.unified_diff(
         source.splitlines(keepends=True), new.splitlines(keepends=True), report.path, report.path
     )
-    return "".join(pieces)
+    return "".join(piece if piece.endswith("\n") else f"{piece}\n{NO_NEWLINE}\n" for piece in pieces)
