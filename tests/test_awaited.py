@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.services import ServicesCase
 from txservices.awaited import Answer
@@ -93,3 +94,52 @@ class Answers(ServicesCase):
             self.assertIn("y.get", str(error))
             self.assertIn("NotAwaited", str(error))
         self.flushLoggedErrors(NotAwaited)
+
+
+class Unawaited(ServicesCase):
+    """A call that is never waited for."""
+
+    async def test_named_and_waited_for(self) -> None:
+        """The log names it once, its worker ends after it, and its error is told."""
+        ended: list[str] = []
+        turn: Deferred[None] = Deferred()
+
+        class Y:
+            name = "y"
+
+            @rpc
+            async def slow(self, fail: bool) -> None:
+                await turn
+                ended.append("y")
+                if fail:
+                    raise ValueError("oh")
+
+        class Caller:
+            name = "caller"
+            y = RpcProxy("y")
+
+            @rpc
+            def go(self, fail: bool = False) -> None:
+                self.y.slow(fail)
+
+            @rpc
+            def on(self) -> None:
+                self.y.slow.call_async(False)
+
+        await self.start(Y, Caller)
+        cluster = await self.cluster()
+        with capturedLogs() as logged:
+            going = [cluster.caller.go().addCallback(lambda _: ended.append("caller")) for _ in range(2)]
+            self.assertIsNone(await cluster.caller.on())  # it says that it goes on
+            self.assertEqual(ended, [])
+            turn.callback(None)
+            for each in going:
+                await each
+            self.assertEqual(ended.index("caller") > ended.index("y"), True)
+            await cluster.caller.go(True)
+        told = [formatEvent(each) for each in logged if each["log_namespace"] == "txservices.workers"]
+        named = "caller.go does not await its call of y.slow: it ends when that has ended. Write `await` before it"
+        self.assertEqual([line for line in told if "await" in line], [named])
+        lost = [formatEvent(each) for each in logged if "nobody awaited it" in formatEvent(each)]
+        self.assertEqual(lost, ["the call of y.slow failed, and nobody awaited it: RemoteError: ValueError oh"])
+        self.flushLoggedErrors()

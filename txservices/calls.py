@@ -127,6 +127,7 @@ class Call:
         self.deadline = FOREVER  # until it is published: then it is the request's
         self.answer = Answer(name, self.forget)
         self.run = copy_context().run
+        unconfirmed.calls.add(self)
 
     @property
     def method(self) -> str:
@@ -140,6 +141,7 @@ class Call:
 
     def forget(self, _: Any = None) -> None:
         """The caller has cancelled the call: a reply that comes now is too late."""
+        self.unconfirmed.calls.discard(self)
         self.ended(CANCELLED)
         if self.client.pending.pop(self.correlation_id, None) is not None:
             self.client.tell_cancelled(self)
@@ -154,6 +156,7 @@ class Call:
 
     def errback(self, error: BaseException) -> None:
         """End the call with an error."""
+        self.unconfirmed.calls.discard(self)
         self.ended(TIMEOUT if isinstance(error, RpcTimeout) else ERROR, error)
         if self.answer._debugInfo is None:  # else somebody debugs Deferreds
             self.answer._debugInfo = Unawaited(self.name, self.run)
@@ -291,7 +294,8 @@ class Client:
                 )
         except BaseException as error:  # mostly a ValueError, for what AMQP can't carry: nothing was sent
             del self.pending[correlation_id]
-            call.unconfirmed.remove()
+            unconfirmed.calls.discard(call)
+            unconfirmed.remove()
             call.ended(ERROR, error)
             raise
         if timeout is not None:
@@ -349,6 +353,7 @@ class Client:
                 told.call = call.name
             call.errback(told)
         else:
+            call.unconfirmed.calls.discard(call)
             if observers.call_ended:
                 call.ended(OK)
             call.run(call.answer.callback, result)

@@ -36,6 +36,7 @@ WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any 
 PLAIN = frozenset((str, int, float, bool, bytes, list, tuple, dict, type(None)))  # to ask a Deferred's ABC takes long
 
 FOREVER = float("inf")
+UNAWAITED_MAX = 100  # calls that are not awaited, and named once for each method that makes them
 TASKS_TIMEOUT = 1.0  # seconds in which cancelled workers in Tasks may end before a stop goes on
 
 log = Logger()
@@ -77,6 +78,7 @@ class Workers:
         self.line = Line(self.busy, max_workers, clock, self)
         self.apart = ApartLine(self.busy, apart, clock, self)
         self.lines: dict[Entrypoint | None, Line] = {None: self.line}
+        self.unawaited: set[tuple[str, str]] = set()  # the methods, and the calls they don't await, that were named
         self.rests: set[Deferred[Any]] = set()  # what ended workers have left to do
         self.threads = self.threads_cls()
         self.cancelled = self.aborted = False
@@ -303,6 +305,9 @@ class Workers:
                 result = method(*worker.args, **worker.kwargs)
             if type(result) not in PLAIN and isinstance(result, WAITS):
                 result = await result
+            unconfirmed = worker.unconfirmed
+            if unconfirmed is not None and unconfirmed.calls:
+                await self.wait_for_calls(worker, list(unconfirmed.calls))
         except BaseException as error:  # a SystemExit in a method ends the call, not the process
             result, exc_info = None, self.failed(worker, error)
         dropped = self.cancelled
@@ -341,6 +346,25 @@ class Workers:
                 self.hook_failed(worker, call, error)
         worker.service = None  # what is injected there refers to the worker: a cycle, which kept long messages for long
         exc_info = None  # its traceback refers to this frame: a cycle that only the garbage collector ends
+
+    async def wait_for_calls(self, worker: WorkerContext, calls: list[Any]) -> None:
+        """Wait for the calls that the method has made and not looked at, and name them.
+
+        Under nameko each has ended when the method has, and what it raised was raised there. Here its error is told.
+        """
+        method = f"{worker.service_name}.{worker.entrypoint.method_name}"
+        for call in calls:
+            if call.answer.callbacks or call.answer.called:
+                continue  # somebody waits for it, as for that of call_async
+            if (method, call.name) not in self.unawaited and len(self.unawaited) < UNAWAITED_MAX:
+                self.unawaited.add((method, call.name))
+                text = (
+                    "{method} does not await its call of {call}: it ends when that has ended. Write `await` before it"
+                )
+                log.warn(text, method=method, call=call.name)
+            ended: Deferred[None] = Deferred(partial(cancel, call.answer))
+            call.answer.addBoth(pass_on, ended)
+            await ended
 
     def tell_ended(
         self, worker: WorkerContext, dropped: bool, exc_info: ExcInfo | None, waited: float, seconds: float
@@ -501,6 +525,17 @@ def reraise_if_discarded(error: BaseException) -> None:
     traceback = traceback_of(error)
     if type(error) is GeneratorExit and traceback is not None and traceback.tb_next is None:
         raise error
+
+
+def cancel(answer: Deferred[Any], _: Any) -> None:
+    answer.cancel()
+
+
+def pass_on(outcome: Any, ended: Deferred[None]) -> Any:
+    """Tell that there is an outcome, and leave it where it is: an error that nobody looks at is told."""
+    if not ended.called:
+        ended.callback(None)
+    return outcome
 
 
 def has(dependency: DependencyProvider, hook: str) -> bool:

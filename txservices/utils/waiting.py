@@ -73,11 +73,13 @@ class Unconfirmed:
 
     Attributes:
         failed: those of a worker's that have failed, until ``lost`` is asked.
+        calls: the calls of other services among them that have no answer yet.
     """
 
-    __slots__ = ("count", "failed", "waiting")
+    __slots__ = ("calls", "count", "failed", "waiting")
 
     def __init__(self) -> None:
+        self.calls: set[Any] = set()
         self.count = 0
         self.failed: list[Failed] = []
         self.waiting: list[Callable[[], None]] = []
