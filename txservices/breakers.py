@@ -14,8 +14,8 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
-from txservices.configuration import SECONDS_MAX, shown
 from txservices.exceptions import CircuitOpen, ConfigurationError, RpcConnectionError, RpcTimeout, UnknownService
+from txservices.kinds import SECONDS_MAX, shown
 from txservices.observers import observers
 from txservices.retry.configured import error_classes
 from txservices.retry.policy import ErrorClasses, check, classes

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 
-from txservices import configuration
+from txservices import configuration, kinds
 from txservices.amqp.connection import Connection
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import Reader
@@ -198,7 +198,7 @@ class QueueConsumer(SharedExtension):
         """
         container = self.container
         count = prefetch_count or configuration.PREFETCH_COUNT.of(container.config)
-        count = count or min(container.max_workers + UNDER_WAY, configuration.PREFETCH_MAX)
+        count = count or min(container.max_workers + UNDER_WAY, kinds.PREFETCH_MAX)
         consumer = amqp(container).consume(queue, receive, count, self.own if in_turn else None, dead_letters)
         self.opened.append(consumer)
         return consumer

@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
-from txservices import configuration
+from txservices import kinds
 from txservices.exceptions import ConfigurationError, DecodeError
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.httpcontext import CALL_ID_STACK_HEADER, ids_written, trace_written
@@ -238,7 +238,7 @@ class HttpClient(DependencyProvider[HttpApi]):
 
 def seconds_of(timeout: Any) -> float:
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if not number or not isfinite(timeout) or not 0 < timeout <= configuration.SECONDS_MAX:
+    if not number or not isfinite(timeout) or not 0 < timeout <= kinds.SECONDS_MAX:
         raise ValueError(f"timeout is {timeout!r}: give a number of seconds above 0, every call has to end")
     return float(timeout)
 

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from typing_extensions import Unpack
 
-from txservices import configuration, constants
+from txservices import configuration, constants, kinds
 from txservices.amqp import publish
 from txservices.amqp.entities import Exchange, Message, Queue, exchange_of, queue_of, with_queue_type
 from txservices.amqp.options import DestinationOptions, options_of
@@ -257,7 +257,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         bound: C = super().bind(container, name)
         where = f"{container.service_name}.{name}"
         if bound.prefetch_count is not None:
-            most = configuration.PREFETCH_MAX
+            most = kinds.PREFETCH_MAX
             check_count(f"{where}: prefetch_count", bound.prefetch_count, most, "all that AMQP can say")
         if bound.exclusive_order:
             # With more taken beforehand, those would be handled before one that is requeued.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from txservices import configuration, constants
+from txservices import configuration, constants, kinds
 from txservices.exceptions import ConfigurationError
 
 __all__ = ["Exchange", "Message", "Queue", "entity_of", "exchange_of", "queue_of", "with_queue_type"]
@@ -205,9 +205,9 @@ def with_queue_type(entity: E, configured: str | None, wanted: str | None = None
     queue_type = wanted or configured
     if queue_type is None or not isinstance(entity, Queue):
         return entity
-    if queue_type not in configuration.QUEUE_TYPES:
+    if queue_type not in kinds.QUEUE_TYPES:
         raise ConfigurationError(
-            f"{configuration.QUEUE_TYPE.name}: {queue_type!r} is not one of {', '.join(configuration.QUEUE_TYPES)}"
+            f"{configuration.QUEUE_TYPE.name}: {queue_type!r} is not one of {', '.join(kinds.QUEUE_TYPES)}"
         )
     if entity.exclusive or entity.auto_delete or not entity.durable:
         if wanted == "quorum":

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
-from txservices import configuration, constants
+from txservices import configuration, constants, kinds
 from txservices.amqp.delays import DELAY_MAX
 from txservices.amqp.entities import Exchange, Queue, entity_of, with_queue_type
 from txservices.exceptions import EncodeError
@@ -121,7 +121,7 @@ class DestinationOptions(PublisherOptions, total=False):
 EXPIRATION_MAX = 4_294_967  # seconds, 49 days: the milliseconds are 32 bits to some brokers and clients
 
 FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key", "delay"))
-TIMES = {"timeout": configuration.SECONDS_MAX, "delay": int(DELAY_MAX)}  # the most seconds of each
+TIMES = {"timeout": kinds.SECONDS_MAX, "delay": int(DELAY_MAX)}  # the most seconds of each
 PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
 IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
 

@@ -6,8 +6,8 @@ import builtins
 from collections.abc import Mapping
 from typing import Any
 
-from txservices.configuration import shown
 from txservices.exceptions import ConfigurationError
+from txservices.kinds import shown
 from txservices.retry.policy import Retry
 from txservices.utils import import_from_path
 

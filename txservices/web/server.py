@@ -27,7 +27,7 @@ from werkzeug.routing import BaseConverter, Map, MapAdapter, RequestRedirect, Ru
 from werkzeug.routing.converters import DEFAULT_CONVERTERS
 from werkzeug.wrappers import Response
 
-from txservices import configuration
+from txservices import configuration, kinds
 from txservices.constants import CALL_ID_STACK_CONTEXT_KEY
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import ProviderCollector, SharedExtension
@@ -65,10 +65,10 @@ log = Logger()
 def parse_address(text: object) -> tuple[str, int]:
     """Host and port of ``[host:]port``; without a host it is 127.0.0.1. ``ConfigurationError`` for anything else."""
     key = configuration.WEB_SERVER_ADDRESS
-    kind = configuration.WEB_PLACE
+    kind = kinds.WEB_PLACE
     address = host_and_port(text, WEB_ADDRESS) if isinstance(text, (str, int)) and kind.check(text) else None
     if address is None:
-        raise ConfigurationError(f"{key.name}: {configuration.shown(text)} is no {kind.noun}: write {kind.write}")
+        raise ConfigurationError(f"{key.name}: {kinds.shown(text)} is no {kind.noun}: write {kind.write}")
     return address
 
 
