@@ -70,7 +70,7 @@ class RequestTests(AnsweringCase):
 
             @rpc
             def ask(self):
-                calls.append(self.waiting.method())
+                calls.append(self.waiting.method().addErrback(lambda failure: failure))  # so it is looked after
 
         (container,) = await self.start(Asking)
         await (await self.cluster()).asking.ask()

@@ -261,7 +261,7 @@ CALLS: dict[tuple[str, ...], tuple[int, str]] = {
     ),
     ("call", "shop.forget"): (
         1,
-        r"RemoteError: UnserializableValueError Unserializable value: `{'left': <Deferred at .*>}`",
+        r"RemoteError: UnserializableValueError Unserializable value: `{'left': <Answer at .*>}`",
     ),
     ("dispatch", "shpo", "sold"): (
         2,
@@ -286,8 +286,8 @@ LOGGED = (
     rf" <shop.Shop"
     r" object at \S+> is a Shop, which JSON can't carry",
     rf"warn txservices\.responder {WORKER}: the result of shop.forget for {CALLER} can't be written: TypeError:"
-    rf" <Deferred"
-    r" at \S+> is a Deferred, which JSON can't carry: await it first",
+    rf" <Answer"
+    r" at .*> is a Answer, which JSON can't carry: await it first",
     r"error txservices\.workers \[shop.paid.\S+\]: error handling worker <WorkerContext \[shop.paid\] at \S+>:"
     r" Shop.paid\(\) takes 1 positional argument but 2 were given",
     rf"warn txservices\.watchdog {WORKER}: the reactor has been held for \d+\.\d s by shop.hold: what blocks"
