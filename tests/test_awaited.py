@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.services import ServicesCase
 from txservices.awaited import Answer
 from txservices.exceptions import NotAwaited, RemoteError
 from txservices.rpc import RpcProxy, rpc
+from txservices.testing.waiting import Heard
 
 READS: dict[str, Any] = {
     "attribute": lambda answer: answer.status,
@@ -98,6 +99,46 @@ class Answers(ServicesCase):
 
 class Unawaited(ServicesCase):
     """A call that is never waited for."""
+
+    async def test_kill(self) -> None:
+        """A kill ends a worker that waits for several of them. It cancels the one it waits for."""
+        heard = Heard()
+        calls: list[Deferred[None]] = []
+
+        class Y:
+            name = "y"
+
+            @rpc
+            def slow(self) -> Deferred[None]:
+                waiting: Deferred[None] = Deferred()
+                heard(waiting)
+                return waiting
+
+        class Caller:
+            name = "caller"
+            y = RpcProxy("y", timeout=None)
+
+            @rpc
+            def go(self) -> None:
+                calls.extend(self.y.slow() for _ in range(2))
+
+        _, container = await self.start(Y, Caller)
+        going = (await self.cluster()).caller.go()
+        going.addErrback(lambda _: None)
+        slow = await heard.wait(2)
+        with capturedLogs() as logged:
+            container.workers.cancel()
+            await container.workers.abort()
+            self.assertEqual((container.workers.running, len(container.workers.pending)), (0, 0))
+        self.assertEqual([formatEvent(each) for each in logged if each["log_level"] >= LogLevel.warn], [])
+        self.assertEqual(sum(each.called for each in calls), 1)
+        for each in calls:
+            each.addErrback(lambda _: None)  # the other one fails with the end of the service
+        await container.kill()
+        for waiting in slow:
+            if not waiting.called:
+                waiting.callback(None)
+        going.cancel()
 
     async def test_named_and_waited_for(self) -> None:
         """The log names it once, its worker ends after it, and its error is told."""

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
+from typing_extensions import Unpack
 
 from txservices import kinds
 from txservices.exceptions import ConfigurationError, DecodeError
@@ -131,6 +132,19 @@ class HttpCall:
         self.began = 0.0
 
 
+class HttpOptions(TypedDict, total=False):
+    """Options of one request: those of treq's, a ``timeout`` in seconds, and a ``Retry``, or None for one attempt."""
+
+    params: Any
+    headers: Mapping[str, str] | None
+    data: Any
+    json: Any
+    files: Any
+    auth: tuple[str, str]
+    timeout: float | None
+    retry: Retry | None
+
+
 class HttpApi:
     """What ``HttpClient`` injects: each method is a request to the API.
 
@@ -149,30 +163,30 @@ class HttpApi:
         self._client = client
         self._context = context
 
-    def request(self, method: str, path: str, **options: Any) -> Any:
+    def request(self, method: str, path: str, **options: Unpack[HttpOptions]) -> Any:
         """Ask for a path of the API, which is put behind its address. ``ValueError`` for one that can't be."""
         calling = HttpCalling(self._client, self._context, method.upper(), path, options)
         return in_reactor(calling.begin) if self._context.blocking else calling.begin()
 
-    def get(self, path: str, **options: Any) -> Any:
+    def get(self, path: str, **options: Unpack[HttpOptions]) -> Any:
         return self.request("GET", path, **options)
 
-    def head(self, path: str, **options: Any) -> Any:
+    def head(self, path: str, **options: Unpack[HttpOptions]) -> Any:
         return self.request("HEAD", path, **options)
 
-    def options(self, path: str, **options: Any) -> Any:
+    def options(self, path: str, **options: Unpack[HttpOptions]) -> Any:
         return self.request("OPTIONS", path, **options)
 
-    def post(self, path: str, **options: Any) -> Any:
+    def post(self, path: str, **options: Unpack[HttpOptions]) -> Any:
         return self.request("POST", path, **options)
 
-    def put(self, path: str, **options: Any) -> Any:
+    def put(self, path: str, **options: Unpack[HttpOptions]) -> Any:
         return self.request("PUT", path, **options)
 
-    def patch(self, path: str, **options: Any) -> Any:
+    def patch(self, path: str, **options: Unpack[HttpOptions]) -> Any:
         return self.request("PATCH", path, **options)
 
-    def delete(self, path: str, **options: Any) -> Any:
+    def delete(self, path: str, **options: Unpack[HttpOptions]) -> Any:
         return self.request("DELETE", path, **options)
 
 
@@ -247,7 +261,7 @@ class HttpCalling:
     """One call of a worker's, with all its attempts."""
 
     def __init__(
-        self, client: HttpClient, context: WorkerContext, method: str, path: str, options: dict[str, Any]
+        self, client: HttpClient, context: WorkerContext, method: str, path: str, options: HttpOptions
     ) -> None:
         if client.base_url and not path.startswith(("/", "?")) and path:
             raise ValueError(f"a path of {Target(client.base_url).shown} begins with a slash, unlike {path[:80]!r}")
@@ -259,7 +273,7 @@ class HttpCalling:
         self.timeout = seconds_of(options.pop("timeout", client.timeout))
         self.retry = client.policy(options.pop("retry", client.retry))
         self.headers = {**client.headers, **(options.pop("headers", None) or {})}
-        self.options = options
+        self.options: Mapping[str, Any] = dict(options)
         if method not in IDEMPOTENT or not (options.get("files") is None and may_be_sent_again(options.get("data"))):
             self.retry = None
         self.attempt = 0

@@ -16,7 +16,7 @@ from functools import partial
 from types import CoroutineType
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
@@ -527,7 +527,10 @@ def reraise_if_discarded(error: BaseException) -> None:
         raise error
 
 
-def cancel(answer: Deferred[Any], _: Any) -> None:
+def cancel(answer: Deferred[Any], ended: Deferred[None]) -> None:
+    """The worker that waits is cancelled: so is the call, of which nobody is to hear any more."""
+    ended.errback(CancelledError())
+    answer.addErrback(lambda _: None)
     answer.cancel()
 
 

@@ -5,8 +5,8 @@
 
 import json
 
-from FRAMEWORK.exceptions import BadRequest  # type: ignore[import-not-found]
-from FRAMEWORK.web.handlers import http  # type: ignore[import-not-found]
+from FRAMEWORK.exceptions import BadRequest  # type: ignore[import-not-found]  # it stands for a name
+from FRAMEWORK.web.handlers import http  # type: ignore[import-not-found]  # it stands for a name
 from werkzeug.wrappers import Response
 
 

@@ -11,7 +11,7 @@ from txservices.migration.green.pool import GreenPile, GreenPool
 from txservices.migration.green.queue import Empty, Full, LifoQueue, PriorityQueue, Queue
 from txservices.migration.green.semaphore import BoundedSemaphore, Semaphore
 from txservices.migration.green.thread import GreenletExit, getcurrent, kill, spawn, spawn_after, spawn_n
-from txservices.migration.green.timeout import Timeout, with_timeout
+from txservices.migration.green.timeout import Timeout, forget, with_timeout
 
 FOREVER = 1_000  # seconds: a wait that only something else ends
 
@@ -146,6 +146,12 @@ class Timeouts(TestCase):
                 green.sleep(FOREVER)
             self.assertIs(raised.exception, inner)
             self.assertTrue(outer.pending)
+
+    def test_forgotten(self) -> None:
+        """A timeout that its worker has left behind does not end the waits of the next one in that thread."""
+        Timeout(0)
+        forget()
+        green.sleep(0.001)
 
     def test_with_timeout(self) -> None:
         """``with_timeout`` gives a value in place of the error, if there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 
 import trustme
@@ -89,8 +90,9 @@ class Open(Case):
 
     async def test_several(self) -> None:
         """IPv4, IPv6, and a socket in the file system at once, all closed by the stop."""
-        path = os.path.abspath(self.mktemp())[-90:]
-        path = f"/tmp/outward-{os.getpid()}.sock"
+        folder = tempfile.TemporaryDirectory()  # trial's own may be too long for a socket's path
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "socket")
         ports = await self.serve("127.0.0.1:0", "[::1]:0", f"unix:{path}", "tcp:0:interface=127.0.0.1")
         four, six, _, endpoint = (getattr(each.getHost(), "port", 0) for each in ports)
         self.assertEqual(self.body(await self.ask(f"tcp:127.0.0.1:{four}")), "127.0.0.1 http")

@@ -95,6 +95,7 @@ class WorkerThread:
     def run(self, context: Context) -> None:
         """The life of the thread."""
         reactor = default_reactor()
+        green_timeout.forget()
         while True:
             job = self.jobs.get()
             if job is None:
@@ -139,7 +140,6 @@ class WorkersInThreads(Workers):
         self.injections = [
             (name, partial(self.in_thread, hook) if name in foreign else hook) for name, hook in self.injections
         ]
-        self.by_name = {each.attr_name: each for each in dependencies}
         self.setups = [lambda worker_ctx: self.in_thread(self.container._worker_setup, worker_ctx)]
         self.results = [(0, lambda *outcome: self.in_thread(self.container._worker_result, *outcome))]
         self.teardowns = [(0, lambda worker_ctx: self.in_thread(self.container._worker_teardown, worker_ctx))]

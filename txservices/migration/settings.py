@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any
 
 __all__ = ["Config", "__version__", "config"]
 
 __version__ = "2.14.1"  # of the nameko whose behaviour this is
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Config(UserDict[str, Any]):

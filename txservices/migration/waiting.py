@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import wraps
-from inspect import isawaitable
 from typing import Any
 
 from twisted.python import threadable
@@ -62,8 +61,3 @@ def entered(context: Any) -> Any:
             raise
     else:
         in_reactor(context.__aexit__, None, None, None)
-
-
-def is_waiting(thing: Any) -> bool:
-    """Whether it is something that the reactor would wait for."""
-    return isawaitable(thing)

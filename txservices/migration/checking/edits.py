@@ -125,9 +125,9 @@ class Rewriting:
         at = self.lines[line - 1].index(old, column)
         return Edit(line, at, line, at + len(old), new)
 
-    def column(self, node: ast.AST) -> int:
+    def column(self, node: ast.stmt | ast.expr | ast.alias) -> int:
         """Where a node begins, in characters: Python's parser counts bytes of UTF-8."""
-        return self.characters(node.lineno, node.col_offset)  # type: ignore[attr-defined]
+        return self.characters(node.lineno, node.col_offset)
 
     def end_column(self, node: ast.Call) -> int:
         return self.characters(node.end_lineno or node.lineno, node.end_col_offset or 0)

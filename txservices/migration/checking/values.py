@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from enum import Enum
+from typing import TypeGuard
 
 from txservices.migration.checking.names import Class, Function, Names
 
@@ -128,7 +129,7 @@ class Walk:
             if kind is Kind.RESULT:
                 self.read(value)
             elif kind is not None:
-                self.values.learn(self.values.attributes[self.cls.node.name], target.attr, kind)  # type: ignore[attr-defined]
+                self.values.learn(self.values.attributes[self.cls.node.name], target.attr, kind)
         elif kind is Kind.RESULT:
             self.read(value)
 
@@ -254,8 +255,8 @@ class Walk:
             return "", node.id
         if is_self_attribute(node) and self.cls is not None:
             for name in (self.cls.node.name, *(base.id for base in self.cls.node.bases if isinstance(base, ast.Name))):
-                if (name, node.attr) in self.values.functions:  # type: ignore[attr-defined]
-                    return name, node.attr  # type: ignore[attr-defined]
+                if (name, node.attr) in self.values.functions:
+                    return name, node.attr
         return None
 
     def pass_on(self, target: Key, node: ast.Call) -> None:
@@ -273,5 +274,5 @@ class Walk:
                 self.values.learn(known, keyword.arg, self.kind(keyword.value))
 
 
-def is_self_attribute(node: ast.AST) -> bool:
+def is_self_attribute(node: ast.AST) -> TypeGuard[ast.Attribute]:
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")

@@ -98,6 +98,11 @@ def timeouts_here() -> list[Timeout]:
     return found
 
 
+def forget() -> None:
+    """Have none of this thread's timeouts count any more: somebody else's work begins in it."""
+    timeouts_here().clear()
+
+
 def earliest() -> Timeout | None:
     """The timeout of this thread that is over first."""
     return min(timeouts_here(), key=lambda timeout: timeout.ends, default=None)
