@@ -1,4 +1,4 @@
-"""What is found in code that was written for nameko, and what is written."""
+"""``txservices migrate``: the findings in code that was written for nameko, and the edits."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class Rules(SynchronousTestCase):
 
 
 class Edits(SynchronousTestCase):
-    """What is written."""
+    """The edits of ``migrate apply``."""
 
     def applied(self, text: str) -> str:
         report = read("service.py", text)

@@ -1,4 +1,4 @@
-"""Who is it: passwords and tokens, before a method runs."""
+"""Authentication: passwords and tokens, before a method runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is it: passwords (basic, RFC 7617) and tokens (bearer, RFC 6750) of requests.
+"""Authentication: passwords (basic, RFC 7617) and tokens (bearer, RFC 6750) of requests.
 
     @http("GET", "/orders", auth=BearerAuth(token_owner))
     def orders(self, request):
