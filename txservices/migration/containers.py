@@ -82,6 +82,7 @@ class WorkerThread:
         self.threads = threads
         self.jobs: SimpleQueue[Any] = SimpleQueue()
         self.context: Context | None = None
+        self.ended = False
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Call that in the thread. Fires with its result, or fails with its error."""
@@ -109,16 +110,22 @@ class WorkerThread:
 
     def end(self) -> None:
         """Let the thread go, once it has done what it was given."""
+        self.ended = True
         if self.context is not None:
             self.jobs.put(None)
 
 
 class OneThreadEach(Threads):
-    """The threads of a container's workers. A method runs in that of its worker."""
+    """The threads of a container's workers. A method runs in that of its worker.
+
+    What a worker leaves behind, as the body of a response, runs in any thread.
+    """
 
     def run(self, method: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
         thread = worker_thread.get()
-        return super().run(method, args, kwargs) if thread is None else thread.call(method, *args, **kwargs)
+        if thread is None or thread.ended:
+            return super().run(method, args, kwargs)
+        return thread.call(method, *args, **kwargs)
 
     def wait(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return green_timeout.in_time(

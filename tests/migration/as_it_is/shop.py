@@ -264,6 +264,10 @@ class Shop:
             return 201, {"X-Item": item}, request.get_data(as_text=True)
         return str(self.stock.take(item, int(request.args.get("number", 1)))["number"])
 
+    @http("GET", "/pieces")
+    def pieces(self, request):
+        return Response(f"piece {number} " for number in range(3))
+
     @http("GET", "/broken")
     def broken(self, request):
         raise ValueError("broken")

@@ -121,11 +121,12 @@ def test_timer(start):
 
 def test_http(start, web_session):
     start(Stock, *METHODS)
-    start(Shop, "item", "broken", "bad", "gold")
+    start(Shop, "item", "pieces", "broken", "bad", "gold")
     response = web_session.get("/items/tin", params={"number": 3})
     assert (response.status_code, response.text) == (200, "3")
     response = web_session.post("/items/tin", data="body")
     assert (response.status_code, response.text, response.headers["X-Item"]) == (201, "body", "tin")
+    assert web_session.get("/pieces", timeout=20).text == "piece 0 piece 1 piece 2 "
     assert web_session.get("/broken").status_code == 500
     assert web_session.get("/bad").status_code == 400
     response = web_session.get("/gold")
