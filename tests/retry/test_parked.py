@@ -17,7 +17,7 @@ from txservices.amqp.entities import Message, Queue
 from txservices.broker.server import Broker
 from txservices.exceptions import RemoteError
 from txservices.retry import Retry, marks
-from txservices.retry.parked import NoParkingQueue, Parked, Selection, Summary, Tally
+from txservices.retry.parked import NoParkingQueue, Parked, Selection, Summary, Tally, messages_in
 from txservices.testing.waiting import Heard
 
 ALL = Selection()
@@ -266,8 +266,18 @@ class QuorumTests(ParkedCase):
         """Messages that are looked at again and again stay there, with their ids and marks."""
         await self.park("ab")
         for _ in range(25):
+            await self.back(2)
             self.assertEqual(sorted(await self.left()), ["a", "b"])
+        await self.back(2)
         self.assertEqual((await self.summary()).reasons, {"failed": 2})
+
+    async def back(self, count: int) -> None:
+        """Wait until so many messages can be had: a quorum queue gives them back after the channel is closed."""
+        protocol = await self.connections().consuming.when_connected()
+        channel = await protocol.open_channel()
+        while await messages_in(channel, PARKING) < count:  # asks the broker
+            pass
+        await protocol.close_channel(channel)
 
 
 class ServiceTests(ParkedCase, RetriesCase):

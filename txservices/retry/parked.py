@@ -320,7 +320,9 @@ class Parked:
             in_order = True
         finally:
             closing: Deferred[Any] = protocol.close_channel(channel).addErrback(gone)
-            if in_order:  # the others are back in their places then; a broker that does not answer never tells
+            # The others are back in their places then, in a quorum queue a moment later. A broker that does not answer
+            # never tells.
+            if in_order:
                 await closing
 
     async def renew(self, queue: str, message: Message) -> None:
