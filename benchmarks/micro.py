@@ -41,7 +41,6 @@ from txservices.web.site import access_log
 from txservices.wire import codec, frames
 from txservices.wire.frames import Assembler, content_frames, frame
 from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS_BY_ID
-from txservices.wire.tables import guarded
 
 TURNS = 5
 SECONDS = 0.03  # of one turn
@@ -129,7 +128,7 @@ def method_by_table(payload: bytes) -> Call:
 
     def read() -> object:
         found = METHODS_BY_ID[codec.LONG.unpack_from(payload)[0]]
-        return found, guarded(codec.read_arguments, payload, found)
+        return found, codec.read_arguments(payload, found)
 
     return read
 

@@ -14,7 +14,7 @@ from tests.services import OnRabbitMQ, ServicesCase
 from txservices import deadlines
 from txservices.amqp.entities import Exchange
 from txservices.cancelling import CANCELLED_MAX, Cancelling
-from txservices.deadlines import CLOCKS_DIFFER_MAX, headers_for, is_over, take_time_left, time_left
+from txservices.deadlines import CLOCKS_DIFFER_MAX, add_headers, is_over, take_time_left, time_left
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CallerGone, RemoteError, RpcTimeout, WorkerTimeout
 from txservices.extensions import DependencyProvider, WorkerContext
@@ -24,6 +24,12 @@ from txservices.testing.waiting import Heard
 from txservices.web.handlers import http
 
 DEADLINE, TIME_LEFT = "nameko.call_deadline", "nameko.call_time_left"
+
+
+def headers_for(seconds: float) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+    add_headers(headers, seconds)
+    return headers
 
 
 class ReckonedTests(SynchronousTestCase):
@@ -38,7 +44,9 @@ class ReckonedTests(SynchronousTestCase):
 
     def test_sent(self) -> None:
         """Right after the sending it is what the sender said, if the clocks are the same."""
-        self.assertEqual(headers_for(10), {DEADLINE: 1_000_010.0, TIME_LEFT: 10.0})
+        headers: dict[str, Any] = {"x": 1}
+        add_headers(headers, 10)
+        self.assertEqual(headers, {"x": 1, DEADLINE: 1_000_010.0, TIME_LEFT: 10.0})
         self.assertEqual(time_left(headers_for(10)), 10)
 
     def test_clocks(self) -> None:

@@ -30,7 +30,7 @@ from txservices.attempts import Attempts, Context
 from txservices.awaited import Answer
 from txservices.bounds import LongBody
 from txservices.breakers import Circuits
-from txservices.deadlines import headers_for
+from txservices.deadlines import add_headers
 from txservices.exceptions import (
     BadRequest,
     CallFailed,
@@ -266,7 +266,7 @@ class Client:
             return fail(late)
         headers = encode_to_headers(context.context_data)
         if timeout is not None:
-            headers.update(headers_for(timeout))
+            add_headers(headers, timeout)
         properties, body = sending.write(self.serializers, {"args": args, "kwargs": kwargs}, headers)
         if timeout is not sending.timeout and properties.get("expiration") is not None:
             properties["expiration"] = str(int((timeout or 0) * 1000))

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from txservices.constants import HEADER_PREFIX
 
-__all__ = ["DEADLINE", "TIME_LEFT", "headers_for", "is_over", "take_time_left", "time_left", "time_of_day"]
+__all__ = ["DEADLINE", "TIME_LEFT", "add_headers", "is_over", "take_time_left", "time_left", "time_of_day"]
 
 DEADLINE_KEY = "call_deadline"  # in a worker's context
 TIME_LEFT_KEY = "call_time_left"
@@ -24,9 +24,10 @@ TIME_LEFT = f"{HEADER_PREFIX}.{TIME_LEFT_KEY}"
 CLOCKS_DIFFER_MAX = 5.0  # seconds by which the clocks of two machines may differ without harm to calls
 
 
-def headers_for(seconds: float) -> dict[str, float]:
-    """The headers of a call whose caller waits for so many seconds from now on."""
-    return {DEADLINE: time.time() + seconds, TIME_LEFT: float(seconds)}
+def add_headers(headers: MutableMapping[str, Any], seconds: float) -> None:
+    """Give the headers of a call its deadline: its caller waits for so many seconds from now on."""
+    headers[DEADLINE] = time.time() + seconds
+    headers[TIME_LEFT] = float(seconds)
 
 
 def time_of_day(seconds: float) -> float:

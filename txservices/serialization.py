@@ -290,7 +290,7 @@ class Serializers:
 
     def encode(self, name: str | None, value: Any) -> tuple[str, str, bytes]:
         """Write a value: its content type, content encoding and body. ``EncodeError`` if it can't be written."""
-        form = self.format(name or self.default)
+        form = self.formats.get(name or self.default) or self.format(name or "")  # which raises
         try:
             body = form.encode(value)
             written: bytes = body if isinstance(body, bytes) else body.encode()

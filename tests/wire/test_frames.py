@@ -24,18 +24,37 @@ STREAM = (
 
 
 class Collected:
-    """A reader whose frames are kept, and the messages that channel 1 makes of them."""
+    """A reader whose frames are kept, and the messages that channel 1 makes of them.
 
-    def __init__(self) -> None:
+    With ``short`` messages take the short way. Their number is in ``whole``.
+    """
+
+    def __init__(self, short: bool = False, body_max: int = frames.BODY_MAX) -> None:
         self.frames: list[tuple[int, int, bytes]] = []
         self.contents: list[frames.Content] = []
-        self.assembler = frames.Assembler(self.contents.append)
-        self.reader = frames.FrameReader(self.take)
+        self.whole = 0
+        self.assembler = frames.Assembler(self.contents.append, body_max, skips=True)
+        self.reader = frames.FrameReader(self.take, message=self.take_message if short else None)
 
     def take(self, kind: int, channel: int, payload: bytes) -> None:
         self.frames.append((kind, channel, payload))
         if channel == 1:
             self.assembler.frame(kind, payload)
+
+    def take_message(self, channel: int, method: bytes, header: bytes, body: bytes) -> None:
+        self.whole += 1
+        if channel == 1:
+            self.assembler.message(method, header, body)
+
+    def outcome(self, *chunks: bytes) -> tuple[list[tuple[object, ...]], str]:
+        """What becomes of some bytes: the messages, and the error that ends them."""
+        error = ""
+        try:
+            for chunk in chunks:
+                self.reader.feed(chunk)
+        except FrameError as raised:
+            error = repr(raised)
+        return [(each.method.name, each.args, each.header, each.body, str(each.error)) for each in self.contents], error
 
 
 class FrameReaderTests(SynchronousTestCase):
@@ -96,6 +115,60 @@ class FrameReaderTests(SynchronousTestCase):
             return best / count
 
         self.assertLess(each(64_000), each(2_000) * 8)  # quadratic is 32
+
+
+class ShortWayTests(SynchronousTestCase):
+    """Messages whose three frames come together."""
+
+    message = frames.content_frames(1, DELIVER, PROPERTIES, b"12345")
+
+    def test_any_split_gives_the_same_messages(self) -> None:
+        """Fed whole or cut at any place, a stream is the same messages as frame by frame."""
+        expected = Collected().outcome(STREAM)
+        short = Collected(short=True)
+        self.assertEqual(short.outcome(STREAM), expected)
+        self.assertEqual(short.whole, 1)  # the others have no body, or several frames of it
+        for place in range(0, len(STREAM), 7):
+            self.assertEqual(Collected(short=True).outcome(STREAM[:place], STREAM[place:]), expected, place)
+        two = Collected(short=True)
+        two.outcome(self.message * 2)
+        self.assertEqual((two.whole, two.frames), (2, []))
+
+    def test_wrong_bytes(self) -> None:
+        """Whichever byte is wrong, the outcome is the same as frame by frame, and what comes next as well."""
+        for place in range(len(self.message)):
+            for value in (0, 1, 2, 3, 0x7F, 0xCE, 0xFF):
+                data = self.message[:place] + bytes((value,)) + self.message[place + 1 :] + self.message
+                self.assertEqual(Collected(short=True).outcome(data), Collected().outcome(data), (place, value))
+
+    def test_out_of_turn(self) -> None:
+        """Three right frames in the middle of another message are the same error as frame by frame."""
+        method = frames.frame(FRAME_METHOD, 1, DELIVER)
+        plain = frames.frame(FRAME_METHOD, 1, codec.encode_method("basic.qos-ok"))
+        for data in (
+            method + self.message,
+            self.message[: len(method)] + frames.frame(FRAME_HEADER, 1, frames.HEADER.pack(60, 0, 9) + PROPERTIES),
+            plain + self.message[len(method) :],  # a method that has no message
+        ):
+            data += self.message
+            self.assertEqual(Collected(short=True).outcome(data), Collected().outcome(data))
+
+    def test_limits(self) -> None:
+        """A body over the limit is skipped, a header or a body over ``frame_max`` is an error."""
+        for limit in (4, 5):
+            expected = Collected(body_max=limit).outcome(self.message)
+            self.assertEqual(Collected(short=True, body_max=limit).outcome(self.message), expected)
+        for header, body in (
+            (PROPERTIES, b"x" * 4089),
+            (codec.encode_properties({"headers": {"a": "x" * 4089}}), b"1"),
+        ):
+            got = []
+            for short in (False, True):
+                collected = Collected(short)
+                collected.reader.frame_max = 4096
+                got.append(collected.outcome(frames.content_frames(1, DELIVER, header, body)))
+            self.assertEqual(got[0], got[1])
+            self.assertIn("501", got[1][1])
 
 
 class AssemblerTests(SynchronousTestCase):

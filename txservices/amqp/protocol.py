@@ -192,7 +192,7 @@ class Protocol(AMQClient):
         self.blocked: str | None = None
         self.on_blocked: Callable[[str | None], None] | None = None
         self.flow = Flow()
-        self.reader = FrameReader(self.frame_received, oversized=self.frame_oversized)
+        self.reader = FrameReader(self.frame_received, oversized=self.frame_oversized, message=self.message_received)
         self.opened: Deferred[Protocol] = Deferred(lambda _: self.abort())
         self.error: AmqpError | None = None
         self.greeted = self.tuned = False
@@ -260,6 +260,14 @@ class Protocol(AMQClient):
                 return
             raise FrameError(ReplyCode.CHANNEL_ERROR, f"a frame for channel {number}, which is not open")
         channel.assembler.frame(kind, payload)
+
+    def message_received(self, number: int, method: bytes, header: bytes, body: bytes) -> None:
+        """Pass the three frames of a message to their channel."""
+        channel = self.channels.get(number)
+        if channel is None:
+            self.frame_received(FRAME_METHOD, number, method)
+        else:
+            channel.assembler.message(method, header, body)
 
     def frame_oversized(self, kind: int, number: int, beginning: bytes, error: FrameError) -> None:
         """Have the message skipped whose header is over ``frame_max``."""

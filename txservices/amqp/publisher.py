@@ -32,7 +32,7 @@ from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.outbox import Flow
 from txservices.amqp.protocol import Protocol
-from txservices.amqp.publishing import Publishing, destinations
+from txservices.amqp.publishing import Publishing, destinations, forgotten
 from txservices.amqp.topology import Topology
 from txservices.exceptions import (
     AmqpError,
@@ -244,7 +244,10 @@ class Publisher:
     def finish(self, publishing: Publishing, error: Exception | None) -> None:
         self.unconfirmed_bytes -= publishing.size
         done = publishing.done
-        publishing.forget()  # else the Deferred of a call is gone, and its error told, only when garbage is collected
+        # It is kept for as long as the channel keeps its tag: without what takes memory, and without ``done``, else the
+        # Deferred of a call is gone, and its error told, only when garbage is collected.
+        publishing.header = publishing.body = b""
+        publishing.done = forgotten
         try:
             done(error)
         except Exception:

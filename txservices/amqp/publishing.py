@@ -67,11 +67,6 @@ class Publishing:
         self.deadline = deadline  # seconds of the connection's clock
         self.retry_nacked = retry_nacked
 
-    def forget(self) -> None:
-        """Its outcome is told: keep nothing that takes memory, for as long as the channel keeps its tag."""
-        self.header = self.body = b""
-        self.done = forgotten
-
 
 class OnItsOwn(Publishing):
     """A message that the publisher keeps and does not send: whoever has made it sends it, on a channel of its own."""

@@ -173,8 +173,8 @@ class Failures:
             message, attempt=origin.attempt + 1, first_failed=origin.first_failed or time, last_failed=time
         )
         if patience is not None and patience < FOREVER:
-            left = deadlines.headers_for(patience)
-            properties["headers"].update(left | {deadlines.TIME_LEFT: patience - delay})  # when it comes
+            deadlines.add_headers(properties["headers"], patience)
+            properties["headers"][deadlines.TIME_LEFT] = patience - delay  # when it comes
         log.warn(
             "{where}: {delivery} has failed in attempt {attempt}, and comes again in {delay:g} s: {error}",
             where=self.where,

@@ -18,6 +18,7 @@ from txservices.wire.tables import (
     LONG,
     LONGLONG,
     SHORT,
+    UNREADABLE,
     UNWRITABLE,
     Reader,
     encode_longstr,
@@ -25,7 +26,6 @@ from txservices.wire.tables import (
     encode_table,
     encode_timestamp,
     fixed,
-    guarded,
     read_longstr,
     read_octet,
     read_octets,
@@ -33,6 +33,7 @@ from txservices.wire.tables import (
     read_table,
     read_timestamp,
     read_words,
+    unreadable,
 )
 
 METHOD_ID = Struct(">HH")
@@ -99,7 +100,10 @@ def encode_method(method: Method | str, **arguments: Any) -> bytes:
 def decode_method(payload: bytes) -> tuple[Method, dict[str, Any]]:
     """Which method a frame's payload is, and its arguments by name. Long strings are bytes."""
     if payload.startswith(DELIVER_ID):
-        return DELIVER, guarded(read_deliver, payload, DELIVER)
+        try:
+            return DELIVER, read_deliver(payload)
+        except UNREADABLE as error:
+            raise unreadable(error) from error
     if payload.startswith(ACK_ID) and len(payload) == ACK_FIELDS.size:
         tag, bits = ACK_FIELDS.unpack(payload)[2:]
         return ACK, {"delivery_tag": tag, "multiple": bits & 1 == 1}
@@ -109,8 +113,10 @@ def decode_method(payload: bytes) -> tuple[Method, dict[str, Any]]:
     if method is None:
         class_id, method_id = METHOD_ID.unpack_from(payload)
         raise FrameError(ReplyCode.COMMAND_INVALID, f"no method {method_id} in class {class_id}")
-    arguments: dict[str, Any] = guarded(read_arguments, payload, method)
-    return method, arguments
+    try:
+        return method, read_arguments(payload, method)
+    except UNREADABLE as error:
+        raise unreadable(error) from error
 
 
 # Acks are as frequent as messages, ours and the broker's confirms, so they are not read and written by the table.
@@ -130,7 +136,7 @@ DELIVERS: dict[bytes, dict[str, Any]] = {}  # a deliver's bytes without tag and 
 DELIVERS_MAX = 4096
 
 
-def read_deliver(payload: bytes, method: Method) -> dict[str, Any]:
+def read_deliver(payload: bytes) -> dict[str, Any]:
     """``read_arguments`` by a look-up, for the method that comes with every message.
 
     Most deliveries to one consumer differ only in the delivery tag and the redelivered flag.
@@ -141,7 +147,7 @@ def read_deliver(payload: bytes, method: Method) -> dict[str, Any]:
     if arguments is None:
         if len(DELIVERS) >= DELIVERS_MAX:
             DELIVERS.clear()
-        arguments = DELIVERS[same] = read_arguments(payload, method)
+        arguments = DELIVERS[same] = read_arguments(payload, DELIVER)
     return {
         **arguments,
         "delivery_tag": LONGLONG.unpack_from(payload, tag)[0],
@@ -261,15 +267,13 @@ def read_each(found: list[tuple[str, str]], payload: bytes, offset: int) -> tupl
 
 def decode_properties(payload: bytes, offset: int = 0) -> dict[str, Any]:
     """Read the properties whose flags stand at that offset. The mapping has only those that were sent."""
-    properties: dict[str, Any] = guarded(read_properties, payload, offset)
-    return properties
-
-
-def read_properties(payload: bytes, offset: int) -> dict[str, Any]:
-    flags = SHORT.unpack_from(payload, offset)[0]
-    if flags & (MORE_FLAGS | UNUSED_FLAG):
-        raise FrameError(ReplyCode.SYNTAX_ERROR, f"property flags {flags:#06x} name properties that basic hasn't")
-    properties, offset = (PRESENT.get(flags) or learn_present(flags))(payload, offset + 2)
-    if offset != len(payload):  # a string that is cut short ends beyond the payload
-        raise IndexError
+    try:
+        flags = SHORT.unpack_from(payload, offset)[0]
+        if flags & (MORE_FLAGS | UNUSED_FLAG):
+            raise FrameError(ReplyCode.SYNTAX_ERROR, f"property flags {flags:#06x} name properties that basic hasn't")
+        properties, offset = (PRESENT.get(flags) or learn_present(flags))(payload, offset + 2)
+        if offset != len(payload):  # a string that is cut short ends beyond the payload
+            raise IndexError
+    except UNREADABLE as error:
+        raise unreadable(error) from error
     return properties

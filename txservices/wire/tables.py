@@ -32,6 +32,7 @@ DECIMAL = Struct(">BI")
 DOUBLE_KIND = ord("d")
 
 UNWRITABLE = (TypeError, ValueError, AttributeError, OverflowError, StructError)  # what writing a wrong value raises
+UNREADABLE = (IndexError, KeyError, StructError, UnicodeDecodeError)  # what reading bytes raises that run short
 
 Reader = Callable[[bytes, int, int], "tuple[Any, int]"]  # buffer, offset, depth -> value, next offset
 Writer = Callable[[Any, int], bytes]  # value, depth -> bytes
@@ -192,8 +193,10 @@ def writable(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def decode_table(buffer: bytes, offset: int = 0) -> tuple[dict[str, Any], int]:
     """The table at that offset, and where it ends."""
-    with_errors: tuple[dict[str, Any], int] = guarded(read_table, buffer, offset)
-    return with_errors
+    try:
+        return read_table(buffer, offset)
+    except UNREADABLE as error:
+        raise unreadable(error) from error
 
 
 # Fields of a table ---------------------------------------------------------------------------------------------------
@@ -328,13 +331,8 @@ def encode_field(value: Any, depth: int) -> bytes:
     raise TypeError(f"{brief(value)} is a {name_of(type(value))}, which an AMQP table can't carry")
 
 
-def guarded(read: Callable[[bytes, Any], Any], payload: bytes, argument: Any) -> Any:
-    """Call ``read(payload, argument)``. If it runs off the bytes in any way, that is a syntax error of the peer."""
-    try:
-        return read(payload, argument)
-    except FrameError:
-        raise
-    except UnicodeDecodeError as error:
-        raise FrameError(ReplyCode.FRAME_ERROR, f"malformed UTF-8: {error.object!r}") from error
-    except (IndexError, KeyError, StructError) as error:
-        raise FrameError(ReplyCode.SYNTAX_ERROR, f"unreadable bytes in a frame: {error!r}") from error
+def unreadable(error: Exception) -> FrameError:
+    """The error of a peer for one of ``UNREADABLE``: reading has run off its bytes in some way."""
+    if isinstance(error, UnicodeDecodeError):
+        return FrameError(ReplyCode.FRAME_ERROR, f"malformed UTF-8: {error.object!r}")
+    return FrameError(ReplyCode.SYNTAX_ERROR, f"unreadable bytes in a frame: {error!r}")
