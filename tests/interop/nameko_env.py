@@ -51,19 +51,19 @@ with open(os.path.join(sysconfig.get_path("purelib"), "sitecustomize.py"), "w") 
 MINUTES = 5 * 60  # for pip, 15 seconds on a good line
 
 
-def once(function: Callable[[str], Any]) -> Callable[[str], Any]:
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
     """``functools.cache`` for errors too: what takes a minute to fail is not tried again by the next test."""
-    outcomes: dict[str, Any] = {}
+    outcomes: dict[tuple[str, ...], Any] = {}
 
-    def cached(version: str) -> Any:
-        if version not in outcomes:
+    def cached(*args: str) -> Any:
+        if args not in outcomes:
             try:
-                outcomes[version] = function(version)
+                outcomes[args] = function(*args)
             except (AssertionError, SkipTest) as error:
-                outcomes[version] = error
-        if isinstance(outcomes[version], Exception):
-            raise outcomes[version]
-        return outcomes[version]
+                outcomes[args] = error
+        if isinstance(outcomes[args], Exception):
+            raise outcomes[args]
+        return outcomes[args]
 
     return cached
 
@@ -71,11 +71,16 @@ def once(function: Callable[[str], Any]) -> Callable[[str], Any]:
 @once
 def python(version: str) -> str:
     """The interpreter that can ``import nameko``. ``SkipTest`` where there is none to be had."""
+    return or_skipped(f"nameko {version}", lambda: made(os.path.join(ROOT, f".nameko-{version}"), version))
+
+
+def or_skipped(what: str, make: Callable[[], str]) -> str:
+    """The interpreter that was made. ``SkipTest`` where that can't be, and a failure with ``TXSERVICES_NO_SKIPS``."""
     try:
-        return made(os.path.join(ROOT, f".nameko-{version}"), version)
+        return make()
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "output", None) or error)[-2000:]
-        reason = f"no nameko {version} for Python {sys.version.split()[0]}, is there a network? {said}"
+        reason = f"no {what} for Python {sys.version.split()[0]}, is there a network? {said}"
     if os.environ.get("TXSERVICES_NO_SKIPS"):
         raise AssertionError(reason)
     raise SkipTest(reason)

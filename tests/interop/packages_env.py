@@ -1,0 +1,55 @@
+"""nameko's extension packages, from PyPI, in one virtual environment without nameko: ``.nameko-packages/`` in the
+checkout's folder.
+
+txservices and what it needs are those of the environment that the tests run in: the new one sees them. What a package
+of nameko's needs is installed over them, so that an old SQLAlchemy is used there and a new one by the suite.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import sys
+import sysconfig
+
+from tests.interop import nameko_env
+from tests.processes import ROOT
+
+# Installed without what they say that they need, which is nameko and eventlet before all.
+PACKAGES = ("nameko-sqlalchemy==1.5.0",)
+# What they need but for nameko. Bounds from above are for what they use of old.
+REQUIREMENTS = (
+    "sqlalchemy>=1.4.50,<2",  # nameko-sqlalchemy's fixtures call drop_all() with no engine
+    "wrapt>=1.14",
+)
+BUILD = ("setuptools<81", "wheel")  # many have no wheel; some ask for pkg_resources when they run
+SEE_OURS = """
+import os, sys, sysconfig
+
+with open(os.path.join(sysconfig.get_path("purelib"), "ours.pth"), "w") as file:
+    file.write(f"import site; site.addsitedir({sys.argv[1]!r})")
+"""
+
+
+@nameko_env.once
+def python() -> str:
+    """The interpreter that can import the packages, and txservices. ``SkipTest`` where there is none to be had."""
+    return nameko_env.or_skipped("packages of nameko's", lambda: made(os.path.join(ROOT, ".nameko-packages")))
+
+
+def made(folder: str) -> str:
+    interpreter = os.path.join(folder, "bin", "python")
+    wanted = hashlib.sha256(repr((BUILD, REQUIREMENTS, PACKAGES, sys.version_info[:2])).encode()).hexdigest()[:12]
+    marker = os.path.join(folder, f"installed-{wanted}")
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
+        if not os.path.exists(marker):
+            nameko_env.run(sys.executable, "-m", "venv", "--clear", folder)
+            pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+            nameko_env.run(*pip, *BUILD)
+            nameko_env.run(*pip, "--no-build-isolation", *REQUIREMENTS)
+            nameko_env.run(*pip, "--no-build-isolation", "--no-deps", *PACKAGES)
+            nameko_env.run(interpreter, "-c", SEE_OURS, sysconfig.get_path("purelib"))
+            open(marker, "w").close()
+    return interpreter
