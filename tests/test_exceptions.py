@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from twisted.trial.unittest import TestCase
 
 from tests.test_safe import Thing, Unspeakable
@@ -28,6 +30,33 @@ from txservices.exceptions import (
     get_module_path,
     serialize,
 )
+
+TREE = re.compile(r"^    ( *)([A-Z]\w+(?:\([^)]*\))?(?:  [A-Z]\w+)*)(?:  |$)", re.MULTILINE)
+
+
+class InOneModule(TestCase):
+    """The errors as users find them."""
+
+    errors = {
+        name: thing
+        for name, thing in vars(exceptions).items()
+        if isinstance(thing, type) and issubclass(thing, BaseException)
+    }
+
+    def test_path(self) -> None:
+        """Each bears the path by which it is imported, in whichever file it stands."""
+        self.assertEqual({each.__module__ for each in self.errors.values()}, {"txservices.exceptions"})
+
+    def test_tree(self) -> None:
+        """The tree in the docstring has each error, below its base class."""
+        drawn: list[tuple[str, str]] = []
+        above: dict[int, str] = {-1: ""}
+        for indent, names in TREE.findall(exceptions.__doc__ or ""):
+            for name in re.sub(r"\(.*?\)", "", names).split():
+                drawn.append((name, above[len(indent) // 2 - 1]))
+                above[len(indent) // 2] = name
+        bases = [(name, error.__bases__[0].__name__) for name, error in self.errors.items()]
+        self.assertEqual(sorted(drawn), sorted((name, base if base in self.errors else "") for name, base in bases))
 
 
 class OnTheWire(TestCase):
