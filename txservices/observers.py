@@ -148,12 +148,14 @@ class Observer:
     def consumer_ended(self, queue: str) -> None:
         """The broker no longer delivers from that queue, or nothing more is taken from it."""
 
-    def request_ended(self, method: str, route: str | None, status: int, seconds: float) -> None:
+    def request_ended(self, method: str, route: str | None, status: int, seconds: float, scheme: str) -> None:
         """An HTTP request is answered. ``route`` is the rule that it matched, as ``/get/<int:id>``; None without one.
+        ``scheme`` is ``http`` or ``https``.
 
         A WebSocket's is answered (101) when it opens. If the client has left, that is when the answer is ready.
-        ``method`` is whatever the client has written; empty if its request could not be read (400, 408, 414, 431), or
-        was not read, as all connections were taken (503).
+        ``method`` is whatever the client has written; empty if its request could not be read (400, 414, 431, 505), or
+        was not read, as all connections were taken (503). The scheme is what its client has used, if a proxy of
+        ``WEB_TRUSTED_PROXIES`` says it.
         """
 
     def circuit_changed(self, service: str, state: str) -> None:

@@ -174,19 +174,21 @@ class EventsTests(MetricsCase):
         self.assertEqual(Scrape().value("txservices_reconnects_total", connection="consumes"), 0)
 
     def test_http(self) -> None:
-        """Requests are counted by method, route and status; a 500 is an error."""
+        """Requests are counted by method, route, status and scheme; a 500 is an error."""
         for status in (200, 200, 404, 503):
-            self.metrics.request_ended("GET", "/get/<int:value>", status, 0.1)
+            self.metrics.request_ended("GET", "/get/<int:value>", status, 0.1, "http")
+        self.metrics.request_ended("GET", "/get/<int:value>", 200, 0.1, "https")
         name = "http_server_request_duration_seconds_count"
         labels = {"http_request_method": "GET", "http_route": "/get/<int:value>", "url_scheme": "http"}
         counts = {each["http_response_status_code"]: number for _, each, number in Scrape().found(name, **labels)}
         self.assertEqual(counts, {"200": 2, "404": 1, "503": 1})
         self.assertEqual(Scrape().value(name, error_type="503"), 1)
+        self.assertEqual(Scrape().value(name, url_scheme="https"), 1)
 
     def test_made_up_requests(self) -> None:
         """Methods and URLs that clients make up are one series."""
         for number in range(5):
-            self.metrics.request_ended(f"BREW{number}", None, 404, 0.1)
+            self.metrics.request_ended(f"BREW{number}", None, 404, 0.1, "http")
         (sample,) = Scrape().found("http_server_request_duration_seconds_count")
         self.assertEqual((sample[1]["http_request_method"], sample[2]), ("_OTHER", 5))
         self.assertNotIn("http_route", sample[1])

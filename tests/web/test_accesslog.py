@@ -115,6 +115,41 @@ class Lines(Case):
         self.assertRegex(self.lines.pop(), r'"GET /waits HTTP/1\.1" 200 .*"service\.waits\.')
         self.assertEqual(self.lines, [])
 
+    async def test_refused(self) -> None:
+        """A refused request has a line with its client's address, which a trusted proxy may have said."""
+        table: list[tuple[bytes, str]] = [
+            (b"POST /number/1 HTTP/1.1\r\nHost: h\r\n%b\r\nContent-Length: 20\r\n\r\n", "POST /number/1 HTTP/1.1"),
+            (b"GET /number/1 HTTP/1.1\r\nHost: h\r\nHost: i\r\n%b\r\n\r\n", "GET /number/1 HTTP/1.1"),
+            (b"GET / HTTP/2.0\r\n%b\r\n\r\n", ""),
+            (b"\x16\x03\x01", ""),
+        ]
+        forwarded = b"X-Forwarded-For: 198.51.100.9"
+        for config, client in (({}, "192.168.1.1"), ({"WEB_TRUSTED_PROXIES": ["192.168.1.1"]}, "198.51.100.9")):
+            await self.serve(Service, WEB_ACCESS_LOG="combined", WEB_BODY_MAX=10, **config)
+            for data, asked in table:
+                answer = self.peer().send(data % forwarded if b"%b" in data else data)
+                status, size = answer.split()[1].decode(), len(answer.partition(b"\r\n\r\n")[2])
+                address = client if asked else "192.168.1.1"  # no header of one that can't be read is believed
+                line = self.lines.pop()
+                self.assertRegex(
+                    line, rf'^{address} - - {WHEN} "{asked or "-"}" {status} {size} "-" "-" "-" \d+\.\d{{3}}$'
+                )
+                self.assertEqual(self.lines, [])
+            await self.runner.stop()
+        await self.serve(Service, WEB_ACCESS_LOG="json")
+        self.peer().send(b"\x16\x03\x01")
+        line = json.loads(self.lines.pop())
+        self.assertEqual((line["client"], line["status"]), ("192.168.1.1", 400))
+        self.assertTrue({"method", "path", "protocol", "route"}.isdisjoint(line), line)
+
+    async def test_no_room(self) -> None:
+        """A client for whom there is no connection has a line, too."""
+        await self.serve(Service, WEB_ACCESS_LOG="combined", WEB_CONNECTIONS_MAX=1)
+        self.peer()
+        self.peer("192.168.1.2")
+        self.assertRegex(self.lines.pop(), rf'^192\.168\.1\.2 - - {WHEN} "-" 503 \d+ ')
+        self.assertEqual(self.lines, [])
+
     async def test_forged(self) -> None:
         """Whatever a client sends, it is one line in which no field ends early."""
         for form in ("combined", "json"):

@@ -17,6 +17,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.observing import hearing
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
 from txservices.web.addresses import Files, Place, places_of
@@ -143,11 +144,14 @@ class Open(Case):
         first = write()
         (port,) = await self.serve(f"ssl:0:privateKey={key}:certKey={certificate}:interface=127.0.0.1")
         to = f"tcp:127.0.0.1:{port.getHost().port}"
+        told = hearing(self, "request_ended")
         talk = await self.ask(to, authority=authority)
         self.assertTrue(talk.received.endswith(b"127.0.0.1 https"), talk.received)
+        self.assertEqual([(status, scheme) for _, _, _, status, _, scheme in told.told], [(200, "https")])
         self.assertEqual(Certificate(talk.certificate).digest(), first)
         talk = await self.ask(to, b"no request\r\n\r\n", authority)
         self.assertTrue(talk.received.startswith(b"HTTP/1.1 400 "), talk.received)
+        self.assertEqual(told.told[-1][-1], "https")
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_proxy_protocol(self) -> None:

@@ -95,7 +95,7 @@ class InBrowser(TestCase):
         told: list[tuple[str, Any, int]] = []
 
         class Noting(Observer):
-            def request_ended(self, method, route, status, seconds):
+            def request_ended(self, method, route, status, seconds, scheme):
                 told.append((method, route, status))
 
         noting = Noting({})

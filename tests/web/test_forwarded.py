@@ -8,6 +8,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
+from tests.observing import hearing
 from tests.web.peer import WebTestCase
 from txservices.web.forwarded import HOPS_MAX, Forwarded, Trusted, address_in
 from txservices.web.handlers import http
@@ -141,7 +142,8 @@ class Seen(WebTestCase):
             def slash(self, request):
                 return ""
 
-        await self.serve(Service, WEB_TRUSTED_PROXIES=["192.168.1.1"])  # the peer's address in memory
+        observer = hearing(self, "request_ended")
+        await self.serve(Service, WEB_TRUSTED_PROXIES=["192.168.1.1"], WEB_BODY_MAX=10)  # the peer's address in memory
         headers = ("X-Forwarded-For: 198.51.100.9", "X-Forwarded-Proto: https", "X-Forwarded-Host: shop.example")
         answer = self.peer().get("/told", *headers).decode()
         self.assertTrue(answer.endswith("198.51.100.9 https://shop.example/told True"), answer)
@@ -149,3 +151,6 @@ class Seen(WebTestCase):
         self.assertIn("Location: https://shop.example/slash/\r\n", answer)
         answer = self.peer().get("/told").decode()
         self.assertTrue(answer.endswith("192.168.1.1 http://here:8000/told False"), answer)
+        self.peer().get("/told", *headers, method="POST", body="longer than ten bytes")
+        schemes = [(status, scheme) for _, _, _, status, _, scheme in observer.told]
+        self.assertEqual(schemes, [(200, "https"), (308, "https"), (200, "http"), (413, "https")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,13 +78,6 @@ class Wire(WebTestCase):
         head = b"POST /length HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
         self.assertEqual(peer.send(head), b"HTTP/1.1 100 Continue\r\n\r\n")
         self.assertEqual(peer.send(b"four"), text("200 OK", "4"))
-
-    async def test_access_log(self) -> None:
-        """A line for each request goes to the logger txservices.web.server, if its debug lines are wanted."""
-        await self.serve(Service)
-        with self.assertLogs("txservices.web.server", logging.DEBUG) as logged:
-            self.peer().get("/number/1?x")
-        self.assertEqual(logged.output, ['DEBUG:txservices.web.server:192.168.1.1 "GET /number/1?x" 200 1'])
 
 
 class Limits(WebTestCase):

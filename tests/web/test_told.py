@@ -39,7 +39,7 @@ class RequestsTests(WebTestCase):
         for method, path, body, route, status in table:
             told.told.clear()
             self.peer().get(path, method=method, body=body)
-            self.assertEqual(told.told, [("request_ended", method, route, status, 0.0)], (method, path))
+            self.assertEqual(told.told, [("request_ended", method, route, status, 0.0, "http")], (method, path))
         self.flushLoggedErrors(ValueError)
 
     async def test_not_read(self) -> None:
@@ -57,12 +57,12 @@ class RequestsTests(WebTestCase):
             peer = self.peer()
             peer.send(data)
             with self.subTest(status=status):
-                self.assertEqual(told.told, [("request_ended", "", None, status, 0.0)])
+                self.assertEqual(told.told, [("request_ended", "", None, status, 0.0, "http")])
             peer.leave()
         told.told.clear()
         self.peer()
         self.peer()
-        self.assertEqual(told.told, [("request_ended", "", None, 503, 0.0)])
+        self.assertEqual(told.told, [("request_ended", "", None, 503, 0.0, "http")])
 
     async def test_waits(self) -> None:
         """A request is told of when its answer is there, also if its client has left; several are told in order."""
@@ -76,7 +76,7 @@ class RequestsTests(WebTestCase):
                 peer.leave()
             self.assertEqual(told.told, [])
             Service.waiting.callback("late")
-            self.assertEqual(told.told, [("request_ended", "GET", "/wait", 200, 2.0)])
+            self.assertEqual(told.told, [("request_ended", "GET", "/wait", 200, 2.0, "http")])
             told.told.clear()
         self.peer().send(b"GET /number/1 HTTP/1.1\r\nHost: h\r\n\r\nGET /slash/ HTTP/1.1\r\nHost: h\r\n\r\n")
         self.assertEqual([route for _, _, route, *_ in told.told], ["/number/<int:value>", "/slash/"])
@@ -89,7 +89,7 @@ class RequestsTests(WebTestCase):
         peer.get("/big/10000000")
         self.assertEqual(told.told, [])
         peer.leave()
-        self.assertEqual(told.told, [("request_ended", "GET", "/big/<int:size>", 200, 0.0)])
+        self.assertEqual(told.told, [("request_ended", "GET", "/big/<int:size>", 200, 0.0, "http")])
 
     async def test_observer_that_fails(self) -> None:
         """One that raises harms no answer."""

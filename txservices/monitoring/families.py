@@ -218,8 +218,7 @@ HTTP = family(
     "http_server_request_duration_seconds",
     "histogram",
     "seconds",
-    ("http_request_method", "http_route", "http_response_status_code", "error_type"),
+    ("http_request_method", "http_route", "http_response_status_code", "error_type", "url_scheme"),
     "HTTP requests, and how long they took. Those of URLs that nobody serves have no `http_route`.",
-    fixed=(("url_scheme", "http"),),
 )
 SOCKETS = family("txservices_websocket_clients", "gauge", "clients", (), "Clients that are connected by a WebSocket.")

@@ -175,13 +175,13 @@ class Metrics(Observer):
     def disconnected(self, address: str, purpose: str, reason: str) -> None:
         self.lost.add(purpose)
 
-    def request_ended(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        key = method, route, status
+    def request_ended(self, method: str, route: str | None, status: int, seconds: float, scheme: str) -> None:
+        key = method, route, status, scheme
         requests = self.histograms[families.HTTP]
         series = requests.known.get(key)
         if series is None:
             known = method if method in HTTP_METHODS else OTHER_METHOD
-            series = requests.add(key, known, route or "", status, status if status >= 500 else "")
+            series = requests.add(key, known, route or "", status, status if status >= 500 else "", scheme)
         series.observe(seconds)
 
     def lines(self) -> Iterator[str]:

@@ -49,7 +49,7 @@ class AccessLog:
 
 def combined(request: Any, seconds: float) -> str:
     client = getattr(request.client, "host", None) or NOTHING
-    asked = b" ".join((request.method, request.uri, request.clientproto))
+    asked = b" ".join((request.method, request.uri, request.clientproto)) if request.method else NOTHING.encode()
     referer, agent = (escaped(header_of(request, name) or NOTHING.encode()) for name in (b"referer", b"user-agent"))
     return (
         f'{client} - - {datetimeToLogString()} "{escaped(asked)}" {request.code} {request.sentLength or NOTHING}'
@@ -62,9 +62,7 @@ def as_json(request: Any, seconds: float) -> str:
     fields = {
         "time": datetimeToLogString()[1:-1],
         "client": getattr(request.client, "host", None),
-        "method": escaped(request.method),
-        "path": escaped(request.uri),
-        "protocol": escaped(request.clientproto),
+        **asked_of(request),
         "route": request.route,
         "status": request.code,
         "bytes": request.sentLength,
@@ -74,3 +72,9 @@ def as_json(request: Any, seconds: float) -> str:
         "call_id": request.call_id,
     }
     return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def asked_of(request: Any) -> dict[str, str]:
+    """What was asked for; nothing if the request could not be read."""
+    fields = {"method": request.method, "path": request.uri, "protocol": request.clientproto}
+    return {name: escaped(value) for name, value in fields.items()} if request.method else {}

@@ -19,6 +19,8 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 from werkzeug.wrappers import Request
 
+from txservices.web.ours import ours
+
 __all__ = ["BasicAuth", "BearerAuth"]
 
 
@@ -41,7 +43,7 @@ class BasicAuth:
             name, password = given.username, given.password
             if name is not None and password is not None and self.is_right(name, password):
                 return name
-        raise Unauthorized(www_authenticate=WWWAuthenticate("basic", {"realm": self.realm, "charset": "UTF-8"}))
+        raise refused(WWWAuthenticate("basic", {"realm": self.realm, "charset": "UTF-8"}))
 
     def is_right(self, name: str, password: str) -> bool:
         if callable(self.passwords):
@@ -72,7 +74,7 @@ class BearerAuth:
             if owner is not None:
                 return owner
             about["error"] = "invalid_token"
-        raise Unauthorized(www_authenticate=WWWAuthenticate("bearer", about))
+        raise refused(WWWAuthenticate("bearer", about))
 
     def owner_of(self, token: str) -> Any:
         if callable(self.tokens):
@@ -82,3 +84,7 @@ class BearerAuth:
             if compare_digest(token.encode(), each.encode()):
                 found = owner
         return found
+
+
+def refused(challenge: WWWAuthenticate) -> Unauthorized:
+    return ours(Unauthorized("a right name and password, or a right token, is needed", www_authenticate=challenge))

@@ -18,9 +18,9 @@ from twisted.web.http import HTTPChannel
 from werkzeug.exceptions import HTTPException, default_exceptions
 from zope.interface import implementer
 
-from txservices.observers import observers
 from txservices.web.chunks import Chunks
-from txservices.web.heads import BARE_LF, Head, Refused, bad, framing_of, read_head
+from txservices.web.heads import BARE_LF, UNREAD, Head, Refused, bad, framing_of, read_head
+from txservices.web.ours import ours
 from txservices.web.problems import error_response
 
 REQUEST_LINE_MAX = 16 * 1024  # bytes
@@ -139,7 +139,7 @@ class Channel(HTTPChannel):
                 self.end()
         except Refused as refused:
             if self.next != self.read_head and self.requests[0].upload is not None:
-                self.break_off(default_exceptions[int(refused.status[:3])](refused.reason))
+                self.break_off(ours(default_exceptions[int(refused.status[:3])](refused.reason)))
             else:
                 self.refuse(refused.status, refused.reason)
             more = False
@@ -349,10 +349,8 @@ class Channel(HTTPChannel):
             f"HTTP/1.1 {status}\r\nContent-Type: {error.content_type}\r\nContent-Length: {len(text)}\r\n{headers}"
             f"Date: {self.site.date.decode()}\r\nConnection: close\r\n\r\n{text}".encode()
         )
-        for request in self.requests:
-            request.refused(self.head, status)
-        if not self.requests:  # its head could not be read, or was not
-            observers.tell(observers.request_ended, "", None, int(status[:3]), 0.0)
+        for request in self.requests or [self.requestFactory(self)]:  # a new one if its head could not be read
+            request.refused(self.head or UNREAD, int(status[:3]), len(text))
         self.linger()
 
 

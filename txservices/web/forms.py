@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from txservices.bounds import HERE_MAX, QUICK_VALUES_MAX, JsonReader, values_at_most
+from txservices.web.ours import ours
 
 __all__ = ["FormParser", "Json"]
 
@@ -33,7 +34,7 @@ BLANK_LINES = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
 def too_large(what: str) -> RequestEntityTooLarge:
     advice = "" if in_thread() else "; a method with blocking = True may read more"
-    return RequestEntityTooLarge(f"{what}{advice}")
+    return ours(RequestEntityTooLarge(f"{what}{advice}"))
 
 
 def in_thread() -> bool:

@@ -59,6 +59,9 @@ class Head(NamedTuple):
     headers: list[tuple[bytes, bytes]]
 
 
+UNREAD = Head(b"", b"", False, [])  # one that can't be read, or is not
+
+
 class Framing(NamedTuple):
     """How a request's body and connection go on.
 

@@ -1,7 +1,8 @@
 """Errors as responses: a line of text, as nameko has it, or problem details as JSON (RFC 9457). Pure.
 
 ``WEB_PROBLEM_DETAILS`` decides; ``as_problem`` is its value everywhere. A werkzeug ``HTTPException`` has a status,
-headers and a page of HTML of its own, which are kept; as a problem it keeps its status and headers.
+headers and a page of HTML of its own, which are kept, unless it is one of ours: see ``ours``. As a problem, and as a
+line of text, it keeps its status and headers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from txservices.web.messages import RETRY_AFTER, text_response
+from txservices.web.ours import is_ours
 
 PROBLEM = "application/problem+json"
 
 
-def error_response(text: str, status: int, as_problem: bool, headers: Any = None) -> Response:
+def error_response(text: str | None, status: int, as_problem: bool, headers: Any = None) -> Response:
     """The response for an error of ours."""
     if as_problem:
         return problem(status, text, headers)
@@ -29,9 +31,10 @@ def http_response(error: HTTPException, as_problem: bool) -> Response:
     """The response of a werkzeug exception. One that was given a ready response keeps it."""
     if error.response is None and error.code is None:
         raise TypeError(f"{type(error).__name__} has no status: give its class a code")
-    if as_problem and error.response is None and error.code is not None and error.code >= 400:
+    mine = is_ours(error)
+    if (as_problem or mine) and error.response is None and error.code is not None and error.code >= 400:
         headers = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
-        return problem(error.code, error.description, headers)
+        return error_response(error.description, error.code, as_problem, headers)
     response = error.get_response()
     if not isinstance(response, Response):
         raise TypeError(f"the response of {type(error).__name__} is not werkzeug's")

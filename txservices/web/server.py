@@ -43,6 +43,7 @@ from txservices.web.forwarded import X_FORWARDED, Forwarded, Trusted
 from txservices.web.health import HealthPage
 from txservices.web.messages import HttpRequest
 from txservices.web.origins import is_loopback
+from txservices.web.ours import ours
 from txservices.web.pool import Queue
 from txservices.web.problems import http_response, unavailable
 from txservices.web.returns import empty_response
@@ -145,7 +146,7 @@ class Router(KleinResource):
             raise
         except Exception:  # from a converter of the user's
             log.failure("a converter has failed for {path!r}", path=path)
-            raise InternalServerError() from None
+            raise ours(InternalServerError("internal error, the log has it")) from None
 
     def without_endpoint(self, request: Received, error: HTTPException) -> Response:
         """werkzeug's response for a URL that nobody serves: not found, another method, or a redirect."""
@@ -203,7 +204,7 @@ def path_of(uri: bytes) -> str:
     path, _, query = uri.partition(b"?")
     if not path.startswith(b"/"):
         if not path.lower().startswith((b"http://", b"https://")):  # the form that proxies are sent, RFC 9112, 3.2.2
-            raise BadRequest("The URL has no path.")
+            raise ours(BadRequest("The URL has no path."))
         path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
     if b"%" in path:
         path = unquote_to_bytes(path)
@@ -211,7 +212,7 @@ def path_of(uri: bytes) -> str:
         query.decode()
         return path.decode()
     except UnicodeDecodeError:
-        raise BadRequest("The URL is not UTF-8.") from None
+        raise ours(BadRequest("The URL is not UTF-8.")) from None
 
 
 class Listener(Service):

@@ -21,7 +21,6 @@ keys of the configuration:
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import Any
 
@@ -53,9 +52,6 @@ PIECE = 64 * 1024  # bytes of a response that are written together
 Answer = Response | Plain
 
 log = Logger()
-# A logger of the standard library, because it can be asked whether anybody wants the line. An event of twisted.logger
-# would be made for each request and then thrown away.
-access_log = logging.getLogger("txservices.web.server")
 
 
 class Received(Request):
@@ -132,14 +128,15 @@ class Received(Request):
     def refuse(self) -> None:
         raise Refused("413 REQUEST ENTITY TOO LARGE", f"the body is over {self.body_max} bytes")
 
-    def refused(self, head: Head, status: str) -> None:
-        """Called when the client is answered that the request is not served."""
+    def refused(self, head: Head, status: int, size: int) -> None:
+        """Called when the client is answered that the request is not served, by a body of so many bytes."""
         self.site = self.channel.site
-        self.method, self.uri, self.code = head.method, head.target, int(status[:3])
+        self.head = head
+        self.method, self.uri, self.code, self.sentLength = head.method, head.target, status, size
         self.clientproto = b"HTTP/1.1" if head.http_1_1 else b"HTTP/1.0"
+        self.see_client()
         self.began = self.site.reactor.seconds()
         self.tell_ended()
-        self.site.log(self)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Called when the request is complete."""
@@ -157,14 +154,18 @@ class Received(Request):
         self.site = channel.site
         if observers.request_ended or self.site.access is not None:
             self.began = self.site.reactor.seconds()
-        if self.site.forwarded is not None:
-            self.site.forwarded.see(self)
+        self.see_client()
         channel.answering = True
         if self.upload is None:
             channel.deadline = NEVER
             if self.content is not None:
                 self.content.seek(0)
         self.site.resource.render(self)
+
+    def see_client(self) -> None:
+        """Find out whom it is from, and by which scheme."""
+        if self.site.forwarded is not None:
+            self.site.forwarded.see(self)
 
     # Out
 
@@ -265,7 +266,6 @@ class Received(Request):
         channel = self.channel
         if self.chunked:
             channel.write(b"0\r\n\r\n")
-        channel.site.log(self)
         self.finished = 1
         self.channel = None
         channel.requestDone(self)
@@ -280,7 +280,7 @@ class Received(Request):
         if began is not None:
             seconds = self.site.reactor.seconds() - began
             method = self.method.decode("latin-1")
-            observers.tell(observers.request_ended, method, self.route, self.code, seconds)
+            observers.tell(observers.request_ended, method, self.route, self.code, seconds, self.scheme)
             if self.site.access is not None:
                 self.site.access.answered(self, seconds)
 
@@ -439,13 +439,4 @@ class WebSite(Site):
             channel.transport.abortConnection()
 
     def log(self, request: Received) -> None:  # type: ignore[override]  # our channel makes no other request
-        """Log a line for the request, if debug lines of ``access_log`` are wanted."""
-        if access_log.isEnabledFor(logging.DEBUG):
-            access_log.debug(
-                '%s "%s %s" %d %d',
-                getattr(request.client, "host", "-"),
-                request.method.decode("latin-1"),
-                request.uri.decode("latin-1"),
-                request.code,
-                request.sentLength,
-            )
+        """Does nothing: a Resource of Twisted's calls it, and the access log has its line from ``tell_ended``."""

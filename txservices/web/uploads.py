@@ -18,6 +18,7 @@ from twisted.python.threadable import isInIOThread
 from werkzeug.exceptions import ClientDisconnected
 
 from txservices.threads import in_reactor
+from txservices.web.ours import ours
 
 __all__ = ["BodyReader", "Upload"]
 
@@ -83,7 +84,7 @@ class Upload(RawIOBase):
 
     def lost(self) -> None:
         """The client has left, or has ended its side."""
-        self.fail(ClientDisconnected("The client has left before all of the body had come."))
+        self.fail(ours(ClientDisconnected("The client has left before all of the body had come.")))
 
     def drop(self) -> None:
         """Nobody reads any more."""
