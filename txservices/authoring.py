@@ -1,4 +1,6 @@
-"""Mistakes in a service class, told before anything starts: its name, its ``__init__``, where its entrypoints stand."""
+"""Mistakes in a service class, told before anything starts: in its name, its ``__init__``, where its entrypoints stand,
+and which numbers they are given.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import Extension
+from txservices.safe import brief
 from txservices.utils.signatures import members, needed_by_init
 
 NAME_MAX = 200  # bytes of a service's name: AMQP's names have 255, and the names of queues have more in them
@@ -61,6 +64,15 @@ def check_class(service_cls: type[Any]) -> None:
             raise ConfigurationError(
                 f"{where}.{name} takes no self: an entrypoint is a method, so write `def {name}(self)`"
             )
+
+
+def check_count(where: str, value: Any, most: int, of: str) -> None:
+    """``ConfigurationError`` for an option that is no whole number from 1 to ``most``.
+
+    The error's text names the entrypoint and its option, which is ``where``, and says in ``of`` what that number is.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ConfigurationError(f"{where}: {brief(value)} is no whole number from 1 to {most}, {of}")
 
 
 def has_entrypoints(value: Any) -> bool:

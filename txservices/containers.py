@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices import configuration, constants
-from txservices.authoring import check_class, get_service_name
+from txservices.authoring import check_class, check_count, get_service_name
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import (
     DependencyProvider,
@@ -35,7 +35,6 @@ from txservices.extensions import (
     HandleResult,
     SharedExtension,
     WorkerContext,
-    check_count,
     is_dependency,
     is_entrypoint,
     iter_extensions,

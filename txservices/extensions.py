@@ -18,15 +18,15 @@ subclass need not call ``super().__init__``.
     kill    in place of stop, when there is no time
 
 For authors of extensions this page is the contract: ``Container`` and ``WorkerContext`` are what an extension gets,
-``Extension`` and its subclasses are what it can be. The page is long because all of the contract is on it.
+``Extension`` and its subclasses are what it can be. The page is long because these classes name each other in their
+types: in files of their own, the files would import each other in a circle.
 """
 
 from __future__ import annotations
 
-import re
 from collections import ChainMap
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sized
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, cast, overload
 
 from twisted.internet.defer import Deferred
@@ -34,13 +34,13 @@ from twisted.logger import Logger
 from typing_extensions import ParamSpec, Self, TypeVar
 
 from txservices import constants
-from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.deadlines import take_time_left, time_of_day
-from txservices.exceptions import ConfigurationError, IncorrectSignature
-from txservices.safe import brief
+from txservices.decorators import decorate
+from txservices.decorators import register_entrypoint as register_entrypoint  # here is where nameko has it
+from txservices.exceptions import IncorrectSignature
 from txservices.utils.ids import new_id
 from txservices.utils.providers import ProviderCollector as ProviderCollector  # here is where nameko has it
-from txservices.utils.signatures import acceptance_of, members, needed_by_init
+from txservices.utils.signatures import acceptance_of, members
 from txservices.utils.waiting import Unconfirmed
 
 __all__ = [
@@ -468,9 +468,6 @@ class DependencyProvider(Extension, Generic[Injected]):
         """Called last, for every worker whose ``get_dependency`` succeeded, whatever happened since."""
 
 
-INIT = re.compile(r"^[\w.]+\.__init__\(\) ")  # the beginning of Python's text about its arguments
-
-
 class EntrypointOptions(TypedDict, total=False):
     """Options that every entrypoint takes: see ``Entrypoint``."""
 
@@ -574,55 +571,7 @@ class Entrypoint(Extension):
 
         The method stays what it is, for Python and for a type checker.
         """
-        if len(args) == 1 and not kwargs and isinstance(args[0], (FunctionType, staticmethod, classmethod, property)):
-            above: Any = args[0]
-            needed = needed_by_init(cls)
-            if needed:
-                raise ConfigurationError(
-                    f"the decorator above {called(above)} needs {', '.join(needed)}: write it with its arguments in"
-                    " brackets"
-                )
-            return register_entrypoint(above, cls())
-
-        def declare(function: Function) -> Function:
-            try:
-                entrypoint = cls(*args, **kwargs)
-            except TypeError as error:
-                words = INIT.sub("", str(error))  # the user has written the decorator, and not that class
-                raise ConfigurationError(f"the decorator above {called(function)} {words}") from error
-            return register_entrypoint(function, entrypoint)
-
-        return declare
-
-
-def check_count(where: str, value: Any, most: int, of: str) -> None:
-    """``ConfigurationError`` for an option that is no number from 1 to ``most``, which is ``of`` what.
-
-    ``where`` is the entrypoint and the option, for the line.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ConfigurationError(f"{where}: {brief(value)} is no whole number from 1 to {most}, {of}")
-
-
-def called(function: Any) -> str:
-    """The name of the function that a decorator is above."""
-    method = function.fget if isinstance(function, property) else function
-    return str(getattr(method, "__qualname__", None) or brief(function))
-
-
-def register_entrypoint(function: Function, entrypoint: Entrypoint) -> Function:
-    """Note the entrypoint on the function, where the container finds it."""
-    if not isinstance(function, FunctionType):
-        raise ConfigurationError(
-            f"the decorator above {called(function)} is on a {type(function).__name__}, which is no method: put it"
-            " directly above the `def` of a plain method, with self"
-        )
-    declared: list[Entrypoint] | None = function.__dict__.get(ENTRYPOINTS_ATTRIBUTE)
-    if declared is None:
-        declared = []
-        setattr(function, ENTRYPOINTS_ATTRIBUTE, declared)
-    declared.append(entrypoint)
-    return function
+        return decorate(cls, args, kwargs)
 
 
 def as_tuple(classes: type[BaseException] | Iterable[type[BaseException]]) -> tuple[type[BaseException], ...]:

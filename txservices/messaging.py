@@ -22,6 +22,7 @@ from txservices.amqp.options import DestinationOptions, options_of
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
+from txservices.authoring import check_count
 from txservices.callids import on_behalf_of
 from txservices.consumers import QueueConsumer, amqp
 from txservices.deadlines import DEADLINE, take_time_left
@@ -33,7 +34,6 @@ from txservices.extensions import (
     EntrypointOptions,
     ExcInfo,
     WorkerContext,
-    check_count,
 )
 from txservices.once import OnceStore
 from txservices.once.running import Once

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from txservices.extensions import ENTRYPOINTS_ATTRIBUTE
+from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.rpc import rpc
 from txservices.utils.retry import retry
 

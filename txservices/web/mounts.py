@@ -28,8 +28,8 @@ from twisted.web.http import Request as TwistedRequest
 from twisted.web.resource import IResource, getChildForRequest
 from werkzeug.wrappers import Response
 
+from txservices.authoring import check_count
 from txservices.exceptions import ConfigurationError
-from txservices.extensions import check_count
 from txservices.threads import grow_pool
 from txservices.utils import default_reactor
 from txservices.web.bodies import Body
