@@ -60,8 +60,9 @@ class AttemptsCase(TestCase):
         self.addCleanup(self.clean)
 
     def clean(self) -> None:
-        """Nothing is left in the reactor, and no call waits."""
+        """Nothing is left in the reactor, no call waits, and no worker would wait for one."""
         self.client.abort()
+        self.assertFalse(self.owner.unconfirmed is not None and self.owner.unconfirmed.calls)
         self.assertEqual((self.clock.getDelayedCalls(), self.client.waiting, self.client.pending), ([], set(), {}))
 
     def publish_then(self, *args: Any) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.services import ServicesCase
+from txservices import CircuitBreaker, Retry
 from txservices.awaited import Answer
 from txservices.exceptions import NotAwaited, RemoteError
 from txservices.rpc import RpcProxy, rpc
@@ -37,6 +39,11 @@ READS: dict[str, Any] = {
 }
 
 
+# A schema of somebody else's, which reads each attribute that it knows.
+library: dict[str, Any] = {"__name__": "somebody.elses"}
+exec("def dump(value): return {'id': getattr(value, 'id', None)}", library)
+
+
 class Answers(ServicesCase):
     """``Answer``."""
 
@@ -46,7 +53,10 @@ class Answers(ServicesCase):
         for what, read in READS.items():
             with self.assertRaises(NotAwaited, msg=what) as raised:
                 read(answer)
-            self.assertRegex(str(raised.exception), r"^the value of y\.get\(\)(\.status)? is read .*`await`.*blocking")
+            here = rf"\({re.escape(__file__)}, line {read.__code__.co_firstlineno}, in <lambda>\)"
+            self.assertRegex(
+                str(raised.exception), rf"^the value of y\.get\(\)(\.status)? is read .* {here}: .*`await`.*blocking"
+            )
         self.assertRaises(TypeError, json.dumps, answer)
 
     def test_what_is_no_read(self) -> None:
@@ -84,16 +94,33 @@ class Answers(ServicesCase):
                 return self.y.get.call_async().result()["id"]
 
             @rpc
+            def wrong_retry(self) -> object:
+                return self.y.get.options(retry=Retry())()["id"]
+
+            @rpc
+            def wrong_breaker(self) -> object:
+                return self.y.get.options(breaker=CircuitBreaker())()["id"]
+
+            @rpc
+            def wrong_too_late(self) -> object:
+                late = self.y.get.options(timeout=0)()
+                late.addErrback(lambda _: None)
+                return late["id"]
+
+            @rpc
+            def wrong_in_a_library(self) -> object:
+                return library["dump"](self.y.get())
+
+            @rpc
             async def right(self) -> object:
                 return (await self.y.get())["id"], (await self.y.get.call_async().result())["id"]
 
         await self.start(Y, Gateway)
         cluster = await self.cluster()
         self.assertEqual(await cluster.gateway.right(), [1, 1])
-        for method in ("wrong", "wrong_reply"):
+        for method in [each for each in vars(Gateway) if each.startswith("wrong")]:
             error = await self.assertFailure(getattr(cluster.gateway, method)(), RemoteError)
-            self.assertIn("y.get", str(error))
-            self.assertIn("NotAwaited", str(error))
+            self.assertRegex(str(error), rf"NotAwaited .*y\.get.* \({re.escape(__file__)}, line \d+, in ")
         self.flushLoggedErrors(NotAwaited)
 
 
@@ -158,10 +185,15 @@ class Unawaited(ServicesCase):
         class Caller:
             name = "caller"
             y = RpcProxy("y")
+            protected = RpcProxy("y", retry=Retry(), breaker=CircuitBreaker())
 
             @rpc
             def go(self, fail: bool = False) -> None:
                 self.y.slow(fail)
+
+            @rpc
+            def go_protected(self, fail: bool = False) -> None:
+                self.protected.slow(fail)
 
             @rpc
             def on(self) -> None:
@@ -170,7 +202,8 @@ class Unawaited(ServicesCase):
         await self.start(Y, Caller)
         cluster = await self.cluster()
         with capturedLogs() as logged:
-            going = [cluster.caller.go().addCallback(lambda _: ended.append("caller")) for _ in range(2)]
+            calls = [cluster.caller.go, cluster.caller.go, cluster.caller.go_protected]
+            going = [call().addCallback(lambda _: ended.append("caller")) for call in calls]
             self.assertIsNone(await cluster.caller.on())  # it says that it goes on
             self.assertEqual(ended, [])
             turn.callback(None)
@@ -178,9 +211,12 @@ class Unawaited(ServicesCase):
                 await each
             self.assertEqual(ended.index("caller") > ended.index("y"), True)
             await cluster.caller.go(True)
+            await cluster.caller.go_protected(True)
         told = [formatEvent(each) for each in logged if each["log_namespace"] == "txservices.workers"]
-        named = "caller.go does not await its call of y.slow: it ends when that has ended. Write `await` before it"
-        self.assertEqual([line for line in told if "await" in line], [named])
+        named = "caller.{} does not await its call of y.slow: it ends when that has ended. Write `await` before it"
+        self.assertEqual(
+            sorted(line for line in told if "await" in line), [named.format("go"), named.format("go_protected")]
+        )
         lost = [formatEvent(each) for each in logged if "nobody awaited it" in formatEvent(each)]
-        self.assertEqual(lost, ["the call of y.slow failed, and nobody awaited it: RemoteError: ValueError oh"])
+        self.assertEqual(lost, ["the call of y.slow failed, and nobody awaited it: RemoteError: ValueError oh"] * 2)
         self.flushLoggedErrors()

@@ -112,6 +112,7 @@ class Attempts:
         self.attempt += 1
         left = self.time_left()
         self.turn = None
+        self.unconfirmed.calls.add(self)
         try:
             if self.circuit is not None and (left is None or left > 0):
                 self.turn = self.circuit.begin(self.clock.seconds())
@@ -121,6 +122,7 @@ class Attempts:
             self.failed(Failure(error))
         except BaseException:
             self.tell_circuit(CancelledError())
+            self.unconfirmed.calls.discard(self)
             raise
         else:
             self.pending = pending
@@ -132,11 +134,16 @@ class Attempts:
         try:
             self.begin()
         except BaseException:  # arguments can be written the second time, too, unless somebody has changed them
-            self.answer.errback(Failure())
+            self.end(Failure())
+
+    def end(self, outcome: Any) -> None:
+        """Give the caller a result or a Failure. The caller's worker does not wait for the call any more."""
+        self.unconfirmed.calls.discard(self)
+        self.answer.callback(outcome)
 
     def succeeded(self, result: Any) -> None:
         self.tell_circuit(None)
-        self.answer.callback(result)
+        self.end(result)
 
     def failed(self, failure: Failure) -> None:
         error = failure.value
@@ -146,7 +153,7 @@ class Attempts:
         if delay is None:
             if isinstance(error, RpcTimeout) and self.attempt > 1:  # its own is what was left
                 error.timeout, error.args = self.timeout, (self.timeout,)
-            self.answer.errback(failure)
+            self.end(failure)
             return
         text = "the call of {call} is made again in {delay:g} s: {error}"
         log.debug(text, call=self.name, delay=delay, error=error)
@@ -184,10 +191,11 @@ class Attempts:
         """No further attempt is made: the last error is the answer."""
         self.stop_waiting()
         assert self.failure is not None, "it waits because it has failed"
-        self.answer.errback(self.failure)
+        self.end(self.failure)
 
     def stop_waiting(self) -> None:
         assert self.delayed is not None, "it waits"
         self.waiting.discard(self)
+        self.unconfirmed.calls.discard(self)
         self.delayed.cancel()
         self.delayed = None

@@ -6,18 +6,36 @@ to a schema, so such code would go on with nonsense. An ``Answer`` raises ``NotA
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 
+from txservices.callids import this_worker
 from txservices.exceptions import NotAwaited
 
 __all__ = ["Answer"]
 
 
+def line_of(reader: FrameType) -> str:
+    """The file, the line and the name of the method that reads a value.
+
+    A schema of some library may be the reader. So this is the innermost frame of the package that the worker's service
+    is in, if there is one.
+    """
+    worker = this_worker.get()
+    package = "" if worker is None else type(worker.service).__module__.partition(".")[0]
+    found: FrameType | None = reader
+    while found is not None and str(found.f_globals.get("__name__")).partition(".")[0] != package:
+        found = found.f_back
+    found = found or reader
+    return f"{found.f_code.co_filename}, line {found.f_lineno}, in {found.f_code.co_name}"
+
+
 def refuse(answer: Answer, *_: Any) -> NoReturn:
-    raise NotAwaited(answer.call)
+    raise NotAwaited(answer.call, line_of(sys._getframe(1)))
 
 
 class Answer(Deferred[Any]):
@@ -35,12 +53,12 @@ class Answer(Deferred[Any]):
         # `result` is what Twisted looks for, the others are what copy, inspect and zope.interface do
         if name == "result" or name.startswith("_"):
             raise AttributeError(name)
-        raise NotAwaited(self.call, name)
+        raise NotAwaited(self.call, line_of(sys._getframe(1)), name)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Deferred):
             return self is other
-        raise NotAwaited(self.call)
+        raise NotAwaited(self.call, line_of(sys._getframe(1)))
 
     __hash__ = Deferred.__hash__
     __repr__ = Deferred.__repr__  # for logs and debuggers: what it is

@@ -14,7 +14,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import DebugInfo, Deferred, fail
+from twisted.internet.defer import DebugInfo, Deferred
 from twisted.logger import Logger, LogLevel
 
 from txservices import configuration, constants
@@ -81,6 +81,12 @@ class Unawaited(DebugInfo):
             error, level = self.failResult.value, LogLevel.error
             text = "the call of {call} failed, and nobody awaited it: {kind}: {error}"
             self.run(log.failure, text, self.failResult, level, call=self.call, kind=type(error).__name__, error=error)
+
+
+def tell_if_unawaited(answer: Answer, run: Callable[..., Any]) -> None:
+    """Have the log name the call if it fails and nobody looks at its error; ``run`` runs in the caller's context."""
+    if answer._debugInfo is None:  # else somebody debugs Deferreds
+        answer._debugInfo = Unawaited(answer.call, run)
 
 
 class Call:
@@ -158,8 +164,7 @@ class Call:
         """End the call with an error."""
         self.unconfirmed.calls.discard(self)
         self.ended(TIMEOUT if isinstance(error, RpcTimeout) else ERROR, error)
-        if self.answer._debugInfo is None:  # else somebody debugs Deferreds
-            self.answer._debugInfo = Unawaited(self.name, self.run)
+        tell_if_unawaited(self.answer, self.run)
         self.run(self.answer.errback, error)
 
     def fail(self, error: CallFailed) -> None:
@@ -263,7 +268,10 @@ class Client:
             state = "its time was over before it was sent" if left is None else "its own caller's time is over"
             late = RpcTimeout(timeout, state)
             late.call = name
-            return fail(late)
+            answer = Answer(name)
+            tell_if_unawaited(answer, copy_context().run)
+            answer.errback(late)
+            return answer
         headers = encode_to_headers(context.context_data)
         if timeout is not None:
             add_headers(headers, timeout)
@@ -317,8 +325,7 @@ class Client:
         attempts = Attempts(
             self.call, self.clock, self.circuits, self.waiting, context, service, method, args, kwargs, sending
         )
-        if attempts.answer._debugInfo is None:
-            attempts.answer._debugInfo = Unawaited(attempts.name, attempts.run)
+        tell_if_unawaited(attempts.answer, attempts.run)
         attempts.begin()
         return attempts.answer
 

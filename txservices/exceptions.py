@@ -149,12 +149,15 @@ class NeedsAsyncio(ConfigurationError):
 
 
 class NotAwaited(TypeError):
-    """The value of a call is read, where only the Deferred of it is: an ``await`` is missing."""
+    """The value of a call is read, where only the Deferred of it is: an ``await`` is missing.
 
-    def __init__(self, call: str, name: str = "") -> None:
+    Its text names the call, and the file and the line that read it.
+    """
+
+    def __init__(self, call: str, where: str, name: str = "") -> None:
         of = f".{name}" if name else ""
         super().__init__(
-            f"the value of {call}(){of} is read before it is there: write `await` before the call, or set"
+            f"the value of {call}(){of} is read before it is there ({where}): write `await` before the call, or set"
             " `blocking = True` on the class"
         )
 

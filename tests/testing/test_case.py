@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase as TrialTestCase
 from txservices.amqp.entities import Exchange
 from txservices.broker import memory
 from txservices.events import event_handler
-from txservices.exceptions import ConfigurationError, RpcConnectionError
+from txservices.exceptions import ConfigurationError, DecodeError, RpcConnectionError
 from txservices.extensions import DependencyProvider
 from txservices.rpc import RpcProxy, rpc
 from txservices.standalone.rpc import ClusterRpcProxy
@@ -167,6 +167,33 @@ class StageTests(TrialTestCase):
         self.assertEqual(message.properties["content_type"], "application/json")
         with self.assertRaises(DeferredTimeout):
             await stage.get_message(queue, timeout=0.01)
+
+    async def test_get_text(self) -> None:
+        """A body of a type that no serializer has is text in its encoding, or bytes, unless ``accept`` is given."""
+        stage = Stage()
+        self.addCleanup(stage.stop)
+        (container,) = await stage.start(Greeting)
+        await container.stop()
+        queue = "evt-source-type--greeting.handle"
+        publisher = stage.connections().publisher
+        for content_type, encoding, payload in [
+            ("text/plain", "utf-8", "h\xe4"),
+            ("text/html", "latin-1", "h\xe4"),
+            ("application/pdf", "binary", b"h\xe4"),
+            (None, None, "h"),
+        ]:
+            assert isinstance(payload, (str, bytes))
+            body = payload if isinstance(payload, bytes) else payload.encode(encoding or "utf-8")
+            properties = {"content_type": content_type, "content_encoding": encoding}
+            given = {name: value for name, value in properties.items() if value is not None}
+            await publisher.publish("", queue, body, given)
+            if content_type is not None:
+                with self.assertRaisesRegex(DecodeError, content_type):
+                    await stage.get_message(queue, accept="json")  # which puts it back
+            self.assertEqual((await stage.get_message(queue)).payload, payload)
+        await publisher.publish("", queue, b"0", {"content_type": "application/x-python-serialize"})
+        with self.assertRaises(DecodeError):
+            await stage.get_message(queue)
 
     async def test_kill(self) -> None:
         """Killing waits for no worker."""

@@ -217,8 +217,10 @@ class Stage:
 
         Waits up to ``timeout`` seconds for a message; without ``block`` not at all. Twisted's ``TimeoutError`` if there
         is no message by then. ``accept`` names the serializers to read it with, if not those of the configuration.
+        Without ``accept``, a body of a content type that no serializer has is text in its content encoding, or bytes.
         """
-        config = self.config if accept is None else {**self.config, configuration.ACCEPT.name: accept}
+        named = [accept] if isinstance(accept, str) else accept
+        config = self.config if accept is None else {**self.config, configuration.ACCEPT.name: named}
         connections = Connections.from_config(config)
         connections.startService()
         received: Deferred[Message] = Deferred()
@@ -233,10 +235,12 @@ class Stage:
             consumer = connections.consume(Queue(queue, passive=True), receive, 1)
             await consumer.ready
             message = await received.addTimeout(timeout, default_reactor())
-            properties = message.properties
-            payload = Serializers(config).decode(
-                properties.get("content_type"), properties.get("content_encoding"), message.body, message.headers
-            )
+            serializers, properties = Serializers(config), message.properties
+            content_type = properties.get("content_type")
+            if accept is None and content_type not in serializers.names:
+                content_type = None
+            encoding = properties.get("content_encoding")
+            payload = serializers.decode(content_type, encoding, message.body, message.headers)
             if ack:
                 message.ack()
             await consumer.close()
