@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.monitoring.test_w3c import PARENT, SPAN, TRACE
 from tests.monitoring.traced import Front, Reads, Shop, Stock, TracesCase, began, handled
 from tests.tracing import Recorded, context_of, said
+from tests.web.chat import Client, SocketsCase
 from txservices.amqp.publish import Publisher as Program
 from txservices.events import event_handler
 from txservices.exceptions import RemoteError, UndeliverableMessage
@@ -175,6 +176,25 @@ class Across(TracesCase):
         span = recorded.named("process parcels")
         self.assertEqual(context_of(span).trace_state.to_header(), "a=1,b=2")
         recorded.named("POST /buy/<int:number>")
+
+
+class Sockets(SocketsCase):
+    """A WebSocket's calls."""
+
+    async def test_each_call(self) -> None:
+        """Each is a child of whatever opened the socket; without that each begins a trace."""
+        recorded = Recorded(self)
+        await self.start()
+        for headers, traces in (({"traceparent": PARENT, "baggage": "a=b"}, 1), ({}, 3), ({"traceparent": "x"}, 3)):
+            recorded.exporter.clear()
+            client = Client(self.peer(), headers=headers)
+            for value in range(3):
+                client.call("echo", value=value)
+            spans = recorded.spans
+            self.assertEqual(len(spans), 3)
+            self.assertEqual(len({context_of(span).trace_id for span in spans}), traces)
+            parents = {None if span.parent is None else span.parent.span_id for span in spans}
+            self.assertEqual(parents, {int(SPAN, 16) if traces == 1 else None})
 
 
 class Messages(TracesCase):

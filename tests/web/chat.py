@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,10 +19,14 @@ from txservices.web.websocket import WebSocketHub, WebSocketHubProvider, rpc
 class Client:
     """The client of the ``websockets`` package on a connection that is memory."""
 
-    def __init__(self, peer: Peer, origin: Any = None, **options: Any) -> None:
+    def __init__(
+        self, peer: Peer, origin: Any = None, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
         self.peer = peer
         self.protocol = ClientProtocol(parse_uri("ws://here:8000/ws"), origin=origin, **options)
-        self.protocol.send_request(self.protocol.connect())
+        request = self.protocol.connect()
+        request.headers.update(headers or {})
+        self.protocol.send_request(request)
         self.exchange()
         events = self.protocol.events_received()
         self.response: Any = events[0] if events else None

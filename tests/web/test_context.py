@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import ServicesCase
+from tests.web.chat import Client
+from tests.web.peer import WebTestCase
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.httpclient import HttpAnswer, HttpClient
 from txservices.httpcontext import IDS_TEXT_MAX, ids_in, ids_written, trace_in
 from txservices.web.handlers import HttpRequestHandler, http
 from txservices.web.server import WebServer
+from txservices.web.websocket import WebSocketRpc, WebSocketServer
+from txservices.web.websocket import rpc as websocket_rpc
 
 PARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 
@@ -94,6 +99,86 @@ class Headers(ServicesCase):
         ids, _, _ = await self.told({"X-Call-Id-Stack": "first"}, f"/on?url={url}")
         self.assertEqual(ids[0], "first")
         self.assertRegex(ids[1], r"^web\.on\.")
+
+
+class OwnSockets(WebSocketServer):
+    web = OwnServer()
+
+
+class OwnRpc(WebSocketRpc):
+    server = OwnSockets()
+
+
+class Calls:
+    name = "calls"
+    context = Told()
+
+    @websocket_rpc
+    def told(self, socket_id: str) -> Any:
+        data = self.context.data
+        seen = data.get("seen", 0)
+        data["seen"] = seen + 1
+        return [self.context.call_id_stack[:-1], data.get("traceparent"), seen]
+
+
+class OwnCalls:
+    name = "own_calls"
+    context = Told()
+
+    @OwnRpc.decorator
+    def own(self, socket_id: str) -> Any:
+        return [self.context.call_id_stack[:-1], self.context.data["user_id"]]
+
+
+class Sockets(WebTestCase):
+    """What the calls of a socket make of the headers with which it was opened."""
+
+    def client(self, **headers: str) -> Client:
+        return Client(self.peer(), headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    def told(self, client: Client, method: str = "told") -> Any:
+        (answer,) = [each for each in client.call(method) if each["type"] == "result"]
+        return answer["data"]
+
+    async def test_taken(self) -> None:
+        """Each call has the ids and the trace, and what the calls before it have put into the context."""
+        await self.serve(Calls, parent_calls_tracked=2)
+        client = self.client(X_Call_Id_Stack="a.b.0, a.b.1, c.d.2", traceparent=PARENT)
+        for seen in range(3):
+            self.assertEqual(self.told(client), [["a.b.1", "c.d.2"], PARENT, seen])
+        for bad in ("a b", "x" * 256):
+            self.assertEqual(self.told(self.client(X_Call_Id_Stack=bad, traceparent="x")), [[], None, 0])
+
+    async def test_own(self) -> None:
+        """What an author's own server takes from the headers goes over it, for each service its own, in each call."""
+        await self.serve(Calls, OwnCalls)
+        client = self.client(X_Call_Id_Stack="a")
+        for seen in range(2):
+            self.assertEqual(self.told(client), [["a"], None, seen])
+            self.assertEqual(self.told(client, "own"), [["own"], "bob"])
+
+    async def test_waiting(self) -> None:
+        """A call that waited for a worker has the ids, too."""
+        await self.serve(Waiting, max_workers=1)
+        one, other = self.client(X_Call_Id_Stack="a"), self.client(X_Call_Id_Stack="b")
+        one.call("waits")
+        self.assertEqual([each for each in other.call("waits") if each["type"] == "result"], [])
+        for client, ids in ((one, ["a"]), (other, ["b"])):
+            Waiting.gates.pop().callback(None)
+            (answer,) = client.messages()
+            self.assertEqual(answer["data"], ids)
+
+
+class Waiting:
+    name = "waiting"
+    context = Told()
+    gates: ClassVar[list[Deferred[None]]] = []
+
+    @websocket_rpc
+    async def waits(self, socket_id: str) -> Any:
+        self.gates.append(Deferred())
+        await self.gates[-1]
+        return self.context.call_id_stack[:-1]
 
 
 class Texts(SynchronousTestCase):

@@ -236,7 +236,7 @@ class Doors(SocketsCase):
         self.assertEqual(self.client("http://elsewhere").response.status_code, 101)
         self.assertEqual(self.client("http://here:8000").response.status_code, 403)
         self.assertEqual(self.client().response.status_code, 101)
-        self.assertEqual([status for *_, status, _ in told.told], [101, 403, 101])
+        self.assertEqual([status for _, _, _, status, *_ in told.told], [101, 403, 101])
 
     async def test_stop(self) -> None:
         """A service that stops takes no more requests, answers those that run, and says goodbye."""

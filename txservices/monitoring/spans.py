@@ -91,14 +91,19 @@ class OfRpc(Shape):
 
 
 class OfWebSocket(OfRpc):
-    """All calls of one socket have one context, and so each would be a child of the call before."""
+    """Each call of a socket is a child of whatever opened it, and not of the call before, though they share a context.
+
+    Its worker's ``handle_result`` is a method of the connection.
+    """
 
     def __init__(self, entrypoint: Entrypoint) -> None:
         super().__init__(entrypoint)
         self.attributes["rpc.system.name"] = "websocket"
 
     def carrier(self, worker: WorkerContext) -> Mapping[str, Any]:
-        return {}
+        bound = getattr(worker.handle_result, "func", None)  # a test may run the worker without a socket
+        connection = getattr(bound, "__self__", None)
+        return {} if connection is None else carrier_in(connection.received.requestHeaders)
 
 
 class OfHttp(Shape):
@@ -112,13 +117,7 @@ class OfHttp(Shape):
         self.attributes["http.route"] = self.route
 
     def carrier(self, worker: WorkerContext) -> Mapping[str, Any]:
-        headers = call_of(worker).request.received.requestHeaders
-        found = {}
-        for name in KEYS:
-            values = headers.getRawHeaders(name.encode())
-            if values is not None:
-                found[name] = b",".join(values).decode("latin-1")  # two of traceparent are as bad as a wrong one
-        return found
+        return carrier_in(call_of(worker).request.received.requestHeaders)
 
     def begins(self, worker: WorkerContext) -> tuple[str, dict[str, Any]]:
         request = call_of(worker).request
@@ -206,6 +205,16 @@ def shape_of(entrypoint: Entrypoint) -> Shape:
         if shape is not None:
             return shape(entrypoint)
     return Shape(entrypoint)
+
+
+def carrier_in(headers: Any) -> dict[str, str]:
+    """What the headers of a request say of its trace."""
+    found = {}
+    for name in KEYS:
+        values = headers.getRawHeaders(name.encode())
+        if values is not None:
+            found[name] = b",".join(values).decode("latin-1")  # two of traceparent are as bad as a wrong one
+    return found
 
 
 def rpc(name: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from werkzeug.wrappers import Response
 
 from txservices import configuration
 from txservices.bounds import HERE_MAX, JsonReader, is_quick
+from txservices.constants import CALL_ID_STACK_CONTEXT_KEY
 from txservices.exceptions import (
     ConfigurationError,
     ContainerBeingKilled,
@@ -73,6 +74,10 @@ __all__ = ["WebSocketHub", "WebSocketHubProvider", "WebSocketRpc", "rpc"]
 WAITING_MAX = 16  # requests of one socket that wait for their turn; beyond them nothing more is read from it
 WAITING_BYTES_MAX = 1_048_576  # bytes of these; the one that crosses this is the last
 
+STACK = CALL_ID_STACK_CONTEXT_KEY
+
+Answer = Callable[[Any, BaseException | None], None]
+
 log = Logger()
 
 
@@ -83,13 +88,17 @@ class Connection:
         socket_id: its id, for methods and for the hub.
         contexts: the context data of the calls, for each service. All calls to a service share one object, so a call
             finds what an earlier call has changed there.
+        stacks: the ids of the calls that led to the socket, for each service: each call begins with them.
+        received: the opening handshake.
         subscriptions: pairs of a service's name and a channel.
     """
 
-    def __init__(self, sockets: WebSockets, contexts: dict[WebSocketServer, dict[str, Any]]) -> None:
+    def __init__(self, sockets: WebSockets, received: Received, contexts: dict[WebSocketServer, Any]) -> None:
         self.sockets = sockets
+        self.received = received
         self.socket_id = str(uuid.uuid4())
         self.contexts = contexts
+        self.stacks = {server: data.pop(STACK) for server, data in contexts.items() if STACK in data}
         self.subscriptions: set[tuple[str, str]] = set()
         self.waiting: deque[bytes] = deque()
         self.waiting_bytes = 0
@@ -185,6 +194,10 @@ class Connection:
         self.socket.send(text)
         self.busy = False
         self.handle_waiting()
+
+    def handle_result(self, answer: Answer, worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
+        answer(result, None if exc_info is None else exc_info[1])
+        return result, exc_info
 
     def send_event(self, event: str, data: Any) -> None:
         self.socket.send(written({"type": "event", "event": event, "data": data}))
@@ -282,8 +295,8 @@ class WebSockets(Service):
         if isinstance(opened, Response):
             received.answer(opened)
             return
-        contexts = {server: server.web.context_data_from_headers(request) for server in self.servers}
-        connection = Connection(self, contexts)
+        contexts = {server: server.web.context_data_for(request) for server in self.servers}
+        connection = Connection(self, received, contexts)
         self.connections[connection.socket_id] = connection
         connection.socket = Socket(
             received, *opened, self.body_max, connection.receive, connection.gone, self.backlogs, self.messages
@@ -375,20 +388,20 @@ class WebSocketRpc(Entrypoint):
     def kill(self) -> Deferred[None]:
         return self.stop()
 
-    def handle_message(
-        self, connection: Connection, data: dict[str, Any], answer: Callable[[Any, BaseException | None], None]
-    ) -> None:
+    def handle_message(self, connection: Connection, data: dict[str, Any], answer: Answer) -> None:
         """Run a worker and give its outcome to ``answer``. May raise ``IncorrectSignature``."""
         args = (connection.socket_id,)
         self.check_signature(args, data)
 
-        def handle_result(worker: WorkerContext, result: Any, exc_info: ExcInfo | None) -> Any:
-            answer(result, None if exc_info is None else exc_info[1])
-            return result, exc_info
-
+        handle_result = partial(connection.handle_result, answer)  # by which traces find the connection
         # a service that started after the connection was opened has no context data there yet
         context_data = connection.contexts.setdefault(self.server, {})
-        begin = partial(self.container.spawn_worker, self, args, data, context_data, handle_result)
+
+        def begin() -> None:
+            if self.server in connection.stacks:
+                context_data[STACK] = connection.stacks[self.server]  # a worker takes it out
+            self.container.spawn_worker(self, args, data, context_data, handle_result)
+
         workers = self.container.workers
         if (workers.running < workers.max_workers and not self.full) or workers.cancelled:
             begin()
