@@ -22,7 +22,7 @@ from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
 from txservices.web.addresses import Files, Place, places_of
 from txservices.web.handlers import http
-from txservices.web.server import facing
+from txservices.web.listener import facing
 
 
 class Service:

@@ -29,9 +29,10 @@ from werkzeug.wrappers import Response
 from txservices.page.access import Access, Use
 from txservices.page.watch import Watch
 from txservices.utils import secrets
+from txservices.web.listener import site_of
 from txservices.web.messages import HttpRequest
-from txservices.web.server import Router, site_of
-from txservices.web.site import Received
+from txservices.web.received import Received
+from txservices.web.router import Router
 
 PORT = 8008  # if no other is given
 TOKEN_BYTES = 24  # of randomness

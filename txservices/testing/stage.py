@@ -39,7 +39,7 @@ from txservices.testing.waiting import Heard
 from txservices.utils import default_reactor
 from txservices.utils.ids import new_id
 from txservices.web.addresses import places_of
-from txservices.web.server import Listener, facing, name_of_listener, site_of
+from txservices.web.listener import Listener, facing, name_of_listener, site_of
 
 __all__ = ["QueuedMessage", "Stage", "WebSession"]
 

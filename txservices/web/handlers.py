@@ -31,9 +31,9 @@ from txservices.web.finishing import Finishing, finishing_of
 from txservices.web.messages import HttpRequest
 from txservices.web.middleware import middleware_of, wrapped
 from txservices.web.problems import error_response, http_response, status_of, unavailable
+from txservices.web.received import Answer, Received
 from txservices.web.returns import plain_of, response_of
 from txservices.web.server import WebServer
-from txservices.web.site import Answer, Received
 from txservices.web.uploads import nothing
 from txservices.workers import WAITS, failure_of
 

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 from txservices.monitoring.health import JSON, PAGES, TEXT
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import error_response
-from txservices.web.site import Received
+from txservices.web.received import Received
 
 log = Logger()
 

@@ -36,7 +36,7 @@ from txservices.web.bodies import Body
 from txservices.web.forms import check_form
 from txservices.web.messages import HttpRequest
 from txservices.web.places import Place
-from txservices.web.site import Received
+from txservices.web.received import Received
 
 __all__ = ["Mount"]
 

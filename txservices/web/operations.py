@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from txservices import configuration
-from txservices.web.server import Listener, parse_address
+from txservices.web.listener import Listener
+from txservices.web.server import parse_address
 from txservices.web.site import WebSite
 
 CONNECTIONS_MAX = 100  # clients at once

@@ -23,8 +23,8 @@ from txservices.exceptions import ConfigurationError
 from txservices.extensions import Entrypoint, Extension
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import error_response, unavailable
+from txservices.web.received import Answer, Received
 from txservices.web.server import WebServer
-from txservices.web.site import Answer, Received
 
 log = Logger()
 

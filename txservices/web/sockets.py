@@ -29,7 +29,7 @@ from zope.interface import implementer
 from txservices.web.channel import BUFFER_MAX
 from txservices.web.messages import HttpRequest
 from txservices.web.problems import error_response
-from txservices.web.site import Received
+from txservices.web.received import Received
 
 try:
     import h11

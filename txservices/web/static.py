@@ -30,7 +30,7 @@ from txservices.web.cors import Cors
 from txservices.web.finishing import finishing_of
 from txservices.web.messages import HttpRequest
 from txservices.web.places import Place
-from txservices.web.site import Received
+from txservices.web.received import Received
 
 __all__ = ["Static"]
 

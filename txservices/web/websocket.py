@@ -62,11 +62,12 @@ from txservices.extensions import (
 from txservices.safe import shown
 from txservices.utils.background import in_background
 from txservices.web.hub import BlockingHub, Clients, WebSocketHub, written
+from txservices.web.listener import Listener
 from txservices.web.messages import HttpRequest
 from txservices.web.origins import is_ours
 from txservices.web.problems import error_response, unavailable
-from txservices.web.server import Listener, WebServer
-from txservices.web.site import Received
+from txservices.web.received import Received
+from txservices.web.server import WebServer
 from txservices.web.sockets import Backlogs, CloseReason, Messages, Socket, handshake
 
 __all__ = ["WebSocketHub", "WebSocketHubProvider", "WebSocketRpc", "rpc"]
