@@ -175,7 +175,7 @@ class FrameReader:
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
     """One frame, ready for the wire."""
-    return b"%b%b\xce" % (FRAME.pack(kind, channel, len(payload)), payload)
+    return b"".join((FRAME.pack(kind, channel, len(payload)), payload, END))
 
 
 def content_frames(channel: int, method: bytes, properties: bytes, body: bytes, frame_max: int = FRAME_MAX) -> bytes:
@@ -187,13 +187,18 @@ def content_frames(channel: int, method: bytes, properties: bytes, body: bytes, 
     size = len(body)
     pack = FRAME.pack
     if 0 < size <= frame_max - FRAME_OVERHEAD:  # joined in one go, with no call for each frame
-        return b"%b%b\xce%b%b\xce%b%b\xce" % (
-            pack(FRAME_METHOD, channel, len(method)),
-            method,
-            FRAME_AND_HEADER.pack(FRAME_HEADER, channel, HEADER.size + len(properties), BASIC_CLASS, 0, size),
-            properties,
-            pack(FRAME_BODY, channel, size),
-            body,
+        return b"".join(
+            (
+                pack(FRAME_METHOD, channel, len(method)),
+                method,
+                END,
+                FRAME_AND_HEADER.pack(FRAME_HEADER, channel, HEADER.size + len(properties), BASIC_CLASS, 0, size),
+                properties,
+                END,
+                pack(FRAME_BODY, channel, size),
+                body,
+                END,
+            )
         )
     parts = [
         frame(FRAME_METHOD, channel, method),

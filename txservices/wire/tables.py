@@ -25,6 +25,7 @@ TABLE_DEPTH_MAX = 64  # tables and arrays inside each other; deeper is an attack
 SHORT = Struct(">H")
 LONG = Struct(">I")
 LONGLONG = Struct(">Q")
+KIND_AND_LONG = Struct(">cI")  # a field's type and its length
 INT = Struct(">i")
 INT64 = Struct(">q")
 DOUBLE = Struct(">d")
@@ -159,7 +160,7 @@ def read_table(buffer: bytes, offset: int, depth: int = 0) -> tuple[dict[str, An
 
 def encode_array(values: Sequence[Any], depth: int) -> bytes:
     data = b"".join([encode_field(value, depth + 1) for value in values])
-    return b"A" + LONG.pack(len(data)) + data
+    return KIND_AND_LONG.pack(b"A", len(data)) + data
 
 
 def read_array(buffer: bytes, offset: int, depth: int) -> tuple[list[Any], int]:
@@ -297,7 +298,7 @@ FIELD_READERS: dict[int, Reader] = {
 
 def encode_text(value: str, depth: int) -> bytes:
     data = value.encode()
-    return b"S" + LONG.pack(len(data)) + data
+    return KIND_AND_LONG.pack(b"S", len(data)) + data
 
 
 # The first line that fits is taken. bool stands before int, since a bool is an int too.
