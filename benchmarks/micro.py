@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import logging
 import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +19,10 @@ from uuid import uuid4
 
 from klein import Klein
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import Logger
 from twisted.web.server import Site
 from werkzeug.wrappers import Request, Response
 
 from tests.web.peer import Peer
-from txservices import serialization
 from txservices.amqp.spec import txamqp_spec
 from txservices.broker.assemblers import Publishes
 from txservices.broker.exchanges import Exchange
@@ -33,11 +30,11 @@ from txservices.broker.messages import read_expiration, read_flags
 from txservices.broker.queues import Queue
 from txservices.broker.watermark import Watermark
 from txservices.runners import ServiceRunner
+from txservices.serialization import jsonvalues
 from txservices.utils.ids import new_id
 from txservices.utils.signatures import acceptance_of
 from txservices.web.handlers import http
 from txservices.web.messages import HttpRequest, final_headers
-from txservices.web.site import access_log
 from txservices.wire import codec, frames
 from txservices.wire.frames import Assembler, content_frames, frame
 from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD, METHODS_BY_ID
@@ -199,7 +196,6 @@ def rows() -> list[Row]:
         ), "GET", "/text", {},
     )  # fmt: skip
     response = Response("text")
-    quiet = Logger("benchmarks.micro")
     flags = read_flags(HEADER)
     ours, plain = Publishes(nothing, {}, Watermark(), lambda: None), Assembler(nothing)
     return [
@@ -208,9 +204,9 @@ def rows() -> list[Row]:
             "signature", "a function of the method's parameters", lambda: accepts(7, name="ada"),
             "inspect.getcallargs", lambda: inspect.getcallargs(method, 7, name="ada"),
         ),
-        Row("json-out", "a C encoder made once", lambda: serialization.encode_json(REQUEST),
-            "json.dumps", lambda: json.dumps(REQUEST, default=serialization.wrap)),
-        Row("json-in", "msgspec", lambda: serialization.decode_json(BODY), "json.loads", lambda: json.loads(BODY)),
+        Row("json-out", "a C encoder made once", lambda: jsonvalues.encode_json(REQUEST),
+            "json.dumps", lambda: json.dumps(REQUEST, default=jsonvalues.wrap)),
+        Row("json-in", "msgspec", lambda: jsonvalues.decode_json(BODY), "json.loads", lambda: json.loads(BODY)),
         Row("ack-out", "one Struct", lambda: codec.encode_ack(7, True),
             "the table", lambda: codec.encode_method(codec.ACK, delivery_tag=7, multiple=True)),
         Row("ack-in", "one Struct", lambda: codec.decode_method(ACK),
@@ -236,8 +232,6 @@ def rows() -> list[Row]:
             "an environ, read from", lambda: Request(dict(environ.environ)).headers),
         Row("web-headers", "as they are", lambda: final_headers(response),
             "werkzeug's copy", lambda: response.get_wsgi_headers({})),
-        Row("web-log", "the standard library's logger, asked", lambda: access_log.isEnabledFor(logging.DEBUG),
-            "an event of twisted.logger", lambda: quiet.debug("{path}", path="/text")),
         Row("web-text", "GET, text given", page("/text"), "GET, a Response given", page("/response")),
         Row("web-router", "GET by our site and router", page("/text"), "by Klein's and Twisted's", kleins_page()),
     ]  # fmt: skip

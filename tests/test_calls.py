@@ -18,7 +18,6 @@ from tests.answering import MESSAGE, AnsweringCase, Custom, Other, Service
 from tests.services import ServicesCase, client_of, overdue
 from txservices.amqp.entities import Message
 from txservices.amqp.options import Sending
-from txservices.bounds import HERE_MAX
 from txservices.calls import Client
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
@@ -37,6 +36,7 @@ from txservices.exceptions import (
 )
 from txservices.proxies import NAMES_MAX, ClusterProxy, ServiceProxy, default_options
 from txservices.rpc import RpcProxy, rpc
+from txservices.serialization.bounds import HERE_MAX
 from txservices.testing.waiting import Heard
 from txservices.wire.codec import encode_properties
 

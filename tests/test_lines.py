@@ -15,13 +15,13 @@ from twisted.web.client import ResponseNeverReceived
 from tests.services import OnRabbitMQ, ServicesCase
 from tests.test_busy import Case as BusyCase
 from txservices.amqp.entities import Queue
-from txservices.bounds import HERE_MAX
 from txservices.containers import ServiceContainer
 from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError, RpcTimeout
 from txservices.extensions import Entrypoint
 from txservices.messaging import ConsumerOptions, consume
 from txservices.rpc import FURTHER_CONSUMERS_MAX, Rpc, rpc
+from txservices.serialization.bounds import HERE_MAX
 from txservices.testing.waiting import Heard
 from txservices.web.handlers import http
 

@@ -28,7 +28,6 @@ from txservices.amqp.topology import gone
 from txservices.amqp.whereabouts import Whereabouts
 from txservices.attempts import Attempts, Context
 from txservices.awaited import Answer
-from txservices.bounds import LongBody
 from txservices.breakers import Circuits
 from txservices.deadlines import add_headers
 from txservices.exceptions import (
@@ -48,6 +47,7 @@ from txservices.messaging import encode_to_headers
 from txservices.observers import CANCELLED, ERROR, OK, TIMEOUT, observers
 from txservices.proxies import CallOptions, ClusterProxy, MethodProxy, RpcReply, ServiceProxy
 from txservices.serialization import Serializers
+from txservices.serialization.bounds import LongBody
 from txservices.utils.ids import new_id
 from txservices.utils.sweeping import Sweeper
 from txservices.utils.waiting import Unconfirmed

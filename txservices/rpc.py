@@ -19,7 +19,6 @@ from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import options_of
 from txservices.amqp.publish import Publisher
 from txservices.amqp.subscription import Subscription
-from txservices.bounds import LongBody
 from txservices.calls import FOREVER, Client, rpc_exchange
 from txservices.cancelling import Cancelling
 from txservices.consumers import QueueConsumer, amqp, cancel
@@ -58,6 +57,7 @@ from txservices.retry import Reject, Retry, marks
 from txservices.retry.failures import Failures, Source
 from txservices.safe import shown
 from txservices.serialization import Serializers
+from txservices.serialization.bounds import LongBody
 from txservices.threads import in_reactor
 from txservices.utils.modules import callable_as_decorator
 from txservices.workers import failure_of

@@ -12,10 +12,10 @@ from tests.services import OnRabbitMQ, Recorded, ServicesCase
 from txservices.amqp.consume import Consumer as AmqpConsumer
 from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.longbodies import LongBodies
-from txservices.bounds import HERE_MAX
 from txservices.events import EventDispatcher, event_handler
 from txservices.messaging import consume
 from txservices.rpc import RpcProxy, rpc
+from txservices.serialization.bounds import HERE_MAX
 from txservices.testing.waiting import Heard
 
 LONG = "x" * (HERE_MAX + 1)

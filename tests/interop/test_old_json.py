@@ -15,7 +15,7 @@ from uuid import UUID
 from tests.interop.fixtures import InteropCase
 from tests.interop.fleet import SPECIAL
 from tests.interop.nameko_env import OLD_KOMBU
-from txservices.serialization import encode_json
+from txservices.serialization.jsonvalues import encode_json
 
 # What kombu 5.2 writes for each of ``SPECIAL``, read again; what it can't write is left out.
 OLD = {

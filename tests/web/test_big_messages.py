@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.turns import TURN_MAX, TurnsCase, least
 from tests.web.chat import Client, SocketsCase, failed
-from txservices.bounds import HERE_MAX
 from txservices.exceptions import MalformedRequest
+from txservices.serialization.bounds import HERE_MAX
 from txservices.utils.background import in_background
 from txservices.web import sockets
 from txservices.web.websocket import request_of, rpc

@@ -20,7 +20,7 @@ from werkzeug.formparser import FormDataParser
 
 from tests.turns import TURN_MAX, slowness
 from tests.web.peer import WebTestCase
-from txservices.bounds import HERE_MAX
+from txservices.serialization.bounds import HERE_MAX
 from txservices.web.forms import DIGITS_MAX, ESCAPES_MAX, FIELDS_MAX, PARTS_MAX, FormParser, Json
 from txservices.web.handlers import http
 

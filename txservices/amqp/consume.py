@@ -25,9 +25,9 @@ from txservices.amqp.entities import Message, queue_of
 from txservices.amqp.longbodies import Decoded, LongBodies, Places
 from txservices.amqp.returning import Returning
 from txservices.amqp.subscription import Subscription
-from txservices.bounds import LongBody
 from txservices.exceptions import DecodeError
 from txservices.serialization import Serializers
+from txservices.serialization.bounds import LongBody
 from txservices.utils.waiting import call_all
 
 __all__ = ["Consumer", "Reader"]

@@ -18,8 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txservices.amqp.entities import Message
-from txservices.bounds import LongBody
 from txservices.exceptions import DecodeError
+from txservices.serialization.bounds import LongBody
 from txservices.utils.background import in_background
 from txservices.utils.waiting import Waiters
 

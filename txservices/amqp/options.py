@@ -18,7 +18,9 @@ from txservices import configuration, constants, kinds
 from txservices.amqp.delays import DELAY_MAX
 from txservices.amqp.entities import Exchange, Queue, entity_of, with_queue_type
 from txservices.exceptions import EncodeError
-from txservices.serialization import Serializers, charset_of, compress
+from txservices.serialization import Serializers
+from txservices.serialization.compression import compress
+from txservices.serialization.texts import charset_of
 from txservices.wire import spec
 from txservices.wire.codec import encode_properties
 from txservices.wire.tables import encode_table

@@ -14,7 +14,8 @@ from twisted.python.threadable import isInIOThread
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
-from txservices.bounds import HERE_MAX, QUICK_VALUES_MAX, JsonReader, values_at_most
+from txservices.serialization.bounds import HERE_MAX
+from txservices.serialization.jsonreader import QUICK_VALUES_MAX, JsonReader, values_at_most
 from txservices.web.ours import ours
 
 __all__ = ["FormParser", "Json"]

@@ -40,7 +40,6 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices import configuration
-from txservices.bounds import HERE_MAX, JsonReader, is_quick
 from txservices.constants import CALL_ID_STACK_CONTEXT_KEY
 from txservices.exceptions import (
     ConfigurationError,
@@ -60,6 +59,8 @@ from txservices.extensions import (
     WorkerContext,
 )
 from txservices.safe import shown
+from txservices.serialization.bounds import HERE_MAX
+from txservices.serialization.jsonreader import JsonReader, is_quick
 from txservices.utils.background import in_background
 from txservices.web.hub import BlockingHub, Clients, WebSocketHub, written
 from txservices.web.listener import Listener

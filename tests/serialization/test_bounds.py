@@ -22,10 +22,13 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.turns import TURN_MAX, TurnsCase, least, slowness
-from txservices import bounds, serialization
-from txservices.bounds import HERE_MAX, JsonReader, LongBody, read_msgpack, read_yaml
 from txservices.exceptions import DecodeError
-from txservices.serialization import Serializers, decode_charset, decode_json, unwrap
+from txservices.serialization import Serializers, bounds, jsonreader, jsonvalues
+from txservices.serialization.bounds import HERE_MAX, LongBody, decode_charset
+from txservices.serialization.jsonreader import JsonReader
+from txservices.serialization.jsonvalues import decode_json, unwrap
+from txservices.serialization.msgpackreader import read_msgpack
+from txservices.serialization.yamlreader import read_yaml
 from txservices.utils.background import in_background
 from txservices.wire import codec, frames
 from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_METHOD
@@ -86,7 +89,7 @@ class StepsTests(SynchronousTestCase):
 
     def smaller(self, **numbers: int) -> None:
         for name, number in numbers.items():
-            for module in (bounds, serialization):
+            for module in (bounds, jsonreader, jsonvalues):
                 if hasattr(module, name):
                     self.patch(module, name, number)
 
@@ -109,7 +112,7 @@ class StepsTests(SynchronousTestCase):
         for step in (1, 2, 3, 5, 8, 13, 4096):
             self.smaller(STEP=step, ALONE=step % 3)
             for text in texts:
-                expected = outcome(serialization.json.loads, text) if "__type__" not in text else None
+                expected = outcome(json.loads, text) if "__type__" not in text else None
                 if expected is None:
                     try:
                         expected = repr(json.loads(text, object_hook=unwrap))
@@ -131,7 +134,7 @@ class StepsTests(SynchronousTestCase):
             if most:
                 self.assertRaises(ValueError, read_json, text, most - 1)
             encoded = text.encode("utf-8", "surrogatepass")
-            self.assertGreaterEqual(bounds.values_at_most(encoded), most)
+            self.assertGreaterEqual(jsonreader.values_at_most(encoded), most)
 
     @settings(max_examples=500, deadline=None)
     @given(TOKENS, st.sampled_from([1, 3, 8, 4096]))
@@ -167,11 +170,11 @@ class StepsTests(SynchronousTestCase):
         def whole(text: str) -> bytes:
             return base64.b64decode(text, validate=True)
 
-        self.assertEqual(outcome(serialization.unwrap_base64, text), outcome(whole, text))
+        self.assertEqual(outcome(jsonvalues.unwrap_base64, text), outcome(whole, text))
 
     def test_long_wrapped(self) -> None:
         """Wrapped bytes may be long; a time, decimal or UUID that is long is none."""
-        most = serialization.WRAPPED_MAX
+        most = jsonvalues.WRAPPED_MAX
         self.assertEqual(len(unwrap({"__type__": "bytes", "__value__": "x" * MIB})), MIB)
         self.assertEqual(len(str(unwrap({"__type__": "decimal", "__value__": "1" * most}))), most)
         for kind in ("decimal", "date", "time", "datetime", "uuid"):
