@@ -444,6 +444,7 @@ class DependencyProvider(Extension, Generic[Injected]):
     def bind(self, container: Container, name: str | None = None) -> Any:
         bound = super().bind(container, name)
         bound.attr_name = name
+        self.attr_name = bound.attr_name  # the prototype's, too: what it decorates finds by it what is injected
         return bound
 
     if TYPE_CHECKING:  # tells a type checker what a worker finds under the attribute

@@ -335,6 +335,11 @@ class ReplyListener(SharedExtension):
         self.client = Client(amqp(container), container.service_name, container.config, container.clock)
         return self.client.listen(self.queue_consumer.consume)
 
+    def functions_for(self, worker_ctx: WorkerContext) -> tuple[Begin, Run]:
+        """The function that begins that worker's calls, and the one that runs them where its method runs."""
+        assert self.client is not None
+        return partial(self.client.call, worker_ctx), in_reactor if worker_ctx.blocking else run_here
+
     def stop(self) -> None:
         if self.client is not None:
             self.client.abort()
@@ -361,12 +366,6 @@ class ProxyProvider(DependencyProvider[Injected]):
         attributes = {**options_of(self.publisher_cls), **options_of(self)}
         self.sending = default_options(self.container.config, {**attributes, **self._call_options})
 
-    def functions_for(self, worker_ctx: WorkerContext) -> tuple[Begin, Run]:
-        """The function that begins that worker's calls, and the one that runs them where its method runs."""
-        client = self.reply_listener.client
-        assert client is not None
-        return partial(client.call, worker_ctx), in_reactor if worker_ctx.blocking else run_here
-
 
 class ClusterRpc(ProxyProvider[ClusterProxy]):
     """Injects a proxy of all services: ``self.cluster.service_y.method(1)``.
@@ -376,7 +375,7 @@ class ClusterRpc(ProxyProvider[ClusterProxy]):
     """
 
     def get_dependency(self, worker_ctx: WorkerContext) -> ClusterProxy:
-        begin, run = self.functions_for(worker_ctx)
+        begin, run = self.reply_listener.functions_for(worker_ctx)
         return ClusterProxy(begin, self.sending, run)
 
 
@@ -391,7 +390,7 @@ class RpcProxy(ProxyProvider[ServiceProxy]):
         self.target_service = target_service
 
     def get_dependency(self, worker_ctx: WorkerContext) -> ServiceProxy:
-        begin, run = self.functions_for(worker_ctx)
+        begin, run = self.reply_listener.functions_for(worker_ctx)
         return ServiceProxy(begin, self.target_service, self.sending, run)
 
 

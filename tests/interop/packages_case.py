@@ -10,6 +10,9 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import shutil
+import socket
+import subprocess
 import time
 
 from twisted.internet import reactor
@@ -34,11 +37,17 @@ class Running:
         node = rabbitmq.node()
         folder = os.path.join(node.folder, "packages")
         os.mkdir(folder)
+        self.metrics = socket.socket(type=socket.SOCK_DGRAM)
+        self.metrics.bind(("127.0.0.1", 0))
+        self.metrics.settimeout(START_TIMEOUT)
         self.environ = {
             "AMQP_URI": node.uri(node.new_vhost()),
             "WEB_SERVER_ADDRESS": f"127.0.0.1:{rabbitmq.free_port()}",
             "FOLDER": folder,
+            "REDIS_URI": f"unix://{folder}/redis",
+            "STATSD_PORT": str(self.metrics.getsockname()[1]),
         }
+        self.redis = self.start_redis(folder)
         environ = {**os.environ, **self.environ, "PYTHONPATH": os.pathsep.join((processes.ROOT, FOLDER))}
         argv = [python, "-W", "ignore", "-m", "txservices", "run", "--nameko", "--config", CONFIG, *MODULES]
         self.output = os.path.join(folder, "output")
@@ -46,6 +55,14 @@ class Running:
         atexit.register(self.close)
         reactor.addSystemEventTrigger("before", "shutdown", self.close)  # it would mourn its broker
         self.wait(time.monotonic() + START_TIMEOUT)
+
+    def start_redis(self, folder: str) -> subprocess.Popen[bytes] | None:
+        """A Redis that keeps nothing on the disk, at a socket in the folder; None if there is none on this machine."""
+        server = shutil.which("redis-server")
+        if server is None:
+            return None
+        argv = [server, "--port", "0", "--unixsocket", f"{folder}/redis", "--save", "", "--dir", folder]
+        return rabbitmq.spawn(argv, dict(os.environ), f"{folder}/redis-output")
 
     def wait(self, deadline: float) -> None:
         """Until it runs."""
@@ -60,8 +77,11 @@ class Running:
             return file.read()
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        for process in (self.process, self.redis):
+            if process is not None:
+                process.kill()
+                process.wait()
+        self.metrics.close()
 
 
 @nameko_env.once

@@ -17,10 +17,30 @@ from tests.interop import nameko_env
 from tests.processes import ROOT
 
 # Installed without what they say that they need, which is nameko and eventlet before all.
-PACKAGES = ("nameko-sqlalchemy==1.5.0",)
+PACKAGES = (
+    "nameko-cachetools==1.0.0",
+    "nameko-cron==0.1.0",
+    "nameko-prometheus==1.6.0",
+    "nameko-redis==1.1.0",
+    "nameko-rediskn==0.1.1",
+    "nameko-sentry==1.0.0",
+    "nameko-sqlalchemy==1.5.0",
+    "nameko-statsd==0.1.4",
+    "nameko-structlog==0.2.2",
+    "nameko-tracer==1.4.0",
+)
 # What they need but for nameko. Bounds from above are for what they use of old.
 REQUIREMENTS = (
+    "croniter>=6",
+    "mock>=5",
+    "prometheus-client>=0.21,<1",
+    "pytz>=2024.1",
+    "raven>=6.10",
+    "redis>=5",
+    "six>=1.16",
     "sqlalchemy>=1.4.50,<2",  # nameko-sqlalchemy's fixtures call drop_all() with no engine
+    "statsd>=4",
+    "structlog>=18.2",
     "wrapt>=1.14",
 )
 BUILD = ("setuptools<81", "wheel")  # many have no wheel; some ask for pkg_resources when they run

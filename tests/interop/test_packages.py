@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
+
+import treq
 from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
 
 from tests.interop.packages_case import PackagesCase
 from txservices.exceptions import RemoteError
@@ -21,3 +27,159 @@ class Databases(PackagesCase):
         self.assertEqual(await accounts.forget_to_commit("eve"), 3)
         self.assertEqual(await accounts.balances(), {"ann": 7, "bob": 13})
         self.assertEqual(await accounts.unlucky(2), 3)
+
+
+class Redis(PackagesCase):
+    """nameko-redis and nameko-rediskn, with a Redis."""
+
+    if shutil.which("redis-server") is None and not os.environ.get("TXSERVICES_NO_SKIPS"):
+        skip = "no redis-server on this machine: apt-get install redis-server"
+
+    async def test_redis(self) -> None:
+        """What one worker puts into Redis another gets, as text."""
+        cache = self.services.uses_redis
+        await cache.put("a", "ä")
+        self.assertEqual(await cache.get("a"), "ä")
+        await cache.put("a", "b", 100)
+        self.assertEqual([await cache.drop("a"), await cache.get("a")], [1, None])
+
+    async def test_rediskn(self) -> None:
+        """A worker runs for each change of a key that the pattern matches, and for the events of any key."""
+        watched = self.services.uses_rediskn
+        self.assertEqual(await watched.wait_until_subscribed(), ["__keyevent@1__:del", "__keyspace@1__:watched/*"])
+        await watched.put("not-watched")
+        await watched.put("watched/a")
+        self.assertEqual(await watched.next_event(), ["__keyspace@1__:watched/a", "set"])
+        await watched.drop("not-watched")
+        self.assertEqual(await watched.next_event(), ["__keyevent@1__:del", "not-watched"])
+
+
+class Metrics(PackagesCase):
+    """nameko-statsd and nameko-prometheus."""
+
+    async def heard(self) -> str:
+        packet: bytes = await deferToThread(self.running.metrics.recv, 1000)
+        return packet.decode()
+
+    async def test_statsd(self) -> None:
+        """Counters and times go to statsd, under the names that the configuration begins."""
+        shop = self.services.uses_statsd
+        await shop.sell(3)
+        self.assertEqual(await self.heard(), "shop.sold:3|c")
+        self.assertEqual(await shop.deliver(), "delivered")
+        self.assertRegex(await self.heard(), r"^shop\.delivery:\d+\.\d+\|ms$")
+
+    async def test_prometheus(self) -> None:
+        """Calls, events and requests are counted and timed, and served with the service's own metrics."""
+        await self.services.uses_prometheus.sell(2)
+        web = f"http://{self.running.environ['WEB_SERVER_ADDRESS']}"
+        response = await treq.get(f"{web}/missing/tin", persistent=False)
+        self.assertEqual((response.code, await response.text()), (404, "no tin"))
+        response = await treq.get(f"{web}/metrics", headers={"Accept": "text/plain"}, persistent=False)
+        lines = (await response.text()).splitlines()
+        for line in (
+            "things_sold_total 2.0",
+            'uses_prometheus_rpc_requests_total{method_name="sell"} 1.0',
+            'uses_prometheus_rpc_request_latency_seconds_count{method_name="sell"} 1.0',
+            'uses_prometheus_events_total{event_type="sold",source_service="uses_prometheus"} 1.0',
+            'uses_prometheus_http_requests_total{endpoint="/missing/<thing>",http_method="GET",status_code="404"} 1.0',
+            "uses_prometheus_service_max_workers 10.0",
+        ):
+            self.assertIn(line, lines)
+        (running,) = [line for line in lines if line.startswith("uses_prometheus_service_running_workers ")]
+        self.assertGreaterEqual(float(running.partition(" ")[2]), 1)
+
+
+class Logs(PackagesCase):
+    """nameko-tracer and nameko-structlog."""
+
+    async def test_tracer(self) -> None:
+        """Each worker is in the log as a request and as a response, with arguments hidden that are to be."""
+        await self.services.uses_tracer.login("ann", password="secret")
+        request, response = await self.services.traces.take(2)
+        self.assertEqual(request["stage"], "request")
+        self.assertEqual(request["call_args"], {"user": "ann", "password": "********"})
+        self.assertEqual(response["response"], {"user": "ann"})
+        self.assertEqual(
+            [response[name] for name in ("service", "entrypoint_name", "entrypoint_type", "response_status")],
+            ["uses_tracer", "login", "Rpc", "success"],
+        )
+        self.assertEqual(request["call_id"], response["call_id"])
+
+        await self.assertFailure(self.services.uses_tracer.login("", password="secret"), RemoteError)
+        _, failed = await self.services.traces.take(2)
+        self.assertEqual(
+            [failed[name] for name in ("response_status", "exception_type", "exception_args", "exception_expected")],
+            ["error", "ValueError", ["no user"], True],
+        )
+
+    async def test_tracer_of_http(self) -> None:
+        """A request of HTTP is in the log as what it is."""
+        url = f"http://{self.running.environ['WEB_SERVER_ADDRESS']}/traced/3"
+        response = await treq.post(url, b"body", headers={"X-Thing": "tin"}, persistent=False)
+        self.assertEqual((response.code, await response.text()), (201, "made 3"))
+        request, answer = await self.services.traces.take(2)
+        seen = request["call_args"]
+        self.assertEqual(
+            [seen["number"], *(seen["request"][name] for name in ("url", "method", "data"))], [3, url, "POST", "body"]
+        )
+        self.assertEqual(seen["request"]["headers"]["x_thing"], "tin")
+        self.assertEqual([answer["response"][name] for name in ("status_code", "data")], [201, "b'made 3'"])
+
+    async def test_structlog(self) -> None:
+        """A line has what the worker bound, the call id, and the configuration's own parameters."""
+        line = await self.services.uses_structlog.order("tin")
+        self.assertEqual(
+            [line[name] for name in ("event", "thing", "level", "logger", "release")],
+            ["ordered", "tin", "info", "uses_structlog", "1.2"],
+        )
+        self.assertRegex(line["entrypoint"], r"^uses_structlog\.order\.")
+
+
+class Errors(PackagesCase):
+    """nameko-sentry."""
+
+    async def test_sentry(self) -> None:
+        """Errors of workers arrive at Sentry, expected ones as warnings, those of HTTP with their request."""
+        shop, sentry = self.services.uses_sentry, self.services.sentry
+        await self.assertFailure(shop.sell("iron"), RemoteError)
+        report = await sentry.take()
+        self.assertEqual([report["level"], report["logger"]], [logging.ERROR, "uses_sentry.sell"])
+        self.assertRegex(report["message"], r"^Unhandled exception in call uses_sentry\.sell\..*: ValueError 'iron'$")
+        self.assertEqual(report["exception"]["values"][0]["type"], "ValueError")
+        self.assertEqual(report["tags"]["method_name"], "sell")
+
+        await self.assertFailure(shop.sell("tin"), RemoteError)
+        self.assertEqual((await sentry.take())["level"], logging.WARNING)
+
+        await shop.tell("by hand")
+        self.assertEqual((await sentry.take())["message"], "by hand")
+
+        response = await treq.get(f"http://{self.running.environ['WEB_SERVER_ADDRESS']}/broken?a=1", persistent=False)
+        self.assertEqual(response.code, 500)
+        request = (await sentry.take())["request"]
+        self.assertEqual([request["method"], request["query_string"]], ["GET", "a=1"])
+
+
+class Calls(PackagesCase):
+    """nameko-cachetools."""
+
+    async def test_cachetools(self) -> None:
+        """A cached answer is given without a call, or when the call fails."""
+        shop, prices = self.services.uses_cachetools, self.services.prices
+        self.assertEqual(await shop.first("tin"), ["tin", 1])
+        self.assertEqual(await shop.first("tin"), ["tin", 1])
+        self.assertEqual(await shop.first("iron"), ["iron", 2])
+        self.assertEqual(await shop.last_known("tin"), ["tin", 3])
+        self.assertEqual(await shop.last_known("tin"), ["tin", 4])
+        await prices.fail()
+        self.assertEqual(await shop.last_known("tin"), ["tin", 4])
+        await self.assertFailure(shop.last_known("iron"), RemoteError)
+
+
+class Times(PackagesCase):
+    """nameko-cron."""
+
+    async def test_cron(self) -> None:
+        """Methods run when their lines say so."""
+        self.assertEqual(set(await self.services.uses_cron.take(4)), {"waits", "skips"})

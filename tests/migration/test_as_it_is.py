@@ -14,6 +14,13 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "as_it_is")
 OURS = ("-p", "txservices.testing.plugin", "-p", "txservices.migration.plugin", "--nameko")
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": processes.ROOT}
 
+LOGGING = {
+    "version": 1,
+    "formatters": {"told": {"class": "extras.Told"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "told"}},
+    "root": {"level": "INFO", "handlers": ["console"]},
+}
+
 
 class Suite(TestCase):
     """A suite that was written for nameko."""
@@ -49,14 +56,18 @@ class Services(TestCase):
         await processes.stopped(process)
 
     async def test_run(self) -> None:
-        """``txservices run --nameko``: an unmodified module starts, answers and stops."""
-        defines = [part for each in self.defines for part in ("--define", each)]
-        await self.used(processes.txservices(self, "run", "--nameko", *defines, "shop", cwd=FOLDER))
+        """``txservices run --nameko``: an unmodified module starts, answers and stops, and LOGGING names a module."""
+        defines = [part for each in (*self.defines, f"LOGGING={LOGGING}") for part in ("--define", each)]
+        process = processes.txservices(self, "run", "--nameko", *defines, "shop", cwd=FOLDER)
+        await process.line("^told: ")
+        await self.used(process)
 
     async def test_twistd(self) -> None:
         """``twistd txservices --nameko``, likewise."""
-        defines = [part for each in self.defines for part in ("--define", each)]
-        await self.used(processes.twistd(self, "--nameko", *defines, "--module=shop", cwd=FOLDER))
+        defines = [part for each in (*self.defines, f"LOGGING={LOGGING}") for part in ("--define", each)]
+        process = processes.twistd(self, "--nameko", *defines, "--module=shop", cwd=FOLDER)
+        await process.line("^told: ")
+        await self.used(process)
 
     async def test_command_line_of_nameko(self) -> None:
         """``python -m txservices nameko run`` takes nameko's options, abbreviations included."""

@@ -89,10 +89,11 @@ def run(
         reactors.install(reactor)
 
     def serve(ending: exits.Ending) -> NoReturn:
-        config = evolve(given, ops=ops, nameko=of_nameko).config()
+        config, runner_cls = tap.begin(evolve(given, ops=ops, nameko=of_nameko).config())
         outputs.lose_what_fails()
         logs.begin(config)
-        tree = tap.build(modules, config, ending, say=outputs.Output(sys.stdout).line, options=given.to_type())
+        tree = tap.ServiceTree(config, ending, outputs.Output(sys.stdout).line, given.to_type(), runner_cls)
+        tree.add(modules)
         tree.open_backdoor(backdoor)
         tree.with_page = with_page
         tap.run(tree, ending)

@@ -306,4 +306,5 @@ def standard(config: Mapping[str, Any]) -> None:
         # the default, True, would silence every logger that exists already, also those of imported services
         logging.config.dictConfig({"disable_existing_loggers": False, **wanted})
     except (ValueError, TypeError, AttributeError, ImportError) as error:
-        raise ConfigurationError(f"LOGGING: {error}: see the logging.config.dictConfig schema") from error
+        why = f": {error.__cause__}" if error.__cause__ else ""  # as of a class that can't be imported
+        raise ConfigurationError(f"LOGGING: {error}{why}: see the logging.config.dictConfig schema") from error

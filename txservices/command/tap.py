@@ -1,6 +1,6 @@
 """From options to running services: the way of both `twistd txservices` and `txservices run`.
 
-    modules, config -> build() -> ServiceTree: [the embedded broker, if no other is configured] -> ServiceRunner
+    config -> begin() -> the log -> ServiceTree: [the embedded broker, if no other is configured] -> ServiceRunner
 
 ``command.broker`` says which broker is used if AMQP_URI is not configured.
 """
@@ -81,9 +81,10 @@ def makeService(options: Options) -> IService:
         given = Given(
             options["config"], options["broker"], tuple(options["defines"]), options["ops"], bool(options["nameko"])
         )
-        config = given.config()
+        config, runner_cls = begin(given.config())
         logs.join(config)
-        tree = build(options["modules"], config, ending, lambda line: log.info("{line}", line=line), given.to_type())
+        tree = ServiceTree(config, ending, lambda line: log.info("{line}", line=line), given.to_type(), runner_cls)
+        tree.add(options["modules"])
         tree.open_backdoor(options["backdoor-port"])
         logs.leave_stdout(config)
         return tree
@@ -92,32 +93,17 @@ def makeService(options: Options) -> IService:
         raise SystemExit(exits.MISTAKE) from None
 
 
-def build(
-    modules: Iterable[str],
-    config: Mapping[str, Any],
-    ending: exits.Ending,
-    say: Callable[[str], object],
-    options: str = "",
-) -> ServiceTree:
-    """Make the services of `modules`, with everything they need, but do not start them.
+def begin(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], type[ServiceRunner]]:
+    """What comes first, before a module is imported, and before the log begins: LOGGING may name classes of modules.
 
-    Args:
-        ending: called with every error that happens later.
-        say: called with each line for the user.
-        options: the options with which `txservices call` reaches the same broker.
-
-    ``ConfigurationError`` if something is wrong with a module or a class.
+    Gives the configuration, with nameko's defaults if the services are nameko's, and the class of the runner.
     """
-    runner_cls: type[ServiceRunner] = ServiceRunner
-    if configuration.NAMEKO.of(config):
-        from txservices.migration.beginning import begin  # only here: most processes need nothing of it
+    loading.put_on_path(os.getcwd())
+    if not configuration.NAMEKO.of(config):
+        return config, ServiceRunner
+    from txservices.migration import beginning  # only here: most processes need nothing of it
 
-        config, runner_cls = begin(config)
-    tree = ServiceTree(config, ending, say, options, runner_cls)
-    found = [cls for given in modules for cls in loading.find_services(given, os.getcwd())]
-    for service_class in loading.of_different_names(found):
-        tree.runner.add_service(service_class)
-    return tree
+    return beginning.begin(config)
 
 
 def run(service: IService, ending: exits.Ending) -> NoReturn:
@@ -194,6 +180,12 @@ class ServiceTree(Running):
         self.say = say
         self.options = options
         ending.hurry = self.runner.kill
+
+    def add(self, modules: Iterable[str]) -> None:
+        """Run the services of these modules, too. ``ConfigurationError`` if one, or a class in it, is wrong."""
+        found = [cls for given in modules for cls in loading.find_services(given, os.getcwd())]
+        for service_class in loading.of_different_names(found):
+            self.runner.add_service(service_class)
 
     def open_backdoor(self, address: str | None) -> None:
         """Make a manhole at `[host:]port`, if there is an address. It listens from the start on."""

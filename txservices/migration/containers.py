@@ -278,6 +278,11 @@ class ServiceContainer(containers.ServiceContainer):
                 self.call_hook(each, each.worker_teardown, worker_ctx, safely=True)
 
     @property
+    def _worker_threads(self) -> dict[WorkerContext, None]:
+        """The workers that run, which packages count."""
+        return {each.worker: None for each in list(self.workers.pending.values())}
+
+    @property
     def extensions(self) -> Any:
         """All extensions, as a set that keeps their order."""
         return dict.fromkeys(super().extensions).keys()

@@ -36,6 +36,7 @@ MODULES = {
     "nameko.cli.run": f"{OURS}.command.scripts",
     "nameko.containers": f"{HERE}.containers",
     "nameko.extensions": f"{HERE}.extensions",
+    "nameko.rpc": f"{HERE}.rpc",
     "nameko.runners": f"{HERE}.runners",
     "nameko.standalone.events": f"{OURS}.standalone.blocking",
     "nameko.standalone.rpc": f"{OURS}.standalone.blocking",

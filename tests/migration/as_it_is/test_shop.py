@@ -4,6 +4,7 @@ import itertools
 from unittest.mock import ANY, Mock, call, patch
 
 import pytest
+from extras import Desk
 from nameko.containers import ServiceContainer
 from nameko.exceptions import RemoteError
 from nameko.runners import ServiceRunner
@@ -163,6 +164,15 @@ def test_auditor(start):
     auditor = start(Auditor)
     with entrypoint_hook(auditor, "audit") as audit:
         assert audit() == "iron"
+
+
+def test_extras(start):
+    stock = start(Stock, *METHODS)
+    desk = start(Desk)
+    with entrypoint_hook(desk, "ask") as ask:
+        assert ask("tin") == ("tin", 1)
+        stock.stop()
+        assert ask("tin") == ("tin", 1)
 
 
 def test_worker_factory():
