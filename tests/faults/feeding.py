@@ -28,7 +28,7 @@ from txservices.wire import codec, frames, tables
 from txservices.wire.spec import FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, PROTOCOL_HEADER, ReplyCode
 
 STATUS = re.compile(rb"(?:^|\n)HTTP/1\.1 (\d+) ")
-STATUSES = frozenset((100, 101, 200, 308, 400, 403, 404, 405, 413, 414, 426, 431, 501, 505))
+STATUSES = frozenset((100, 101, 200, 204, 308, 400, 403, 404, 405, 413, 414, 426, 431, 501, 505))
 Frames = list[tuple[int, int, bytes]]
 CODES = frozenset(ReplyCode) - {ReplyCode.INTERNAL_ERROR}
 
