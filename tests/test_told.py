@@ -6,6 +6,7 @@ import contextlib
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -35,6 +36,7 @@ from txservices.observers import CANCELLED, ERROR, EXPECTED, OK, TIMEOUT, Observ
 from txservices.retry import Retry
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.waiting import Heard
+from txservices.workers import Workers
 
 hook = Entrypoint.decorator
 mark: ContextVar[str] = ContextVar("mark", default="unset")
@@ -85,6 +87,40 @@ class WorkersTests(SynchronousTestCase):
             ],
         )
 
+    def test_waited_for_its_body(self) -> None:
+        """What a worker has waited is for its turn, and then for its long body to be decoded, whatever its limits."""
+        (entrypoint,) = self.container.entrypoints
+        for max_workers, apart in ((None, False), (1, False), (None, True), (1, True)):
+            self.told.told.clear()
+            self.workers = self.container.workers = Workers(Hooked, 1, self.clock)
+            entrypoint.apart, entrypoint.limit, entrypoint.full = apart, None, False
+            if max_workers is not None:
+                self.workers.limit(entrypoint, max_workers)
+            if apart:
+                self.workers.have_apart(entrypoint)
+            places = entrypoint.limit or self.workers
+            since: list[float] = []
+            first: Deferred[None] = Deferred()
+            self.spawn(lambda first=first: first)
+            self.workers.wait(entrypoint, lambda places=places, since=since: since.append(places.hold()))
+            self.clock.advance(1)
+            first.callback(None)
+            self.clock.advance(2)
+            places.release(since[0], partial(self.spawn, lambda: 1))
+            self.spawn(lambda: 2)
+            with self.subTest(max_workers=max_workers, apart=apart):
+                self.assertEqual([waited for _, waited, _, _ in self.ended()], [0.0, 3.0, 0.0])
+
+    def test_waited_again(self) -> None:
+        """If there is no place when its body is decoded, as others decode bodies, the worker waits on."""
+        since = [self.workers.hold() for _ in range(2)]
+        self.clock.advance(1)
+        self.workers.release(since[0], partial(self.spawn, lambda: 1))
+        self.clock.advance(2)
+        self.assertEqual(self.ended(), [])
+        self.workers.release(since[1], lambda: None)
+        self.assertEqual(self.ended(), [(OK, 3.0, 0.0, type(None))])
+
     def test_outcomes(self) -> None:
         """The outcome is that of the method, or of what was done with its result."""
 
@@ -120,12 +156,20 @@ class WorkersTests(SynchronousTestCase):
             self.flushLoggedErrors()
 
     def test_failed_only(self) -> None:
-        """Who wants to know of failed workers alone is told of those, as of their end, and of no others."""
+        """Who wants to know of failed workers alone is told of no others, with the seconds since each first waited.
+
+        For a worker that succeeds and waits for nothing, nobody looks at the clock.
+        """
         observers.remove(self.told)
         self.addCleanup(observers.add, self.told)
         told = hearing(self, "worker_failed")
+        looks: list[None] = []
+        seconds = self.clock.seconds
+        with patch.object(self.clock, "seconds", lambda: looks.append(None) or seconds()):
+            self.spawn(lambda: 1)
+        self.assertEqual(looks, [])
         waiting: Deferred[None] = Deferred()
-        for does in (lambda: 1, dict[str, int]().popitem, lambda: waiting):
+        for does in (dict[str, int]().popitem, lambda: waiting):
             worker = self.spawn(does)
         self.clock.advance(2)
         waiting.errback(ValueError("late"))

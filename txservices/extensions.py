@@ -113,11 +113,11 @@ class Turns(Protocol):
     def forget(self, turn: Any) -> None:
         """Let a turn no longer wait."""
 
-    def hold(self) -> None:
-        """Take a worker's place, for a message whose body is being decoded."""
+    def hold(self) -> float:
+        """Take a worker's place, for a message whose body is being decoded. Gives since when that message waits."""
 
-    def release(self, receive: Callable[[], None]) -> None:
-        """Give a place back, and call ``receive``, which may begin a worker there."""
+    def release(self, since: float, receive: Callable[[], None]) -> None:
+        """Give a place back, and call ``receive``, which may begin a worker there: it has waited since then."""
 
     def abort_worker(self, worker: WorkerContext, error: Exception) -> bool:
         """End a worker that waits for something, with this error. False if it can't be: in a thread, or not begun."""
@@ -142,10 +142,10 @@ class Limit(Protocol):
     def ended(self) -> None:
         """One of its workers has ended."""
 
-    def hold(self) -> None:
+    def hold(self) -> float:
         """See ``Turns``."""
 
-    def release(self, receive: Callable[[], None]) -> None:
+    def release(self, since: float, receive: Callable[[], None]) -> None:
         """See ``Turns``."""
 
 

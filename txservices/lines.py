@@ -46,9 +46,9 @@ class Places(Protocol):
 
     running: int
 
-    def hold(self) -> None: ...
+    def hold(self) -> float: ...
 
-    def release(self, receive: Callable[[], None]) -> None: ...
+    def release(self, since: float, receive: Callable[[], None]) -> None: ...
 
 
 class Line:
@@ -146,15 +146,15 @@ class LimitedLine(Line):
         self.running -= 1
         self.entrypoint.full = self.running >= self.max_workers
 
-    def hold(self) -> None:
-        """Take a worker's place, for a message whose body is being decoded."""
+    def hold(self) -> float:
+        """See ``extensions.Turns``."""
         self.begun()
-        self.places.hold()
+        return self.places.hold()
 
-    def release(self, receive: Callable[[], None]) -> None:
-        """Give a place back, and call ``receive``, which may begin a worker there."""
+    def release(self, since: float, receive: Callable[[], None]) -> None:
+        """See ``extensions.Turns``."""
         self.ended()
-        self.places.release(receive)
+        self.places.release(since, receive)
 
 
 class ApartLine(Line):
@@ -198,11 +198,11 @@ class ApartLine(Line):
             each.full = self.full or (isinstance(own, LimitedLine) and own.running >= own.max_workers)
 
     # a message whose body is being decoded has its worker's place; no such message comes by HTTP
-    def hold(self) -> None:
-        self.places.hold()
+    def hold(self) -> float:
+        return self.places.hold()
 
-    def release(self, receive: Callable[[], None]) -> None:
-        self.places.release(receive)
+    def release(self, since: float, receive: Callable[[], None]) -> None:
+        self.places.release(since, receive)
 
 
 class LimitedApartLine(LimitedLine):

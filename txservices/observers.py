@@ -57,13 +57,17 @@ class Observer:
 
         Args:
             outcome: OK, ERROR, EXPECTED, TIMEOUT or CANCELLED (by a stop, or because its caller has gone).
-            waited: seconds that it had waited for its turn.
+            waited: seconds that it had waited for its turn, and for its message's body if that is long.
             seconds: seconds that it ran.
             error: what the method, or the handling of its result, has raised. None if it has not.
         """
 
     def worker_failed(self, worker: Any, outcome: str, waited: float, seconds: float, error: BaseException) -> None:
-        """A worker has ended with an error: as ``worker_ended``, for those who need to know of no other."""
+        """A worker has ended with an error: as ``worker_ended``, for those who need to know of no other.
+
+        This costs a worker that succeeds nothing, not even a look at the clock. So unless another observer has
+        ``worker_ended``, the seconds are those since the worker first waited for something; 0 if it never has.
+        """
 
     def call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
         """A worker, or a standalone proxy, calls a method.

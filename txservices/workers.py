@@ -70,7 +70,7 @@ class Workers:
         self.clock = clock
         self.waiting = 0
         self.on_none_queued: list[Callable[[], None]] = []
-        self.waited = 0.0  # seconds that the turn had waited which begins now
+        self.waited = 0.0  # seconds that the message or the turn had waited which is begun now
         self.overdue: dict[WorkerContext, Exception] = {}  # cancelled, each with the error that this is to it
         self.beginning_queued = False
         self.pending: dict[Deferred[None], Running] = {}  # the lives that wait for something
@@ -143,7 +143,7 @@ class Workers:
         now = self.clock.seconds()
         in_context = partial(copy_context().run, begin)  # and not in that of the worker whose end begins it
         self.waiting += 1
-        turn = Turn(in_context, entrypoint, now, now + patience, give_up)
+        turn = Turn(in_context, entrypoint, now - self.waited, now + patience, give_up)
         self.lines.get(entrypoint, self.line).add(turn)
         return turn
 
@@ -162,16 +162,20 @@ class Workers:
         self.results = []
         self.teardowns = [(0, lambda worker_ctx: end())]
 
-    def hold(self) -> None:
-        """Take a worker's place, for a message whose body is being decoded."""
+    def hold(self) -> float:
+        """See ``extensions.Turns``."""
         self.running += 1
+        since: float = self.clock.seconds() - self.waited  # for its turn, before its body was found to be long
+        return since
 
-    def release(self, receive: Callable[[], None]) -> None:
-        """Give a place back, and call ``receive``, which may begin a worker there."""
+    def release(self, since: float, receive: Callable[[], None]) -> None:
+        """See ``extensions.Turns``."""
         self.running -= 1
+        self.waited = self.clock.seconds() - since
         try:
             receive()
         finally:
+            self.waited = 0.0
             self.running += 1
             self.ended()
 
@@ -281,7 +285,7 @@ class Workers:
     async def live(self, worker: WorkerContext, waited: float) -> None:
         """A worker from its beginning to its end. Raises nothing."""
         this_worker.set(worker)
-        began = self.clock.seconds() if observers.worker_ended or observers.worker_failed else None
+        began = self.clock.seconds() if observers.worker_ended else None
         if observers.worker_started:
             observers.tell(observers.worker_started, worker)
         result = exc_info = None
@@ -337,8 +341,8 @@ class Workers:
                         await done
                 except BaseException as error:
                     self.hook_failed(worker, worker_teardown, error)
-        if began is not None and (observers.worker_ended or exc_info is not None):
-            self.tell_ended(worker, dropped, exc_info, waited, self.clock.seconds() - began)
+        if began is not None or (exc_info is not None and observers.worker_failed):
+            self.tell_ended(worker, dropped, exc_info, waited, began)
         for call in self.on_ended:
             try:
                 call(worker, result, exc_info)
@@ -367,9 +371,14 @@ class Workers:
             await ended
 
     def tell_ended(
-        self, worker: WorkerContext, dropped: bool, exc_info: ExcInfo | None, waited: float, seconds: float
+        self, worker: WorkerContext, dropped: bool, exc_info: ExcInfo | None, waited: float, began: float | None
     ) -> None:
-        """Tell the observers how a worker has ended; ``dropped`` is whether its result was not handled."""
+        """Tell the observers how a worker has ended.
+
+        Args:
+            dropped: whether its result was not handled.
+            began: the clock's time when it began, if that was asked for then.
+        """
         error = None if exc_info is None else exc_info[1]
         if error is None:
             outcome = CANCELLED if dropped else OK
@@ -380,9 +389,13 @@ class Workers:
         else:
             is_expected = worker.entrypoint.expects(error) or type(error) is AlreadyHandled
             outcome = EXPECTED if is_expected else ERROR
-        observers.tell(observers.worker_ended, worker, outcome, waited, seconds, error)
+        now = self.clock.seconds()
+        if began is not None:
+            observers.tell(observers.worker_ended, worker, outcome, waited, now - began, error)
+        else:
+            began = next((each.began for each in self.pending.values() if each.worker is worker), now)
         if error is not None:
-            observers.tell(observers.worker_failed, worker, outcome, waited, seconds, error)
+            observers.tell(observers.worker_failed, worker, outcome, waited, now - began, error)
 
     def not_handled(self, worker: WorkerContext, exc_info: ExcInfo) -> None:
         """Have the entrypoint settle what its handle_result did not, unless we cancelled the worker."""

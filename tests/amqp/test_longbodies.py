@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from tests.observing import hearing
 from tests.services import OnRabbitMQ, Recorded, ServicesCase
 from txservices.amqp.consume import Consumer as AmqpConsumer
 from txservices.amqp.entities import Exchange, Queue
@@ -178,8 +179,8 @@ class LongBodiesTests(ServicesCase):
         self.assertIn("VALUES_MAX", str(error))
 
     async def test_requests(self) -> None:
-        """A long request is decoded in a thread, and calls its method before those that come after it."""
-        held, heard = Held(self), Heard()
+        """A long request is decoded in a thread, and calls its method before those that come after it: both wait."""
+        held, heard, told = Held(self), Heard(), hearing(self, "worker_ended")
 
         class Answering:
             name = "answering"
@@ -196,6 +197,7 @@ class LongBodiesTests(ServicesCase):
         held.go()
         await gatherResults(calls)
         self.assertEqual(heard.things, [len(LONG), 1])
+        self.assertEqual([waited > 0 for _, _, _, waited, _, _ in told.told], [True, True])
 
     async def test_consumer_without_a_service(self) -> None:
         """The consumer of a program gets long bodies, too."""

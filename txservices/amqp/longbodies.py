@@ -31,11 +31,11 @@ Decoded = Callable[[], Any]  # gives a body that is decoded, or raises ``DecodeE
 class Places(Protocol):
     """The places of a service's workers. A message that waits here takes one, so that few bodies are in memory."""
 
-    def hold(self) -> None:
-        """Take a place."""
+    def hold(self) -> float:
+        """Take a place. Gives since when the message waits, by the clock."""
 
-    def release(self, receive: Callable[[], None]) -> None:
-        """Give a place back, and call ``receive``, which may begin a worker there."""
+    def release(self, since: float, receive: Callable[[], None]) -> None:
+        """Give a place back, and call ``receive``, which may begin a worker there: it has waited since then."""
 
 
 class LongBodies:
@@ -48,7 +48,8 @@ class LongBodies:
 
     Attributes:
         read: ``decode`` for ``receive`` to call with ``here``. While messages wait it raises ``LongBody`` for any body.
-        waiting: the messages in their order. The body of the first one is being decoded.
+        waiting: the messages in their order, each with the time since which it waits. The body of the first one is
+            being decoded.
     """
 
     def __init__(
@@ -60,15 +61,13 @@ class LongBodies:
         self.decode = self.read = decode
         self.receive = receive
         self.places = places
-        self.waiting: deque[Message] = deque()
+        self.waiting: deque[tuple[Message, float]] = deque()
         self.idle: Waiters[None] = Waiters()
 
     def add(self, message: Message) -> None:
         """Decode this message's body after those that wait."""
-        self.waiting.append(message)
+        self.waiting.append((message, 0.0 if self.places is None else self.places.hold()))
         self.read = behind_others
-        if self.places is not None:
-            self.places.hold()
         if len(self.waiting) == 1:
             self.begin()
 
@@ -77,15 +76,17 @@ class LongBodies:
         return self.idle.wait() if self.waiting else succeed(None)
 
     def begin(self) -> None:
-        in_background(self.decode, *parts_of(self.waiting[0])).addBoth(self.decoded)
+        message, _ = self.waiting[0]
+        in_background(self.decode, *parts_of(message)).addBoth(self.decoded)
 
     def decoded(self, result: Any) -> None:
         """Pass the first message on, and those behind it up to the next one whose body is long."""
         decoded: Decoded = result.raiseException if isinstance(result, Failure) else partial(give, result)
         self.pass_on(decoded)
         while self.waiting:
+            message, _ = self.waiting[0]
             try:
-                decoded = partial(give, self.decode(*parts_of(self.waiting[0]), True))
+                decoded = partial(give, self.decode(*parts_of(message), True))
             except LongBody:
                 self.begin()
                 return
@@ -96,12 +97,12 @@ class LongBodies:
         self.idle.fire(None)
 
     def pass_on(self, decoded: Decoded) -> None:
-        message = self.waiting[0]
+        message, since = self.waiting[0]
         try:
             if self.places is None:
                 self.receive(message, decoded)
             else:
-                self.places.release(partial(self.receive, message, decoded))
+                self.places.release(since, partial(self.receive, message, decoded))
         except Exception:
             log.failure("{delivery} was not taken, rejected", delivery=message)
             message.reject()

@@ -218,7 +218,7 @@ class Failed(TypedDict):
         number: 1 for the first of its process, and so on.
         at: when it ended.
         outcome: ``error`` or ``timeout``.
-        seconds: how long it ran.
+        seconds: how long it ran. If nothing counted then, only since it first waited for something: 0 if it never did.
         error: the name of the error's class.
         text: the error's own text.
         arguments: those of the method, as text by their names. Sensitive ones are hidden.
