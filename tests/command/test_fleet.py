@@ -150,6 +150,13 @@ class Commands(CommandsCase):
         self.patch(fleet, "Fleet", interrupt)
         self.assertEqual(await self.typed("services"), (130, "", f"{fleet.INTERRUPTED}\n"))
 
+    async def test_interrupted(self) -> None:
+        """What a signal ends closes its own connections, before the reactor does and the log calls them lost."""
+        async with fleet.interruptible() as interrupt:
+            ended = interrupt.begin()
+        self.assertFalse(ended.called)
+        await ended
+
     async def test_bench(self) -> None:
         """Calls a second, times and errors; status 1 if some calls have failed, or the first has."""
         await self.run_process(Slow)

@@ -202,6 +202,25 @@ class Asking(FleetCase):
         self.assertIn("stock.fail.", failed["call_id_stack"][-1])
         self.assertEqual(len((await self.answer_of(stock, "failures", failures=1))["failures"]), 1)
 
+    async def test_failures_of_a_service(self) -> None:
+        """It tells those of the services that are asked for, however many its others have had since."""
+
+        class Broken:
+            name = "broken"
+
+            @rpc
+            def fail(self) -> None:
+                raise ValueError("broken")
+
+        process = await self.run_process(Stock, Broken)
+        cluster = await self.cluster()
+        for call in (cluster.stock.fail("tea", card="4711"), cluster.broken.fail(), cluster.broken.fail()):
+            await self.assertFailure(call, RemoteError)
+        self.flushLoggedErrors(ValueError)
+        for services, expected in ((["stock"], ["stock"]), (["stock", "broken"], ["broken"]), (None, ["broken"])):
+            told = await self.answer_of(process, "failures", services=services, failures=1)
+            self.assertEqual([each["service"] for each in told["failures"]], expected)
+
     async def test_some(self) -> None:
         """Only those are asked that have a service, or that are named."""
         stock, shop = await self.run_process(Stock), await self.run_process(Shop)

@@ -85,7 +85,8 @@ async def interruptible() -> Any:
     finally:
         if not interrupt.now:
             interrupt.clock.removeSystemEventTrigger(trigger)
-        interrupt.ended.callback(None)
+        # in a later turn: now the reactor would close the connections, and each would be told as lost
+        interrupt.clock.callLater(0, interrupt.ended.callback, None)
 
 
 def on_fleet(work: Callable[[Fleet], Awaitable[None]], given: Given) -> None:

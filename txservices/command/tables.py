@@ -127,7 +127,8 @@ def described(group: Group, answers: Sequence[Answer]) -> list[str]:
 
 def instance_of(process: Process, service: Service | None) -> str:
     since = date_and_time(process["since"])
-    line = f"{whereabouts(process)}, since {since}, {counted(process['failed'], 'failure')}"
+    others = " in all its services" if len(process["services"]) > 1 else ""
+    line = f"{whereabouts(process)}, since {since}, {counted(process['failed'], 'failure')}{others}"
     if service is not None:
         running = f"{service['running']} of {service['max_workers']} workers run, {service['waiting']} wait"
         version = f", version {service['version']}" if service["version"] else ""

@@ -233,7 +233,7 @@ class Answering(Service):
             answer["methods"] = self.counting.methods(now)
             answer["edges"] = self.counting.edges(now)
         if "failures" in ask["want"]:
-            answer["failures"] = self.failures.latest(ask.get("failures", FAILURES_MAX))
+            answer["failures"] = self.failures.latest(ask.get("failures", FAILURES_MAX), ask.get("services"))
         self.send(reply_to, correlation_id, fitted(answer))
 
     def tell(self, reply_to: str, correlation_id: str, happened: list[Happened], dropped: int) -> None:

@@ -78,7 +78,7 @@ class Ask(TypedDict):
     Attributes:
         want: what else is wanted, of ``WANTS``.
         spread: each answer is delayed by a random part of so many seconds, at most ``SPREAD_MAX``.
-        services: only processes answer that have one of these services.
+        services: only processes answer that have one of these services; of failures they tell theirs alone.
         processes: only processes answer that have one of these ids.
         failures: so many of the latest failures are wanted, 100 if it isn't given.
         tail: for the want ``tail``.

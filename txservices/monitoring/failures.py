@@ -68,9 +68,9 @@ class Failures(Observer):
             }
         )
 
-    def latest(self, most: int) -> list[Failed]:
-        """The latest, no more than so many, the newest first."""
-        newest_first = list(reversed(self.kept))
+    def latest(self, most: int, services: list[str] | None) -> list[Failed]:
+        """The latest, no more than so many, the newest first: those of some services, or of all."""
+        newest_first = [each for each in reversed(self.kept) if not services or each["service"] in services]
         return newest_first[: max(most, 0)]
 
 
