@@ -34,6 +34,7 @@ REQUIREMENTS = (
     "croniter>=6",
     "mock>=5",
     "prometheus-client>=0.21,<1",
+    "pytest>=8,<10",  # nameko-sqlalchemy's fixtures are yield_fixture
     "pytz>=2024.1",
     "raven>=6.10",
     "redis>=5",

@@ -10,7 +10,9 @@ import treq
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
-from tests.interop.packages_case import PackagesCase
+from tests import processes
+from tests.interop import packages_env
+from tests.interop.packages_case import FOLDER, PackagesCase
 from txservices.exceptions import RemoteError
 
 
@@ -27,6 +29,14 @@ class Databases(PackagesCase):
         self.assertEqual(await accounts.forget_to_commit("eve"), 3)
         self.assertEqual(await accounts.balances(), {"ann": 7, "bob": 13})
         self.assertEqual(await accounts.unlucky(2), 3)
+
+    async def test_sqlalchemy_fixtures(self) -> None:
+        """A suite that uses the package's fixtures for pytest passes with ``pytest --nameko``."""
+        options = ("-q", "-p", "no:cacheprovider", "-p", "txservices_nameko", "--nameko")
+        uri = self.running.environ["AMQP_URI"]
+        argv = [packages_env.python(), "-m", "pytest", *options, "--amqp-uri", uri, "suite.py"]
+        printed = await processes.succeed(processes.start(self, argv, cwd=FOLDER, PYTHONPATH=processes.ROOT))
+        self.assertRegex(printed, r"\b4 passed")
 
 
 class Redis(PackagesCase):

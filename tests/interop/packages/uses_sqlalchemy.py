@@ -38,10 +38,9 @@ class UsesSqlalchemy:
     @rpc
     def move(self, source, target, amount):
         with self.db.get_session() as session:
-            accounts = session.query(Account)
-            accounts.get(source).balance -= amount
+            session.get(Account, source).balance -= amount
             session.flush()
-            accounts.get(target).balance += amount
+            session.get(Account, target).balance += amount
 
     @rpc
     def forget_to_commit(self, owner):
