@@ -48,6 +48,7 @@ MODULES = {
     "proxies": "test_calls test_rpc conformance.test_rpc",
     "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests test_starving test_busy"
     " test_overload test_deadlines test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
+    "lines": "test_lines.Waiting test_workers test_busy test_overload test_deadlines amqp.test_longbodies",
     "busy": "test_busy test_overload",
     "callids": "test_callids test_busy",
     "shared": "test_shared_services",

@@ -105,7 +105,7 @@ class Turns(Protocol):
         patience: float = ...,
         give_up: Callable[[], None] | None = None,
     ) -> Any:
-        """Call ``begin`` in its turn, when a worker of the entrypoint may begin. Gives what ``forget`` takes.
+        """Call ``begin`` in its turn, when a worker of the entrypoint may begin. Gives the turn, for ``forget``.
 
         ``give_up`` is called in place of it if the worker would probably not end within ``patience`` seconds from now.
         """
@@ -124,11 +124,11 @@ class Turns(Protocol):
 
 
 class Limit(Protocol):
-    """The limit of one entrypoint: what runs of its workers, and what waits. See ``lines``.
+    """The limit of one entrypoint: how many of its workers run, and what waits. See ``lines``.
 
     Attributes:
-        running: how many run now.
-        queued: what waits for one of them to end.
+        running: how many of its workers run now.
+        queued: the turns that wait for one of them to end.
     """
 
     running: int
@@ -209,7 +209,7 @@ def new_call_id() -> str:
 
 
 class ContextData(ChainMap[str, Any]):
-    """A worker's data and its call id stack, in this order, which is that of nameko's headers."""
+    """A worker's data and its call id stack. The data comes first, as in nameko's headers."""
 
     def __iter__(self) -> Iterator[str]:
         data, stack = self.maps
@@ -356,7 +356,7 @@ class Extension:
     _bound = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keeps the arguments, so that ``bind`` can make another."""
+        """Keeps the arguments, so that ``bind`` can make another instance."""
         made = super().__new__(cls)
         made._made_with = args, kwargs
         return made
@@ -371,7 +371,7 @@ class Extension:
         """End in order. The container goes on to its next step when the Deferred has fired."""
 
     def kill(self) -> Any:
-        """End now; may be called after ``stop``, or without ``setup``. An error is logged and stops nothing."""
+        """End now. It may be called after ``stop``, or without ``setup``. An error is logged, and stops nothing."""
 
     def not_ready(self) -> Iterable[str]:
         """Why it can't do its part now, a line for each reason; empty if it can.

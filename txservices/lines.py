@@ -1,6 +1,7 @@
-"""The lines in which turns wait: one for each entrypoint with a limit of its own, one for all others of a service.
+"""The places of a service's workers, and the lines in which turns wait for a place: one line for each entrypoint with a
+limit of its own, and one for all others of the service.
 
-    Workers.wait -> Line.add -> [a worker ends] -> oldest -> Workers begins it
+    Places.wait -> Line.add -> [a worker ends] -> Places.ended -> begin_queued -> oldest -> the turn's ``begin``
 
 Whoever waits for a limit of one entrypoint holds up nobody in another line. Among the lines that may go on, the turn
 that has waited longest is the next.
@@ -10,13 +11,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from contextvars import copy_context
+from functools import partial
+from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from txservices.busy import Busy
-from txservices.extensions import Entrypoint
+from txservices.extensions import FOREVER, Entrypoint
+from txservices.utils.waiting import Waiters
 
 BUSY_AFTER = 5.0  # seconds that all workers are busy, and others wait, before the log tells it
 
@@ -39,16 +44,6 @@ class Turn(NamedTuple):
     since: float
     deadline: float
     give_up: Callable[[], None] | None
-
-
-class Places(Protocol):
-    """The places of a service's workers: see ``extensions.Turns``."""
-
-    running: int
-
-    def hold(self) -> float: ...
-
-    def release(self, since: float, receive: Callable[[], None]) -> None: ...
 
 
 class Line:
@@ -218,6 +213,171 @@ class LimitedApartLine(LimitedLine):
         super().ended()
         self.service.ended()
         self.entrypoint.full = self.entrypoint.full or self.service.full
+
+
+class Places:
+    """The places of a service's workers: how many run, and what waits for one of them to end.
+
+    Args:
+        apart: how many workers may run apart.
+
+    Attributes:
+        running: how many workers run, without those that are queued, and without those that run apart.
+        apart: those that run apart, and what waits for them.
+        waiting: how many turns wait for one of the running workers to end.
+        waited: seconds that the message or the turn had waited which is begun now.
+        lines: where they wait: the service's line, and those of entrypoints with limits of their own.
+        rests: what ended workers have left to do.
+        on_none_queued: each is called when nothing waits any more.
+        aborted: whether workers may have been cancelled before they ended.
+    """
+
+    def __init__(self, busy: Busy, max_workers: int, clock: Any, apart: int) -> None:
+        self.busy = busy
+        self.max_workers = max_workers
+        self.clock = clock
+        self.running = 0
+        self.waiting = 0
+        self.waited = 0.0
+        self.beginning_queued = False
+        self.line = Line(busy, max_workers, clock, self)
+        self.apart = ApartLine(busy, apart, clock, self)
+        self.lines: dict[Entrypoint | None, Line] = {None: self.line}
+        self.rests: set[Deferred[Any]] = set()
+        self.on_none_queued: list[Callable[[], None]] = []
+        self.idle: Waiters[None] = Waiters()
+        self.aborted = False
+
+    def limit(self, entrypoint: Entrypoint, max_workers: int) -> None:
+        """Have no more than so many workers of an entrypoint run at a time."""
+        if entrypoint.apart:
+            line: LimitedLine = LimitedApartLine(self.busy, entrypoint, max_workers, self.apart, self)
+        else:
+            line = LimitedLine(self.busy, entrypoint, max_workers, self.line, self)
+        entrypoint.limit = line
+        self.lines[entrypoint] = line
+
+    def have_apart(self, entrypoint: Entrypoint) -> None:
+        """Have the workers of an entrypoint run apart from the service's others."""
+        self.apart.entrypoints.append(entrypoint)
+        if entrypoint.limit is None:
+            entrypoint.limit = self.apart
+            self.lines[entrypoint] = self.apart
+
+    @property
+    def under_way(self) -> int:
+        """How many workers run in all."""
+        return self.running + self.apart.running
+
+    @property
+    def places(self) -> int:
+        """How many workers may run in all."""
+        return self.max_workers + (self.apart.max_workers if self.apart.entrypoints else 0)
+
+    def wait(
+        self,
+        entrypoint: Entrypoint,
+        begin: Callable[[], None],
+        patience: float = FOREVER,
+        give_up: Callable[[], None] | None = None,
+    ) -> Turn:
+        """See ``extensions.Turns``."""
+        now = self.clock.seconds()
+        in_context = partial(copy_context().run, begin)  # and not in that of the worker whose end begins it
+        self.waiting += 1
+        turn = Turn(in_context, entrypoint, now - self.waited, now + patience, give_up)
+        self.lines.get(entrypoint, self.line).add(turn)
+        return turn
+
+    def forget(self, turn: Turn) -> None:
+        """See ``extensions.Turns``."""
+        line = self.lines.get(turn.entrypoint, self.line)
+        if turn in line.queued:
+            line.queued.remove(turn)
+            self.waiting -= 1
+            self.none_queued([line])
+            self.tell_idle()
+
+    def hold(self) -> float:
+        """See ``extensions.Turns``."""
+        self.running += 1
+        since: float = self.clock.seconds() - self.waited  # for its turn, before its body was found to be long
+        return since
+
+    def release(self, since: float, receive: Callable[[], None]) -> None:
+        """See ``extensions.Turns``."""
+        self.running -= 1
+        self.waited = self.clock.seconds() - since
+        try:
+            receive()
+        finally:
+            self.waited = 0.0
+            self.running += 1
+            self.ended()
+
+    def leave(self, rest: Deferred[Any]) -> None:
+        """See ``extensions.Turns``."""
+        self.rests.add(rest)
+
+        def done(result: Any) -> Any:
+            self.rests.discard(rest)
+            self.tell_idle()
+            return result
+
+        rest.addBoth(done)
+        if self.aborted:
+            rest.cancel()
+
+    def ended(self) -> None:
+        self.running -= 1
+        if self.waiting and not self.beginning_queued:
+            self.begin_queued()
+        if self.idle.waiting:  # quicker than its len()
+            self.tell_idle()
+
+    def begin_queued(self) -> None:
+        # In a loop: if each began at the end of the one before, a thousand workers that don't wait would recurse.
+        self.beginning_queued = True
+        try:
+            alone = len(self.lines) == 1  # no entrypoint has a limit of its own
+            while self.waiting:
+                if alone:
+                    line = self.line if self.running < self.max_workers else None
+                else:
+                    line = oldest(self.lines.values())
+                if line is None:
+                    break
+                self.waiting -= 1
+                turn = line.queued.popleft()
+                now = self.clock.seconds()
+                self.waited = now - turn.since
+                mean, deviation = self.busy.took.get(turn.entrypoint, (0.0, 0.0))
+                if turn.give_up is not None and turn.deadline < now + mean + 2 * deviation:
+                    # Its caller gives up before it can end, and to run it would make the next one late, too.
+                    turn.give_up()
+                else:
+                    turn.begin()
+        finally:
+            self.beginning_queued = False
+            self.waited = 0.0
+        self.none_queued(self.lines.values())
+
+    def none_queued(self, lines: Iterable[Line]) -> None:
+        """Watch the lines no more in which nothing waits, and tell if nothing waits at all."""
+        for line in lines:
+            if not line.queued:
+                line.watch_no_more()
+        if not self.waiting:
+            for call in self.on_none_queued:
+                call()
+
+    def tell_idle(self) -> None:
+        if not (self.running or self.apart.running or self.waiting or self.rests):
+            self.idle.fire(None)
+
+    def drain(self) -> Deferred[None]:
+        """Fires when no worker runs or is queued, and nothing is left of those that have ended."""
+        return self.idle.wait() if self.under_way or self.waiting or self.rests else succeed(None)
 
 
 def oldest(lines: Iterable[Line]) -> Line | None:

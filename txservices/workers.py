@@ -1,6 +1,6 @@
 """The life of a worker: one call of one method of a service.
 
-    Workers.spawn -> [queued while max_workers run: see ``lines``] -> begin -> live -> ended
+    Workers.spawn -> [waits for a place: see ``lines``] -> begin -> live -> ended
 
 ``live`` is the whole of that life: service_cls(), get_dependency and worker_setup of every dependency, the method, the
 entrypoint's handle_result, worker_result and worker_teardown of every dependency. It is a coroutine, and ``begin``
@@ -10,52 +10,47 @@ life that waits becomes a Deferred.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
 from types import CoroutineType
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txservices.busy import Busy, Running
 from txservices.callids import on_behalf_of, this_worker
 from txservices.exceptions import AlreadyHandled, CallerGone, NeedsAsyncio, WorkerTimeout
-from txservices.extensions import DependencyProvider, Entrypoint, ExcInfo, Limit, WorkerContext
-from txservices.lines import ApartLine, LimitedApartLine, LimitedLine, Line, Turn, oldest
+from txservices.extensions import FOREVER, DependencyProvider, ExcInfo, Limit, WorkerContext
+from txservices.lines import Places
 from txservices.observers import CANCELLED, ERROR, EXPECTED, OK, TIMEOUT, observers
 from txservices.safe import shown, traceback_of
 from txservices.threads import Threads
 from txservices.utils import tasks
 from txservices.utils.forks import end, owners
-from txservices.utils.waiting import Waiters
 
 WAITS = (Deferred, CoroutineType)  # a result of these types is waited for; any other is a value
 PLAIN = frozenset((str, int, float, bool, bytes, list, tuple, dict, type(None)))  # to ask a Deferred's ABC takes long
 
-FOREVER = float("inf")
 UNAWAITED_MAX = 100  # calls that are not awaited, and named once for each method that makes them
 TASKS_TIMEOUT = 1.0  # seconds in which cancelled workers in Tasks may end before a stop goes on
 
 log = Logger()
 
 
-class Workers:
-    """The workers of one container.
+class Workers(Places):
+    """The workers of one container, in their places.
 
     Args:
         slow: seconds after which a worker is slow, and told of when it ends; None for no such line.
 
     Attributes:
-        running: how many workers run, without those that are queued, and without those that run apart.
-        apart: those that run apart, and what waits for them.
-        waiting: how many turns wait for one of the running workers to end.
-        lines: where they wait: the service's line, and those of entrypoints with limits of their own.
-        on_none_queued: each is called when nothing waits any more.
+        pending: the lives that wait for something.
+        overdue: workers that were cancelled, each with the error that this is to it.
+        unawaited: methods, each with a call that it does not await and that the log has named.
         cancelled: whether no more workers are taken. The result of one that still ends is not handled.
-        aborted: whether workers may have been cancelled before they ended.
         on_ended: each is called with a worker, its result and its exc_info when its dependencies are torn down.
     """
 
@@ -64,25 +59,13 @@ class Workers:
     def __init__(
         self, service_cls: type[Any], max_workers: int, clock: Any, slow: float | None = None, apart: int = 1
     ) -> None:
+        self.pending: dict[Deferred[None], Running] = {}
+        super().__init__(Busy(service_cls.name, slow, clock, self.pending), max_workers, clock, apart)
         self.service_cls = service_cls
-        self.max_workers = max_workers
-        self.running = 0
-        self.clock = clock
-        self.waiting = 0
-        self.on_none_queued: list[Callable[[], None]] = []
-        self.waited = 0.0  # seconds that the message or the turn had waited which is begun now
-        self.overdue: dict[WorkerContext, Exception] = {}  # cancelled, each with the error that this is to it
-        self.beginning_queued = False
-        self.pending: dict[Deferred[None], Running] = {}  # the lives that wait for something
-        self.busy = Busy(service_cls.name, slow, clock, self.pending)
-        self.line = Line(self.busy, max_workers, clock, self)
-        self.apart = ApartLine(self.busy, apart, clock, self)
-        self.lines: dict[Entrypoint | None, Line] = {None: self.line}
-        self.unawaited: set[tuple[str, str]] = set()  # the methods, and the calls they don't await, that were named
-        self.rests: set[Deferred[Any]] = set()  # what ended workers have left to do
+        self.overdue: dict[WorkerContext, Exception] = {}
+        self.unawaited: set[tuple[str, str]] = set()
         self.threads = self.threads_cls()
-        self.cancelled = self.aborted = False
-        self.idle: Waiters[None] = Waiters()
+        self.cancelled = False
         self.on_ended: list[Callable[[WorkerContext, Any, ExcInfo | None], None]] = []
         self.learn([])
         owners.add(self)
@@ -98,32 +81,6 @@ class Workers:
             (n, each.worker_teardown) for n, each in enumerate(dependencies, 1) if has(each, "worker_teardown")
         ]
 
-    def limit(self, entrypoint: Entrypoint, max_workers: int) -> None:
-        """Have no more than so many workers of an entrypoint run at a time."""
-        if entrypoint.apart:
-            line: LimitedLine = LimitedApartLine(self.busy, entrypoint, max_workers, self.apart, self)
-        else:
-            line = LimitedLine(self.busy, entrypoint, max_workers, self.line, self)
-        entrypoint.limit = line
-        self.lines[entrypoint] = line
-
-    def have_apart(self, entrypoint: Entrypoint) -> None:
-        """Have the workers of an entrypoint run apart from the service's others."""
-        self.apart.entrypoints.append(entrypoint)
-        if entrypoint.limit is None:
-            entrypoint.limit = self.apart
-            self.lines[entrypoint] = self.apart
-
-    @property
-    def under_way(self) -> int:
-        """How many workers run in all."""
-        return self.running + self.apart.running
-
-    @property
-    def places(self) -> int:
-        """How many workers may run in all."""
-        return self.max_workers + (self.apart.max_workers if self.apart.entrypoints else 0)
-
     def spawn(self, worker: WorkerContext) -> None:
         """Begin a worker, at once or when it is its turn."""
         entrypoint = worker.entrypoint
@@ -132,65 +89,11 @@ class Workers:
         else:
             self.wait(entrypoint, partial(self.begin, worker))
 
-    def wait(
-        self,
-        entrypoint: Entrypoint,
-        begin: Callable[[], None],
-        patience: float = FOREVER,
-        give_up: Callable[[], None] | None = None,
-    ) -> Turn:
-        """See ``extensions.Turns``."""
-        now = self.clock.seconds()
-        in_context = partial(copy_context().run, begin)  # and not in that of the worker whose end begins it
-        self.waiting += 1
-        turn = Turn(in_context, entrypoint, now - self.waited, now + patience, give_up)
-        self.lines.get(entrypoint, self.line).add(turn)
-        return turn
-
-    def forget(self, turn: Turn) -> None:
-        """See ``extensions.Turns``."""
-        line = self.lines.get(turn.entrypoint, self.line)
-        if turn in line.queued:
-            line.queued.remove(turn)
-            self.waiting -= 1
-            self.none_queued([line])
-            self.tell_idle()
-
     def disown(self) -> None:
         """Called in a forked child: when the method returns, no hook is called, and the child ends."""
         self.cancelled = self.threads.cancelled = self.threads.disowned = True
         self.results = []
         self.teardowns = [(0, lambda worker_ctx: end())]
-
-    def hold(self) -> float:
-        """See ``extensions.Turns``."""
-        self.running += 1
-        since: float = self.clock.seconds() - self.waited  # for its turn, before its body was found to be long
-        return since
-
-    def release(self, since: float, receive: Callable[[], None]) -> None:
-        """See ``extensions.Turns``."""
-        self.running -= 1
-        self.waited = self.clock.seconds() - since
-        try:
-            receive()
-        finally:
-            self.waited = 0.0
-            self.running += 1
-            self.ended()
-
-    def leave(self, rest: Deferred[Any]) -> None:
-        """See ``extensions.Turns``."""
-        self.rests.add(rest)
-
-        def done(result: Any) -> Any:
-            self.rests.discard(rest)
-            self.tell_idle()
-            return result
-
-        rest.addBoth(done)
-        if self.aborted:
-            rest.cancel()
 
     def begin(self, worker: WorkerContext) -> None:
         self.running += 1
@@ -234,53 +137,6 @@ class Workers:
         if limit is not None:
             limit.ended()
         self.ended()
-
-    def ended(self) -> None:
-        self.running -= 1
-        if self.waiting and not self.beginning_queued:
-            self.begin_queued()
-        if self.idle.waiting:  # quicker than its len()
-            self.tell_idle()
-
-    def tell_idle(self) -> None:
-        if not (self.running or self.apart.running or self.waiting or self.rests):
-            self.idle.fire(None)
-
-    def begin_queued(self) -> None:
-        # In a loop: if each began at the end of the one before, a thousand workers that don't wait would recurse.
-        self.beginning_queued = True
-        try:
-            alone = len(self.lines) == 1  # no entrypoint has a limit of its own
-            while self.waiting:
-                if alone:
-                    line = self.line if self.running < self.max_workers else None
-                else:
-                    line = oldest(self.lines.values())
-                if line is None:
-                    break
-                self.waiting -= 1
-                turn = line.queued.popleft()
-                now = self.clock.seconds()
-                self.waited = now - turn.since
-                mean, deviation = self.busy.took.get(turn.entrypoint, (0.0, 0.0))
-                if turn.give_up is not None and turn.deadline < now + mean + 2 * deviation:
-                    # Its caller gives up before it can end, and to run it would make the next one late, too.
-                    turn.give_up()
-                else:
-                    turn.begin()
-        finally:
-            self.beginning_queued = False
-            self.waited = 0.0
-        self.none_queued(self.lines.values())
-
-    def none_queued(self, lines: Iterable[Line]) -> None:
-        """Watch the lines no more in which nothing waits, and tell if nothing waits at all."""
-        for line in lines:
-            if not line.queued:
-                line.watch_no_more()
-        if not self.waiting:
-            for call in self.on_none_queued:
-                call()
 
     async def live(self, worker: WorkerContext, waited: float) -> None:
         """A worker from its beginning to its end. Raises nothing."""
@@ -478,10 +334,6 @@ class Workers:
         for running in self.pending.values():
             if running.timeout is not None and running.timeout.active():
                 running.timeout.cancel()
-
-    def drain(self) -> Deferred[None]:
-        """Fires when no worker runs or is queued, and nothing is left of those that have ended."""
-        return self.idle.wait() if self.under_way or self.waiting or self.rests else succeed(None)
 
     async def abort(self) -> None:
         """Cancel the workers that run, and forget the queued ones. Their results are not handled.
