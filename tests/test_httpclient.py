@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
+from functools import cache
 from runpy import run_path
 from typing import Any
 
@@ -35,7 +38,7 @@ from txservices.httpclient import (
     HttpTimeout,
     retry_after,
 )
-from txservices.httppool import CONNECTIONS_PER_ORIGIN_MAX, HttpPool, Target
+from txservices.httppool import CONNECTIONS_PER_ORIGIN_MAX, Body, HttpPool, Target
 from txservices.monitoring.metrics import Metrics
 from txservices.observers import observers
 from txservices.retry import Retry
@@ -66,6 +69,12 @@ class Server(Resource):
         for name, value in further.items():
             request.setHeader(name.encode(), value.encode())
         return b"" if request.method == b"HEAD" else body
+
+
+@cache
+def bomb() -> bytes:
+    """Some 20 KiB that unpack to 20 MiB."""
+    return gzip.compress(bytes(20 * 1024 * 1024))
 
 
 def headers_of(request: Any) -> Any:
@@ -118,11 +127,11 @@ class Case(ServicesCase):
         with entrypoint_hook(self.container_of, method, context) as entrypoint:
             return await entrypoint(*args)
 
-    def listen(self, *answers: bytes | None) -> Any:
+    def listen(self, *answers: bytes | None, interface: str = "127.0.0.1") -> Any:
         """A server that speaks raw bytes, at ``port``."""
         factory: Any = Factory.forProtocol(Raw)
         factory.answers, factory.asked = list(answers), []
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port = reactor.listenTCP(0, factory, interface=interface)
         self.addCleanup(port.stopListening)
         factory.port = port.getHost().port
         return factory
@@ -259,6 +268,63 @@ class Answers(Case):
             self.assertIn(words, str(caught.exception))
             self.assertIn(f"(call of POST http://127.0.0.1:{listening.port}/x)", str(caught.exception))
         self.assertEqual(closed.asked, [])
+
+    async def test_gzip(self) -> None:
+        """A body in gzip is unpacked, and no further than to the limit; one that is no gzip, or not whole, is told."""
+        text = gzip.compress(b"x" * 1000)
+        table: list[tuple[str, bytes, Any, str]] = [
+            ("gzip", text, None, "x" * 1000),
+            ("GZip", text + b"more", None, "x" * 1000),
+            ("x-gzip", text, None, "x" * 1000),
+            ("gzip", b"", None, ""),
+            ("identity", b"plain", None, "plain"),
+            ("gzip", gzip.compress(b"x" * 1001), HttpBodyTooLarge, "over 1000 bytes"),
+            ("gzip", bomb(), HttpBodyTooLarge, "over 1000 bytes"),
+            ("gzip", b"plain", HttpCallFailed, "is not in gzip, as it says"),
+            ("gzip", text[:-1], HttpConnectionError, "ends early"),
+            ("gzip", text[:1], HttpConnectionError, "ends early"),
+            ("gzip, gzip", gzip.compress(text), HttpCallFailed, "is packed 2 times"),
+        ]
+        for coding, body, kind, expected in table:
+            head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            await self.over_tcp(f"http://127.0.0.1:{self.listen(head + body).port}", body_max=1000, retry=None)
+            if kind is None:
+                self.assertEqual(await self.ask("get", "/"), [200, expected], coding)
+            else:
+                with self.assertRaisesRegex(kind, expected) as caught:
+                    await self.ask("get", "/")
+                self.assertIs(type(caught.exception), kind)
+
+    def test_bomb(self) -> None:
+        """Of what one read brings no more is unpacked than the limit, and one byte."""
+        unpacked = []
+
+        class Counting:
+            def __init__(self) -> None:
+                self.real = zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.real, name)
+
+            def decompress(self, data: bytes, most: int) -> bytes:
+                unpacked.append(self.real.decompress(data, most))
+                return unpacked[-1]
+
+        body = Body(100_000)
+        body.unpacker = Counting()
+        body.dataReceived(bomb())
+        body.dataReceived(bomb())
+        self.failureResultOf(body.done, HttpBodyTooLarge)
+        self.assertEqual(sum(map(len, unpacked)), 100_001)
+
+    async def test_ipv6(self) -> None:
+        """An address of IPv6 is asked, with its port and its parameters; Host has it in brackets."""
+        listening = self.listen(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", interface="::1")
+        await self.over_tcp(f"http://[::1]:{listening.port}/v1")
+        self.assertEqual(await self.ask("get", "/x y", {"params": {"a": "é"}}), [200, "hi"])
+        head = listening.asked[0].decode()
+        self.assertTrue(head.startswith("GET /v1/x%20y?a=%C3%A9 HTTP/1.1\r\n"), head)
+        self.assertIn(f"\r\nHost: [::1]:{listening.port}\r\n", head)
 
     async def test_nobody_there(self) -> None:
         """A port where nobody listens is told with its address."""
@@ -471,6 +537,9 @@ class Urls(SynchronousTestCase):
         self.assertEqual(target.shown, "https://h.example/a%20b")
         self.assertEqual(target.auth, ("us@er", "p:w"))
         self.assertEqual(target.origin, ("https", "h.example", 443))
+        target = Target("http://u@[::1]:8080/a b?t=s").joined("/é")
+        self.assertEqual((target.url, target.shown), ("http://[::1]:8080/%C3%A9",) * 2)
+        self.assertEqual((target.auth, target.origin), (("u", ""), ("http", "::1", 8080)))
         for bad in (
             "",
             "/x",
@@ -478,7 +547,9 @@ class Urls(SynchronousTestCase):
             "http://",
             "file:///etc/passwd",
             "http://x:port/",
-            "http://[::1]:8080/",
+            "http://[::1",
+            "http://[::g]/",
+            "http://::1/",
             "http://" + "x" * 20_000,
         ):
             self.assertRaises(ValueError, Target, bad)

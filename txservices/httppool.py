@@ -1,10 +1,11 @@
 """The connections of a process to other people's HTTP servers: kept open between requests, and bounded.
 
-session -> Session.request -> [waits for one of its origin's connections] -> treq -> Body -> Answered
+session -> Session.request -> [waits for one of its origin's connections] -> treq -> Unpacking -> Body -> Answered
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urljoin
@@ -18,11 +19,14 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 from twisted.web._newclient import RequestNotSent  # it is in the documentation of twisted.web.client, and not there
 from twisted.web.client import Agent, HTTPConnectionPool, RequestTransmissionFailed, ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+from zope.interface import implementer
 
 from txservices.exceptions import CallFailed
 from txservices.safe import brief
@@ -37,6 +41,7 @@ URL_MAX = 16 * 1024  # characters
 SHOWN_URL_MAX = 200  # characters
 
 PORTS = {"http": 80, "https": 443}
+GZIP = {b"gzip", b"x-gzip"}
 
 # what the network has done, and no mistake of ours
 NETWORK = (ConnectError, ConnectionClosed, RequestNotSent, RequestTransmissionFailed, ResponseFailed)
@@ -77,6 +82,15 @@ class HttpStatusError(HttpCallFailed):
         self.call = answer.call
 
 
+class Url(URL):
+    """A URL that may have an address of IPv6 for its host, which hyperlink takes for a name when it encodes it."""
+
+    def to_uri(self) -> URL:
+        if ":" not in self.host:
+            return super().to_uri()
+        return self.replace(host="").to_uri().replace(host=self.host)
+
+
 class Target:
     """A URL to be asked. ``ValueError`` for one that is no URL of http or https.
 
@@ -93,7 +107,7 @@ class Target:
         if len(text) > URL_MAX:
             raise ValueError(f"a URL of {len(text)} characters: up to {URL_MAX} are sent")
         try:
-            url = URL.from_text(text).to_uri()
+            url = Url.from_text(text).to_uri()
         except ValueError:
             raise ValueError("it is no URL") from None
         if url.scheme not in PORTS or not url.host:
@@ -120,8 +134,50 @@ class Answered:
     body: bytes
 
 
+@implementer(IAgent)
+class Unpacking:
+    """An agent whose answers' bodies are unpacked by ``Body``, which knows when it has enough.
+
+    treq unpacks all of what one read brings, which may be a thousand times as much.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Any:
+        return self.agent.request(method, uri, headers, bodyProducer).addCallback(self.packed)
+
+    def packed(self, response: Any) -> Any:
+        codings = b",".join(response.headers.getRawHeaders(b"content-encoding", ())).lower().split(b",")
+        if codings[-1].strip() not in GZIP:
+            return response
+        response.headers.removeHeader(b"content-encoding")
+        return Packed(response, len(codings))
+
+
+class Packed(proxyForInterface(IResponse)):  # type: ignore[misc]  # a class that is made
+    """An answer with a body in gzip."""
+
+    def __init__(self, response: Any, times: int) -> None:
+        self.original = response
+        self.times = times
+
+    def deliverBody(self, body: Body) -> None:
+        body.unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self.original.deliverBody(body)
+        if self.times > 1:
+            body.give_up(HttpCallFailed(f"the body of its answer is packed {self.times} times"))
+
+
 class Body(Protocol):
-    """Reads the body of an answer. ``done`` fires with it, or fails if it is too long or not whole."""
+    """Reads the body of an answer. ``done`` fires with it, or fails if it is too long or not whole.
+
+    Attributes:
+        unpacker: zlib's, for a body in gzip.
+    """
+
+    unpacker: Any = None
+    whole = True  # whether what there is of such a body is all
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -136,20 +192,37 @@ class Body(Protocol):
             self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
+        if self.unpacker is None:
+            self.add(data)
+            return
+        self.whole = False
+        try:
+            while data and self.most >= 0:
+                self.add(self.unpacker.decompress(data, self.most - self.size + 1))
+                data = self.unpacker.unconsumed_tail
+            self.whole = self.unpacker.eof
+        except zlib.error as error:
+            self.give_up(HttpCallFailed(f"the body of its answer is not in gzip, as it says: {error}"))
+
+    def add(self, data: bytes) -> None:
         if self.most < 0:
             return
         self.size += len(data)
         if self.size <= self.most:
             self.pieces.append(data)
-            return
-        most = self.most
+        else:
+            self.give_up(HttpBodyTooLarge(f"the body of its answer is over {self.most} bytes"))
+
+    def give_up(self, error: Exception) -> None:
         self.cancel()
-        self.done.errback(HttpBodyTooLarge(f"the body of its answer is over {most} bytes"))
+        self.done.errback(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
             return
-        if reason.check(ResponseDone, PotentialDataLoss):  # the latter if only the connection's end ends the body
+        if not self.whole:
+            self.done.errback(HttpConnectionError("the body of its answer ends early"))
+        elif reason.check(ResponseDone, PotentialDataLoss):  # the latter if only the connection's end ends the body
             self.done.callback(b"".join(self.pieces))
         else:
             self.done.errback(reason)
@@ -171,7 +244,12 @@ class Session:
         await line.acquire()
         try:
             response = await self.treq.request(
-                method, target.url, headers=dict(headers), allow_redirects=False, unbuffered=True, **options
+                method,
+                Url.from_text(target.url),
+                headers=dict(headers),
+                allow_redirects=False,
+                unbuffered=True,
+                **options,
             )
             body = Body(most)
             response.deliverBody(body)
@@ -201,7 +279,7 @@ class HttpPool(Service):
         self.lines: dict[tuple[str, str, int], DeferredSemaphore] = {}
 
     def session(self) -> Session:
-        return Session(self, HTTPClient(self.agent))
+        return Session(self, HTTPClient(Unpacking(self.agent)))
 
     def line(self, origin: tuple[str, str, int]) -> DeferredSemaphore:
         found = self.lines.get(origin)
