@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -33,9 +33,19 @@ UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 
 
 class Process(ProcessProtocol):
-    """One process and what it has written so far; on a terminal, if it has one, all of it is its stdout."""
+    """One process and what it has written so far; on a terminal, if it has one, all of it is its stdout.
 
-    def __init__(self, argv: list[str], cwd: str, environ: dict[str, str], terminal: bool = False) -> None:
+    ``files`` are further file descriptors that it has, by their numbers there: those of ours.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        cwd: str,
+        environ: dict[str, str],
+        terminal: bool = False,
+        files: Mapping[int, int] | None = None,
+    ) -> None:
         self.argv = argv
         self.outputs = {1: b"", 2: b""}
         self.waiting: list[tuple[re.Pattern[str], Deferred[re.Match[str]]]] = []
@@ -43,9 +53,9 @@ class Process(ProcessProtocol):
         self.ended: Deferred[int] = Deferred()
         # A worker of `trial -j` has the modules of trial's own process in PYTHONPATH.
         outer = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.process = reactor.spawnProcess(
-            self, argv[0], argv, env={**outer, "PYTHONUNBUFFERED": "1", **environ}, path=cwd, usePTY=terminal
-        )
+        env = {**outer, "PYTHONUNBUFFERED": "1", **environ}
+        fds = None if terminal else {0: "w", 1: "r", 2: "r", **(files or {})}
+        self.process = reactor.spawnProcess(self, argv[0], argv, env=env, path=cwd, usePTY=terminal, childFDs=fds)
         self.pid = self.process.pid
 
     @property
@@ -162,6 +172,16 @@ def on_terminal(test: TestCase, *arguments: str, columns: int = 80) -> Process:
     """`txservices …` on a terminal of its own."""
     size = {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm"}
     process = Process([script("txservices"), *arguments], ROOT, size, terminal=True)
+    test.addCleanup(lambda: Deferred.fromCoroutine(process.clean_up()))
+    return process
+
+
+def by_systemd(test: TestCase, listening: int, *arguments: str, cwd: str | None = None) -> Process:
+    """`txservices …` as systemd would start it for a socket, which is the one of that number here, by the name web."""
+    # A process is told its own id, so that its children do not take the sockets for theirs.
+    command = 'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$@"'
+    process = Process(["/bin/sh", "-c", command, "sh", script("txservices"), *arguments], cwd or ROOT, {},
+                      files={3: listening})  # fmt: skip
     test.addCleanup(lambda: Deferred.fromCoroutine(process.clean_up()))
     return process
 

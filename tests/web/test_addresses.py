@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from typing import Any
 
@@ -17,12 +18,14 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests import processes
 from tests.observing import hearing
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner
 from txservices.web.addresses import Files, Place, places_of
 from txservices.web.handlers import http
 from txservices.web.listener import facing
+from txservices.web.websocket import rpc
 
 
 class Service:
@@ -31,6 +34,10 @@ class Service:
     @http("GET", "/told")
     def told(self, request: Any) -> str:
         return f"{request.remote_addr} {request.scheme}"
+
+    @rpc
+    def echo(self, socket_id: str, value: str) -> str:
+        return value
 
 
 class Talk(Protocol):
@@ -56,6 +63,10 @@ class Talk(Protocol):
 
 
 GET = b"GET /told HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+WEBSOCKET = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 class Case(TestCase):
@@ -128,7 +139,7 @@ class Open(Case):
             await self.runner.stop()
 
     async def test_https(self) -> None:
-        """HTTPS with a certificate from a file; a new file is taken by new clients, a bad one is told and not taken."""
+        """HTTPS and a WebSocket over TLS, with a certificate from a file; what is no request is 400 there, too."""
         authority = trustme.CA()
         folder = self.mktemp()
         os.mkdir(folder)
@@ -149,6 +160,9 @@ class Open(Case):
         self.assertTrue(talk.received.endswith(b"127.0.0.1 https"), talk.received)
         self.assertEqual([(status, scheme) for _, _, _, status, _, scheme in told.told], [(200, "https")])
         self.assertEqual(Certificate(talk.certificate).digest(), first)
+        talk = await self.ask(to, WEBSOCKET + b"\x88\x80\0\0\0\0", authority)
+        self.assertTrue(talk.received.startswith(b"HTTP/1.1 101 "), talk.received)
+        self.assertIn(b'"connected"', talk.received)
         talk = await self.ask(to, b"no request\r\n\r\n", authority)
         self.assertTrue(talk.received.startswith(b"HTTP/1.1 400 "), talk.received)
         self.assertEqual(told.told[-1][-1], "https")
@@ -167,6 +181,36 @@ class Open(Case):
             self.assertEqual((await self.ask(f"tcp:127.0.0.1:{port.getHost().port}", head)).received, b"")
         told = [formatEvent(each) for each in logged if "cut off" in (formatEvent(each) or "")]
         self.assertEqual(len(told), 1, told)
+
+
+class BySystemd(Case):
+    """Processes that are given their socket."""
+
+    def run_with(self, listening: socket.socket, *which: str) -> processes.Process:
+        """A process with that socket; ``which`` says how its endpoint names it."""
+        define = [f"--define=WEB_SERVER_ADDRESS={':'.join(('systemd', *which))}"]
+        return processes.by_systemd(self, listening.fileno(), "run", "http", *define, cwd=processes.EXAMPLES)
+
+    async def test_restart(self) -> None:
+        """It serves there, and who connects while it is away is answered by the next process."""
+        request = b"GET /get/42 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            for which in (("domain=INET", "index=0"), ("domain=INET", "name=web")):
+                talk = Talk(request)
+                await connectProtocol(clientFromString(reactor, f"tcp:127.0.0.1:{port}"), talk)
+                running = self.run_with(listening, *which)
+                await running.line(f"listening at http://127.0.0.1:{port}/")
+                answer = await talk.closed.addTimeout(processes.DEADLINE, reactor)
+                self.assertTrue(answer.startswith(b"HTTP/1.1 200 "), answer)
+                await processes.stopped(running)
+
+    async def test_none_given(self) -> None:
+        """A process that was given no such socket says so."""
+        for text in ("systemd:domain=INET:index=0", "systemd:domain=INET:name=web"):
+            with self.assertRaisesRegex(ConfigurationError, f"{text}: systemd has given this process no such socket"):
+                await self.serve(text)
+            await self.runner.stop()
 
 
 class Read(SynchronousTestCase):

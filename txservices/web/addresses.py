@@ -133,7 +133,13 @@ def endpoint_of(text: str, reactor: Any, trusted: Trusted) -> IStreamServerEndpo
         return proxied
     if kind == "ssl":
         return files_endpoint(rest, reactor)
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    except LookupError:
+        if kind != "systemd":
+            raise
+        no_socket = "systemd has given this process no such socket: is it started by a unit with Sockets=?"
+        raise ConfigurationError(no_socket) from None
     return endpoint
 
 
