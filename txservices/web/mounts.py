@@ -7,7 +7,8 @@
 
 A WSGI application runs in threads of the reactor's pool, at most ``threads`` of them at a time; further requests wait
 for their turn. It is given the whole body of the request. A short answer comes from the thread in one piece, a longer
-one is sent while it is made, as fast as the client reads it.
+one is sent while it is made, as fast as the client reads it, and all in one thread: connections of Django's to its
+database are of one, and so is what it knows of the request.
 
 A Resource is rendered in the reactor, as by twisted.web.
 """
@@ -18,11 +19,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
+from queue import SimpleQueue
+from threading import get_ident
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request as TwistedRequest
 from twisted.web.resource import IResource, getChildForRequest
@@ -43,6 +47,8 @@ __all__ = ["Mount"]
 THREADS = 10  # for a WSGI application that is given no number
 THREADS_MAX = 1_000
 AT_ONCE = 64 * 1024  # bytes of an answer that a thread gives in one piece
+
+log = Logger()
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -97,7 +103,9 @@ class Mount(Place):
             self.render(received, request)
             return
         environ = {**request.environ, **self.environ_of(request, path)}
-        calling = self.pool.run(self.call, (environ,), {})
+        lane = Lane()
+        calling = lane.run(self.call, (environ, lane), {})
+        self.pool.run(lane.serve)
         calling.addCallback(self.send, received)
         calling.addErrback(self.broken, received)
         self.container.workers.leave(calling)
@@ -118,8 +126,8 @@ class Mount(Place):
             request.body.seek(0)
         return own
 
-    def call(self, environ: dict[str, Any]) -> Response:
-        """Call the application, and make a response of what it gives. Runs in a thread."""
+    def call(self, environ: dict[str, Any], lane: Lane) -> Response:
+        """Call the application, and make a response of what it gives. Runs in a thread, that of the lane."""
         assert self.wsgi is not None
         started: list[Any] = []
         written: list[bytes] = []
@@ -159,10 +167,10 @@ class Mount(Place):
             response.response = [b"".join(written)]
             return response
         body: Any = Body(chained(written, pieces))
-        body.threads = self.pool
+        body.threads = lane
         response.response = body
-        if close is not None:
-            response.call_on_close(close)
+        lane.open = True
+        response.call_on_close(partial(lane.end, close))
         return response
 
     # twisted.web
@@ -202,7 +210,7 @@ class Pool:
         self.most = most
         self.running = 0
         self.closed = False
-        self.waiting: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
+        self.waiting: deque[Callable[[], None]] = deque()
         grow_pool(most)
 
     def close(self) -> None:
@@ -211,25 +219,67 @@ class Pool:
             self.closed = True
             grow_pool(-self.most)
 
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Deferred[Any]:
-        """Call a function in a thread, in its turn. Fires with its result, or fails with its error."""
-        called: Deferred[Any] = Deferred()
-        self.waiting.append((called, function, args, kwargs))
+    def run(self, function: Callable[[], None]) -> None:
+        """Call a function, which raises nothing, in a thread, in its turn."""
+        self.waiting.append(function)
         self.begin()
-        return called
 
     def begin(self) -> None:
         while self.waiting and self.running < self.most:
-            called, function, args, kwargs = self.waiting.popleft()
             self.running += 1
             reactor = default_reactor()
-            running = deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
-            running.addBoth(self.ended).chainDeferred(called)
+            deferToThreadPool(reactor, reactor.getThreadPool(), self.waiting.popleft()).addBoth(self.ended)
 
-    def ended(self, result: Any) -> Any:
+    def ended(self, _: Any) -> None:
         self.running -= 1
         self.begin()
-        return result
+
+
+class Lane:
+    """The thread of one request: everything that has to do with it is called there, one after the other.
+
+    Attributes:
+        open: whether more is to be called after the first.
+    """
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[tuple[Deferred[Any], Callable[..., Any], Any, Any]] = SimpleQueue()
+        self.open = self.ended = False
+        self.thread: int | None = None
+
+    def run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
+        """Call a function in the thread. Fires with its result, or fails with its error."""
+        if self.ended or get_ident() == self.thread:  # what is called there may close something
+            return maybeDeferred(function, *args, **kwargs)
+        called: Deferred[Any] = Deferred()
+        self.calls.put((called, function, args, kwargs))
+        return called
+
+    def serve(self) -> None:
+        """Call what comes. Runs in the thread, until ``end`` has been called there."""
+        self.thread = get_ident()
+        while True:
+            called, function, args, kwargs = self.calls.get()
+            try:
+                result = function(*args, **kwargs)
+            except BaseException:
+                result = Failure()
+            default_reactor().callFromThread(called.callback, result)
+            if not self.open:
+                return
+
+    def end(self, close: Callable[[], None] | None) -> None:
+        """Call the last function there, and give the thread back."""
+        if get_ident() == self.thread:
+            self.over(close)
+        else:
+            self.run(self.over, (close,), {}).addErrback(partial(log.failure, "a WSGI application's close() failed"))
+        self.ended = True
+
+    def over(self, close: Callable[[], None] | None) -> None:
+        self.open = False
+        if close is not None:
+            close()
 
 
 def chained(written: list[bytes], pieces: Iterable[bytes]) -> Iterable[bytes]:
