@@ -74,7 +74,7 @@ def plain_of(result: Any) -> Plain | None:
 
 def encoded_head(key: Any, response: Response) -> tuple[int, bytes, bool] | None:
     """The head of a response, which is kept. None if it can't be sent, or depends on more than the key."""
-    if response.status_code in BODYLESS:
+    if response.status_code in (*BODYLESS, 205):  # the body is left out when it is sent
         return None
     try:
         head, closing = head_of(response)
