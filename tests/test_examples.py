@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from runpy import run_path
 
+import yaml
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -34,6 +35,37 @@ RESPONSES = [
         "",
     ),
     ("GET", "/custom", "", "200 OK", [TEXT, "Content-Length: 7"], "payload"),
+]
+JSON, PROBLEM = "Content-Type: application/json", "Content-Type: application/problem+json"
+ANY_ORIGIN = "Access-Control-Allow-Origin: *"
+TEA = '{"number":1,"name":"tea"}'
+# method, path and headers, body -> status line, some of the headers, body
+API: list[tuple[str, str, str, str, list[str], str]] = [
+    ("GET", "/items/1", "", "200 OK", [JSON, ANY_ORIGIN], TEA),
+    ("GET", "/items", "", "200 OK", [JSON], f'{{"items":[{TEA},{{"number":2,"name":"spoon"}}]}}'),
+    (
+        "GET",
+        "/items/7",
+        "",
+        "404 NOT FOUND",
+        [PROBLEM, ANY_ORIGIN],
+        '{"type": "about:blank", "title": "Not Found", "status": 404, "detail": "there is no item 7"}',
+    ),
+    ("POST", "/items", '{"name": "pot"}', "201 CREATED", [JSON, "Location: /items/3"], '{"number":3,"name":"pot"}'),
+    ("PUT", "/pictures/tea", "x" * 100_000, "200 OK", [JSON], '{"name":"tea","size":100000}'),
+    (
+        "GET",
+        "/news",
+        "",
+        "200 OK",
+        ["Content-Type: text/event-stream; charset=utf-8"],
+        ":\n\n"
+        + "".join(f"event: item\nid: {i}\ndata: {name}\n\n" for i, name in ((1, "tea"), (2, "spoon"), (3, "pot"))),
+    ),
+    ("GET", "/assets/hello.txt", "", "200 OK", ["Cache-Control: public, max-age=3600"], "hello from a file\n"),
+    ("GET", "/admin/users", "", "200 OK", ["Content-Type: text/plain"], "/users below /admin"),
+    ("GET", "/labels/1", "", "200 OK", [TEXT], "* tea *"),
+    ("GET", "/labels/7", "", "404 NOT FOUND", [TEXT], "there is no item 7"),
 ]
 INVALID_ARGUMENTS = (
     "400 BAD REQUEST",
@@ -61,12 +93,14 @@ class Conversation(Protocol):
         self.closed.callback(self.received.decode())
 
 
-async def curl(address: str, method: str, path: str, body: str = "") -> tuple[str, list[str], str]:
+async def curl(
+    address: str, method: str, path: str, body: str = "", kind: str = "application/x-www-form-urlencoded"
+) -> tuple[str, list[str], str]:
     """The answer as `curl -i` shows it: the status line, the headers in their order of name, and the body."""
     host, port = address.split(":")
     head = [f"{method} {path} HTTP/1.1", f"Host: {address}", "Connection: close"]
     if body:
-        head += [f"Content-Length: {len(body)}", "Content-Type: application/x-www-form-urlencoded"]
+        head += [f"Content-Length: {len(body)}", f"Content-Type: {kind}"]
     talk = Conversation("\r\n".join([*head, "", body]).encode())
     await connectProtocol(TCP4ClientEndpoint(reactor, host, int(port)), talk)
     response = await talk.closed.addTimeout(processes.DEADLINE, reactor)
@@ -74,6 +108,14 @@ async def curl(address: str, method: str, path: str, body: str = "") -> tuple[st
     status, *headers = top.split("\r\n")
     kept = [header for header in headers if header.partition(":")[0] not in HOP]
     return status.removeprefix("HTTP/1.1 "), sorted(kept), content
+
+
+def unchunked(answer: tuple[str, list[str], str]) -> str:
+    """The body of an answer, of one that comes in chunks, too."""
+    _, headers, body = answer
+    if "Transfer-Encoding: chunked" not in headers:
+        return body
+    return "".join(body.split("\r\n")[1::2])
 
 
 class Examples:
@@ -215,3 +257,17 @@ class WithoutBrokerUnderTwistd(WithoutBroker, processes.ByTwistd, TestCase):
 
 class WithoutBrokerByRun(WithoutBroker, processes.ByRun, TestCase):
     """`txservices run`."""
+
+    async def test_http_api(self) -> None:
+        """An API with all that HTTP has, and a service that asks it."""
+        with open(os.path.join(processes.EXAMPLES, "http_api.yaml"), encoding="utf-8") as file:
+            config = {**yaml.safe_load(file), "SHOP_API": f"http://{self.address}"}
+        config = processes.config_file(self, **{**config, "WEB_SERVER_ADDRESS": self.address})
+        running = self.face(["http_api", "http_client"], processes.EXAMPLES, "--config", config)
+        await running.line("running: shop, labels")
+        for method, path, body, status, headers, content in API:
+            got = await curl(self.address, method, path, body, "application/json")
+            self.assertEqual((got[0], unchunked(got)), (status, content), path)
+            self.assertEqual([header for header in headers if header not in got[1]], [], path)
+        await running.line(r'"GET /items/1 HTTP/1\.1" 200 25 ')
+        await processes.stopped(running)
