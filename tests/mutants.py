@@ -44,11 +44,14 @@ MODULES = {
     " test_deadlines conformance.test_rpc conformance.test_replies conformance.test_poison",
     "responder": "test_responder test_rpc test_rpc_requests test_rpc_wire test_every_path conformance.test_rpc"
     " conformance.test_replies conformance.test_poison",
-    "calls": "test_calls test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
+    "calls": "test_calls test_told.CallsTests test_awaited test_rpc test_rpc_requests test_rpc_wire"
+    " conformance.test_rpc conformance.test_replies",
     "proxies": "test_calls test_rpc conformance.test_rpc",
-    "workers": "test_workers test_threads test_containers test_rpc test_rpc_requests test_starving test_busy"
-    " test_overload test_deadlines test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
-    "lines": "test_lines.Waiting test_workers test_busy test_overload test_deadlines amqp.test_longbodies",
+    "workers": "test_workers test_places test_told.WorkersTests test_awaited test_threads test_containers test_rpc"
+    " test_rpc_requests test_starving test_busy test_overload test_deadlines test_lines.Waiting web.test_pool"
+    " test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
+    "lines": "test_lines.Waiting test_workers test_places test_busy test_overload test_deadlines web.test_pool"
+    " amqp.test_longbodies",
     "busy": "test_busy test_overload",
     "callids": "test_callids test_busy",
     "shared": "test_shared_services",
@@ -66,7 +69,8 @@ MODULES = {
     "amqp.delays": "amqp.test_delays retry",
     "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"
-    " amqp.test_declarations.DeclarationsTests",
+    " amqp.test_declarations.DeclarationsTests test_told_of_messages.PublishTests test_lost_publishes.LookedTests"
+    " test_lost_publishes.DeadlineTests",
     "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched",
     "broker.queues": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
     " broker.test_channel_publishing broker.test_channel_topology",

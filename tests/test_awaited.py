@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
 from tests.services import ServicesCase
-from txservices import CircuitBreaker, Retry
+from txservices import CircuitBreaker, Retry, workers
 from txservices.awaited import Answer
 from txservices.exceptions import NotAwaited, RemoteError
 from txservices.rpc import RpcProxy, rpc
@@ -199,6 +199,11 @@ class Unawaited(ServicesCase):
             def on(self) -> None:
                 self.y.slow.call_async(False)
 
+            @rpc
+            def more(self) -> None:
+                self.y.slow(False)
+
+        self.patch(workers, "UNAWAITED_MAX", 2)  # for the log, which is told of no third one
         await self.start(Y, Caller)
         cluster = await self.cluster()
         with capturedLogs() as logged:
@@ -212,6 +217,7 @@ class Unawaited(ServicesCase):
             self.assertEqual(ended.index("caller") > ended.index("y"), True)
             await cluster.caller.go(True)
             await cluster.caller.go_protected(True)
+            await cluster.caller.more()
         told = [formatEvent(each) for each in logged if each["log_namespace"] == "txservices.workers"]
         named = "caller.{} does not await its call of y.slow: it ends when that has ended. Write `await` before it"
         self.assertEqual(

@@ -415,7 +415,9 @@ class ClientTests(TestCase):
         self.aborted: list[Any] = []
         self.sent: list[tuple[Any, ...]] = []
         connections: Any = SimpleNamespace(
-            publisher=SimpleNamespace(publish_then=self.publish_then, connection=SimpleNamespace(protocol=None)),
+            publisher=SimpleNamespace(
+                publish_then=self.publish_then, connection=SimpleNamespace(protocol=None), channel=None
+            ),
             leaving=SimpleNamespace(on_aborted=self.aborted),
         )
         self.connections = connections
@@ -467,6 +469,36 @@ class ClientTests(TestCase):
             text = str(self.failureResultOf(call, RpcTimeout).value)
             self.assertTrue(text.startswith(f"no reply within 3 s: {words}"), text)
             self.assertTrue(text.endswith("(call of service.method)"), text)
+
+    def test_nothing_is_kept(self) -> None:
+        """A caller's context keeps nothing of a call that has ended, in whichever way: a program's lives for long."""
+
+        def reply(call: Deferred[Any], error: Any) -> None:
+            (correlation_id,) = self.client.pending
+            properties = {"correlation_id": correlation_id, "content_type": "application/json"}
+            body = json.dumps({"result": 1, "error": error}).encode()
+            self.client.handle_message(Message(body, properties, "", "r", False, 1, "", lambda *settled: None))
+
+        ends: dict[str, Any] = {
+            "answered": lambda call: reply(call, None),
+            "failed": lambda call: reply(call, {"exc_type": "KeyError", "value": "k"}),
+            "not sent": lambda call: self.sent[-1][5](ConnectionLost("cut")),
+            "late": lambda call: self.clock.pump([1] * 5),
+            "cancelled": lambda call: call.cancel(),
+        }
+        for way, end in ends.items():
+            with self.subTest(way):
+                call = self.call()
+                self.assertEqual(len(self.owner.unconfirmed.calls), 1)
+                end(call)
+                self.assertEqual((self.owner.unconfirmed.calls, self.client.pending, call.called), (set(), {}, True))
+                call.addErrback(lambda failure: None)
+        self.connections.publisher.publish_then = lambda *args: 1 // 0
+        confirmed = self.owner.unconfirmed.count
+        self.assertRaises(ZeroDivisionError, self.call)
+        self.assertEqual(
+            (self.owner.unconfirmed.calls, self.owner.unconfirmed.count, self.client.pending), (set(), confirmed, {})
+        )
 
     def test_context_that_can_not_be_sent(self) -> None:
         """A call goes out without the headers that a stranger put in its context and that can't be sent."""

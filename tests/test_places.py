@@ -1,0 +1,112 @@
+"""How many workers run and may run, those apart among them, and what a stop waits for beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txservices.containers import ServiceContainer
+from txservices.extensions import Entrypoint
+from txservices.workers import Workers
+
+hook = Entrypoint.decorator
+
+
+class Apart(Entrypoint):
+    """Its workers run apart, as those of HTTP."""
+
+    apart = True
+
+
+class Service:
+    name = "service"
+
+    @hook
+    async def call(self, until: Deferred[Any]) -> Any:
+        return await until
+
+    @Apart.decorator
+    async def request(self, until: Deferred[Any]) -> Any:
+        return await until
+
+
+class Case(SynchronousTestCase):
+    """A container with one worker, and two apart."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.container = ServiceContainer(Service, {"max_workers": 1, "WEB_MAX_WORKERS": 2}, clock=self.clock)
+        self.workers: Any = self.container.workers
+        self.call, self.request = sorted(self.container.entrypoints, key=lambda each: each.method_name)
+
+    def spawn(self, entrypoint: Entrypoint) -> Deferred[None]:
+        """Begin a worker. It ends when the Deferred fires."""
+        until: Deferred[None] = Deferred()
+        self.container.spawn_worker(entrypoint, (until,), {})
+        return until
+
+
+class Numbers(Case):
+    """Workers that run, and those that may."""
+
+    def test_under_way(self) -> None:
+        """All that run are under way, each in its own places, and a stop waits for the last of them."""
+        call, first, second = map(self.spawn, (self.call, self.request, self.request))
+        drained = self.workers.drain()
+        self.assertEqual((self.workers.running, self.workers.apart.running, self.workers.under_way), (1, 2, 3))
+        first.callback(None)
+        call.callback(None)
+        self.assertEqual((self.workers.running, self.workers.apart.running, self.workers.under_way), (0, 1, 1))
+        self.assertNoResult(drained)
+        self.assertNoResult(self.workers.drain())
+        second.callback(None)
+        self.successResultOf(drained)
+        self.successResultOf(self.workers.drain())
+
+    def test_places(self) -> None:
+        """Places apart count only where something runs there; one is there without a number."""
+        self.assertEqual(self.workers.places, 3)
+        self.assertEqual(ServiceContainer(type("Plain", (), {"name": "plain"}), {"max_workers": 5}).workers.places, 5)
+        self.assertEqual(Workers(Service, 1, self.clock).apart.max_workers, 1)
+
+
+class Waiting(Case):
+    """Turns, and what ended workers have left to do."""
+
+    def test_forgotten(self) -> None:
+        """A turn that is forgotten never begins, and those who wait for that are told that nothing waits any more."""
+        told: list[str] = []
+        self.workers.on_none_queued.append(lambda: told.append("none"))
+        turn = self.workers.wait(self.call, lambda: told.append("begun"))
+        drained = self.workers.drain()
+        self.assertEqual((self.workers.waiting, len(self.clock.getDelayedCalls())), (1, 1))
+        self.assertNoResult(drained)
+        for _ in range(2):
+            self.workers.forget(turn)
+            self.assertEqual((self.workers.waiting, told), (0, ["none"]))
+        self.successResultOf(drained)
+        self.assertEqual(self.clock.getDelayedCalls(), [])  # nobody looks whether it waits for long
+        self.spawn(self.call).callback(None)
+        self.assertEqual(told, ["none"])
+
+    def test_left(self) -> None:
+        """A stop waits for what a worker has left to do, and an abort cancels it, then and later."""
+        rest: Deferred[int] = Deferred()
+        self.workers.leave(rest)
+        drained = self.workers.drain()
+        self.assertNoResult(drained)
+        rest.callback(1)
+        self.successResultOf(drained)
+        self.assertEqual((self.successResultOf(rest), self.workers.rests), (1, set()))
+        before: Deferred[int] = Deferred()
+        after: Deferred[int] = Deferred()
+        self.workers.leave(before)
+        self.assertNoResult(before)
+        self.successResultOf(Deferred.fromCoroutine(self.workers.abort()))
+        self.workers.leave(after)
+        for each in (before, after):
+            self.failureResultOf(each, CancelledError)
+        self.assertEqual(self.workers.rests, set())
