@@ -219,12 +219,12 @@ class ServiceContainer(containers.ServiceContainer):
         return spawned
 
     def spawn_in_turn(self, entrypoint: Entrypoint, spawn: Callable[[], WorkerContext]) -> Deferred[WorkerContext]:
+        """Fires with the worker when it has begun, which is now if there is a place for it."""
         if self.workers.cancelled:
             raise ContainerBeingKilled()
-        if self.workers.running < self.max_workers and not entrypoint.full:
-            return succeed(spawn())
         spawned: Deferred[WorkerContext] = Deferred()
         self.workers.wait(entrypoint, lambda: spawned.callback(spawn()))
+        self.workers.begin_queued()
         return spawned
 
     def spawn_managed_thread(self, function: Callable[[], Any], identifier: str | None = None) -> Any:

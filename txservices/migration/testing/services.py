@@ -10,35 +10,15 @@ from txservices.containers import ServiceContainer
 from txservices.migration.containers import block_by_default
 from txservices.migration.waiting import entered, waits
 from txservices.testing import services
-from txservices.testing.services import (
-    DummyEntrypoint,
-    EntrypointWaiterTimeout,
-    MockDependencyProvider,
-    Once,
-    WorkerCallback,
-    dummy,
-    once,
-    replace_dependencies,
-    restrict_entrypoints,
-)
-from txservices.testing.utils import get_extension
+from txservices.testing.services import EntrypointWaiterTimeout, WorkerCallback
 from txservices.testing.waiting import TIMEOUT, WaitResult
 
-__all__ = [
-    "DummyEntrypoint",
-    "EntrypointWaiterTimeout",
-    "MockDependencyProvider",
-    "Once",
-    "WaitResult",
-    "dummy",
-    "entrypoint_hook",
-    "entrypoint_waiter",
-    "get_extension",
-    "once",
-    "replace_dependencies",
-    "restrict_entrypoints",
-    "worker_factory",
-]
+__all__ = [*services.__all__, "WaitResult"]
+
+
+def __getattr__(name: str) -> Any:
+    """The helpers that don't wait are the same ones."""
+    return getattr(services, name)
 
 
 @contextmanager

@@ -10,31 +10,14 @@ from txservices.migration.green.thread import sleep
 from txservices.migration.green.timeout import Timeout
 from txservices.migration.waiting import waits
 from txservices.testing import utils
-from txservices.testing.utils import (
-    ANY_PARTIAL,
-    AnyInstanceOf,
-    DummyProvider,
-    find_free_port,
-    get_container,
-    get_extension,
-    unpack_mock_call,
-)
 
-__all__ = [
-    "ANY_PARTIAL",
-    "AnyInstanceOf",
-    "DummyProvider",
-    "ResourcePipeline",
-    "assert_stops_raising",
-    "find_free_port",
-    "get_container",
-    "get_extension",
-    "get_rabbit_connections",
-    "reset_rabbit_connections",
-    "unpack_mock_call",
-    "wait_for_call",
-    "wait_for_worker_idle",
-]
+__all__ = [*utils.__all__]
+
+
+def __getattr__(name: str) -> Any:
+    """The helpers that don't wait are the same ones."""
+    return getattr(utils, name)
+
 
 get_rabbit_connections = waits(utils.get_rabbit_connections)
 reset_rabbit_connections = waits(utils.reset_rabbit_connections)
