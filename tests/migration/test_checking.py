@@ -128,6 +128,8 @@ class Rules(SynchronousTestCase):
         for text, kind, group in [
             ("import gevent\nimport nameko", "gevent", "CANNOT"),
             ("from gevent import monkey; monkey.patch_all()\nimport nameko", "gevent", "CANNOT"),
+            ("import nameko\nimport urllib2", "python-2", "CANNOT"),
+            ("from nameko.containers import ServiceContainer as C\nC._run_worker = 1", "private", "CHANGE"),
             ("import eventlet\neventlet.spawn(f)", "eventlet", "WITH_NAMEKO"),
             ("from eventlet import wsgi", "eventlet", "CHANGE"),
             ("import eventlet\neventlet.listen(1)", "eventlet", "CHANGE"),
@@ -291,11 +293,15 @@ class Typed(TypingCase):
     def test_configuration(self) -> None:
         """What a configuration file lacks, and what it has for nothing."""
         self.write("app/web.py", "from nameko.web.handlers import http\n")
-        self.write("config.yaml", "serializer: pickle\nTRANSPORT_OPTIONS: {}\n")
+        self.write(
+            "config.yaml", "serializer: pickle\nTRANSPORT_OPTIONS: {}\nCONCURRENCY_BACKEND: gevent\nPREFETCH_COUNT: 1\n"
+        )
         status, out, _ = self.txservices("migrate", "check", "app", "--config", "config.yaml")
         self.assertEqual(status, 4)
         for words in ("AMQP_URI is absent", "0.0.0.0:8000", "1: pickle", "TRANSPORT_OPTIONS are kombu's"):
             self.assertIn(words, out)
+        self.assertIn("3: CONCURRENCY_BACKEND is of a pre-release of nameko 3", out)
+        self.assertIn("4: PREFETCH_COUNT means nothing here: is prefetch_count meant?", out)
 
     def test_apply(self) -> None:
         """A diff, or the files themselves."""

@@ -13,14 +13,20 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
+
+from twisted.logger import Logger
 
 from txservices.authoring import get_service_name
 from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import CommandError, ConfigurationError
+from txservices.migration import mistakes
 
+log = Logger()
+
+GREEN = {"gevent", "eventlet"}  # where these have patched the process, nothing of ours runs
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -35,7 +41,9 @@ def find_services(given: str, folder: str) -> list[type[Any]]:
     no service in the module; ``BrokenModule`` if the module can't be imported.
     """
     module_name, _, class_name = given.partition(":")
+    before = mistakes.as_it_is()
     module = load_module(module_name, folder)
+    tell_replaced(module_name, mistakes.replaced(before))
     if class_name:
         return [named_class(module, module_name, class_name)]
     services = service_classes(module)
@@ -66,6 +74,19 @@ def load_module(name: str, folder: str) -> ModuleType:
         raise broken(name, error) from error
     except Exception as error:
         raise broken(name, error) from error
+
+
+def tell_replaced(module_name: str, replaced: Mapping[str, str]) -> None:
+    """Tell of parts of the standard library that a module has had replaced while it was imported."""
+    if replaced:
+        packages = ", ".join(sorted(set(replaced.values())))
+        text = (
+            f"importing {module_name!r} has replaced {', '.join(replaced)} by those of {packages}: threads and the"
+            " reactor need Python's own. Take out what patches the process"
+        )
+        if not GREEN.isdisjoint(replaced.values()):
+            raise CommandError(text)
+        log.warn("{text}", text=text)
 
 
 def put_on_path(folder: str) -> None:
@@ -104,10 +125,13 @@ def hint(name: str, folder: str) -> str:
 
 def broken(name: str, error: Exception) -> CommandError:
     """The error of a module that can't be imported. A mistake that we have found in it is told with its line alone."""
-    if isinstance(error, ConfigurationError):
+    told = str(error) if isinstance(error, ConfigurationError) else mistakes.why(error)
+    if told is not None:
+        if isinstance(error, SyntaxError):
+            return CommandError(f"{error.filename}, line {error.lineno}: {told}")
         frames = traceback.extract_tb(error.__traceback__)
         at = next((each for each in reversed(frames) if not each.filename.startswith((PACKAGE, "<"))), None)
-        return CommandError(f"{at.filename}, line {at.lineno}: {error}" if at else str(error))
+        return CommandError(f"{at.filename}, line {at.lineno}: {told}" if at else told)
     return BrokenModule(f"module {name!r} could not be imported: {type(error).__name__}: {error}")
 
 

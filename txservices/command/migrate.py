@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import click
 
 from txservices.command import settings
+from txservices.configuration import mistyped
 from txservices.exceptions import CommandError
 from txservices.migration.checking.configs import of_configuration
 from txservices.migration.checking.findings import Report, edited
@@ -116,5 +117,5 @@ def read_configuration(path: str, http: bool) -> Report:
     with open(path, encoding="utf-8") as file:
         text = file.read()
     found = {line.partition(":")[0].strip("'\" "): number for number, line in enumerate(text.splitlines(), 1)}
-    report.findings = sorted(of_configuration(config, found, http))
+    report.findings = sorted(of_configuration(config, found, http, mistyped(config)))
     return report

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from txservices.exceptions import ConfigurationError
 from txservices.migration import settings
+from txservices.migration.mistakes import missing
 
 OURS = "txservices"
 HERE = "txservices.migration"
@@ -69,8 +70,11 @@ def install(config: Mapping[str, Any] | None = None) -> None:
     """Have nameko's and eventlet's names lead here from now on, in this process. May be called again.
 
     ``config`` becomes ``nameko.config``.
-    ``ConfigurationError`` if nameko or eventlet has been imported already: parts of both would be in use.
+    ``ConfigurationError`` if nameko or eventlet has been imported already: parts of both would be in use. Likewise if
+    gevent has patched the process.
     """
+    if getattr(sys.modules.get("gevent.monkey"), "saved", None):
+        raise ConfigurationError(f"this process is patched already: {missing('gevent')}")
     if not any(isinstance(each, Finder) for each in sys.meta_path):
         for package in PACKAGES:
             if package in sys.modules:
@@ -93,12 +97,15 @@ def uninstall() -> None:
 
 
 class Finder(MetaPathFinder):
-    """Finds our module for a name of nameko's or eventlet's."""
+    """Finds our module for a name of nameko's or eventlet's, and no gevent."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, rest = fullname.partition(".")
+        if package == "gevent":
+            found = PathFinder.find_spec(fullname, path, target)
+            return None if found is None else ModuleSpec(fullname, Refused(), origin=found.origin)
         if package not in PACKAGES:
             return None
         if fullname in MODULES:
@@ -113,14 +120,11 @@ class Finder(MetaPathFinder):
         return ModuleSpec(fullname, Alias(ours), origin=ours, is_package=True)
 
 
-def missing(name: str) -> str:
-    """What to write where something of nameko's or eventlet's is not here."""
-    if name.startswith("eventlet"):
-        return (
-            f"{name} has no counterpart: there is no eventlet in this process. Use threads (`threading`, `queue`), or"
-            " move this service without --nameko (docs/migrating.md)"
-        )
-    return f"{name} has no counterpart in txservices: see docs/migrating.md for what to use in its place"
+class Refused(Loader):
+    """Stands for a package that must not be imported. Those who can do without it go on."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ModuleNotFoundError(missing(module.__name__), name=module.__name__)
 
 
 class Alias(Loader):

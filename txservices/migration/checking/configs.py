@@ -7,9 +7,20 @@ from typing import Any
 
 from txservices.migration.checking.findings import Finding, Group
 
+# What pre-releases of nameko 3 read, and nothing here does
+NAMEKO_3 = {
+    "CONCURRENCY_BACKEND": "CONCURRENCY_BACKEND is of a pre-release of nameko 3, and means nothing here: there are"
+    " threads, and neither eventlet nor gevent. Take it out",
+}
 
-def of_configuration(config: Any, lines: Mapping[str, int], serves_http: bool) -> Iterator[Finding]:
-    """The findings of a configuration that was read; ``lines`` has the line of each key."""
+
+def of_configuration(
+    config: Any, lines: Mapping[str, int], serves_http: bool, meant: Mapping[str, str]
+) -> Iterator[Finding]:
+    """The findings of a configuration that was read.
+
+    ``lines`` has the line of each key, and ``meant`` the keys that are mistyped, or nameko 3's, with those of ours.
+    """
     if not isinstance(config, Mapping):
         yield Finding(1, Group.CANNOT, "configuration", "the file has no keys: it is no configuration")
         return
@@ -30,6 +41,8 @@ def of_configuration(config: Any, lines: Mapping[str, int], serves_http: bool) -
         elif key == "TRANSPORT_OPTIONS":
             text = "TRANSPORT_OPTIONS are kombu's, and mean nothing here: a connection comes back by itself"
             yield Finding(line, Group.AS_IT_IS, "configuration", text)
-        elif key == "handle_sigterm" or str(key).startswith("NAMEKO_3"):
-            text = f"{key} is of a pre-release of nameko 3, and means nothing here"
+        elif key in NAMEKO_3:
+            yield Finding(line, Group.CHANGE, "configuration", NAMEKO_3[key])
+        elif key in meant:
+            text = f"{key} means nothing here: is {meant[key]} meant?"
             yield Finding(line, Group.CHANGE, "configuration", text)

@@ -6,16 +6,14 @@ text -> ast -> Names -> Values, rules -> findings, edits
 from __future__ import annotations
 
 import ast
-import re
 import warnings
 
+from txservices.migration.checking import python2
 from txservices.migration.checking.edits import Rewriting
 from txservices.migration.checking.findings import Finding, Group, Report
 from txservices.migration.checking.names import Names
 from txservices.migration.checking.rules import rules
 from txservices.migration.checking.values import Values
-
-PYTHON_2 = re.compile(r"^\s*(print [^(=]|exec [^(=]|raise \w+, |except [\w.]+, \w+:)", re.MULTILINE)
 
 
 def read(path: str, text: str) -> Report:
@@ -27,8 +25,7 @@ def read(path: str, text: str) -> Report:
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
-        old = PYTHON_2.search(text)
-        why = "it is Python 2: move it to Python 3 first" if old else f"it can't be read: {error}"
+        why = python2.WHAT_TO_DO if python2.can_be_python_2(text, error) else f"it can't be read: {error}"
         report.findings.append(Finding(line, Group.CANNOT, "syntax", why))
         return report
     names = Names(tree)

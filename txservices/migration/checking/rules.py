@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from txservices.migration.checking import python2
 from txservices.migration.checking.findings import Finding, Group
 from txservices.migration.checking.names import HOOKS, Class, Function, Names
 from txservices.migration.checking.packages import known
@@ -57,15 +58,17 @@ PRIVATE = {
     "_consumers": "a QueueConsumer's consumers are not kombu's here",
     "_get_message_context": "see WorkerContext.context_data",
 }
+WRAPPED = ("_worker_setup", "_worker_result", "_worker_teardown")  # these are here, for packages that wrap them
 NEW_PROXIES = ("nameko.standalone.rpc", "nameko.standalone.events")
 
 
 def rules(names: Names, is_test: bool) -> Iterator[Finding]:
     """Every finding of every rule."""
     yield from of_imports(names)
+    yield from of_python_2(names)
     for node in ast.walk(names.tree):
         yield from of_eventlet(names, node)
-        yield from of_private_names(node)
+        yield from of_private_names(names, node)
         yield from of_config(names, node)
     for cls in names.classes.values():
         yield from of_class(names, cls)
@@ -97,6 +100,21 @@ def of_imports(names: Names) -> Iterator[Finding]:
             yield Finding(line, group, "package", f"{top}: {text}")
 
 
+def of_python_2(names: Names) -> Iterator[Finding]:
+    """Imports that Python 3 can't do. One in a ``try`` or an ``if`` has another for Python 3 beside it."""
+    for node in names.tree.body:
+        for dotted in imported_by(node):
+            if python2.is_of_python_2(dotted):
+                yield Finding(node.lineno, Group.CANNOT, "python-2", f"{dotted}: {python2.WHAT_TO_DO}")
+
+
+def imported_by(node: ast.AST) -> list[str]:
+    """The modules that a statement imports."""
+    if isinstance(node, ast.ImportFrom):
+        return [node.module] if node.module and not node.level else []
+    return [each.name for each in node.names] if isinstance(node, ast.Import) else []
+
+
 def of_eventlet(names: Names, node: ast.AST) -> Iterator[Finding]:
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         module = node.module if isinstance(node, ast.ImportFrom) else None
@@ -118,9 +136,13 @@ def about_eventlet(line: int, dotted: str) -> Finding:
     return Finding(line, Group.WITH_NAMEKO, "eventlet", text)
 
 
-def of_private_names(node: ast.AST) -> Iterator[Finding]:
-    if isinstance(node, ast.Attribute) and node.attr in PRIVATE:
-        text = f"{node.attr} is private to nameko, and not here: {PRIVATE[node.attr]}"
+def of_private_names(names: Names, node: ast.AST) -> Iterator[Finding]:
+    if not isinstance(node, ast.Attribute):
+        return
+    of_nameko = (names.dotted(node) or "").startswith("nameko.") and node.attr.startswith("_")
+    if node.attr in PRIVATE or (of_nameko and not node.attr.endswith("__") and node.attr not in WRAPPED):
+        instead = PRIVATE.get(node.attr, "code that wraps it can't run")
+        text = f"{node.attr} is private to nameko, and not here: {instead}"
         yield Finding(node.lineno, Group.CHANGE, "private", text)
 
 

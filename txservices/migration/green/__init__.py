@@ -25,6 +25,7 @@ from txservices.migration.green.thread import (
     spawn_n,
 )
 from txservices.migration.green.timeout import Timeout, with_timeout
+from txservices.migration.mistakes import missing_of_eventlet
 
 __all__ = [
     "Event",
@@ -71,21 +72,6 @@ def import_patched(name: str, *modules: Any, **kwargs: Any) -> Any:
 
 HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
-# What is not here, and what to use in its place
-NOT_HERE = {
-    "connect": "use socket.create_connection",
-    "listen": "use socket.create_server",
-    "serve": "use a thread of `threading` for each connection, or @http",
-    "wrap_ssl": "use ssl.SSLContext.wrap_socket",
-    "backdoor": "run with --backdoor-port",
-    "wsgi": "use @http, or a server of its own for the WSGI application",
-    "websocket": "use txservices.web.websocket",
-    "corolocal": "use threading.local",
-    "db_pool": "use the pool of your database's library",
-    "pools": "use a queue.Queue of what is pooled",
-    "convenience": "use the socket module",
-}
-
 
 def __getattr__(name: str) -> NoReturn:
     """Say where somebody asks for what is not here, and what to write."""
@@ -94,5 +80,4 @@ def __getattr__(name: str) -> NoReturn:
     stack = reversed(traceback.extract_stack())
     at = next((each for each in stack if not each.filename.startswith((HERE, "<frozen importlib"))), None)
     where = f"{at.filename}, line {at.lineno}: " if at else ""
-    instead = NOT_HERE.get(name, "use threads (`threading`, `queue`)")
-    raise AttributeError(f"{where}eventlet.{name} has no counterpart with --nameko: {instead}")
+    raise AttributeError(f"{where}{missing_of_eventlet(name)}", name=name)
