@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.containers import ServiceContainer, get_service_name
 from txservices.dependency_providers import Config
-from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError
 from txservices.rpc import rpc
-from txservices.timer import timer
-from txservices.web.handlers import http
 
 NAMES = (
     ("", "is empty"),
@@ -77,14 +73,6 @@ class Classes(SynchronousTestCase):
             service = type("Shop", (), {"name": "shop", "sell": wrap(rpc(sell))})
             self.assertIn(f"Shop.sell is a {wrap.__name__}: an entrypoint is a plain method", self.mistake(service))
 
-    def test_declared_on_no_function(self) -> None:
-        """The decorator above one of those is told where it belongs, and no longer to go inside it."""
-        for wrap in (staticmethod, classmethod, property):
-            error = self.assertRaises(ConfigurationError, rpc, wrap(lambda self: None))
-            self.assertRegex(
-                str(error), rf"^the decorator above \S+ is on a {wrap.__name__}, which is no method: put it"
-            )
-
     def test_class_for_a_dependency(self) -> None:
         """A provider's class in place of an instance is told; one that is defined inside the service is fine."""
 
@@ -119,20 +107,6 @@ class Classes(SynchronousTestCase):
             service = type("Shop", (), {"name": "shop", method.__name__: rpc(method)})
             self.assertIn(f"write `def {method.__name__}(self)`", self.mistake(service))
         ServiceContainer(type("Shop", (), {"name": "shop", "any": rpc(any_arguments), "only": rpc(only)}), {})
-
-    def test_without_brackets(self) -> None:
-        """A decorator that needs arguments and has no brackets names its method, and what it needs."""
-
-        def tick(self): ...
-
-        for decorator, needed in (
-            (timer, "interval"),
-            (event_handler, "source_service, event_type"),
-            (http, "method, url"),
-        ):
-            error = self.assertRaises(ConfigurationError, decorator, tick)
-            pattern = rf"the decorator above \S+tick needs {needed}: write it with its arguments in brackets"
-            self.assertTrue(re.fullmatch(pattern, str(error)), str(error))
 
     def test_ordinary(self) -> None:
         """Dependencies, static methods without an entrypoint and inherited methods are no mistakes."""

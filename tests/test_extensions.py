@@ -8,9 +8,8 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.containers import ServiceContainer
-from txservices.exceptions import ConfigurationError, IncorrectSignature
+from txservices.exceptions import IncorrectSignature
 from txservices.extensions import (
     DependencyProvider,
     Entrypoint,
@@ -21,7 +20,6 @@ from txservices.extensions import (
     is_entrypoint,
     is_extension,
     iter_extensions,
-    register_entrypoint,
 )
 
 
@@ -183,25 +181,6 @@ class Binding(TestCase):
 
 class Decorating(TestCase):
     """Entrypoints declared on functions."""
-
-    def test_function_stays(self) -> None:
-        """The decorated method is the function that it was."""
-        self.assertEqual(Base().plain(1), 1)
-        self.assertEqual(len(getattr(Base.twice, ENTRYPOINTS_ATTRIBUTE)), 2)
-
-    def test_not_a_function(self) -> None:
-        """On what is no function it says so, and where to put it."""
-        for thing in (staticmethod(lambda: None), property(lambda self: None)):
-            self.assertIn("above the `def`", str(self.assertRaises(ConfigurationError, hook(), thing)))
-
-    def test_by_itself(self) -> None:
-        """A decorator of one's own notes an entrypoint by ``register_entrypoint``."""
-
-        def method(self): ...
-
-        entrypoint = Hook()
-        self.assertIs(register_entrypoint(method, entrypoint), method)
-        self.assertEqual(getattr(method, ENTRYPOINTS_ATTRIBUTE), [entrypoint])
 
     def test_sensitive_arguments(self) -> None:
         """They may still be called by the name of old."""
