@@ -46,7 +46,7 @@ class Overload(SynchronousTestCase):
         if expiration is not None:
             properties["expiration"] = expiration
         body = json.dumps({"args": [number], "kwargs": {}}).encode()
-        self.consumer.handle_message(Message(body, properties, "", "service.method", False, number, "", self.settle))
+        self.consumer.receive(Message(body, properties, "", "service.method", False, number, "", self.settle))
 
     def handle_result(self, message: Message, worker_ctx: Any, result: Any, exc_info: Any) -> Any:
         self.answered[result] = self.clock.seconds()

@@ -1,6 +1,6 @@
 """Calls from service to service: ``@rpc`` answers them, ``RpcProxy`` and ``ClusterRpc`` make them.
 
-``RpcConsumer.handle_message`` reads a request, one dict look-up finds its method -> a worker -> ``Responder`` writes
+``RpcConsumer.receive`` reads a request, one dict look-up finds its method -> a worker -> ``Responder`` writes
 the reply -> the broker has it -> the request is acked: see ``responder``. The caller's side is ``calls``.
 """
 
@@ -107,7 +107,7 @@ class RpcConsumer(SharedExtension):
         serializers = Serializers(config)
         exchange = rpc_exchange(config)
         self.workers = self.container.workers
-        self.long = LongBodies(serializers.decode, self.handle_message, self.workers)
+        self.long = LongBodies(serializers.decode, self.receive, self.workers)
         self.accepted = serializers.accepted
         self.prefix = f"{self.container.service_name}."
         queue = Queue(
@@ -129,7 +129,7 @@ class RpcConsumer(SharedExtension):
         if any(entrypoint.cancel_at_deadline for entrypoint in self.methods.values()):
             exchange = rpc_exchange(self.container.config)
             self.cancelling.listen(self.queue_consumer, self.container.service_name, exchange)
-        self.consumer = self.queue_consumer.consume(self.queue, self.handle_message, in_turn=True)
+        self.consumer = self.queue_consumer.consume(self.queue, self.receive, in_turn=True)
         return self.consumer.ready
 
     def cancel(self) -> Deferred[Any] | None:
@@ -139,7 +139,7 @@ class RpcConsumer(SharedExtension):
             return None
         return Deferred.fromCoroutine(cancel(self.container, consumer, self.long))
 
-    def handle_message(self, message: Message, decoded: Decoded | None = None) -> None:
+    def receive(self, message: Message, decoded: Decoded | None = None) -> None:
         """Run the method that a request is for, when it is its turn; called again when a long body has been decoded.
 
         Until its turn comes only its bytes are kept.
@@ -150,7 +150,7 @@ class RpcConsumer(SharedExtension):
         full = workers.running >= workers.max_workers and decoded is None
         if entrypoint is not None and (full or entrypoint.full) and not workers.cancelled:
             patience, give_up = time_to_reply(properties, FOREVER), partial(self.not_begun, message)
-            workers.wait(entrypoint, partial(self.handle_message, message, decoded), patience, give_up)
+            workers.wait(entrypoint, partial(self.receive, message, decoded), patience, give_up)
             if self.limits:
                 self.make_room()
             return

@@ -18,6 +18,7 @@ from tests.processes import ROOT
 
 # Installed without what they say that they need, which is nameko and eventlet before all.
 PACKAGES = (
+    "nameko-amqp-retry==0.7.1",
     "nameko-cachetools==1.0.0",
     "nameko-cron==0.1.0",
     "nameko-prometheus==1.6.0",
@@ -32,6 +33,7 @@ PACKAGES = (
 # What they need but for nameko. Bounds from above are for what they use of old.
 REQUIREMENTS = (
     "croniter>=6",
+    "kombu>=5.4,<6",
     "mock>=5",
     "prometheus-client>=0.21,<1",
     "pytest>=8,<10",  # nameko-sqlalchemy's fixtures are yield_fixture

@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from tests import processes
 from tests.interop import packages_env
 from tests.interop.packages_case import FOLDER, PackagesCase
-from txservices.exceptions import RemoteError
+from txservices.exceptions import MethodNotFound, RemoteError
 
 
 class Databases(PackagesCase):
@@ -185,6 +185,30 @@ class Calls(PackagesCase):
         await prices.fail()
         self.assertEqual(await shop.last_known("tin"), ["tin", 4])
         await self.assertFailure(shop.last_known("iron"), RemoteError)
+
+
+class Retries(PackagesCase):
+    """nameko-amqp-retry."""
+
+    async def test_amqp_retry(self) -> None:
+        """A call that backs off is answered later, and one that does so too often gets the error of that."""
+        retries = self.services.uses_amqp_retry
+        self.assertEqual(await retries.third_time("tin"), ["tin", 3])
+        self.assertEqual(await retries.declared("iron"), ["iron", 3])
+        error = await self.assertFailure(retries.never("tin"), RemoteError)
+        self.assertEqual(error.exc_type, "Expired")
+        self.assertRegex(str(error), "Backoff aborted after '2' retries")
+        error = await self.assertFailure(retries.missing(), MethodNotFound)
+
+    async def test_amqp_retry_of_events(self) -> None:
+        """An event and a message that back off are handled again, their worker's stack says so."""
+        retries = self.services.uses_amqp_retry
+        for how in ("dispatch", "publish"):
+            await getattr(retries, how)("tin")
+            seen = [await retries.next_seen() for _ in range(2)]
+            self.assertEqual([(what, data) for what, data, _ in seen], [(how, "tin")] * 2)
+            self.assertNotIn("backoff", str(seen[0]))
+            self.assertRegex(seen[1][2][-2], r"\.backoff$")
 
 
 class Times(PackagesCase):

@@ -142,7 +142,7 @@ class Rules(SynchronousTestCase):
             ("import nameko\nfrom kombu.pools import producers", "kombu", "WITH_NAMEKO"),
             ("from nameko_sqlalchemy import DatabaseSession", "package", "WITH_NAMEKO"),
             ("from nameko_grpc.service import Grpc", "package", "CANNOT"),
-            ("from nameko_amqp_retry import Backoff", "package", "CHANGE"),
+            ("from nameko_amqp_retry import Backoff", "package", "WITH_NAMEKO"),
             ("import flask_nameko", "package", "CHANGE"),
             ("import nameko_unheard_of", "package", "WITH_NAMEKO"),
             ("import nameko\ncontainer._worker_pool.waitall()", "private", "CHANGE"),

@@ -42,7 +42,7 @@ class Names(HookCase):
 
     def test_one_object(self) -> None:
         """A module is the same under both names, so that a patch of one is a patch of the other."""
-        for name in ("timer", "events", "messaging", "utils.retry", "web.handlers"):
+        for name in ("timer", "contextdata", "utils.retry", "web.handlers"):
             self.assertIs(import_module(f"nameko.{name}"), import_module(f"txservices.{name}"))
 
     def test_packages_of_ours_stay(self) -> None:

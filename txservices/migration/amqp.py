@@ -1,14 +1,32 @@
-"""``nameko.amqp``: connections and producers of kombu's, for code that publishes by itself. They need kombu."""
+"""``nameko.amqp``: connections and producers of kombu's, and a publisher, for code that publishes by itself.
+
+They need kombu, except for the publisher that a provider has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from txservices.amqp.publish import Publisher, UndeliverableMessage
+from twisted.python import threadable
+
+from txservices.amqp import publish
+from txservices.amqp.publish import UndeliverableMessage, options_of
+from txservices.constants import DEFAULT_RETRY_POLICY, PERSISTENT
+from txservices.wire.spec import ReplyCode
 
 __all__ = ["Publisher", "UndeliverableMessage", "get_connection", "get_producer"]
+
+# nameko's, where a publisher's own options and a call's say nothing else
+DEFAULTS = {
+    "serializer": "json",
+    "delivery_mode": PERSISTENT,
+    "priority": 0,
+    "mandatory": False,
+    "retry": True,
+    "retry_policy": DEFAULT_RETRY_POLICY,
+}
 
 
 @contextmanager
@@ -40,3 +58,48 @@ def get_producer(
     made = Connection(amqp_uri, transport_options=options, ssl=ssl, login_method=login_method)
     with producers[made].acquire(block=True) as producer:
         yield producer
+
+
+class Publisher(publish.Publisher):
+    """nameko's: outside the reactor it publishes by kombu, and the broker has the message when ``publish`` returns.
+
+    ``UndeliverableMessage`` if no queue takes a mandatory message.
+    """
+
+    def publish(
+        self,
+        payload: Any,
+        exchange: Any = None,
+        routing_key: str | None = None,
+        extra_headers: dict[str, Any] | None = None,
+        worker_ctx: Any = None,
+        declare: Iterable[Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        if self.running or threadable.isInIOThread():  # it is a provider's, or must not wait
+            return super().publish(payload, exchange, routing_key, extra_headers, worker_ctx, declare, **options)
+        given = {**DEFAULTS, **options_of(self), **self.options, **options}
+        confirms, key = given.pop("use_confirms", True), given.pop("routing_key", "")
+        own = {**(self.options.get("headers") or {}), **(options.get("headers") or {}), **(extra_headers or {})}
+        given["headers"] = own
+        given["declare"] = [*(self.options.get("declare") or ()), *(declare or ())]
+        return self.publish_by_kombu(
+            payload,
+            confirms,
+            exchange=self.exchange if exchange is None else exchange,
+            routing_key=key if routing_key is None else routing_key,
+            **given,
+        )
+
+    def publish_by_kombu(self, payload: Any, confirms: bool, **options: Any) -> None:
+        from kombu.exceptions import ChannelError
+
+        uri, ssl, login = self.config.values()
+        with get_producer(uri, confirms, ssl, login) as producer:
+            try:
+                producer.publish(payload, **options)
+            except ChannelError as error:
+                if "NO_ROUTE" not in str(error):
+                    raise
+                name = getattr(options["exchange"], "name", options["exchange"])
+                raise UndeliverableMessage(name, options["routing_key"], ReplyCode.NO_ROUTE, "NO_ROUTE") from error

@@ -3,8 +3,14 @@
 import logging
 from functools import wraps
 
+from kombu import Exchange, Queue
+from nameko.amqp.publish import Publisher, UndeliverableMessage
 from nameko.extensions import DependencyProvider
-from nameko.rpc import MethodProxy, RpcProxy, ServiceProxy, rpc
+from nameko.messaging import Consumer
+from nameko.rpc import MethodProxy, Rpc, RpcConsumer, RpcProxy, ServiceProxy
+
+copies = Exchange("copies", type="headers")
+blue = Queue("blue", exchange=copies, binding_arguments={"color": "blue", "x-match": "any"})
 
 
 class Told(logging.Formatter):
@@ -56,6 +62,44 @@ class Crowd(DependencyProvider):
         return wrapped
 
 
+class Named(RpcConsumer):
+    """A request may name its method in a header."""
+
+    def handle_message(self, body, message):
+        name = message.headers.get("method")
+        key = message.delivery_info["routing_key"] if name is None else f"{self.container.service_name}.{name}"
+        try:
+            self.get_provider_for_method(key).handle_message(body, message)
+        except Exception as error:
+            self.handle_result(message, None, (type(error), error, None))
+
+
+class Copied:
+    """The bodies of messages are published again, by hand, before their workers end."""
+
+    def handle_result(self, message, worker_ctx, result, exc_info):
+        publisher = Publisher(self.container.config["AMQP_URI"])
+        properties = {name: value for name, value in message.properties.items() if name != "expiration"}
+        properties["headers"] = {**properties.pop("application_headers"), "color": "blue"}
+        publisher.publish(message.body, exchange=copies, declare=[blue], mandatory=True, **properties)
+        try:
+            publisher.publish("red", exchange=copies, headers={"color": "red"}, mandatory=True)
+        except UndeliverableMessage:
+            return super().handle_result(message, worker_ctx, result and f"{result}, copied", exc_info)
+
+
+class CopiedRpc(Copied, Rpc):
+    rpc_consumer = Named()
+
+
+class CopiedConsumer(Copied, Consumer):
+    pass
+
+
+rpc = CopiedRpc.decorator
+consume = CopiedConsumer.decorator
+
+
 class Desk:
     name = "desk"
 
@@ -66,3 +110,11 @@ class Desk:
     @crowd.counted
     def ask(self, item):
         return self.stock.take(item)["item"]
+
+    @rpc
+    def say(self, word):
+        return word
+
+    @consume(Queue("desk"))
+    def hear(self, word):
+        return word

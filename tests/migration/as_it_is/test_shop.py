@@ -5,8 +5,9 @@ from unittest.mock import ANY, Mock, call, patch
 
 import pytest
 from extras import Desk
+from nameko.amqp.publish import Publisher
 from nameko.containers import ServiceContainer
-from nameko.exceptions import RemoteError
+from nameko.exceptions import MethodNotFound, RemoteError
 from nameko.runners import ServiceRunner
 from nameko.standalone.events import event_dispatcher
 from nameko.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
@@ -166,13 +167,27 @@ def test_auditor(start):
         assert audit() == "iron"
 
 
-def test_extras(start):
+def test_proxies_of_a_package(start):
     stock = start(Stock, *METHODS)
     desk = start(Desk)
     with entrypoint_hook(desk, "ask") as ask:
         assert ask("tin") == ("tin", 1)
         stock.stop()
         assert ask("tin") == ("tin", 1)
+
+
+def test_entrypoints_of_a_package(start, rabbit_config, get_message_from_queue):
+    desk = start(Desk)
+    config = {"AMQP_URI": rabbit_config["AMQP_URI"]}
+    with ServiceRpcProxy("desk", config, timeout=20) as proxy:
+        assert proxy.say("tin") == "tin, copied"
+        with pytest.raises(MethodNotFound):
+            proxy.shout("tin")
+    assert get_message_from_queue("blue").payload == {"args": ["tin"], "kwargs": {}}
+    with entrypoint_waiter(desk, "hear") as heard:
+        Publisher(config["AMQP_URI"]).publish("tin", routing_key="desk")
+    assert heard.get() == "tin, copied"
+    assert get_message_from_queue("blue").payload == "tin"
 
 
 def test_worker_factory():

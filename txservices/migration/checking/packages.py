@@ -6,7 +6,7 @@ from txservices.migration.checking.findings import Group
 
 # The top-level module of a package -> its group, and what to know of it.
 PACKAGES: dict[str, tuple[Group, str]] = {
-    "nameko_amqp_retry": (Group.CHANGE, "retry=Retry(...) of the entrypoint does this: docs/retries.md"),
+    "nameko_amqp_retry": (Group.WITH_NAMEKO, "retry=Retry(...) of the entrypoint does it, too: docs/retries.md"),
     "nameko_grpc": (Group.CANNOT, "its HTTP/2 server is written on eventlet's sockets: run that service under nameko"),
     "flask_nameko": (Group.CHANGE, "use txservices.standalone.blocking.ClusterRpcProxy in views: it may be shared"),
     "django_nameko": (Group.CHANGE, "use txservices.standalone.blocking.ClusterRpcProxy in views: it may be shared"),
