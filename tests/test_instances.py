@@ -205,7 +205,7 @@ class BrokerRestarts(TestCase):
         self.addCleanup(proxy.stop)
         self.assertEqual(await cluster.echo.echo("before"), "before")
         await amqp(container).publisher.declare(Queue("kept"))
-        await node.ctl("eval", "mnesia:sync_log().")  # a declaration is answered before it is on disk
+        node.evaluate("mnesia:sync_log().")  # a declaration is answered before it is on disk
         for kill in (False, True):
             if kill:
                 node.kill()

@@ -150,8 +150,8 @@ class DelaysOnRabbitMQ(OnRabbitMQ, DelayTests):
         await self.later(connections.on_demand, 0.05, b"1")
         await heard.wait(1)
         member = f'whereis(binary_to_atom(<<"{self.vhost_name}_{name_of("", "late", 50)}">>))'
-        self.addCleanup(self.node.ctl, "eval", f"sys:resume({member}).")
-        await self.node.ctl("eval", f"sys:suspend({member}).")
+        self.addCleanup(self.node.evaluate, f"sys:resume({member}).")
+        self.node.evaluate(f"sys:suspend({member}).")
         told = self.logged("takes no messages: .* txservices.delay.0.05s.late.2 is used instead")
         other = self.connections()
         waiting = [self.later(other.on_demand, 0.05, body) for body in (b"2", b"3")]
