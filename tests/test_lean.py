@@ -44,6 +44,7 @@ class Lean(TestCase):
         os.mkdir(folder)
         with open(os.path.join(folder, "idle.py"), "w", encoding="utf-8") as file:
             file.write(IDLE)
-        process = processes.txservices(self, "run", "idle", "--broker", "memory://lean", cwd=folder)
+        argv = [processes.script("txservices"), "run", "idle", "--broker", "memory://lean"]
+        process = processes.start(self, argv, folder)
         await process.line(r"^loaded:$")
         await processes.stopped(process)

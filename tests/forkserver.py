@@ -1,0 +1,112 @@
+"""A Python that has imported the package, and forks a child for each process that a test needs. Each runs a script.
+
+`python -m tests.forkserver SOCKET MODULE…` is that Python. A request is a line of JSON with argv, cwd and environ, and
+four files: stdin, stdout, stderr, and a pipe. The child's pid is written there, and its status once it has ended,
+as ``os.waitpid`` gives it. The server ends when nobody can ask any more. The other end is tests/forked.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import types
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+AT_ONCE = 65536  # bytes
+
+
+def asked(server: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next request, and its files; None once nobody can ask any more."""
+    request, files, _, _ = socket.recv_fds(server, AT_ONCE, 4)
+    while request and not request.endswith(b"\n"):
+        request += server.recv(AT_ONCE)
+    return json.loads(request) if request else None, files
+
+
+def serve(server: socket.socket) -> dict[str, Any] | None:
+    """Fork a child for each request. Gives the request in the child, and None here at the end."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    pipes: dict[int, int] = {}
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        ready, _, _ = select.select([server.fileno(), woken], [], [])
+        if woken in ready:
+            os.read(woken, AT_ONCE)
+            for pid, status in ended():
+                tell(pipes[pid], status)
+                os.close(pipes.pop(pid))
+        if server.fileno() not in ready:
+            continue
+        request, files = asked(server)
+        if request is None:
+            return None
+        pid = os.fork()
+        if not pid:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
+            server.close()
+            for number, file in enumerate(files[:3]):
+                os.dup2(file, number)
+            for file in (woken, wake, *files, *pipes.values()):
+                os.close(file)
+            return request
+        for file in files[:3]:
+            os.close(file)
+        pipes[pid] = files[3]
+        tell(files[3], pid)
+
+
+def ended() -> Iterator[tuple[int, int]]:
+    """The children that have ended, each with its status."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        yield pid, status
+
+
+def tell(pipe: int, number: int) -> None:
+    try:
+        os.write(pipe, b"%d\n" % number)
+    except BrokenPipeError:
+        pass  # the test is over
+
+
+def become(argv: list[str], cwd: str, environ: dict[str, str]) -> None:
+    """Run a script as a Python does that has just started with it."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.argv, sys.orig_argv = argv, [sys.executable, *argv]
+    sys.path[0] = os.path.dirname(argv[0])
+    for name in [each for each in sys.modules if each.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    if environ.get("COVERAGE_PROCESS_CONFIG"):
+        import coverage
+
+        coverage.process_startup()
+    sys.modules["__main__"] = main = types.ModuleType("__main__")
+    vars(main).update(__file__=argv[0], __builtins__=__builtins__)
+    with open(argv[0], "rb") as file:
+        exec(compile(file.read(), argv[0], "exec"), vars(main))
+
+
+if __name__ == "__main__":
+    for module in sys.argv[2:]:
+        import_module(module)
+    gc.collect()
+    gc.freeze()  # also in the children, for which each page that the collector touches would be copied
+    if request := serve(socket.socket(fileno=int(sys.argv[1]))):
+        become(**request)
