@@ -40,6 +40,7 @@ from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
 from txservices.wire.login import encode_login
+from txservices.wire.reading import READ_MAX, READ_TIME, Reading
 from txservices.wire.spec import (
     FRAME_HEADER,
     FRAME_HEARTBEAT,
@@ -159,6 +160,7 @@ class Protocol(AMQClient):
 
     channelClass = Channel
     transport: Any
+    reading: Reading
     address: Address
     closed: bool
 
@@ -209,6 +211,7 @@ class Protocol(AMQClient):
             self.transport.setTcpNoDelay(True)
         if hasattr(self.transport, "setTcpKeepAlive"):
             self.transport.setTcpKeepAlive(True)
+        self.reading = Reading(self.transport)
         self.transport.registerProducer(self.flow, True)
         self.channels[0] = self.channelFactory(0, self.outgoing, self)
         self.transport.write(PROTOCOL_HEADER)
@@ -228,11 +231,14 @@ class Protocol(AMQClient):
             self.opened.errback(self.error or closed_error(failure))
 
     def dataReceived(self, data: bytes) -> None:
-        self.heartbeat.read_at = self.clock.seconds()
+        began = self.heartbeat.read_at = self.clock.seconds()
         if self.closed:
             return
         try:
             self.outbox.receive(self.reader.feed, data)
+            seconds = self.clock.seconds() - began
+            if seconds > READ_TIME or self.reading.size < READ_MAX:
+                self.reading.adapt(len(data), seconds)
         except FrameError as error:
             if self.greeted:
                 self.close_for(error)

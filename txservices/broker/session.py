@@ -35,6 +35,7 @@ from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
+from txservices.wire.reading import READ_MAX, READ_TIME, Reading
 from txservices.wire.spec import FRAME_HEARTBEAT, FRAME_METHOD, HARD_ERRORS, ReplyCode
 
 log = Logger()
@@ -65,6 +66,7 @@ class Session(protocol.Protocol):
     """
 
     transport: Any  # no single interface has all that TCP and memory share
+    reading: Reading
 
     def __init__(self, broker: Server, trusted: bool = False) -> None:
         self.broker = broker
@@ -99,11 +101,12 @@ class Session(protocol.Protocol):
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self.broker.add(self)
+        self.reading = Reading(self.transport)
         self.transport.registerProducer(self, True)
         self.timeout = self.broker.clock.callLater(LOGIN_TIMEOUT, self.login_overdue)
 
     def dataReceived(self, data: bytes) -> None:
-        self.heartbeat.read_at = self.broker.clock.seconds()
+        began = self.heartbeat.read_at = self.broker.clock.seconds()
         if self.discarding:
             if self.lingers:
                 self.abort_within(CLOSE_TIMEOUT)
@@ -116,6 +119,9 @@ class Session(protocol.Protocol):
             self.discarding = True
             self.close(error)
         self.flush_confirms()
+        seconds = self.broker.clock.seconds() - began
+        if seconds > READ_TIME or self.reading.size < READ_MAX:
+            self.reading.adapt(len(data), seconds)
 
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
         """Hand one frame to its channel. Whatever goes wrong with it is the business of this client alone."""
