@@ -44,14 +44,15 @@ MODULES = {
     " test_deadlines conformance.test_rpc conformance.test_replies conformance.test_poison",
     "responder": "test_responder test_rpc test_rpc_requests test_rpc_wire test_every_path conformance.test_rpc"
     " conformance.test_replies conformance.test_poison",
-    "calls": "test_calls test_told.CallsTests test_awaited test_rpc test_rpc_requests test_rpc_wire"
+    "calls": "test_calls test_call_ends test_told.CallsTests test_awaited test_rpc test_rpc_requests test_rpc_wire"
     " conformance.test_rpc conformance.test_replies",
-    "proxies": "test_calls test_rpc conformance.test_rpc",
-    "workers": "test_workers test_places test_told.WorkersTests test_awaited test_threads test_containers test_rpc"
-    " test_rpc_requests test_starving test_busy test_overload test_deadlines test_lines.Waiting web.test_pool"
-    " test_asyncio.OnAnotherReactor amqp.test_longbodies conformance.test_workers",
-    "lines": "test_lines.Waiting test_workers test_places test_busy test_overload test_deadlines web.test_pool"
-    " amqp.test_longbodies",
+    "proxies": "test_calls test_call_ends test_rpc conformance.test_rpc",
+    "workers": "test_workers test_worker_failures test_worker_context test_places test_told.WorkersTests"
+    " test_awaited test_threads test_containers test_rpc test_rpc_requests test_starving test_busy"
+    " test_overload test_deadlines test_lines.Waiting web.test_pool test_asyncio.OnAnotherReactor"
+    " amqp.test_longbodies conformance.test_workers",
+    "lines": "test_lines.Waiting test_workers test_worker_failures test_places test_busy test_overload"
+    " test_deadlines web.test_pool amqp.test_longbodies",
     "busy": "test_busy test_overload",
     "callids": "test_callids test_busy",
     "shared": "test_shared_services",

@@ -1,38 +1,27 @@
-"""Services on asyncio's reactor, and libraries of asyncio's in them.
-
-`tests.test_asyncio` runs these, with `trial --reactor asyncio tests.on_asyncio_services`.
-"""
+"""Services on asyncio's reactor. `tests.test_asyncio` runs these, with `trial --reactor asyncio`."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
 from typing import Any
 
-import httpx
-import redis.asyncio as redis
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.basic import LineReceiver
 
 from tests.on_asyncio import WAITS, both, deferred, fired, later, never, sleep, turns, variable, wrap
 from tests.services import ServicesCase
-from tests.web.peer import Conversation
 from txservices import containers, workers
-from txservices.containers import ServiceContainer, in_reactor
+from txservices.containers import in_reactor
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import RemoteError, WorkerTimeout
 from txservices.extensions import DependencyProvider
 from txservices.rpc import RpcProxy, rpc
-from txservices.runners import run_services
 from txservices.testing.waiting import Heard
 from txservices.timer import timer
 from txservices.utils.retry import retry
-from txservices.web.eventstream import EventStream
 from txservices.web.handlers import HttpRequestHandler, http
 
 
@@ -84,6 +73,8 @@ class AsyncHandler(HttpRequestHandler):
 
 
 get = AsyncHandler.decorator
+
+
 heard = Heard()
 
 
@@ -200,75 +191,6 @@ class Shop:
     @get("GET", "/own")
     async def own(self, request: Any) -> str:
         return str(await sleep())
-
-
-class Streams:
-    """Bodies that wait for asyncio, both ways."""
-
-    name = "streams"
-
-    @http("GET", "/pieces")
-    async def pieces(self, request: Any) -> Any:
-        for number in range(3):
-            await asyncio.sleep(0)
-            yield f"{number}"
-            await later()
-
-    @http("GET", "/fails")
-    async def fails(self, request: Any) -> Any:
-        await asyncio.sleep(0)
-        raise KeyError("before the head")
-        yield "never"
-
-    @http("GET", "/events")
-    async def events(self, request: Any) -> Any:
-        async def silent() -> Any:
-            try:
-                await asyncio.sleep(60)
-                yield "never"
-            finally:
-                await asyncio.sleep(0)
-                heard("ended")
-
-        return EventStream(silent())
-
-    @http("POST", "/upload", stream=True)
-    async def upload(self, request: Any) -> str:
-        size = 0
-        async for piece in request.stream:
-            await asyncio.sleep(0)
-            size += len(piece)
-        return str(size)
-
-
-class Streaming(ServicesCase):
-    """What ``web.bodies`` and ``web.uploads`` send and read."""
-
-    async def test_streams(self) -> None:
-        """Pieces may wait for asyncio's futures and for Deferreds, and an error before the first is a 500."""
-        await self.start(Streams)
-        session = self.web_session()
-        self.assertEqual(await (await session.get("/pieces")).text(), "012")
-        self.assertEqual((await session.get("/fails")).code, 500)
-        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
-        self.assertEqual(await (await session.post("/upload", data=b"x" * 300_000)).text(), "300000")
-
-    async def test_ended(self) -> None:
-        """An iterator that waits is cancelled when its client leaves, and when the service stops."""
-        heard.things.clear()
-        async with run_services({"WEB_SERVER_ADDRESS": "0"}, Streams) as runner:
-            for end in ("leave", "stop"):
-                talk = Conversation(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
-                port = runner.containers[0].entrypoints[0].server.port
-                await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), talk)
-                await talk.begun
-                if end == "leave":
-                    talk.transport.loseConnection()
-                else:
-                    await runner.stop()
-                self.assertEqual(await heard.wait(), ["ended"])
-                heard.things.clear()
-                await talk.closed
 
 
 class Works(ServicesCase):
@@ -415,106 +337,3 @@ class Works(ServicesCase):
         Shop.left.callback(None)
         await turns()
         self.assertEqual(self.shop.workers.running, 0)
-
-
-# Libraries ------------------------------------------------------------------------------------------------------------
-
-
-class Web:
-    name = "web"
-
-    @http("POST", "/items/<int:number>")
-    async def item(self, request: Any, number: int) -> str:
-        await asyncio.sleep(0)
-        return f"{number} {request.get_data(as_text=True)}"
-
-
-class Server(LineReceiver):
-    """As much of Redis as its client needs for SET, GET and BLPOP that waits."""
-
-    values: dict[bytes, bytes] = {}
-
-    def connectionMade(self) -> None:
-        self.words: list[bytes] = []
-        self.left = 0
-
-    def lineReceived(self, line: bytes) -> None:
-        if line.startswith(b"*"):
-            self.left, self.words = int(line[1:]), []
-        elif not line.startswith(b"$"):
-            self.words.append(line)
-            if len(self.words) == self.left:
-                self.answer(*self.words)
-
-    def answer(self, command: bytes, *words: bytes) -> None:
-        if command == b"GET":
-            value = self.values.get(words[0])
-            self.transport.write(b"$-1\r\n" if value is None else b"$%d\r\n%s\r\n" % (len(value), value))
-        elif command == b"SET":
-            self.values[words[0]] = words[1]
-            self.transport.write(b"+OK\r\n")
-        elif command != b"BLPOP":  # which waits for ever
-            self.transport.write(b"+OK\r\n")
-
-
-class Library(DependencyProvider):
-    """A client that is made in the reactor, shared by all workers, and closed with the service."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
-
-    async def setup(self) -> None:
-        self.client = self.make()
-        await self.client.__aenter__()
-
-    async def stop(self) -> None:
-        await self.client.__aexit__(None, None, None)
-
-    def get_dependency(self, worker_ctx: Any) -> Any:
-        return self.client
-
-
-class Front:
-    name = "front"
-
-    cache_port = web_port = 0
-    web = Library(httpx.AsyncClient)
-    cache = Library(lambda: redis.Redis(port=Front.cache_port, protocol=2))
-
-    @rpc
-    async def get(self, number: int) -> Any:
-        found = await self.cache.get(f"item:{number}")
-        if found is None:
-            response = await self.web.post(f"http://127.0.0.1:{self.web_port}/items/{number}", content="hello")
-            found = response.text.encode()
-            await self.cache.set(f"item:{number}", found)
-            return ["fetched", found.decode()]
-        return ["cached", found.decode()]
-
-    @rpc(worker_timeout=0.05)
-    async def wait(self) -> Any:
-        return await self.cache.blpop("never")
-
-
-class Libraries(ServicesCase):
-    """httpx and redis, in one method."""
-
-    async def test_libraries(self) -> None:
-        """A method that asks a cache and then a web server gives what they answer, for any number of calls at once."""
-        web = ServiceContainer(Web, {"WEB_SERVER_ADDRESS": "127.0.0.1:0"})
-        self.addCleanup(web.stop)
-        await web.start()
-        cache = reactor.listenTCP(0, Factory.forProtocol(Server), interface="127.0.0.1")
-        self.addCleanup(cache.stopListening)
-        self.patch(Front, "web_port", web.entrypoints[0].server.port)
-        self.patch(Front, "cache_port", cache.getHost().port)
-        await self.start(Front)
-        front = (await self.cluster()).front
-        self.assertEqual(
-            await gatherResults([front.get(number) for number in range(20)]),
-            [["fetched", f"{number} hello"] for number in range(20)],
-        )
-        self.assertEqual(await front.get(7), ["cached", "7 hello"])
-        with self.assertRaises(WorkerTimeout):
-            await front.wait()
-        self.assertEqual(await front.get(8), ["cached", "8 hello"])

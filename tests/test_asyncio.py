@@ -26,6 +26,7 @@ WITHOUT_ASYNCIO = {
     on_asyncio.failed,
     on_asyncio.failing,
 }
+SERVICES = ["tests.on_asyncio_services", "tests.on_asyncio_streaming", "tests.on_asyncio_libraries"]
 TRACES = ["tests.monitoring.test_traces.Across", "tests.monitoring.test_traces_current"]
 
 
@@ -38,7 +39,7 @@ class OnAsyncio(TestCase):
         """All of `tests.on_asyncio…` pass, and traces. Nothing is left of them for asyncio to complain about."""
         folder = os.path.abspath(self.mktemp())
         trial = ["-m", "twisted.trial", "--reactor", "asyncio", "--temp-directory", folder]
-        running = processes.python(self, *trial, "tests.on_asyncio", "tests.on_asyncio_services", *TRACES)
+        running = processes.python(self, *trial, "tests.on_asyncio", *SERVICES, *TRACES)
         self.assertEqual(await running.exit(), 0, str(running))
         self.assertRegex(running.stdout, r"PASSED \(successes=\d\d\)")
         self.assertNotRegex(running.stdout + running.stderr, "was destroyed|never (awaited|retrieved)|Traceback")
