@@ -10,9 +10,9 @@ import treq
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
-from tests import processes
+from tests import processes, rabbitmq
 from tests.interop import packages_env
-from tests.interop.packages_case import FOLDER, PackagesCase
+from tests.interop.packages_case import CONFIG, FOLDER, PackagesCase
 from txservices.exceptions import MethodNotFound, RemoteError
 
 
@@ -62,6 +62,17 @@ class Redis(PackagesCase):
         self.assertEqual(await watched.next_event(), ["__keyspace@1__:watched/a", "set"])
         await watched.drop("not-watched")
         self.assertEqual(await watched.next_event(), ["__keyevent@1__:del", "not-watched"])
+
+    async def test_stop(self) -> None:
+        """Services stop in order, while a package's thread waits for a socket or for the next minute."""
+        port = f"WEB_SERVER_ADDRESS=127.0.0.1:{rabbitmq.free_port()}"
+        options = ("run", "--nameko", "--config", CONFIG, "--define", port)
+        modules = ("uses_cron", "uses_rediskn", "uses_sqlalchemy")
+        argv = [packages_env.python(), "-W", "ignore", "-m", "txservices", *options, *modules]
+        environ = {**self.running.environ, "PYTHONPATH": processes.ROOT}
+        process = processes.start(self, argv, cwd=FOLDER, **environ)
+        await process.line("^running: ")
+        await processes.stopped(process)
 
 
 class Metrics(PackagesCase):
