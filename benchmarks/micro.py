@@ -18,12 +18,14 @@ from typing import Any
 from uuid import uuid4
 
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.web.server import Site
 from werkzeug.wrappers import Request, Response
 
 from tests.web.peer import Peer
 from txservices.amqp.spec import txamqp_spec
+from txservices.awaited import Answer
 from txservices.broker.assemblers import Publishes
 from txservices.broker.exchanges import Exchange
 from txservices.broker.messages import read_expiration, read_flags
@@ -155,6 +157,21 @@ def topics(number: int) -> Call:
     return lambda: exchange.match(f"orders.{number // 2}.paid", dict)
 
 
+def awaited(given: Callable[[Deferred[Any]], Deferred[Any]]) -> Call:
+    """A call's Deferred from its making to the value that is awaited, as a worker does it."""
+
+    async def method(answer: Deferred[Any]) -> Any:
+        return await answer
+
+    def wait() -> object:
+        answer: Deferred[Any] = Deferred()
+        waiting = Deferred.fromCoroutine(method(given(answer)))
+        answer.callback(None)
+        return waiting
+
+    return wait
+
+
 class Pages:
     """Two pages of the same text."""
 
@@ -219,6 +236,8 @@ def rows() -> list[Row]:
             "a call for each", decode_by_table),
         Row("content-out", "three frames joined in one go",
             lambda: content_frames(1, PUBLISH, HEADER, BODY), "three calls of frame()", frame_by_frame),
+        Row("answer", "an Answer, awaited", awaited(lambda deferred: Answer("maths.add", deferred)),
+            "a Deferred, awaited", awaited(lambda deferred: deferred)),
         Row("spec", "txamqp's view of the table, once a process", txamqp_spec),
         Row("broker-publish", "a look-up of the bytes", published(ours), "decoded each time", published(plain)),
         Row("broker-ack", "in a straight line", lambda: ours.receive_method(FRAME_METHOD, ACK),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Generator
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.failure import Failure
 
 from tests.services import ServicesCase
 from txservices import CircuitBreaker, Retry, workers
@@ -49,7 +52,7 @@ class Answers(ServicesCase):
 
     def test_reads(self) -> None:
         """Whatever reads it raises an error that names the call and says what to do."""
-        answer = Answer("y.get")
+        answer = Answer("y.get", Deferred())
         for what, read in READS.items():
             with self.assertRaises(NotAwaited, msg=what) as raised:
                 read(answer)
@@ -61,7 +64,7 @@ class Answers(ServicesCase):
 
     def test_what_is_no_read(self) -> None:
         """It is a Deferred in all else: in sets, in comparisons with Deferreds, and for those who look what it is."""
-        answer, other = Answer("y.get"), Answer("y.get")
+        answer, other = Answer("y.get", Deferred()), Answer("y.get", Deferred())
         self.assertIsInstance(answer, Deferred)
         self.assertEqual(len({answer, other}), 2)
         self.assertTrue(answer == answer and answer != other and answer != succeed(1))
@@ -69,6 +72,79 @@ class Answers(ServicesCase):
         self.assertRegex(repr(answer), "^<Answer at ")
         self.assertFalse(callable(answer))
         self.assertFalse(hasattr(answer, "__fspath__"))
+
+    def test_uses(self) -> None:
+        """Used as a Deferred it does what the plain one does, whether that has fired or not."""
+
+        @inlineCallbacks
+        def generator(answer: Deferred[Any]) -> Generator[Deferred[Any], Any, Any]:
+            result = yield answer
+            return result
+
+        async def twice(answer: Deferred[Any]) -> tuple[Any, Any]:
+            return await answer, await answer
+
+        def canceled(answer: Deferred[Any]) -> Deferred[Any]:
+            answer.cancel()
+            return answer
+
+        def paused(answer: Deferred[Any]) -> Deferred[Any]:
+            answer.pause()
+            answer.addCallback(str)
+            answer.unpause()
+            return answer
+
+        def chained(answer: Deferred[Any]) -> Deferred[Any]:
+            other: Deferred[Any] = Deferred()
+            answer.chainDeferred(other)
+            return other
+
+        uses: dict[str, Callable[[Deferred[Any]], Deferred[Any]]] = {
+            "callback": lambda answer: answer.addCallback(lambda value: value + 1),
+            "errback": lambda answer: answer.addErrback(lambda failure: failure.type),
+            "two of them": lambda answer: answer.addCallback(str).addBoth(repr),
+            "result of a callback": lambda answer: succeed(None).addCallback(lambda _: answer),
+            "chain": chained,
+            "gathered": lambda answer: gatherResults([answer, succeed(2)], consumeErrors=True),
+            "generator": generator,
+            "coroutine": lambda answer: Deferred.fromCoroutine(twice(answer)),
+            "callback, then coroutine": lambda answer: Deferred.fromCoroutine(twice(answer.addCallback(str))),
+            "repr, then coroutine": lambda answer: (repr(answer), Deferred.fromCoroutine(twice(answer)))[1],
+            "cancel": canceled,
+            "pause": paused,
+            "timeout": lambda answer: answer.addTimeout(1, Clock()),
+            "called": lambda answer: succeed(answer.called),
+        }
+        for what, use in uses.items():
+            for before in (True, False):
+                for outcome in (1, Failure(ValueError("x"))):
+                    outcomes = []
+                    for make in (lambda plain: plain, lambda plain: Answer("y.get", plain)):
+                        cancels: list[object] = []
+                        plain: Deferred[Any] = Deferred(cancels.append)
+                        answer = make(plain)
+                        if before:
+                            plain.callback(outcome)
+                        used = use(answer)
+                        if not (before or plain.called):
+                            plain.callback(outcome)
+                        results: list[Any] = []
+                        used.addBoth(results.append)
+                        (result,) = results
+                        failed = result.getErrorMessage() if isinstance(result, Failure) else result
+                        outcomes.append((failed, len(cancels), answer.called, plain.called))
+                        answer.addErrback(lambda _: None)
+                    self.assertEqual(outcomes[0], outcomes[1], (what, before, outcome))
+
+    def test_unhandled(self) -> None:
+        """An error that nobody has handled is told once, as that of the plain one, also after a callback."""
+        for use in (lambda answer: None, lambda answer: answer.addCallback(str), repr):
+            plain: Deferred[Any] = Deferred()
+            answer = Answer("y.get", plain)
+            use(answer)
+            plain.errback(ValueError("x"))
+            del plain, answer
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     async def test_calls(self) -> None:
         """Calls and replies of proxies give it, and a schema that looks for attributes is told."""

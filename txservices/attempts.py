@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 
 from txservices.amqp.options import Sending
 from txservices.amqp.publish import Owner, unconfirmed_of
-from txservices.awaited import Answer
 from txservices.breakers import Breakers, Circuit, Circuits
 from txservices.exceptions import AmqpError, CircuitOpen, PublishBufferFull, PublishError, RpcTimeout, UnknownService
 from txservices.retry import Retry
@@ -94,7 +93,7 @@ class Attempts:
         self.ends = FOREVER if self.timeout is None else clock.seconds() + self.timeout
         self.unconfirmed = unconfirmed_of(context)
         self.run = copy_context().run
-        self.answer = Answer(self.name, self.cancel)
+        self.answer: Deferred[Any] = Deferred(self.cancel)
         self.pending: Deferred[Any] | None = None
         self.delayed: IDelayedCall | None = None
         self.failure: Failure | None = None

@@ -7,7 +7,7 @@ to a schema, so such code would go on with nonsense. An ``Answer`` raises ``NotA
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Generator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -38,19 +38,44 @@ def refuse(answer: Answer, *_: Any) -> NoReturn:
     raise NotAwaited(answer.call, line_of(sys._getframe(1)))
 
 
+class Called:
+    """``Deferred.called``, of which an ``Answer`` has none of its own before it shares the state of the other one."""
+
+    def __get__(self, answer: Answer | None, cls: type[Any]) -> bool:
+        return answer is not None and answer.deferred.called
+
+
 class Answer(Deferred[Any]):
     """The Deferred of one call.
 
+    Python reads attributes of a class with ``__getattr__`` slowly, and Twisted reads a Deferred's some twenty times. So
+    what is awaited is a plain Deferred. Who uses this one as a Deferred, as by ``addCallback``, has the same: from then
+    on both have one ``__dict__``.
+
     Attributes:
         call: of which method it is, as ``service.method``.
+        deferred: the plain one, which fires with the value.
     """
 
-    def __init__(self, call: str, canceller: Callable[[Deferred[Any]], None] | None = None) -> None:
-        super().__init__(canceller)
-        self.call = call
+    __slots__ = ("call", "deferred")
 
-    def __getattr__(self, name: str) -> Any:  # only for what a Deferred hasn't
-        # `result` is what Twisted looks for, the others are what copy, inspect and zope.interface do
+    called: Any = Called()
+
+    def __init__(self, call: str, deferred: Deferred[Any]) -> None:
+        self.call = call
+        self.deferred = deferred
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.deferred.__await__()
+
+    def __getattr__(self, name: str) -> Any:  # only for what isn't there
+        if name in ("_callbacks", "_canceller", "result"):  # what Twisted looks for before anything else
+            state = vars(self.deferred)
+            state.update(vars(self))
+            self.__dict__ = state
+            if name in state:
+                return state[name]
+        # these are what copy, inspect and zope.interface look for
         if name == "result" or name.startswith("_"):
             raise AttributeError(name)
         raise NotAwaited(self.call, line_of(sys._getframe(1)), name)

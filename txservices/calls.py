@@ -83,10 +83,10 @@ class Unawaited(DebugInfo):
             self.run(log.failure, text, self.failResult, level, call=self.call, kind=type(error).__name__, error=error)
 
 
-def tell_if_unawaited(answer: Answer, run: Callable[..., Any]) -> None:
+def tell_if_unawaited(answer: Deferred[Any], call: str, run: Callable[..., Any]) -> None:
     """Have the log name the call if it fails and nobody looks at its error; ``run`` runs in the caller's context."""
     if answer._debugInfo is None:  # else somebody debugs Deferreds
-        answer._debugInfo = Unawaited(answer.call, run)
+        answer._debugInfo = Unawaited(call, run)
 
 
 class Call:
@@ -131,7 +131,7 @@ class Call:
         self.correlation_id = correlation_id
         self.timeout = timeout
         self.deadline = FOREVER  # until it is published: then it is the request's
-        self.answer = Answer(name, self.forget)
+        self.answer: Deferred[Any] = Deferred(self.forget)
         self.run = copy_context().run
         unconfirmed.calls.add(self)
 
@@ -164,7 +164,7 @@ class Call:
         """End the call with an error."""
         self.unconfirmed.calls.discard(self)
         self.ended(TIMEOUT if isinstance(error, RpcTimeout) else ERROR, error)
-        tell_if_unawaited(self.answer, self.run)
+        tell_if_unawaited(self.answer, self.name, self.run)
         self.run(self.answer.errback, error)
 
     def fail(self, error: CallFailed) -> None:
@@ -268,10 +268,10 @@ class Client:
             state = "its time was over before it was sent" if left is None else "its own caller's time is over"
             late = RpcTimeout(timeout, state)
             late.call = name
-            answer = Answer(name)
-            tell_if_unawaited(answer, copy_context().run)
+            answer: Deferred[Any] = Deferred()
+            tell_if_unawaited(answer, name, copy_context().run)
             answer.errback(late)
-            return answer
+            return Answer(name, answer)
         headers = encode_to_headers(context.context_data)
         if timeout is not None:
             add_headers(headers, timeout)
@@ -310,7 +310,7 @@ class Client:
             call.deadline = publishing.deadline
             if self.sweeper.call is None:
                 self.sweeper.watch()
-        return call.answer
+        return Answer(name, call.answer)
 
     def call_protected(
         self,
@@ -325,9 +325,9 @@ class Client:
         attempts = Attempts(
             self.call, self.clock, self.circuits, self.waiting, context, service, method, args, kwargs, sending
         )
-        tell_if_unawaited(attempts.answer, attempts.run)
+        tell_if_unawaited(attempts.answer, attempts.name, attempts.run)
         attempts.begin()
-        return attempts.answer
+        return Answer(attempts.name, attempts.answer)
 
     def handle_message(self, message: Message, decoded: Decoded | None = None) -> None:
         """Take a reply to the call that waits for it; called again when a long body has been decoded."""

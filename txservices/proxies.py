@@ -238,15 +238,12 @@ class RpcReply:
 
     def ask(self) -> Deferred[Any]:
         if self.waiting is None:
-            asked = Answer(self.call)
+            asked: Deferred[Any] = Deferred()
             asked.callback(self.outcome)  # also a Failure, and more than once
-            return asked
+            return Answer(self.call, asked)
         if self.process != os.getpid():
             raise RpcConnectionError(f"{self.call} was called before this process was forked: its parent has the reply")
-        waiter = self.waiting.wait()
-        answer = Answer(self.call, lambda _: waiter.cancel())
-        waiter.chainDeferred(answer)
-        return answer
+        return Answer(self.call, self.waiting.wait())
 
     def __del__(self) -> None:
         if not self.asked and isinstance(self.outcome, Failure):
