@@ -11,6 +11,8 @@ from tests.tracing import Recorded, context_of
 from txservices.monitoring.roots import roots_of
 from txservices.observers import observers
 
+RANDOM = 2 * hasattr(RandomIdGenerator, "is_trace_id_random")  # the flag, which older ones do not know
+
 
 class Ids(RandomIdGenerator):
     """Gives traces these ids."""
@@ -35,16 +37,25 @@ class RootsTests(SynchronousTestCase):
             for half in (0, 1, roots.bound - 1, roots.bound, (1 << 64) - 1):
                 trace_id = (5 << 64) + max(half, 0) % (1 << 64)
                 recorded.exporter.clear()
-                roots.ids = Ids(trace_id)
+                roots.generate = Ids(trace_id).generate_trace_id
                 headers: dict[str, str] = {}
                 observers.tell(observers.call_started, Call, None, headers)
                 observers.tell(observers.call_ended, Call, "ok", 0.0, None)
                 is_sampled = sampler.should_sample(None, trace_id, "").decision.is_sampled()
                 with self.subTest(rate=rate, half=half):
                     self.assertEqual(headers["nameko.traceparent"][3:35], f"{trace_id:032x}")
-                    self.assertEqual(headers["nameko.traceparent"][-2:], "03" if is_sampled else "02")
+                    self.assertEqual(headers["nameko.traceparent"][-2:], f"{RANDOM + is_sampled:02x}")
                     self.assertEqual([context_of(each).trace_id for each in recorded.spans], [trace_id] * is_sampled)
             recorded.end()
+
+    def test_ids_of_ones_own(self) -> None:
+        """A generator of ids that is not the SDK's own gives the ids, whatever it is."""
+        sampler = ParentBased(TraceIdRatioBased(0.1))
+        trace_id = (5 << 64) + (1 << 64) - 1
+        provider = TracerProvider(sampler=sampler, id_generator=Ids(trace_id), shutdown_on_exit=False)
+        roots = roots_of(provider.get_tracer("test"), sampler.get_description())
+        assert roots is not None
+        self.assertEqual(str(roots.not_recorded())[3:35], f"{trace_id:032x}")
 
     def test_other_samplers(self) -> None:
         """Samplers that are not known to decide by the id are asked for each trace."""

@@ -144,8 +144,10 @@ class Publisher:
         """
         if properties.get("message_id") is None:
             properties["message_id"] = new_id()
-        if observers.message_confirmed:
-            done = partial(self.tell_confirmed, exchange, routing_key, self.clock.seconds(), done)
+        observed = observers.message_confirmed
+        now = 0.0 if timeout is None and not observed else self.clock.seconds()
+        if observed:
+            done = partial(self.tell_confirmed, exchange, routing_key, now, done)
         publishing = Publishing(
             exchange,
             routing_key,
@@ -153,7 +155,7 @@ class Publisher:
             encode_properties(properties),
             body,
             done,
-            FOREVER if timeout is None else self.clock.seconds() + timeout,
+            FOREVER if timeout is None else now + timeout,
             retry_nacked,
         )
         if len(publishing.header) > self.header_max:

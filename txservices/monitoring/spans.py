@@ -33,6 +33,7 @@ class Shape:
 
     kind = SpanKind.INTERNAL
     links = False  # whether the span has a link to its parent, too
+    in_data = True  # whether the parent and the baggage are in the worker's context data
 
     def __init__(self, entrypoint: Entrypoint) -> None:
         container = entrypoint.container
@@ -43,12 +44,12 @@ class Shape:
         }
 
     def carrier(self, worker: WorkerContext) -> Mapping[str, Any]:
-        """Where the parent and the baggage are."""
-        return worker.data
+        """Where the parent and the baggage are, if they are not in the context data."""
+        return {}
 
     def begins(self, worker: WorkerContext) -> tuple[str, dict[str, Any]]:
         """Name and attributes, for the sampler, too."""
-        return self.name, self.attributes
+        return self.name, {**self.attributes, CALL_ID: worker.call_id}
 
     def further(self, worker: WorkerContext) -> dict[str, Any]:
         """Attributes of a span that is recorded."""
@@ -62,7 +63,7 @@ class Shape:
 
     def end(self, span: Span, worker: WorkerContext, outcome: str, waited: float, error: BaseException | None) -> None:
         """Say in a recorded span how its worker has ended."""
-        attributes = {CALL_ID: worker.call_id, **self.further(worker)}
+        attributes = self.further(worker)
         if waited:
             attributes[WAITED] = waited
         if outcome != OK:
@@ -73,7 +74,8 @@ class Shape:
             span.set_status(StatusCode.ERROR, None if error is None else text_of(error))
             if error is not None:
                 span.add_event("exception", {**exception(error), "exception.stacktrace": stacktrace(error)})
-        span.set_attributes(attributes)
+        if attributes:
+            span.set_attributes(attributes)
         span.end()
 
 
@@ -96,6 +98,8 @@ class OfWebSocket(OfRpc):
     Its worker's ``handle_result`` is a method of the connection.
     """
 
+    in_data = False
+
     def __init__(self, entrypoint: Entrypoint) -> None:
         super().__init__(entrypoint)
         self.attributes["rpc.system.name"] = "websocket"
@@ -110,6 +114,7 @@ class OfHttp(Shape):
     """The worker of a request answers a ``web.handlers.Call``: its ``handle_result`` is bound to that."""
 
     kind = SpanKind.SERVER
+    in_data = False
 
     def __init__(self, entrypoint: Any) -> None:
         super().__init__(entrypoint)
@@ -126,6 +131,7 @@ class OfHttp(Shape):
             "http.request.method": request.method,
             "url.path": request.path,
             "url.scheme": request.scheme,
+            CALL_ID: worker.call_id,
         }
         return f"{request.method} {self.route}", attributes
 

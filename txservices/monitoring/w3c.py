@@ -40,6 +40,7 @@ MEMBER = re.compile(r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*([!#-+\--
 STATE = re.compile(r"(?:[a-z0-9][a-z0-9_*/@-]*=[ -+\--<>-~]*)?")
 FLAGS = {f"{flags:02x}": TraceFlags(flags) for flags in range(256)}
 NO_STATE = TraceState()
+NO_BAGGAGE: Mapping[str, str] = {}
 EMPTY = Context()
 (SPAN_KEY,) = set_span_in_context(INVALID_SPAN, EMPTY)  # the key of the current span in a context
 
