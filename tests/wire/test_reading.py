@@ -15,7 +15,7 @@ from tests.amqp.peer import Peer
 from tests.broker.peer import Client
 from txservices.testing.waiting import Heard
 from txservices.wire.frames import HEARTBEAT_FRAME
-from txservices.wire.reading import READ_MAX, READ_MIN, READ_TIME, Reading
+from txservices.wire.reading import READ_FIRST, READ_MAX, READ_MIN, READ_TIME, Reading
 
 QUICK, GOOD, SLOW = READ_TIME / 10, READ_TIME / 2, READ_TIME * 1.1
 
@@ -32,6 +32,7 @@ class Sizes(SynchronousTestCase):
     def test_steps(self) -> None:
         """Slow pieces make it smaller, quick ones that are full make it larger, within the bounds."""
         reading = Reading(Transport())
+        self.assertEqual((reading.size, reading.source.bufferSize), (READ_FIRST, READ_FIRST))
         table = [
             (READ_MAX, SLOW, READ_MAX // 2),
             (READ_MAX // 2, GOOD, READ_MAX // 2),

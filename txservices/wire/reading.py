@@ -2,7 +2,8 @@
 
 A reactor reads 64 KiB of a socket before the others have theirs. That may be two hundred short messages, of which each
 has a worker run, or a caller go on: a tenth of a second of timers that are late. So whoever takes longer than
-``READ_TIME`` for one piece is given smaller ones, down to ``READ_MIN``, and larger ones again once that is quick.
+``READ_TIME`` for one piece is given smaller ones, down to ``READ_MIN``, and larger ones again once that is quick. It
+begins with ``READ_FIRST``: the first long piece may be as short as this, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 READ_TIME = 0.02  # seconds for one piece
 READ_MIN = 4 * 1024  # bytes of a piece
+READ_FIRST = 16 * 1024
 READ_MAX = 64 * 1024
 
 
@@ -26,7 +28,7 @@ class Reading:
 
     def __init__(self, transport: Any) -> None:
         self.source = getattr(transport, "transport", transport)  # the socket, if TLS is around it
-        self.size = READ_MAX
+        self.size = self.source.bufferSize = READ_FIRST
 
     def adapt(self, length: int, seconds: float) -> None:
         """Choose the size of the next piece: the last one had so many bytes, and took so many seconds."""
