@@ -96,17 +96,18 @@ class Metrics(PackagesCase):
         web = f"http://{self.running.environ['WEB_SERVER_ADDRESS']}"
         response = await treq.get(f"{web}/missing/tin", persistent=False)
         self.assertEqual((response.code, await response.text()), (404, "no tin"))
-        response = await treq.get(f"{web}/metrics", headers={"Accept": "text/plain"}, persistent=False)
-        lines = (await response.text()).splitlines()
-        for line in (
+        missing = {
             "things_sold_total 2.0",
             'uses_prometheus_rpc_requests_total{method_name="sell"} 1.0',
             'uses_prometheus_rpc_request_latency_seconds_count{method_name="sell"} 1.0',
             'uses_prometheus_events_total{event_type="sold",source_service="uses_prometheus"} 1.0',
             'uses_prometheus_http_requests_total{endpoint="/missing/<thing>",http_method="GET",status_code="404"} 1.0',
             "uses_prometheus_service_max_workers 10.0",
-        ):
-            self.assertIn(line, lines)
+        }
+        while missing:  # a worker is counted when it has answered
+            response = await treq.get(f"{web}/metrics", headers={"Accept": "text/plain"}, persistent=False)
+            lines = (await response.text()).splitlines()
+            missing.difference_update(lines)
         (running,) = [line for line in lines if line.startswith("uses_prometheus_service_running_workers ")]
         self.assertGreaterEqual(float(running.partition(" ")[2]), 1)
 
@@ -227,4 +228,6 @@ class Times(PackagesCase):
 
     async def test_cron(self) -> None:
         """Methods run when their lines say so."""
-        self.assertEqual(set(await self.services.uses_cron.take(4)), {"waits", "skips"})
+        seen: set[str] = set()
+        while seen != {"waits", "skips"}:
+            seen.add(await self.services.uses_cron.take())
