@@ -3,8 +3,8 @@ limit of its own, and one for all others of the service.
 
     Places.wait -> Line.add -> [a worker ends] -> Places.ended -> begin_queued -> oldest -> the turn's ``begin``
 
-Whoever waits for a limit of one entrypoint holds up nobody in another line. Among the lines that may go on, the turn
-that has waited longest is the next.
+A turn that waits for the limit of one entrypoint holds up no turn in another line. Among the lines that may go on, the
+turn that has waited longest is the next.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Line:
 
     Attributes:
         max_workers: how many may run.
-        full: whether they run, so that no turn of this line may begin.
+        full: whether that many run, so that no turn of this line may begin.
         since: when the first began to wait.
     """
 
@@ -225,9 +225,9 @@ class Places:
         running: how many workers run, without those that are queued, and without those that run apart.
         apart: those that run apart, and what waits for them.
         waiting: how many turns wait for one of the running workers to end.
-        waited: seconds that the message or the turn had waited which is begun now.
-        lines: where they wait: the service's line, and those of entrypoints with limits of their own.
-        rests: what ended workers have left to do.
+        lines: where the turns wait: the service's line, and those of entrypoints with limits of their own.
+        waited: seconds; so long the turn or the message that is begun now has waited.
+        rests: what workers that have ended have left to do, as the rest of a response.
         on_none_queued: each is called when nothing waits any more.
         aborted: whether workers may have been cancelled before they ended.
     """
