@@ -106,6 +106,8 @@ class ServiceContainer(Service):
 
     workers_cls: type[Workers] = Workers
     given: tuple[SharedServices | None, Any] = (None, None)  # what a runner gives besides the arguments of nameko's
+    service_cls: Any = None  # these two are here for Mock(spec=ServiceContainer), which has what the class has
+    clock: Any = None
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class ServiceContainer(Service):
         check_class(service_cls)
         observer_classes(config)  # to tell mistakes now, and not at the start
         self.config = config
-        self.clock: Any = default_reactor(clock)
+        self.clock = default_reactor(clock)
         self.owns_shared = shared is None
         self.shared = SharedServices() if shared is None else shared
         self.shared.containers[self.service_name] = self

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 from tests.services import ServicesCase
 from txservices.containers import ServiceContainer
 from txservices.contextdata import ContextDataProvider
+from txservices.events import EventDispatcher, EventHandler
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider, Entrypoint, Extension
-from txservices.rpc import RpcProxy, rpc
+from txservices.messaging import Consumer, Publisher, Queue
+from txservices.rpc import Rpc, RpcProxy, rpc
 from txservices.runners import ServiceRunner
+from txservices.testing.services import Once
 from txservices.testing.waiting import WaitResult
+from txservices.timer import Timer
+from txservices.web.handlers import HttpRequestHandler
+from txservices.web.websocket import WebSocketRpc
 
 
 class Tenant(ContextDataProvider):
@@ -59,6 +67,24 @@ class Missed(ServicesCase):
         self.assertIsNone(DependencyProvider().attr_name)
         self.assertIsNone(Entrypoint().method_name)
         self.assertRegex(str(Tenant()), r"^<Tenant \[unbound\] at 0x[0-9a-f]+>$")
+
+    def test_doubles(self) -> None:
+        """Extensions can be bound to doubles of a container, as in tests of users' own ones."""
+        for container in (Mock(), Mock(spec=ServiceContainer)):
+            container.service_name, container.config, container.shared_extensions = "stock", {}, {}
+            for extension in (
+                *(Entrypoint(), Rpc(), Once(), EventHandler("stock", "sold"), Timer(1), Consumer(Queue("q"))),
+                *(
+                    HttpRequestHandler("GET", "/"),
+                    WebSocketRpc(),
+                    RpcProxy("y"),
+                    EventDispatcher(),
+                    Publisher(),
+                    Tenant(),
+                ),
+            ):
+                bound = extension.bind(container, "ask")
+                self.assertRegex(str(bound), rf"^<{type(extension).__name__} \[stock\.ask\] at ")
 
     def test_texts(self) -> None:
         """A bound one says the service, and the attribute or the method."""

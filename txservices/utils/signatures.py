@@ -22,7 +22,7 @@ def acceptance_of(method: Callable[..., Any]) -> Callable[..., None]:
     ]
     bare = str(inspect.Signature(parameters))[1:-1]
     accepts: Callable[..., None] = eval(f"lambda {bare}: None")  # of names that Python has already parsed
-    accepts.__qualname__ = method.__name__  # what its TypeError says
+    accepts.__qualname__ = getattr(method, "__name__", "method")  # what its TypeError says; a Mock has no name
     return accepts
 
 
