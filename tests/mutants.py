@@ -41,11 +41,12 @@ SLACK = 6.0  # seconds that a mutant may take, beside three times what its tests
 # process.
 MODULES = {
     "rpc": "test_rpc test_rpc_requests test_rpc_wire test_overload amqp.test_longbodies retry.test_retries"
-    " test_deadlines conformance.test_rpc conformance.test_replies conformance.test_poison",
+    " retry.test_dead_letters.DeadLetterTests test_lines.Served test_deadlines conformance.test_rpc"
+    " conformance.test_replies conformance.test_poison",
     "responder": "test_responder test_rpc test_rpc_requests test_rpc_wire test_every_path conformance.test_rpc"
     " conformance.test_replies conformance.test_poison",
-    "calls": "test_calls test_call_ends test_told.CallsTests test_awaited test_rpc test_rpc_requests test_rpc_wire"
-    " conformance.test_rpc conformance.test_replies",
+    "calls": "test_calls test_call_ends test_attempts.RetryTests test_attempts.BreakerTests test_told.CallsTests"
+    " test_awaited test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
     "proxies": "test_calls test_call_ends test_rpc conformance.test_rpc",
     "workers": "test_workers test_worker_failures test_worker_context test_places test_told.WorkersTests"
     " test_awaited test_threads test_containers test_rpc test_rpc_requests test_starving test_busy"

@@ -8,10 +8,12 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.answering import MESSAGE, AnsweringCase
 from tests.services import client_of, overdue
+from txservices import constants
 from txservices.amqp.entities import Message
 from txservices.amqp.options import Sending
 from txservices.calls import Client
@@ -26,6 +28,7 @@ from txservices.exceptions import (
     UndeliverableMessage,
     UnknownService,
 )
+from txservices.proxies import default_options
 from txservices.rpc import rpc
 from txservices.serialization.bounds import HERE_MAX
 from txservices.testing.waiting import Heard
@@ -58,6 +61,7 @@ class EndTests(AnsweringCase):
         for timeout in (0, -1, -0.5):
             error = self.failureResultOf(cluster.nobody.method.options(timeout=timeout)(1), RpcTimeout).value
             self.assertEqual((error.args, error.state), ((timeout,), "its time was over before it was sent"))
+            self.assertEqual(error.call, "nobody.method")
         self.assertEqual(client_of(cluster).pending, {})
         for timeout in (float("nan"), float("inf"), "5"):
             with self.assertRaises((ValueError, TypeError)):
@@ -243,6 +247,36 @@ class ClientTests(TestCase):
         self.assertEqual(
             (self.owner.unconfirmed.calls, self.owner.unconfirmed.count, self.client.pending), (set(), confirmed, {})
         )
+
+    def test_less_time_than_asked_for(self) -> None:
+        """A request whose own caller waits for less time expires with that."""
+        sending = default_options({}, {"timeout": 3})
+        for left, expiration in ((1.5, "1500"), (None, "3000"), (5.0, "3000")):
+            self.owner.time_left = lambda left=left: left
+            self.client.call(self.owner, "service", "method", (), {}, sending).addErrback(lambda failure: None)
+            self.assertEqual(self.sent[-1][3]["expiration"], expiration)
+        self.client.abort()
+
+    def test_cancelled(self) -> None:
+        """The service of a cancelled call is told, if there is a channel for that and the proxy goes on."""
+        for channel, stopped, told in ((None, False, False), (object(), False, True), (object(), True, False)):
+            self.connections.publisher.channel = channel
+            call = self.call()
+            self.client.stopped = stopped
+            call.cancel()
+            self.failureResultOf(call, CancelledError)
+            self.assertEqual(len(self.sent), 1 + told)
+            if told:
+                exchange, key, body, properties, mandatory, done, _ = self.sent[1]
+                key_of_service = constants.RPC_CANCEL_TEMPLATE.format("service")
+                self.assertEqual((exchange, key, body, mandatory), ("nameko-rpc", key_of_service, b"", False))
+                self.assertEqual(properties["correlation_id"], self.sent[0][3]["correlation_id"])
+                with capturedLogs() as logged:
+                    done(None)
+                    self.assertEqual(list(logged), [])
+                    done(ConnectionLost("cut"))
+                self.assertIn("was not told of a cancelled call", formatEvent(logged[0]) or "")
+            self.sent.clear()
 
     def test_context_that_can_not_be_sent(self) -> None:
         """A call goes out without the headers that a stranger put in its context and that can't be sent."""

@@ -72,6 +72,7 @@ class CallTests(AnsweringCase):
             "service.missing": (cluster.service.missing, MethodNotFound),
             "nobody.method": (cluster.nobody.method, UnknownService),
             "waiting.method": (cluster.waiting.method.options(timeout=0.02), RpcTimeout),
+            "waiting.late": (cluster.waiting.late.options(timeout=0), RpcTimeout),
         }
         for name, (method, kind) in dropped.items():
             with capturedLogs() as events:

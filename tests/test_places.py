@@ -28,6 +28,13 @@ class Service:
     async def call(self, until: Deferred[Any]) -> Any:
         return await until
 
+    @hook
+    async def stay(self, until: Deferred[Any]) -> Any:
+        try:
+            await Deferred()
+        except CancelledError:
+            return await until
+
     @Apart.decorator
     async def request(self, until: Deferred[Any]) -> Any:
         return await until
@@ -40,7 +47,7 @@ class Case(SynchronousTestCase):
         self.clock = Clock()
         self.container = ServiceContainer(Service, {"max_workers": 1, "WEB_MAX_WORKERS": 2}, clock=self.clock)
         self.workers: Any = self.container.workers
-        self.call, self.request = sorted(self.container.entrypoints, key=lambda each: each.method_name)
+        self.call, self.request, self.stay = sorted(self.container.entrypoints, key=lambda each: each.method_name)
 
     def spawn(self, entrypoint: Entrypoint) -> Deferred[None]:
         """Begin a worker. It ends when the Deferred fires."""
@@ -110,3 +117,11 @@ class Waiting(Case):
         for each in (before, after):
             self.failureResultOf(each, CancelledError)
         self.assertEqual(self.workers.rests, set())
+
+    def test_stays(self) -> None:
+        """An abort does not wait for a worker that goes on although it was cancelled."""
+        until = self.spawn(self.stay)
+        self.successResultOf(Deferred.fromCoroutine(self.workers.abort()))
+        self.assertEqual((self.workers.running, self.clock.getDelayedCalls()), (1, []))
+        until.callback(None)
+        self.assertEqual(self.workers.running, 0)

@@ -44,6 +44,7 @@ class PublishTests(SynchronousTestCase):
 
     def test_confirmed(self) -> None:
         """A message is told of with its bytes when it is published, and with its seconds when it is confirmed."""
+        self.clock.advance(5)
         publishing = self.publish()
         size = publishing.size
         self.clock.advance(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -140,6 +141,22 @@ class RetryTests(RetriesCase):
         self.assertEqual({context.data["language"] for _, context in heard.things}, {"en"})
         marks = [name for _, context in heard.things for name in context.data if name.startswith(PREFIX)]
         self.assertEqual(marks, [])
+
+    async def test_requests_of_others(self) -> None:
+        """A request without a deadline, as nameko's are, is tried again, and so is one that asks for no reply."""
+        outcomes = [FAILED, "first", FAILED, "second"]
+        heard = Heard()
+        await self.start(failing(heard, *outcomes, retry=QUICK))
+        replies = await self.tap("nameko-rpc", "replies")
+        deadline = {"nameko.call_deadline": time.time() + 600, "nameko.call_time_left": 600.0}
+        for count, properties in enumerate(({"reply_to": "replies"}, {"headers": deadline}), 1):
+            whole = {"content_type": "application/json", "correlation_id": "c", **properties}
+            body = b'{"args": [1], "kwargs": {}}'
+            await self.connections().publisher.publish("nameko-rpc", "listener.call", body, whole)
+            await heard.wait(2 * count)
+        self.assertEqual([context.attempt for _, context in heard.things], [1, 2, 1, 2])
+        (reply,) = await replies.wait()
+        self.assertEqual(json.loads(reply.body), {"result": "first", "error": None})
 
     async def test_call_fails(self) -> None:
         """After the last attempt the caller gets the error, and the request is parked."""
