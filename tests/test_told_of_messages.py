@@ -61,7 +61,7 @@ class PublishTests(SynchronousTestCase):
         self.publish()
         self.publish()
         self.publisher.abort()
-        self.publish()
+        self.assertIsNotNone(self.publish(timeout=3).deadline)  # a call looks at it
         told = [(event, type(args[-1])) for event, *args in self.told.of("message_published", "message_confirmed")]
         published = ("message_published", int)
         self.assertEqual(

@@ -270,21 +270,31 @@ class BoundTests(PublisherCase):
         self.successResultOf(sent)
 
     def test_what_waits_for_a_declaration_counts(self) -> None:
-        """A message whose queue must be declared first takes room until it is published, or has failed."""
+        """A message whose queue must be declared first takes room until it is published, or has failed.
+
+        One without a body takes some, too: their number is bounded as that of other messages.
+        """
         connections: Any = SimpleNamespace(publisher=self.publisher)
         sending = Sending(timeout=2.0, declare=(Queue("new"),))
 
-        def tell() -> Any:
+        def tell(body: bytes = b"x" * 10_000) -> Any:
             owner: Any = SimpleNamespace(unconfirmed=None)
-            return send(connections, sending, "", "new", {}, b"x" * 10_000, owner, True)
+            return send(connections, sending, "", "new", {}, body, owner, True)
 
         self.patch(publisher_module, "UNCONFIRMED_BYTES_MAX", 30_000)
         self.patch(publisher_module, "UNCONFIRMED_MAX", 100)
         first, second, third = tell(), tell(), tell()
-        self.failureResultOf(third, PublishBufferFull)
+        error = self.failureResultOf(third, PublishBufferFull).value
+        self.assertIn(f"0 messages ({self.publisher.unconfirmed_bytes} bytes)", str(error))
         self.peer.clock.pump([0.5] * 5)
         for each in (first, second):
             self.failureResultOf(each, PublishTimeout)
+        self.nothing_is_kept()
+        small = [tell(b"") for _ in range(101)]
+        self.failureResultOf(small.pop(), PublishBufferFull)
+        self.peer.clock.pump([0.5] * 5)
+        for each in small:
+            each.addErrback(lambda failure: None)
         self.nothing_is_kept()
 
     def test_everything_counts(self) -> None:

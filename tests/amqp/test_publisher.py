@@ -51,6 +51,7 @@ class PublisherCase(SynchronousTestCase):
 
     def end(self) -> None:
         self.publisher.abort()
+        self.nothing_is_kept()
         self.peer.clock.advance(0)  # what is sent at the end of the turn
         self.peer.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.peer.clock.getDelayedCalls(), [])
