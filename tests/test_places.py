@@ -118,6 +118,14 @@ class Waiting(Case):
             self.failureResultOf(each, CancelledError)
         self.assertEqual(self.workers.rests, set())
 
+    def test_decoded_in_vain(self) -> None:
+        """A place that was held for a message which begins no worker leaves nothing to those that begin later."""
+        since = self.workers.hold()
+        self.clock.advance(3)
+        waited: list[float] = []
+        self.workers.release(since, lambda: waited.append(self.workers.waited))
+        self.assertEqual((waited, self.workers.waited, self.workers.running), ([3.0], 0.0, 0))
+
     def test_stays(self) -> None:
         """An abort does not wait for a worker that goes on although it was cancelled."""
         until = self.spawn(self.stay)

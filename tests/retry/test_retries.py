@@ -149,7 +149,8 @@ class RetryTests(RetriesCase):
         await self.start(failing(heard, *outcomes, retry=QUICK))
         replies = await self.tap("nameko-rpc", "replies")
         deadline = {"nameko.call_deadline": time.time() + 600, "nameko.call_time_left": 600.0}
-        for count, properties in enumerate(({"reply_to": "replies"}, {"headers": deadline}), 1):
+        requests: list[dict[str, Any]] = [{"reply_to": "replies"}, {"headers": deadline}]
+        for count, properties in enumerate(requests, 1):
             whole = {"content_type": "application/json", "correlation_id": "c", **properties}
             body = b'{"args": [1], "kwargs": {}}'
             await self.connections().publisher.publish("nameko-rpc", "listener.call", body, whole)
