@@ -3,6 +3,8 @@ checkout's folder.
 
 txservices and what it needs are those of the environment that the tests run in: the new one sees them. What a package
 of nameko's needs is installed over them, so that an old SQLAlchemy is used there and a new one by the suite.
+
+`python -m tests.interop.packages_env` makes it ahead of the tests, as `.ci/run` does while others run.
 """
 
 from __future__ import annotations
@@ -76,3 +78,7 @@ def made(folder: str) -> str:
             nameko_env.run(interpreter, "-c", SEE_OURS, sysconfig.get_path("purelib"))
             open(marker, "w").close()
     return interpreter
+
+
+if __name__ == "__main__":
+    print(python())
