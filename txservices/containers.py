@@ -179,11 +179,11 @@ class ServiceContainer(Service):
         )
 
     def bind(self) -> None:
-        declared = members(self.service_cls)
-        for name, value in declared.items():
+        for name, value in members(self.service_cls).items():
             if is_dependency(value):
                 self.dependencies.append(value.bind(self.interface, name))
-            elif is_entrypoint(value):  # which calls no method
+        for name, value in members(self.service_cls).items():  # anew: a dependency may have added methods
+            if is_entrypoint(value):  # which calls no method
                 self.entrypoints.append(value.bind(self.interface, name))
             elif isinstance(value, FunctionType):
                 for entrypoint in getattr(value, constants.ENTRYPOINTS_ATTRIBUTE, ()):

@@ -109,11 +109,12 @@ class EventDispatcher(HeaderEncoder, DependencyProvider[Dispatch]):
         self.options: Mapping[str, Any] = options if declare is None else {"declare": declare, **options}
 
     def setup(self) -> Deferred[None] | None:
-        exchange = get_event_exchange(self.container.service_name, self.container.config)
-        self.publisher = publisher_for(self, exchange)
-        if exchange.passive:
+        self.exchange = get_event_exchange(self.container.service_name, self.container.config)
+        self.publisher = publisher_for(self, self.exchange)
+        if self.exchange.passive:
             return None
-        return self.publisher.connections.publisher.declare_when_granted(exchange, *self.publisher.sending.declare)
+        declared = (self.exchange, *self.publisher.sending.declare)
+        return self.publisher.connections.publisher.declare_when_granted(*declared)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Dispatch:
         dispatch = partial(self.dispatch, worker_ctx)

@@ -436,7 +436,7 @@ class DependencyProvider(Extension, Generic[Injected]):
     overridden costs nothing. An error in a hook is that worker's error.
 
     Attributes:
-        attr_name: the attribute's name.
+        attr_name: the attribute's name. The prototype on the class has it, too, once a container has bound it.
     """
 
     attr_name: str = None  # type: ignore[assignment]  # it has one once it is bound

@@ -46,6 +46,7 @@ class Running:
             "FOLDER": folder,
             "REDIS_URI": f"unix://{folder}/redis",
             "STATSD_PORT": str(self.metrics.getsockname()[1]),
+            **{f"PORT_{what}": str(rabbitmq.free_port()) for what in ("BAYEUX", "GRPC", "SALESFORCE")},
         }
         self.redis = self.start_redis(folder)
         environ = {**os.environ, **self.environ, "PYTHONPATH": os.pathsep.join((processes.ROOT, FOLDER))}

@@ -20,32 +20,60 @@ from tests.processes import ROOT
 
 # Installed without what they say that they need, which is nameko and eventlet before all.
 PACKAGES = (
+    "django-nameko==0.8.2",
+    "flask-nameko==1.4.0",
     "nameko-amqp-retry==0.7.1",
+    "nameko-autocrud==0.2.0",
+    "nameko-bayeux-client==1.0.0",
     "nameko-cachetools==1.0.0",
+    "nameko-chassis==3.2.0",
     "nameko-cron==0.1.0",
+    "nameko-eventlog-dispatcher==0.4.2",
+    "nameko-grpc==1.3.0",
+    "nameko-kafka==0.2.1",
+    "nameko-mongodb==1.1.1",
     "nameko-prometheus==1.6.0",
     "nameko-redis==1.1.0",
     "nameko-rediskn==0.1.1",
+    "nameko-salesforce==1.2.0",
     "nameko-sentry==1.0.0",
+    "nameko-serializer==1.0.0",
     "nameko-sqlalchemy==1.5.0",
     "nameko-statsd==0.1.4",
     "nameko-structlog==0.2.2",
     "nameko-tracer==1.4.0",
+    "nameko-worker-postmortem==1.0.0",
+    "opentelemetry-instrumentation-nameko-grpc==0.5.0",
+    "opentelemetry-instrumentation-nameko==0.5.2",
 )
 # What they need but for nameko. Bounds from above are for what they use of old.
 REQUIREMENTS = (
+    "cachetools>=5",
     "croniter>=6",
+    "django>=4.2",
+    "flask>=3",
+    "googleapis-common-protos>=1.63",
+    "grpcio>=1.60",
+    "h2>=4.1",
     "kombu>=5.4,<6",
     "mock>=5",
+    "mongomock>=4.3",
+    "opentelemetry-instrumentation-wsgi>=0.50b0",
     "prometheus-client>=0.21,<1",
+    "protobuf>=4.25,<5",  # nameko-grpc asks for messages by their names, in a way that went with 5
+    "pymongo>=4.8",
     "pytest>=8,<10",  # nameko-sqlalchemy's fixtures are yield_fixture
+    "python-dateutil>=2.8",
     "pytz>=2024.1",
     "raven>=6.10",
     "redis>=5",
     "six>=1.16",
     "sqlalchemy>=1.4.50,<2",  # nameko-sqlalchemy's fixtures call drop_all() with no engine
+    "sqlalchemy-filters>=0.13",
+    "sqlalchemy-utils>=0.41",
     "statsd>=4",
     "structlog>=18.2",
+    "tzlocal>=5",
     "wrapt>=1.14",
 )
 BUILD = ("setuptools<81", "wheel")  # many have no wheel; some ask for pkg_resources when they run

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from unittest import TestCase
 
 from txservices.migration import green
+from txservices.migration.green.convenience import connect, listen
 from txservices.migration.green.event import Event
 from txservices.migration.green.pool import GreenPile, GreenPool
 from txservices.migration.green.queue import Empty, Full, LifoQueue, PriorityQueue, Queue
@@ -256,3 +258,41 @@ class Pools(TestCase):
         self.assertEqual((semaphore.balance, semaphore.locked()), (1, False))
         self.assertRaises(ValueError, Semaphore, -1)
         self.assertRaises(ValueError, BoundedSemaphore(1).release)
+
+
+class Sockets(TestCase):
+    """``listen`` and ``connect``."""
+
+    def test_connections(self) -> None:
+        """One end accepts, and the other connects, from an address that it may choose."""
+        with listen(("127.0.0.1", 0)) as listener:
+            for bind in (None, ("127.0.0.1", 0)):
+                with connect(listener.getsockname(), bind=bind) as one:
+                    other, address = listener.accept()
+                    with other:
+                        self.assertEqual(address, one.getsockname())
+                        one.sendall(b"hello")
+                        self.assertEqual(other.recv(5), b"hello")
+
+    def test_closed(self) -> None:
+        """To close it ends a thread that waits for a connection, and the port is free at once."""
+        listener = listen(("127.0.0.1", 0))
+        address = listener.getsockname()
+        waiting = spawn(listener.accept)
+        with connect(address):
+            waiting.wait()[0].close()
+        waiting = spawn(listener.accept)
+        listener.close()
+        self.assertIsInstance(waiting.wait(), GreenletExit)
+        self.assertRaises(OSError, listener.accept)
+        self.assertRaises(OSError, connect, address)
+        listen(address).close()
+
+    def test_shared_ports(self) -> None:
+        """Two may listen on a port that has a number, unless they say otherwise."""
+        with listen(("127.0.0.1", 0)) as listener:
+            self.assertFalse(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+            address = listener.getsockname()
+            self.assertRaises(OSError, listen, address)
+        with listen(address) as listener, listen(address):
+            self.assertRaises(OSError, listen, address, reuse_port=False)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.conformance.test_names import NAMES, NOT_HERE
 from txservices.exceptions import ConfigurationError
+from txservices.messaging import encode_to_headers
 from txservices.migration import imports
 from txservices.migration.settings import config
 
@@ -40,6 +41,11 @@ class Names(HookCase):
         self.assertEqual(missing, [])
         self.assertTrue(NOT_HERE)
 
+    def test_names_of_others(self) -> None:
+        """Packages import from nameko's modules what these have imported from werkzeug."""
+        for module, name in (("web.handlers", "Response"), ("web.server", "HTTPException")):
+            self.assertTrue(hasattr(import_module(f"nameko.{module}"), name))
+
     def test_one_object(self) -> None:
         """A module is the same under both names, so that a patch of one is a patch of the other."""
         for name in ("timer", "contextdata", "utils.retry", "web.handlers"):
@@ -67,6 +73,20 @@ class Names(HookCase):
         self.assertEqual(dict(found), {"PLACE": "here"})
         patched = found.patch({"PLACE": "in"})(lambda: found["PLACE"])
         self.assertEqual((patched(), patched(), found["PLACE"]), ("in", "in", "here"))
+
+    def test_standalone_context(self) -> None:
+        """A standalone proxy's context is its ``_worker_ctx.data``, and what is changed there goes along with calls."""
+        from nameko.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
+
+        config.update({"AMQP_URI": "amqp://127.0.0.1"})
+        for proxy in (ClusterRpcProxy(context_data={"language": "en"}), ServiceRpcProxy("x", dict(config), {"a": 1})):
+            context = proxy.proxy()._worker_ctx
+            self.assertIs(context, proxy._worker_ctx)
+            self.assertNotIn("call_id_stack", context.data)
+            context.data.clear()
+            context.data["tenant"] = "t"
+            sent = encode_to_headers(proxy.caller.context_data)
+            self.assertEqual(sorted(sent), ["nameko.call_id_stack", "nameko.tenant"])
 
     def test_green_modules(self) -> None:
         """``eventlet.green.x`` is the standard library's ``x``."""
@@ -98,7 +118,7 @@ class Mistakes(HookCase):
         """What eventlet has and we have not is told with the file, the line, and what to write."""
         import eventlet
 
-        for name, words in [("listen", "socket.create_server"), ("wsgi", "@http"), ("anything", "threading")]:
+        for name, words in [("wrap_ssl", "ssl.SSLContext"), ("wsgi", "@http"), ("anything", "threading")]:
             with self.assertRaises(AttributeError) as raised:
                 getattr(eventlet, name)
             self.assertRegex(str(raised.exception), rf"test_imports\.py, line \d+: eventlet\.{name} .*{words}")

@@ -57,7 +57,7 @@ MODULES: dict[str, tuple[int, str]] = {
     ),
     "import nameko.rpc\nnameko.rpc.Nonsense": (2, f"nameko.rpc has no Nonsense here: it {PRIVATE}"),
     "import eventlet.wsgi": (1, "eventlet.wsgi has no counterpart: there is no eventlet in this process"),
-    "from eventlet import listen": (1, "eventlet.listen has no counterpart with --nameko: use socket.create_server"),
+    "from eventlet import serve": (1, "eventlet.serve has no counterpart with --nameko: use a thread of `threading`"),
     "import eventlet\neventlet.backdoor": (2, "eventlet.backdoor has no counterpart with --nameko: run with --backd"),
 }
 # These are errors as any other, with their tracebacks

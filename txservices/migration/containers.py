@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import Context, ContextVar, copy_context
+from contextvars import ContextVar
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, Generic
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import blockingCallFromThread
+from twisted.logger import Logger
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
@@ -42,6 +42,7 @@ from txservices.migration.green import thread as green
 from txservices.migration.green import timeout as green_timeout
 from txservices.migration.settings import config as process_config
 from txservices.migration.waiting import in_reactor, waits
+from txservices.migration.workerthreads import WorkerPool, WorkerThread
 from txservices.shared import SharedServices
 from txservices.threads import Threads
 from txservices.utils import default_reactor, tasks
@@ -60,59 +61,26 @@ BASES = (
     object,
 )
 
+log = Logger()
+
 worker_thread: ContextVar[WorkerThread | None] = ContextVar("worker_thread", default=None)
 
 
 def is_foreign(thing: Any) -> bool:
     """Whether an extension builds on nothing of ours but the base classes, or a function is none of ours."""
     if inspect.isfunction(thing):
-        return not thing.__module__.startswith("txservices.")
-    return all(cls in BASES or not cls.__module__.startswith("txservices.") for cls in type(thing).__mro__)
+        return not is_of_ours(thing)
+    return all(cls in BASES or not is_of_ours(cls) for cls in type(thing).__mro__)
+
+
+def is_of_ours(thing: Any) -> bool:
+    """Whether we have written a function or a class."""
+    return str(thing.__module__).startswith("txservices.")
 
 
 def holds_ours(extension: Extension) -> bool:
     """Whether there is an extension of ours inside it, which only the reactor's thread may touch."""
     return any(not is_foreign(inner) for inner in iter_extensions(extension))
-
-
-class WorkerThread:
-    """The thread of one worker, which is the same for all that is called for it."""
-
-    def __init__(self, threads: Threads) -> None:
-        self.threads = threads
-        self.jobs: SimpleQueue[Any] = SimpleQueue()
-        self.context: Context | None = None
-        self.ended = False
-
-    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Call that in the thread. Fires with its result, or fails with its error."""
-        if self.context is None:
-            self.context = copy_context()
-            default_reactor().getThreadPool().callInThread(self.run, self.context)
-        called: Deferred[Any] = Deferred()
-        self.jobs.put((called, function, args, kwargs))
-        return called
-
-    def run(self, context: Context) -> None:
-        """The life of the thread."""
-        reactor = default_reactor()
-        green_timeout.forget()
-        while True:
-            job = self.jobs.get()
-            if job is None:
-                return
-            called, function, args, kwargs = job
-            try:
-                result = context.run(self.threads.in_thread, function, args, kwargs)
-            except BaseException:
-                result = Failure()
-            reactor.callFromThread(called.callback, result)
-
-    def end(self) -> None:
-        """Let the thread go, once it has done what it was given."""
-        self.ended = True
-        if self.context is not None:
-            self.jobs.put(None)
 
 
 class OneThreadEach(Threads):
@@ -141,6 +109,10 @@ class WorkersInThreads(Workers):
     threads_cls = OneThreadEach
     container: ServiceContainer
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.by_worker: dict[WorkerContext, WorkerThread] = {}
+
     def learn(self, dependencies: list[DependencyProvider]) -> None:
         super().learn(dependencies)
         foreign = {each.attr_name for each in dependencies if is_foreign(each)}
@@ -156,19 +128,22 @@ class WorkersInThreads(Workers):
         thread = worker_thread.get()
         if thread is None:
             return hook(worker, *args)
-        called = thread.call(hook, worker, *args)
-        # a cancelled worker's method may still hold the thread: nobody waits for what comes after it
-        return None if self.cancelled else called
+        if not self.cancelled:
+            return thread.call(hook, worker, *args)
+        # a killed worker's method may still hold the thread: nobody waits for what comes after it
+        thread.call(with_service, worker, worker.service, hook, *args).addErrback(hook_of_killed_failed, worker)
+        return None
 
     async def live(self, worker: WorkerContext, waited: float) -> None:
         if not worker.blocking:
             await super().live(worker, waited)
             return
-        thread = WorkerThread(self.threads)
+        self.by_worker[worker] = thread = WorkerThread(self.threads)
         worker_thread.set(thread)
         try:
             await super().live(worker, waited)
         finally:
+            del self.by_worker[worker]
             thread.end()
 
 
@@ -233,7 +208,7 @@ class ServiceContainer(containers.ServiceContainer):
         An error in it kills the container. When the container ends, the thread gets ``GreenletExit`` where it waits for
         something of eventlet's; else it is left alone, and Python doesn't wait for it.
         """
-        if inspect.iscoroutinefunction(function) or (is_ours(function) and threadable.isInIOThread()):
+        if inspect.iscoroutinefunction(function) or (not is_foreign(owner_of(function)) and threadable.isInIOThread()):
             return self.spawn_managed(function, identifier)
         thread = green.GreenThread(function, (), {}, self.hooks, name=identifier)
         ended: Deferred[Any] = Deferred(lambda _: thread.kill())
@@ -278,9 +253,12 @@ class ServiceContainer(containers.ServiceContainer):
                 self.call_hook(each, each.worker_teardown, worker_ctx, safely=True)
 
     @property
-    def _worker_threads(self) -> dict[WorkerContext, None]:
-        """The workers that run, which packages count."""
-        return {each.worker: None for each in list(self.workers.pending.values())}
+    def _worker_pool(self) -> WorkerPool:
+        return WorkerPool(self.workers)
+
+    @property
+    def _worker_threads(self) -> Mapping[WorkerContext, WorkerThread]:
+        return dict(self.workers.by_worker)  # of this moment: it is read in other threads
 
     @property
     def extensions(self) -> Any:
@@ -296,14 +274,21 @@ class ServiceContainer(containers.ServiceContainer):
         safely: bool = False,
     ) -> None:
         try:
-            if is_foreign(extension):
-                hook(worker_ctx, *args)
-            elif getattr(hook, "__func__", None) is not getattr(DependencyProvider, hook.__name__):
+            if not is_foreign(extension) and ours_has(extension, hook.__name__):
                 in_reactor(hook, worker_ctx, *args)
+                return
+            result = hook(worker_ctx, *args)
+            if inspect.isawaitable(result):
+                in_reactor(awaited, result)
         except BaseException as error:
             if not safely:
                 raise
             in_reactor(self.workers.hook_failed, worker_ctx, hook, error)
+
+
+def ours_has(extension: Extension, hook: str) -> bool:
+    """Whether a class of ours below the base classes has that hook, which then only the reactor's thread may call."""
+    return any(hook in vars(cls) for cls in type(extension).__mro__ if cls not in BASES and is_of_ours(cls))
 
 
 def fire(deferred: Deferred[Any], outcome: Any) -> None:
@@ -316,6 +301,20 @@ def awaited(result: Any) -> Any:
     return tasks.run(result) if inspect.iscoroutine(result) else result
 
 
+def with_service(worker_ctx: WorkerContext, service: Any, hook: Callable[..., Any], *args: Any) -> None:
+    """Call a hook of a worker that has been killed, and has let go of its service since."""
+    worker_ctx.service = service
+    try:
+        hook(worker_ctx, *args)
+    finally:
+        worker_ctx.service = None
+
+
+def hook_of_killed_failed(failure: Failure, worker_ctx: WorkerContext) -> None:
+    if not failure.check(ContainerBeingKilled):  # it wanted something of the reactor, too late
+        log.failure("error in a hook of {worker}, which was killed", failure, worker=worker_ctx)
+
+
 def was_injected(provider: DependencyProvider, worker_ctx: WorkerContext) -> bool:
     return provider.attr_name in vars(worker_ctx.service)
 
@@ -325,10 +324,6 @@ def owner_of(function: Any) -> Any:
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__self__", function)
-
-
-def is_ours(function: Any) -> bool:
-    return not is_foreign(owner_of(function))
 
 
 def returns_both(handle_result: HandleResult) -> HandleResult:

@@ -17,8 +17,6 @@ OURS = "txservices."
 
 # What eventlet has and we have not, and what to use in its place
 NOT_HERE = {
-    "connect": "use socket.create_connection",
-    "listen": "use socket.create_server",
     "serve": "use a thread of `threading` for each connection, or @http",
     "wrap_ssl": "use ssl.SSLContext.wrap_socket",
     "backdoor": "run with --backdoor-port",
@@ -27,7 +25,6 @@ NOT_HERE = {
     "corolocal": "use threading.local",
     "db_pool": "use the pool of your database's library",
     "pools": "use a queue.Queue of what is pooled",
-    "convenience": "use the socket module",
 }
 
 # What libraries replace that patch the process

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.http_headers import Headers
+from werkzeug.exceptions import HTTPException as HTTPException  # here is where nameko has it
 
 from txservices import configuration, kinds
 from txservices.constants import CALL_ID_STACK_CONTEXT_KEY

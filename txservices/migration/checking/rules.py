@@ -35,11 +35,8 @@ BLOCKING = (
 # What eventlet has and nobody can stand in for
 NOT_STOOD_IN = (
     "backdoor",
-    "connect",
-    "convenience",
     "corolocal",
     "db_pool",
-    "listen",
     "pools",
     "serve",
     "websocket",
@@ -50,9 +47,9 @@ KOMBU_WAITS = ("kombu.Connection", "kombu.Producer", "kombu.Consumer", "kombu.po
 TEST_HELPERS = ("entrypoint_hook", "entrypoint_waiter", "wait_for_call", "container_factory", "runner_factory")
 FIXTURES = ("txservices_run", "txservices_stage")
 PRIVATE = {
-    "_worker_pool": "see container.workers",
+    "_worker_pool": "with --nameko it says running(), free(), waiting() and size; see container.workers",
     "_managed_threads": "the container ends what spawn_managed_thread began",
-    "_worker_threads": "see container.workers",
+    "_worker_threads": "with --nameko it has each running worker's thread; see container.workers",
     "_died": "use container.wait()",
     "_being_killed": "use container.life",
     "_consumers": "a QueueConsumer's consumers are not kombu's here",
@@ -142,7 +139,7 @@ def of_private_names(names: Names, node: ast.AST) -> Iterator[Finding]:
     of_nameko = (names.dotted(node) or "").startswith("nameko.") and node.attr.startswith("_")
     if node.attr in PRIVATE or (of_nameko and not node.attr.endswith("__") and node.attr not in WRAPPED):
         instead = PRIVATE.get(node.attr, "code that wraps it can't run")
-        text = f"{node.attr} is private to nameko, and not here: {instead}"
+        text = f"{node.attr} is private to nameko: {instead}"
         yield Finding(node.lineno, Group.CHANGE, "private", text)
 
 

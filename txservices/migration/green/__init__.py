@@ -10,6 +10,7 @@ import os
 import traceback
 from typing import Any, NoReturn
 
+from txservices.migration.green.convenience import connect, listen
 from txservices.migration.green.event import Event
 from txservices.migration.green.pool import GreenPile, GreenPool
 from txservices.migration.green.queue import Queue
@@ -37,10 +38,12 @@ __all__ = [
     "Semaphore",
     "StopServe",
     "Timeout",
+    "connect",
     "getcurrent",
     "import_patched",
     "is_monkey_patched",
     "kill",
+    "listen",
     "monkey_patch",
     "sleep",
     "spawn",
