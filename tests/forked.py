@@ -66,7 +66,8 @@ class Server:
 
     def close(self) -> None:
         self.socket.close()
-        self.python.communicate()
+        with self.python:  # which waits for its end
+            pass
 
     def fork(self, argv: list[str], cwd: str, environ: dict[str, str], files: list[int], status: int) -> int:
         """The pid of a child that runs ``argv``, a script for Python. The status comes from that pipe later."""

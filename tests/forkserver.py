@@ -103,7 +103,18 @@ def become(argv: list[str], cwd: str, environ: dict[str, str]) -> None:
         exec(compile(file.read(), argv[0], "exec"), vars(main))
 
 
+def listen_to_signals() -> None:
+    """Ignore no signal that a Python by itself listens to. A shell has what it runs in the background ignore some.
+
+    Twisted does the same for the processes that it starts.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
 if __name__ == "__main__":
+    listen_to_signals()
     for module in sys.argv[2:]:
         import_module(module)
     gc.collect()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from tests import processes
+from tests import forked, processes
 
 # What a program sees of its process, in JSON. The last line is what it was given on stdin.
 SEES = """
@@ -104,6 +105,18 @@ class Forked(TestCase):
             for process in self.both("import time; print('begun'); time.sleep(100)"):
                 await process.line("begun")
                 self.assertEqual(await process.end(name), status, str(process))
+
+    async def test_ignored(self) -> None:
+        """It listens to a signal that the tests ignore, as they do in the background of a shell."""
+        self.patch(forked, "IMPORTED", [])  # it is there sooner
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        server = forked.Server()
+        signal.signal(signal.SIGINT, handler)
+        self.addCleanup(server.close)
+        self.patch(forked, "server", lambda: server)
+        for process in self.both("import time; print('begun'); time.sleep(100)"):
+            await process.line("begun")
+            self.assertEqual(await process.end("INT"), -2, str(process))
 
     async def test_chance(self) -> None:
         """Each has random numbers and ids of its own."""
