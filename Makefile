@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 APART := tests.faults tests.interop
 PACKAGES := $(patsubst tests/%/__init__.py,tests.%,$(wildcard tests/*/__init__.py))
 MODULES := $(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
-# the modules first: one of them takes the longest, and would be waited for at the end
-TESTS ?= $(MODULES) $(filter-out $(APART),$(PACKAGES))
+# What has the longest tests goes first, then the modules: at the end one process would wait for another's long test.
+FIRST := tests.serialization tests.testing tests.page tests.web
+TESTS ?= $(FIRST) $(MODULES) $(filter-out $(APART) $(FIRST),$(PACKAGES))
 # How many processes run the tests; 1 runs them in make's own order. One more than there are cores: many tests wait.
 JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
 TRIAL := twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
