@@ -293,6 +293,37 @@ class OverTCP(TestCase):
             await runner.stop()
 
 
+class Closed(TestCase):
+    """The end of an iterator that is not at its end."""
+
+    def test_async_generator(self) -> None:
+        """Its ``finally`` is waited for, and what was to be called comes after that; an error there is logged."""
+        for fails in (False, True):
+            told: list[str] = []
+            waiting: Deferred[None] = Deferred()
+
+            async def pieces(fails: bool, waiting: Deferred[None], told: list[str]) -> AsyncIterator[str]:
+                try:
+                    yield "first"
+                    yield "second"
+                finally:
+                    told.append("begins to end")
+                    await waiting
+                    told.append("has ended")
+                    if fails:
+                        raise KeyError("at the end")
+
+            body = bodies.Body(pieces(fails, waiting, told))
+            self.assertEqual(self.successResultOf(Deferred.fromCoroutine(body.next())), b"first")
+            closed = body.close(lambda told=told: told.append("then"))
+            self.assertNoResult(closed)
+            self.assertEqual(told, ["begins to end"])
+            waiting.callback(None)
+            self.successResultOf(closed)
+            self.assertEqual(told, ["begins to end", "has ended", *(["then"] if not fails else [])])
+            self.assertEqual(len(self.flushLoggedErrors(KeyError)), fails)
+
+
 class Waits(WebTestCase):
     """Who waits for whom, in memory."""
 

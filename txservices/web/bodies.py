@@ -138,7 +138,7 @@ class Body:
             pieces.addErrback(lambda _: None)
             pieces.cancel()
         if hasattr(iterator, "aclose"):
-            return tasks.call(iterator.aclose).addCallback(lambda _: call_all([then])).addErrback(self.not_closed)
+            return tasks.call(aclose, iterator).addCallback(lambda _: call_all([then])).addErrback(self.not_closed)
         closes = [getattr(each, "close", None) for each in {id(each): each for each in (iterator, pieces)}.values()]
         if self.threads is None:
             return tasks.call(call_all, [*closes, then]).addErrback(self.not_closed)
@@ -147,6 +147,11 @@ class Body:
 
     def not_closed(self, failure: Failure) -> None:
         log.failure("the iterator of a response's body has failed when it was closed", failure)
+
+
+async def aclose(iterator: Any) -> None:
+    """End an async iterator. What its own ``aclose`` gives can be awaited, and is no coroutine."""
+    await iterator.aclose()
 
 
 def body_of(response: Response) -> Body:
