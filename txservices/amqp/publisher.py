@@ -146,8 +146,6 @@ class Publisher:
             properties["message_id"] = new_id()
         observed = observers.message_confirmed
         now = 0.0 if timeout is None and not observed else self.clock.seconds()
-        if observed:
-            done = partial(self.tell_confirmed, exchange, routing_key, now, done)
         publishing = Publishing(
             exchange,
             routing_key,
@@ -162,14 +160,16 @@ class Publisher:
             raise HeadersTooLarge(exchange, routing_key, len(publishing.header), self.header_max)
         if observers.message_published:
             observers.tell(observers.message_published, exchange, routing_key, publishing.size)
+        if observed:
+            publishing.began = now
         if self.cancelled:
-            done(ConnectionLost("nothing can be published any more: the service has stopped"))
+            self.refuse(publishing, ConnectionLost("nothing can be published any more: the service has stopped"))
             return publishing
         unconfirmed = self.unconfirmed
         size = publishing.size
         total = self.unconfirmed_bytes + size
         if (total > UNCONFIRMED_BYTES_MAX or len(unconfirmed) >= UNCONFIRMED_MAX) and not always:
-            done(PublishBufferFull(len(unconfirmed), self.unconfirmed_bytes))
+            self.refuse(publishing, PublishBufferFull(len(unconfirmed), self.unconfirmed_bytes))
             return publishing
         self.sequence = publishing.key = key = self.sequence + 1
         unconfirmed[key] = publishing
@@ -186,18 +186,16 @@ class Publisher:
                 self.channel.client.flush()
         return publishing
 
-    def tell_confirmed(
-        self,
-        exchange: str,
-        routing_key: str,
-        published: float,
-        done: Callable[[Exception | None], None],
-        error: Exception | None,
-    ) -> None:
-        """Tell the observers what has become of a message, and then whoever has published it."""
-        seconds = self.clock.seconds() - published
+    def refuse(self, publishing: Publishing, error: Exception) -> None:
+        """A message is not taken: tell the observers, and whoever has published it."""
+        if publishing.began is not None:
+            self.tell_confirmed(publishing, publishing.began, error)
+        publishing.done(error)
+
+    def tell_confirmed(self, publishing: Publishing, began: float, error: Exception | None) -> None:
+        seconds = self.clock.seconds() - began
+        exchange, routing_key = publishing.exchange, publishing.routing_key
         observers.tell(observers.message_confirmed, exchange, routing_key, seconds, error)
-        done(error)
 
     def declare_for(self, size: int, *entities: Exchange | Queue) -> Deferred[None]:
         """``declare``, for a message of that many bytes, which waits for it and counts until then.
@@ -250,6 +248,8 @@ class Publisher:
         # Deferred of a call is gone, and its error told, only when garbage is collected.
         publishing.header = publishing.body = b""
         publishing.done = forgotten
+        if publishing.began is not None:
+            self.tell_confirmed(publishing, publishing.began, error)
         try:
             done(error)
         except Exception:

@@ -27,10 +27,12 @@ class Publishing:
     ``done`` is called once: with None when the broker has the message, otherwise with the error.
 
     Attributes:
+        began: the clock's time when it was published, if an observer wants to know what becomes of it.
         size: bytes of the names, the header and the body.
     """
 
     __slots__ = (
+        "began",
         "body",
         "deadline",
         "done",
@@ -66,6 +68,7 @@ class Publishing:
         self.done = done
         self.deadline = deadline  # seconds of the connection's clock
         self.retry_nacked = retry_nacked
+        self.began: float | None = None
 
 
 class OnItsOwn(Publishing):
