@@ -199,11 +199,12 @@ class Workers(Places):
                     self.hook_failed(worker, worker_teardown, error)
         if began is not None or (exc_info is not None and observers.worker_failed):
             self.tell_ended(worker, dropped, exc_info, waited, began)
-        for call in self.on_ended:
-            try:
-                call(worker, result, exc_info)
-            except BaseException as error:
-                self.hook_failed(worker, call, error)
+        if self.on_ended:
+            for call in list(self.on_ended):  # of which each may take itself out
+                try:
+                    call(worker, result, exc_info)
+                except BaseException as error:
+                    self.hook_failed(worker, call, error)
         worker.service = None  # what is injected there refers to the worker: a cycle, which kept long messages for long
         exc_info = None  # its traceback refers to this frame: a cycle that only the garbage collector ends
 

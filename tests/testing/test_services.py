@@ -176,6 +176,14 @@ class WaiterTests(TestCase):
             async with entrypoint_waiter(container, "handle", callback=lambda *args: 1 / 0):
                 await self.dispatch("source", "type", 1)
 
+    async def test_one_worker(self) -> None:
+        """All that wait for one worker hear of it: waiters of the same method, and a hook inside them."""
+        (container,) = await self.start(Service)
+        async with entrypoint_waiter(container, "add", 60) as outer, entrypoint_waiter(container, "add", 60) as inner:
+            with entrypoint_hook(container, "add", timeout=60) as add:
+                self.assertEqual(await add(1, 2), 3)
+        self.assertEqual((outer.get(), inner.get()), (3, 3))
+
     async def test_nested(self) -> None:
         """Blocks may be nested, each for its own method."""
         (container,) = await self.start(Service)
