@@ -114,11 +114,13 @@ class Missed(ServicesCase):
         self.assertFalse(started.owns_shared)
 
     def test_wait_result(self) -> None:
-        """Whether there is an outcome, and whether it is an error."""
+        """Whether there is an outcome, and whether it is an error. The first one counts."""
         result = WaitResult()
         self.assertEqual((result.has_result, result.has_exception), (False, False))
         result.send(1, None)
         self.assertEqual((result.has_result, result.has_exception), (True, False))
+        result.send(2, None)
+        self.assertEqual(result.get(), 1)
         failed, error = WaitResult(), ValueError()
         failed.send(None, (ValueError, error, None))
         self.assertEqual((failed.has_result, failed.has_exception), (True, True))

@@ -84,7 +84,8 @@ class WaitResult:
         return self.exc_info is not None
 
     def send(self, result: Any, exc_info: ExcInfo | None) -> None:
-        self.ready, self.result, self.exc_info = True, result, exc_info
+        if not self.ready:  # the first one counts
+            self.ready, self.result, self.exc_info = True, result, exc_info
 
     def get(self) -> Any:
         """The call's result. Raises the call's error, or ``NotReady``."""
