@@ -105,8 +105,8 @@ class Mistakes(HookCase):
         for name, words in [
             ("nameko.legacy", "docs/migrating.md"),
             ("nameko.web.nothing", "docs/migrating.md"),
-            ("eventlet.wsgi", "threading"),
-            ("eventlet.backdoor", "threading"),
+            ("eventlet.wsgi", "@http"),
+            ("eventlet.backdoor", "--backdoor-port"),
         ]:
             with self.assertRaises(ModuleNotFoundError) as raised:
                 import_module(name)

@@ -56,7 +56,15 @@ MODULES: dict[str, tuple[int, str]] = {
         f"ServiceContainer has no _run_worker here: it {PRIVATE}",
     ),
     "import nameko.rpc\nnameko.rpc.Nonsense": (2, f"nameko.rpc has no Nonsense here: it {PRIVATE}"),
-    "import eventlet.wsgi": (1, "eventlet.wsgi has no counterpart: there is no eventlet in this process"),
+    "import eventlet.wsgi": (1, "eventlet.wsgi has no counterpart with --nameko: use @http"),
+    "from eventlet.pools import Pool": (1, "eventlet.pools has no counterpart with --nameko: use a queue.Queue"),
+    "import eventlet\neventlet.hubs.get_hub()": (2, "eventlet.hubs has no counterpart with --nameko: leave it out"),
+    "from eventlet.hubs import trampoline": (1, "eventlet.trampoline has no counterpart with --nameko: use select"),
+    "from eventlet.greenio import GreenSocket": (
+        1,
+        "eventlet.greenio has no counterpart with --nameko: use the socket",
+    ),
+    "from eventlet.event import Event\nEvent().foo": (2, "eventlet.Event.foo has no counterpart with --nameko: use th"),
     "from eventlet import serve": (1, "eventlet.serve has no counterpart with --nameko: use a thread of `threading`"),
     "import eventlet\neventlet.backdoor": (2, "eventlet.backdoor has no counterpart with --nameko: run with --backd"),
 }

@@ -14,6 +14,7 @@ NO_NAMEKO = (
 )
 CANT_IMPORT = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 OURS = "txservices."
+GREEN = f"{OURS}migration.green"
 
 # What eventlet has and we have not, and what to use in its place
 NOT_HERE = {
@@ -25,6 +26,13 @@ NOT_HERE = {
     "corolocal": "use threading.local",
     "db_pool": "use the pool of your database's library",
     "pools": "use a queue.Queue of what is pooled",
+    "greenio": "use the socket module",
+    "debug": "leave it out",
+    "coros": "use eventlet.event",
+    "spawn_after_local": "use eventlet.spawn_after",
+    "hubs": "leave it out: threads wait without a hub",
+    "get_hub": "leave it out: threads wait without a hub",
+    "trampoline": "use select.select, or a timeout of the socket's own",
 }
 
 # What libraries replace that patch the process
@@ -46,15 +54,12 @@ def missing(name: str) -> str:
     if name.startswith("gevent"):
         return "gevent patches the process in its own way: take it out; threads wait well without it"
     if name.startswith("eventlet"):
-        return (
-            f"{name} has no counterpart: there is no eventlet in this process. Use threads (`threading`, `queue`), or"
-            " move this service without --nameko (docs/migrating.md)"
-        )
+        return missing_of_eventlet(name.partition(".")[2])
     return f"{name} has no counterpart in txservices: see docs/migrating.md for what to use in its place"
 
 
 def missing_of_eventlet(name: str) -> str:
-    """What to write in place of an attribute of eventlet's that is not here."""
+    """What to write in place of a module or an attribute of eventlet's that is not here."""
     instead = NOT_HERE.get(name, "use threads (`threading`, `queue`)")
     return f"eventlet.{name} has no counterpart with --nameko: {instead}"
 
@@ -72,7 +77,10 @@ def why(error: BaseException) -> str | None:
         if str(error).endswith(text):
             return text
         thing = error.obj if hasattr(error.obj, "__name__") else type(error.obj)
-        if nameko_is_ours() and (getattr(thing, "__module__", None) or thing.__name__).startswith(OURS):
+        module = getattr(thing, "__module__", None) or thing.__name__
+        if nameko_is_ours() and module.startswith(GREEN):
+            return missing_of_eventlet(f"{thing.__name__}.{error.name}")
+        if nameko_is_ours() and module.startswith(OURS):
             return not_in(thing.__name__, error.name)
     return None
 
@@ -88,7 +96,7 @@ def why_no_import(error: ImportError) -> str | None:
     if found is None or not nameko_is_ours():
         return None
     name, module = found.groups()
-    if module.startswith(("eventlet", f"{OURS}migration.green")):
+    if module.startswith(("eventlet", GREEN)):
         return missing_of_eventlet(name)
     return not_in(module, name) if module.startswith(("nameko", OURS)) else None
 
