@@ -280,7 +280,8 @@ class Node:
 
     def evaluate(self, expressions: str) -> None:
         """Have it run some Erlang, in milliseconds. `rabbitmqctl eval` does the same, and starts an Erlang for that."""
-        call = [str(program("erl_call")), "-n", self.name, "-e"]
+        # -h: a name of this process's own. A node takes one caller of a name at a time, and -r has one for each second.
+        call = [str(program("erl_call")), "-h", f"tests-{os.getpid()}", "-n", self.name, "-e"]
         done = subprocess.run(
             call, env=self.environ, input=f"{expressions}\n".encode(), capture_output=True, check=False
         )

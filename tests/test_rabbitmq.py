@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 
@@ -50,6 +51,16 @@ class TheNode(TestCase):
         await declare(self.node.uri(one), Queue("mine"))
         self.assertEqual((await self.node.ctl("list_queues", "-p", one, "name")).split(), ["name", "mine"])
         self.assertNotIn("mine", await self.node.ctl("list_queues", "-p", other, "name"))
+
+    async def test_side_by_side(self) -> None:
+        """Processes of a run make virtual hosts at the same time."""
+        program = (
+            "import json, sys; from tests.rabbitmq import Node; node = Node.known(json.loads(sys.argv[1]));"
+            "[node.new_vhost() for _ in range(20)]"
+        )
+        node = json.dumps(self.node.how_to_reach())
+        for making in [processes.python(self, "-c", program, node) for _ in range(3)]:
+            await processes.succeed(making)
 
     async def test_rabbitmqctl_complains(self) -> None:
         """A rabbitmqctl that fails says what was typed and what it answered."""
