@@ -14,7 +14,7 @@ from twisted.python import usage
 from twisted.trial.unittest import TestCase
 
 from tests import processes, rabbitmq
-from tests.command.folder import Ended, TypingCase
+from tests.command.folder import Ended, FolderCase, TypingCase
 from txservices.command import tap
 
 TICKS = """
@@ -316,6 +316,18 @@ class RefusedUnderTwistd(Refused, processes.ByTwistd, TestCase):
 
 class RefusedByRun(Refused, processes.ByRun, TestCase):
     """`txservices run`."""
+
+
+class UnderTwist(FolderCase):
+    """Twisted's `twist`, which has fewer options than twistd, and stays in the foreground."""
+
+    async def test_runs(self) -> None:
+        """Services run until they are stopped, as under twistd."""
+        self.write("app.py", RPC)
+        argv = [processes.script("twist"), "--log-format=text", "txservices", "--module=app"]
+        running = processes.fork(self, argv, self.folder)
+        await running.line("running: ")
+        await processes.stopped(running)
 
 
 class TheOptions(TestCase):

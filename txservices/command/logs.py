@@ -276,8 +276,11 @@ def has_lines_of_ours(config: Mapping[str, Any]) -> bool:
 
 
 def are_apart(twistd: Mapping[str, Any] | None) -> bool:
-    """Whether twistd, which was given these options, logs elsewhere than on the terminal."""
-    if twistd is None:  # it is not twistd that makes the service
+    """Whether twistd, which was given these options, logs elsewhere than on the terminal.
+
+    ``twist`` has no such options: it stays in the foreground, and says where it logs in ways of its own.
+    """
+    if twistd is None or "nodaemon" not in twistd:  # it is not twistd that makes the service
         return False
     return not twistd["nodaemon"] or bool(twistd["syslog"]) or twistd["logfile"] not in (None, "-")
 
