@@ -95,7 +95,7 @@ class PackagesCase(ServicesCase):
     """A test that calls the services of the process: ``self.services.uses_sqlalchemy.method()``."""
 
     skip = rabbitmq.skip
-    timeout = 240
+    timeout = 900  # seconds: the first of them has the environment made, a minute on a good line
     services: ClusterProxy
 
     async def setUp(self) -> None:
