@@ -118,6 +118,13 @@ class Waiting(Case):
             self.failureResultOf(each, CancelledError)
         self.assertEqual(self.workers.rests, set())
 
+    def test_never_ran(self) -> None:
+        """A turn begins although its caller waits for a moment only, if nobody knows how long the method takes."""
+        told: list[str] = []
+        self.workers.wait(self.call, lambda: told.append("begun"), 0.5, lambda: told.append("given up"))
+        self.workers.begin_queued()
+        self.assertEqual(told, ["begun"])
+
     def test_decoded_in_vain(self) -> None:
         """A place that was held for a message which begins no worker leaves nothing to those that begin later."""
         since = self.workers.hold()
