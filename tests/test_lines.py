@@ -350,6 +350,8 @@ class Served(ServicesCase):
             await heard.wait()
             await self.dispatch("shop", "sold", "sold")
             self.assertEqual(await heard.wait(2), [0, "sold"])
+            while container.workers.running > 1:  # the worker of the event has not ended yet
+                await deferLater(reactor, 0)
             self.assertEqual((container.workers.running, container.workers.waiting), (1, 3))
             stopped = container.stop()
         await stopped

@@ -26,7 +26,7 @@ from txservices.web.mounts import Mount
 
 reactor: Any = reactor_module
 
-app = flask.Flask("app")
+app = flask.Flask("mounted")
 app.logger.disabled = True
 closed: list[str] = []
 
