@@ -45,8 +45,10 @@ if not hasattr(metadata.EntryPoints, "get"):
 WRITE_AT_START = """
 import os, sys, sysconfig
 
-with open(os.path.join(sysconfig.get_path("purelib"), "sitecustomize.py"), "w") as file:
-    file.write(sys.argv[1])
+# no sitecustomize: Debian's Python has one of its own, before this
+for name, text in (("at_start.py", sys.argv[1]), ("at_start.pth", "import at_start\\n")):
+    with open(os.path.join(sysconfig.get_path("purelib"), name), "w") as file:
+        file.write(text)
 """
 MINUTES = 5 * 60  # for pip, 15 seconds on a good line
 
