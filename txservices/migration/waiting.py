@@ -13,6 +13,7 @@ from typing import Any
 from twisted.python import threadable
 
 from txservices import threads
+from txservices.migration.green import timeout
 from txservices.standalone import reactor_thread
 from txservices.utils import tasks
 
@@ -26,7 +27,9 @@ def in_reactor(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> An
         return function(*args, **kwargs)
     if getattr(threads.this_thread, "threads", None) is not None:
         return threads.in_reactor(function, *args, **kwargs)
-    return reactor_thread.in_reactor(lambda: tasks.call(function, *args, **kwargs))
+    return timeout.in_time(
+        lambda give_up: reactor_thread.in_reactor(lambda: give_up(tasks.call(function, *args, **kwargs)))
+    )
 
 
 def waits(function: Callable[..., Any]) -> Callable[..., Any]:

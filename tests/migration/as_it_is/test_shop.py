@@ -3,6 +3,7 @@
 import itertools
 from unittest.mock import ANY, Mock, call, patch
 
+import eventlet
 import pytest
 from extras import Desk
 from nameko.amqp.publish import Publisher
@@ -64,6 +65,12 @@ def test_hook(start):
     assert session.told == ["start", ("committed", "take"), ("rolled back", "take")]
     stock.stop()
     assert session.told[-1] == "stop"
+
+
+def test_timeout(start):
+    stock = start(Stock)
+    with pytest.raises(eventlet.Timeout), eventlet.Timeout(0.1), entrypoint_hook(stock, "slow") as slow:
+        slow(1)
 
 
 def test_context_data(start):
