@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from tests.observing import hearing
 from tests.services import OnRabbitMQ, Recorded, ServicesCase
 from txservices.amqp.consume import Consumer as AmqpConsumer
-from txservices.amqp.entities import Exchange, Queue
+from txservices.amqp.entities import Exchange, Message, Queue
 from txservices.amqp.longbodies import LongBodies
 from txservices.events import EventDispatcher, event_handler
 from txservices.messaging import consume
@@ -180,7 +180,14 @@ class LongBodiesTests(ServicesCase):
 
     async def test_requests(self) -> None:
         """A long request is decoded in a thread, and calls its method before those that come after it: both wait."""
-        held, heard, told = Held(self), Heard(), hearing(self, "worker_ended")
+        held, heard, told, added = Held(self), Heard(), hearing(self, "worker_ended"), Heard()
+        add = LongBodies.add
+
+        def add_and_tell(bodies: LongBodies, message: Message) -> None:
+            add(bodies, message)
+            added(message)
+
+        self.patch(LongBodies, "add", add_and_tell)
 
         class Answering:
             name = "answering"
@@ -193,6 +200,7 @@ class LongBodiesTests(ServicesCase):
         cluster = await self.cluster()
         calls = [cluster.answering.method(value) for value in (LONG, "2")]
         await held.began.wait()
+        await added.wait(2)
         self.assertEqual(heard.things, [])
         held.go()
         await gatherResults(calls)
