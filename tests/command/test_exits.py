@@ -151,3 +151,16 @@ class Overtimes(SynchronousTestCase):
         self.patch(exits_overtime, "TELL_TIMEOUT", 0.01)
         overtime.give_up()
         self.assertEqual(left, [1])
+
+    def test_no_thread_to_be_had(self) -> None:
+        """Where Python begins no thread any more, as 3.12 at its end, the line is written, and the process left."""
+        left: list[object] = []
+        overtime = Overtime(lambda: left.append("left"), lambda: 0.0)
+
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        self.patch(threading.Thread, "start", start)
+        self.patch(overtime, "tell", left.append)
+        overtime.give_up()
+        self.assertEqual((len(left), left[-1]), (2, "left"))

@@ -100,9 +100,14 @@ class Overtime:
 
     def give_up(self) -> None:
         """Tell what keeps the process, and leave."""
-        telling = threading.Thread(target=self.tell, args=(sys._current_frames(),), daemon=True)
-        telling.start()
-        telling.join(TELL_TIMEOUT)
+        frames = sys._current_frames()
+        telling = threading.Thread(target=self.tell, args=(frames,), daemon=True)
+        try:
+            telling.start()
+        except RuntimeError:  # Python 3.12 begins none any more once it waits for threads: then nothing limits the time
+            self.tell(frames)
+        else:
+            telling.join(TELL_TIMEOUT)
         self.leave()
 
     def tell(self, frames: dict[int, FrameType]) -> None:

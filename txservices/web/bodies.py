@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable
+from contextlib import ExitStack
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -138,7 +139,12 @@ class Body:
             pieces.addErrback(lambda _: None)
             pieces.cancel()
         if hasattr(iterator, "aclose"):
-            return tasks.call(aclose, iterator).addCallback(lambda _: call_all([then])).addErrback(self.not_closed)
+
+            def closed(result: Any) -> Any:
+                call_all([then])
+                return result
+
+            return tasks.call(aclose, iterator).addBoth(closed).addErrback(self.not_closed)
         closes = [getattr(each, "close", None) for each in {id(each): each for each in (iterator, pieces)}.values()]
         if self.threads is None:
             return tasks.call(call_all, [*closes, then]).addErrback(self.not_closed)
@@ -161,9 +167,11 @@ def body_of(response: Response) -> Body:
 
 
 def call_all(functions: list[Callable[[], Any] | None]) -> None:
-    for function in functions:
-        if function is not None:
-            function()
+    """Call them in their order, all of them, and raise an error of theirs after that."""
+    with ExitStack() as calls:  # which calls the last first
+        for function in reversed(functions):
+            if function is not None:
+                calls.callback(function)
 
 
 @implementer(IPushProducer)

@@ -55,7 +55,7 @@ class UsesAmqpRetry:
 
     @rpc
     def never(self, thing):
-        self.backs_off("never", 1000)
+        self.backs_off("never", 9)
 
     @rpc
     def dispatch(self, thing):
