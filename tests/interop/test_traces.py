@@ -43,7 +43,9 @@ class Traces(InteropCase):
             with self.subTest(route=route):
                 await getattr(cluster, f"hops_{route[0]}").hop(*route[1:])
                 told = await heard.wait(2)
-                (called,) = [each for each in recorded.spans if each.parent is None]
+                began = [each for each in recorded.spans if each.parent is None]
+                self.assertEqual([each.kind.name for each in began], ["CLIENT"], [each.name for each in began])
+                (called,) = began
                 trace_id = f"{context_of(called).trace_id:032x}"
                 self.assertEqual({who for who, *_ in told}, {"listener_n", "listener_t"})
                 for _, _, data, _ in told:
