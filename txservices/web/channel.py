@@ -65,6 +65,7 @@ class Channel(HTTPChannel):
     reading = True
     ended = False  # whether the client sends nothing more
     taken_over: Callable[[bytes], None] | None = None
+    next: Callable[[], bool] | None = None  # what reads what comes next; None for a head. A method takes memory
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +73,6 @@ class Channel(HTTPChannel):
         self.buffer = bytearray()
         self.searched = 0  # bytes of the buffer that have no end of a head
         self.left = 0  # bytes of a body of known length that have not come
-        self.next: Callable[[], bool] = self.read_head
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -134,11 +134,11 @@ class Channel(HTTPChannel):
     def step(self) -> bool:
         """Handle one request, or one piece of one. Gives whether more can be handled now."""
         try:
-            more = not self._waitingForTransport and self.next()
+            more = not self._waitingForTransport and (self.next or self.read_head)()
             if not more and self.ended and not (self._handlingRequest or self._waitingForTransport):
                 self.end()
         except Refused as refused:
-            if self.next != self.read_head and self.requests[0].upload is not None:
+            if self.next is not None and self.requests[0].upload is not None:
                 self.break_off(ours(default_exceptions[int(refused.status[:3])](refused.reason)))
             else:
                 self.refuse(refused.status, refused.reason)
@@ -293,7 +293,7 @@ class Channel(HTTPChannel):
 
     def body_complete(self) -> bool:
         """Have the request answered. Gives whether the next one can be read: it is answered already."""
-        self.next = self.read_head
+        self.next = None
         self._handlingRequest = True
         self.requests[0].requestReceived(*request_line(self.head))
         if self.taken_over is not None and self.buffer:
