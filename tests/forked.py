@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from tests import forkserver
 
-# What the processes of tests import, and nothing that installs a reactor, as Klein does.
+# Modules that the processes of tests import. None of them installs a reactor, as Klein does.
 IMPORTED = [
     "twisted.internet.default",
     "twisted.protocols.haproxy",

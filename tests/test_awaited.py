@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Generator
+from copy import copy
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
@@ -135,6 +136,16 @@ class Answers(ServicesCase):
                         outcomes.append((failed, len(cancels), answer.called, plain.called))
                         answer.addErrback(lambda _: None)
                     self.assertEqual(outcomes[0], outcomes[1], (what, before, outcome))
+
+    def test_state(self) -> None:
+        """Whatever the plain one keeps is there, under whatever name a version of Twisted has for it; a copy is one."""
+        plain: Deferred[Any] = Deferred()
+        vars(plain)["of_another_version"] = 1
+        answer = Answer("y.get", plain)
+        self.assertEqual(answer.of_another_version, 1)
+        answer.of_another_version = 2
+        self.assertEqual(vars(plain)["of_another_version"], 2)
+        self.assertIs(copy(answer).deferred, plain)
 
     def test_unhandled(self) -> None:
         """An error that nobody has handled is told once, as that of the plain one, also after a callback."""

@@ -83,6 +83,21 @@ class Numbers(Case):
 class Waiting(Case):
     """Turns, and what ended workers have left to do."""
 
+    def test_queued_by_a_turn(self) -> None:
+        """A turn may queue another one and have the queued begin: they begin one after the other, however many."""
+        begun: list[int] = []
+
+        def begin() -> None:
+            begun.append(self.workers.waiting)
+            if len(begun) < 3_000:
+                self.workers.wait(self.call, begin)
+                self.workers.begin_queued()
+
+        self.workers.wait(self.call, begin)
+        self.workers.begin_queued()
+        self.assertEqual(begun, [0] * 3_000)
+        self.assertFalse(self.workers.beginning_queued)
+
     def test_forgotten(self) -> None:
         """A turn that is forgotten never begins, and those who wait for that are told that nothing waits any more."""
         told: list[str] = []

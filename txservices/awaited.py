@@ -18,6 +18,8 @@ from txservices.exceptions import NotAwaited
 
 __all__ = ["Answer"]
 
+OURS = ("call", "deferred")  # attributes that a copy has not yet when it is looked at
+
 
 def line_of(reader: FrameType) -> str:
     """The file, the line and the name of the method that reads a value.
@@ -39,7 +41,7 @@ def refuse(answer: Answer, *_: Any) -> NoReturn:
 
 
 class Called:
-    """``Deferred.called``, of which an ``Answer`` has none of its own before it shares the state of the other one."""
+    """``Deferred.called``: an ``Answer`` has none of its own before it shares the state of the other Deferred."""
 
     def __get__(self, answer: Answer | None, cls: type[Any]) -> bool:
         return answer is not None and answer.deferred.called
@@ -49,15 +51,15 @@ class Answer(Deferred[Any]):
     """The Deferred of one call.
 
     Python reads attributes of a class with ``__getattr__`` slowly, and Twisted reads a Deferred's some twenty times. So
-    what is awaited is a plain Deferred. Who uses this one as a Deferred, as by ``addCallback``, has the same: from then
-    on both have one ``__dict__``.
+    what is awaited is a plain Deferred. If this one is used as a Deferred, as by ``addCallback``, both have one
+    ``__dict__`` from then on.
 
     Attributes:
         call: of which method it is, as ``service.method``.
         deferred: the plain one, which fires with the value.
     """
 
-    __slots__ = ("call", "deferred")
+    __slots__ = OURS
 
     called: Any = Called()
 
@@ -69,14 +71,14 @@ class Answer(Deferred[Any]):
         return self.deferred.__await__()
 
     def __getattr__(self, name: str) -> Any:  # only for what isn't there
-        if name in ("_callbacks", "_canceller", "result"):  # what Twisted looks for before anything else
+        if name not in OURS and not name.startswith("__"):
             state = vars(self.deferred)
-            state.update(vars(self))
-            self.__dict__ = state
-            if name in state:
+            if name in state:  # Twisted looks for it; its name differs from version to version
+                state.update(vars(self))
+                self.__dict__ = state
                 return state[name]
-        # these are what copy, inspect and zope.interface look for
-        if name == "result" or name.startswith("_"):
+        # these are what Twisted, copy, inspect and zope.interface look for
+        if name == "result" or name in OURS or name.startswith("_"):
             raise AttributeError(name)
         raise NotAwaited(self.call, line_of(sys._getframe(1)), name)
 

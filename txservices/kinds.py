@@ -222,5 +222,3 @@ def shown(value: Any) -> str:
 
 
 FLAG = Kind(lambda value: isinstance(value, bool), "yes or no", "true or false")
-
-# Rows -------------------------------------------------------------------------------------------------------

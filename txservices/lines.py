@@ -330,12 +330,15 @@ class Places:
 
     def ended(self) -> None:
         self.running -= 1
-        if self.waiting and not self.beginning_queued:
+        if self.waiting:
             self.begin_queued()
         if self.idle.waiting:  # quicker than its len()
             self.tell_idle()
 
     def begin_queued(self) -> None:
+        """Begin the turns for which there is a place."""
+        if self.beginning_queued:  # the loop below goes on with them
+            return
         # In a loop: if each began at the end of the one before, a thousand workers that don't wait would recurse.
         self.beginning_queued = True
         try:

@@ -153,7 +153,7 @@ class Overtimes(SynchronousTestCase):
         self.assertEqual(left, [1])
 
     def test_no_thread_to_be_had(self) -> None:
-        """Where Python begins no thread any more, as 3.12 at its end, the line is written, and the process left."""
+        """If Python begins no thread any more, as 3.12 at its end, the line is written and the process is left."""
         left: list[object] = []
         overtime = Overtime(lambda: left.append("left"), lambda: 0.0)
 

@@ -46,7 +46,7 @@ PACKAGES = (
     "opentelemetry-instrumentation-nameko-grpc==0.5.0",
     "opentelemetry-instrumentation-nameko==0.5.2",
 )
-# What they need but for nameko. Bounds from above are for what they use of old.
+# Their requirements, without nameko. Some have an upper bound, because a package uses names that newer ones lack.
 REQUIREMENTS = (
     "cachetools>=5",
     "croniter>=6",

@@ -173,7 +173,7 @@ class Views(PackagesCase):
     """Packages for the views of other frameworks."""
 
     async def answers(self, framework: str) -> list[str]:
-        """What the views give that are in ``views.py``."""
+        """The answers of the views in ``views.py``."""
         argv = [packages_env.python(), "-W", "ignore", "views.py", framework, self.running.environ["AMQP_URI"]]
         printed = await processes.succeed(processes.start(self, argv, cwd=FOLDER, PYTHONPATH=ROOT))
         answers: list[str] = json.loads(printed)

@@ -40,7 +40,7 @@ from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
 from txservices.wire.login import encode_login
-from txservices.wire.reading import READ_MAX, READ_TIME, Reading
+from txservices.wire.reading import Reading
 from txservices.wire.spec import (
     FRAME_HEADER,
     FRAME_HEARTBEAT,
@@ -236,9 +236,7 @@ class Protocol(AMQClient):
             return
         try:
             self.outbox.receive(self.reader.feed, data)
-            seconds = self.clock.seconds() - began
-            if seconds > READ_TIME or self.reading.size < READ_MAX:
-                self.reading.adapt(len(data), seconds)
+            self.reading.adapt(len(data), self.clock.seconds() - began)
         except FrameError as error:
             if self.greeted:
                 self.close_for(error)

@@ -35,7 +35,7 @@ from txservices.utils.waiting import Waiters
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, Assembler, Content, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
-from txservices.wire.reading import READ_MAX, READ_TIME, Reading
+from txservices.wire.reading import Reading
 from txservices.wire.spec import FRAME_HEARTBEAT, FRAME_METHOD, HARD_ERRORS, ReplyCode
 
 log = Logger()
@@ -119,9 +119,7 @@ class Session(protocol.Protocol):
             self.discarding = True
             self.close(error)
         self.flush_confirms()
-        seconds = self.broker.clock.seconds() - began
-        if seconds > READ_TIME or self.reading.size < READ_MAX:
-            self.reading.adapt(len(data), seconds)
+        self.reading.adapt(len(data), self.broker.clock.seconds() - began)
 
     def frame_received(self, kind: int, number: int, payload: bytes) -> None:
         """Hand one frame to its channel. Whatever goes wrong with it is the business of this client alone."""

@@ -83,23 +83,17 @@ class Publisher(publish.Publisher):
         own = {**(self.options.get("headers") or {}), **(options.get("headers") or {}), **(extra_headers or {})}
         given["headers"] = own
         given["declare"] = [*(self.options.get("declare") or ()), *(declare or ())]
-        return self.publish_by_kombu(
-            payload,
-            confirms,
-            exchange=self.exchange if exchange is None else exchange,
-            routing_key=key if routing_key is None else routing_key,
-            **given,
-        )
-
-    def publish_by_kombu(self, payload: Any, confirms: bool, **options: Any) -> None:
+        exchange = self.exchange if exchange is None else exchange
+        routing_key = key if routing_key is None else routing_key
         from kombu.exceptions import ChannelError
 
-        uri, ssl, login = self.config.values()
-        with get_producer(uri, confirms, ssl, login) as producer:
+        uri, ssl, login_method = self.config.values()
+        with get_producer(uri, confirms, ssl, login_method) as producer:
             try:
-                producer.publish(payload, **options)
+                producer.publish(payload, exchange=exchange, routing_key=routing_key, **given)
             except ChannelError as error:
                 if "NO_ROUTE" not in str(error):
                     raise
-                name = getattr(options["exchange"], "name", options["exchange"])
-                raise UndeliverableMessage(name, options["routing_key"], ReplyCode.NO_ROUTE, "NO_ROUTE") from error
+                name = getattr(exchange, "name", exchange)
+                raise UndeliverableMessage(name, str(routing_key), ReplyCode.NO_ROUTE, "NO_ROUTE") from error
+        return None

@@ -5,11 +5,7 @@ from __future__ import annotations
 import encodings
 import pkgutil
 
-from txservices.serialization.bounds import (
-    HERE_MAX,
-    LongBody,
-    decode_charset,
-)
+from txservices.serialization.bounds import HERE_MAX, LongBody, decode_charset
 
 ERROR_TEXT_MAX = 300  # characters of what a decoder says: some repeat the whole body
 

@@ -65,7 +65,8 @@ class Channel(HTTPChannel):
     reading = True
     ended = False  # whether the client sends nothing more
     taken_over: Callable[[bytes], None] | None = None
-    next: Callable[[], bool] | None = None  # what reads what comes next; None for a head. A method takes memory
+    # The method that reads on; None where a head is due, so that an idle connection keeps no bound method.
+    next: Callable[[], bool] | None = None
 
     def __init__(self) -> None:
         super().__init__()

@@ -51,8 +51,6 @@ HEARTBEAT_FRAME = FRAME.pack(FRAME_HEARTBEAT, 0, 0) + END
 
 # Called with type, channel, beginning of the payload, and the error of a frame over frame_max; it may raise the error.
 Oversized = Callable[[int, int, bytes, FrameError], None]
-
-
 # Called with channel, method, flags and values of the properties, and body.
 Whole = Callable[[int, bytes, bytes, bytes], None]
 

@@ -20,8 +20,7 @@ class Reading:
     """What one connection reads at once.
 
     Attributes:
-        size: bytes. ``adapt`` is to be called after a piece if that is below ``READ_MAX``, or if the piece took longer
-            than ``READ_TIME``.
+        size: bytes. ``adapt`` is to be called after each piece.
     """
 
     __slots__ = ("size", "source")
@@ -34,7 +33,7 @@ class Reading:
         """Choose the size of the next piece: the last one had so many bytes, and took so many seconds."""
         if seconds > READ_TIME:
             size = max(length // 2, READ_MIN)
-        elif length >= self.size and seconds < READ_TIME / 4:
+        elif length >= self.size < READ_MAX and seconds < READ_TIME / 4:
             size = min(self.size * 2, READ_MAX)
         else:
             return

@@ -40,7 +40,7 @@ class UsesChassis(service.Service):  # imported by its own name, the class would
 
     @rpc
     def seen(self, number):
-        """What another worker says of this one while it runs."""
+        """The answer of another worker that is asked about this one while it runs."""
         state = self.me.query_state()
         (own,) = (each for each in state["worker_states"] if each["method_name"] == "seen")
         stack = "".join(own["stacktrace"])

@@ -97,7 +97,7 @@ class UsesGrpc:
 
 
 def answers(greeter):
-    """What comes back of each method."""
+    """The results of all methods."""
     ada, bob = Name(name="ada"), Name(name="bob")
     future = greeter.greet.future(ada, metadata=[("language", "en")])
     seen = [

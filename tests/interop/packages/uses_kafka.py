@@ -28,7 +28,7 @@ class UsesKafka:
 
     @rpc
     def next(self):
-        """What was heard, once there is something."""
+        """The next thing that is heard."""
         return heard.get()
 
     @rpc

@@ -35,6 +35,6 @@ class UsesMongodb:
 
     @rpc
     def logged(self):
-        """What is logged of the next worker that has ended."""
+        """The log's entry for the next worker that has ended."""
         found = self.db.logging.find_one({"call_id": ended.get()})
         return [found["method_name"], found["status"], bool(found["exception"])]

@@ -1,4 +1,4 @@
-"""What the views of ``views.py`` call."""
+"""The service that the views of ``views.py`` call."""
 
 import queue
 
@@ -28,5 +28,5 @@ class UsesViews:
 
     @rpc
     def next(self):
-        """What was heard, once there is something."""
+        """The next thing that is heard."""
         return heard.get()

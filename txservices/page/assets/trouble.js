@@ -97,7 +97,7 @@ function parkedIn(page, queue) {
     form.busy = false;
     page.redraw();
   };
-  const look = () => act("parked", {}, (answer) => { 
+  const look = () => act("parked", {}, (answer) => {
     form.found = answer;
     form.chosen = new Set(answer.messages.map((each) => each.id).filter((id) => form.chosen.has(id)));  // a choice outlasts another look
   });
