@@ -8,12 +8,14 @@ from typing import Any
 
 from twisted.application.service import Service as TwistedService
 from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.recording import Case, variable
 from txservices.containers import ServiceContainer, in_reactor
 from txservices.exceptions import CallerGone, ContainerBeingKilled
 from txservices.extensions import Entrypoint
+from txservices.threads import OneThread
 
 
 class Threads(Case):
@@ -171,3 +173,20 @@ class Pool(TestCase):
             self.successResultOf(container.start())
             self.successResultOf(end(container))
             self.assertEqual(pool.max, before)
+
+
+class OneThreadForSeveral(TestCase):
+    """``OneThread``."""
+
+    async def test_in_turn(self) -> None:
+        """What is given to it is called in one thread, in its order; an error ends only its own call."""
+        one = OneThread()
+        thread = threading.Thread(target=one.serve, daemon=True)
+        calls = [one.run(each, (), {}) for each in (threading.get_ident, lambda: 1 // 0, threading.get_ident)]
+        one.end()
+        thread.start()
+        first = await calls[0]
+        await self.assertFailure(calls[1], ZeroDivisionError)
+        self.assertEqual((first, await calls[2]), (one.ident, one.ident))
+        self.assertNotEqual(first, threading.get_ident())
+        await deferToThread(thread.join)

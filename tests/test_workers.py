@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import hostile
 from tests.recording import Case, variable
 from txservices.containers import ServiceContainer, WorkerContext
+from txservices.deadlines import FOREVER
 from txservices.exceptions import CallerGone
 from txservices.extensions import Entrypoint
-from txservices.workers import FOREVER, Workers, failure_of, go_on
+from txservices.workers import Workers, failure_of, go_on
 
 
 class Order(Case):

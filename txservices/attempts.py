@@ -19,14 +19,13 @@ from twisted.python.failure import Failure
 from txservices.amqp.options import Sending
 from txservices.amqp.publish import Owner, unconfirmed_of
 from txservices.breakers import Breakers, Circuit, Circuits
+from txservices.deadlines import FOREVER
 from txservices.exceptions import AmqpError, CircuitOpen, PublishBufferFull, PublishError, RpcTimeout, UnknownService
 from txservices.retry import Retry
 
 __all__ = ["Attempts", "Context", "Protection"]
 
 log = Logger()
-
-FOREVER = float("inf")
 
 NOT_RUN = (UnknownService, PublishBufferFull)  # after these it is certain that no method has run, or will
 NO_ANSWER = (CancelledError, PublishError, AmqpError)  # these say nothing about the service that is called

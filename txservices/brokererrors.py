@@ -67,13 +67,24 @@ class PublishError(Exception):
     """A message did not reach the broker, or the broker did not accept it."""
 
 
-class UndeliverableMessage(PublishError):
+class NotPublished(PublishError):
+    """One message was not published. What these errors have in common.
+
+    Attributes:
+        exchange, routing_key: of the message.
+    """
+
+    def __init__(self, exchange: str, routing_key: str, *more: object) -> None:
+        super().__init__(exchange, routing_key, *more)
+        self.exchange = exchange
+        self.routing_key = routing_key
+
+
+class UndeliverableMessage(NotPublished):
     """No queue takes a mandatory message."""
 
     def __init__(self, exchange: str, routing_key: str, code: int, text: str) -> None:
         super().__init__(exchange, routing_key, code, text)
-        self.exchange = exchange
-        self.routing_key = routing_key
         self.code = code
         self.text = text
 
@@ -84,13 +95,8 @@ class UndeliverableMessage(PublishError):
         )
 
 
-class PublishNacked(PublishError):
+class PublishNacked(NotPublished):
     """The broker received the message and could not keep it."""
-
-    def __init__(self, exchange: str, routing_key: str) -> None:
-        super().__init__(exchange, routing_key)
-        self.exchange = exchange
-        self.routing_key = routing_key
 
     def __str__(self) -> str:
         return (
@@ -99,13 +105,8 @@ class PublishNacked(PublishError):
         )
 
 
-class PublishTimeout(PublishError):
+class PublishTimeout(NotPublished):
     """The broker did not confirm in time: it is away, or takes no messages for now. It may have the message."""
-
-    def __init__(self, exchange: str, routing_key: str) -> None:
-        super().__init__(exchange, routing_key)
-        self.exchange = exchange
-        self.routing_key = routing_key
 
     def __str__(self) -> str:
         return (
@@ -131,7 +132,7 @@ class PublishBufferFull(PublishError):
         return f"{self.messages} messages ({self.size} bytes) wait for a confirm: publish more slowly"
 
 
-class HeadersTooLarge(PublishError, ValueError):
+class HeadersTooLarge(NotPublished, ValueError):
     """The properties of a message, headers included, are more than a frame may have. AMQP can't split them.
 
     Attributes:
@@ -141,8 +142,6 @@ class HeadersTooLarge(PublishError, ValueError):
 
     def __init__(self, exchange: str, routing_key: str, size: int, limit: int) -> None:
         super().__init__(exchange, routing_key, size, limit)
-        self.exchange = exchange
-        self.routing_key = routing_key
         self.size = size
         self.limit = limit
 

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from txservices.callids import ids_of, on_behalf_of
+from txservices.deadlines import FOREVER
 from txservices.extensions import Entrypoint, WorkerContext
 
 HOLDERS_MAX = 5  # workers named in a line of the log, those that have run for longest
@@ -49,7 +50,7 @@ class Busy:
 
     def __init__(self, service: str, slow: float | None, clock: Any, running: Mapping[Any, Running]) -> None:
         self.service = service
-        self.slow = float("inf") if slow is None else slow
+        self.slow = FOREVER if slow is None else slow
         self.clock = clock
         self.running = running
         self.took: dict[Entrypoint, tuple[float, float]] = {}

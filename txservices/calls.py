@@ -29,7 +29,7 @@ from txservices.amqp.whereabouts import Whereabouts
 from txservices.attempts import Attempts, Context
 from txservices.awaited import Answer
 from txservices.breakers import Circuits
-from txservices.deadlines import add_headers
+from txservices.deadlines import FOREVER, add_headers
 from txservices.exceptions import (
     BadRequest,
     CallFailed,
@@ -58,7 +58,6 @@ log = Logger()
 
 CANCEL_TIMEOUT = 5.0  # seconds that a service is told for that a call is cancelled
 REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no faster with more
-FOREVER = float("inf")
 
 
 def rpc_exchange(config: Mapping[str, Any]) -> Exchange:

@@ -15,12 +15,13 @@ from typing import Any, TypeGuard
 
 from txservices.constants import HEADER_PREFIX
 
-__all__ = ["DEADLINE", "TIME_LEFT", "add_headers", "is_over", "take_time_left", "time_left", "time_of_day"]
+__all__ = ["DEADLINE", "FOREVER", "TIME_LEFT", "add_headers", "is_over", "take_time_left", "time_left", "time_of_day"]
 
 DEADLINE_KEY = "call_deadline"  # in a worker's context
 TIME_LEFT_KEY = "call_time_left"
 DEADLINE = f"{HEADER_PREFIX}.{DEADLINE_KEY}"
 TIME_LEFT = f"{HEADER_PREFIX}.{TIME_LEFT_KEY}"
+FOREVER = float("inf")  # seconds of a wait without an end, and the deadline that never comes
 CLOCKS_DIFFER_MAX = 5.0  # seconds by which the clocks of two machines may differ without harm to calls
 
 

@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from typing_extensions import ParamSpec, Self, TypeVar
 
 from txservices import constants
-from txservices.deadlines import take_time_left, time_of_day
+from txservices.deadlines import FOREVER, take_time_left, time_of_day
 from txservices.decorators import decorate
 from txservices.decorators import register_entrypoint as register_entrypoint  # here is where nameko has it
 from txservices.exceptions import IncorrectSignature
@@ -70,8 +70,6 @@ ExcInfo = tuple[type[BaseException], BaseException, "TracebackType | None"]
 HandleResult = Callable[["WorkerContext", Any, "ExcInfo | None"], Any]
 
 log = Logger()
-
-FOREVER = float("inf")
 
 
 class Turns(Protocol):

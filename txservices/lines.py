@@ -20,7 +20,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from txservices.busy import Busy
-from txservices.extensions import FOREVER, Entrypoint
+from txservices.deadlines import FOREVER
+from txservices.extensions import Entrypoint
 from txservices.utils.waiting import Waiters
 
 BUSY_AFTER = 5.0  # seconds that all workers are busy, and others wait, before the log tells it

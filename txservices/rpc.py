@@ -19,10 +19,10 @@ from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import options_of
 from txservices.amqp.publish import Publisher
 from txservices.amqp.subscription import Subscription
-from txservices.calls import FOREVER, Client, rpc_exchange
+from txservices.calls import Client, rpc_exchange
 from txservices.cancelling import Cancelling
 from txservices.consumers import QueueConsumer, amqp, cancel
-from txservices.deadlines import is_over
+from txservices.deadlines import FOREVER, is_over
 from txservices.exceptions import (
     BadRequest,
     ContainerBeingKilled,

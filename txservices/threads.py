@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from queue import SimpleQueue
 from traceback import format_stack
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.python.failure import Failure
 
 from txservices.exceptions import ContainerBeingKilled
 from txservices.utils import default_reactor, tasks
@@ -111,6 +113,41 @@ class Threads:
         for each in calls:
             each.cancel()
         return deferLater(default_reactor(), 0) if calls else None
+
+
+class OneThread:
+    """One thread of the reactor's pool, in which several functions are called, one after the other.
+
+    Attributes:
+        ident: the thread's, once it runs.
+    """
+
+    ident: int | None = None
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[tuple[Deferred[Any], Callable[..., Any], Any, Any] | None] = SimpleQueue()
+
+    def run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
+        """Call a function in the thread, in its turn. Fires with its result, or fails with its error."""
+        called: Deferred[Any] = Deferred()
+        self.calls.put((called, function, args, kwargs))
+        return called
+
+    def serve(self) -> None:
+        """What the thread does until ``end``."""
+        reactor = default_reactor()
+        self.ident = threading.get_ident()
+        while (each := self.calls.get()) is not None:
+            called, function, args, kwargs = each
+            try:
+                result = function(*args, **kwargs)
+            except BaseException:
+                result = Failure()
+            reactor.callFromThread(called.callback, result)
+
+    def end(self) -> None:
+        """Give the thread back, once it has called what it was given."""
+        self.calls.put(None)
 
 
 def grow_pool(number: int) -> None:

@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 
 from txservices.busy import Busy, Running
 from txservices.callids import on_behalf_of, this_worker
+from txservices.deadlines import FOREVER
 from txservices.exceptions import AlreadyHandled, CallerGone, NeedsAsyncio, WorkerTimeout
-from txservices.extensions import FOREVER, DependencyProvider, ExcInfo, Limit, WorkerContext
+from txservices.extensions import DependencyProvider, ExcInfo, Limit, WorkerContext
 from txservices.lines import Places
 from txservices.observers import CANCELLED, ERROR, EXPECTED, OK, TIMEOUT, observers
 from txservices.safe import shown, traceback_of

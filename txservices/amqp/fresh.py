@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 from txservices.amqp.channel import Channel
 from txservices.amqp.entities import Queue
 from txservices.amqp.protocol import Protocol
-from txservices.amqp.publisher import FOREVER, UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX, Publisher
+from txservices.amqp.publisher import UNCONFIRMED_BYTES_MAX, UNCONFIRMED_MAX, Publisher
 from txservices.amqp.publishing import OnItsOwn, Publishing
 from txservices.amqp.topology import DECLARE_TIMEOUT, declare_on, gone
+from txservices.deadlines import FOREVER
 from txservices.exceptions import (
     ChannelClosedByBroker,
     ConnectionClosedByBroker,

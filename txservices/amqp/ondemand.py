@@ -14,9 +14,10 @@ from txservices import configuration
 from txservices.amqp.delays import DECLARED_AGAIN, DELAY_MAX, DELAY_QUEUE, UNUSED, name_of, step_of
 from txservices.amqp.entities import Queue
 from txservices.amqp.fresh import LASTS_AFTER, Elsewhere, Fresh, TakesNothing
-from txservices.amqp.publisher import FOREVER, Publisher
+from txservices.amqp.publisher import Publisher
 from txservices.amqp.publishing import OnItsOwn
 from txservices.constants import QUEUE_TYPE_ARGUMENT
+from txservices.deadlines import FOREVER
 from txservices.exceptions import ConnectionLost, HeadersTooLarge, PublishTimeout, UndeliverableMessage
 from txservices.utils.ids import new_id
 from txservices.wire.codec import encode_properties

@@ -34,6 +34,7 @@ from txservices.amqp.outbox import Flow
 from txservices.amqp.protocol import Protocol
 from txservices.amqp.publishing import Publishing, destinations, forgotten
 from txservices.amqp.topology import Topology
+from txservices.deadlines import FOREVER
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,
@@ -61,7 +62,6 @@ NACKED_RETRY = 0.2  # seconds until nacked messages are published again
 NACKED_RETRY_GROWTH = 1.6  # factor by which that grows each time, for as long as some of them are not confirmed
 NACKED_RETRY_MAX = 2.0  # seconds
 RETIRING_MAX = 8  # channels that wait for their last confirms; of more, the oldest is closed and its messages resent
-FOREVER = float("inf")
 
 
 class Publisher:

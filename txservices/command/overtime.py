@@ -20,6 +20,7 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from txservices.deadlines import FOREVER
 from txservices.watchdog import stack_of
 
 REACTOR_TIMEOUT = 30.0  # seconds that the reactor may stand still while the process ends
@@ -47,7 +48,7 @@ class Overtime:
         self.leave = leave
         self.now = now
         self.granted = ""  # the time that the deadline was made of, for the log
-        self.deadline = self.latest = float("inf")
+        self.deadline = self.latest = FOREVER
         self.watching = self.cancelled = self.services_ended = self.log_ends_first = False
         self.granting = LoopingCall(self.begin)
 

@@ -7,63 +7,43 @@ That is nameko's own: a container's ``_worker_pool`` is a ``WorkerPool``, and it
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from txservices.migration.green import timeout as green_timeout
-from txservices.threads import Threads
+from txservices.threads import OneThread, Threads
 from txservices.utils import default_reactor
 from txservices.workers import Workers
 
 
-class WorkerThread:
-    """The thread of one worker, which is the same for all that is called for it."""
-
-    ident: int | None = None  # of the thread, once it runs
+class WorkerThread(OneThread):
+    """The thread of one worker: its method and its foreign hooks are called there."""
 
     def __init__(self, threads: Threads) -> None:
+        super().__init__()
         self.threads = threads
-        self.jobs: SimpleQueue[Any] = SimpleQueue()
         self.context: Context | None = None
         self.ended = False
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Call that in the thread. Fires with its result, or fails with its error."""
+        """``run``, with the context variables of the first call. The thread begins with that."""
         if self.context is None:
             self.context = copy_context()
-            default_reactor().getThreadPool().callInThread(self.run, self.context)
-        called: Deferred[Any] = Deferred()
-        self.jobs.put((called, function, args, kwargs))
-        return called
+            default_reactor().getThreadPool().callInThread(self.serve)
+        return self.run(self.context.run, (self.threads.in_thread, function, args, kwargs), {})
 
-    def run(self, context: Context) -> None:
-        """The life of the thread."""
-        reactor = default_reactor()
+    def serve(self) -> None:
         green_timeout.forget()
-        self.ident = threading.get_ident()
-        while True:
-            job = self.jobs.get()
-            if job is None:
-                return
-            called, function, args, kwargs = job
-            try:
-                result = context.run(self.threads.in_thread, function, args, kwargs)
-            except BaseException:
-                result = Failure()
-            reactor.callFromThread(called.callback, result)
+        super().serve()
 
     def end(self) -> None:
-        """Let the thread go, once it has done what it was given."""
         self.ended = True
         if self.context is not None:
-            self.jobs.put(None)
+            super().end()
 
     @property
     def gr_frame(self) -> FrameType | None:

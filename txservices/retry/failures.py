@@ -35,7 +35,6 @@ __all__ = ["PARKED", "Failures", "Source", "parking_queue"]
 
 log = Logger()
 
-FOREVER = float("inf")
 PARKED = ".parked"  # how the name of a parking queue ends, after that of the queue
 NAME_OF_DELAY = re.compile(re.escape(DELAY_QUEUE) + r"[\d.e+-]+s")
 RETURNS_MAX = 15  # of a request to a quorum queue, which RabbitMQ 4 drops after 20
@@ -172,7 +171,7 @@ class Failures:
         properties = marks.copied(
             message, attempt=origin.attempt + 1, first_failed=origin.first_failed or time, last_failed=time
         )
-        if patience is not None and patience < FOREVER:
+        if patience is not None and patience < deadlines.FOREVER:
             deadlines.add_headers(properties["headers"], patience)
             properties["headers"][deadlines.TIME_LEFT] = patience - delay  # when it comes
         log.warn(

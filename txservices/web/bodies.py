@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from werkzeug.wrappers import Response
 from zope.interface import implementer
 
+from txservices.deadlines import FOREVER
 from txservices.safe import brief
 from txservices.utils import tasks
 from txservices.utils.waiting import Waiters
@@ -313,7 +314,7 @@ class Sending:
         """The transport has sent all that it had."""
         self.paused = False
         self.drained = isinstance(self.channel.transport, Connection)  # and nothing around it, as TLS
-        self.channel.deadline = float("inf")
+        self.channel.deadline = FOREVER
         self.listen_on()
         self.room.fire(None)
 

@@ -18,6 +18,7 @@ from twisted.web.http import HTTPChannel
 from werkzeug.exceptions import HTTPException, default_exceptions
 from zope.interface import implementer
 
+from txservices.deadlines import FOREVER
 from txservices.web.chunks import Chunks
 from txservices.web.heads import BARE_LF, UNREAD, Head, Refused, bad, framing_of, read_head
 from txservices.web.ours import ours
@@ -32,7 +33,6 @@ BUFFER_MAX = 16 * 1024  # bytes that may wait here for their turn; then nothing 
 
 READ_MAX = 256 * 1024  # bytes of a long body that are read at once: with Twisted's 64 KiB it takes twice as long
 
-NEVER = float("inf")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 log = Logger()
@@ -57,7 +57,7 @@ class Channel(HTTPChannel):
     transport: Any
     persistent: bool
     requests: list[Any]
-    deadline = NEVER
+    deadline = FOREVER
     answering = False
     idle = False
     held_since: float | None = None  # when the body began to wait for the method that reads it
@@ -236,7 +236,7 @@ class Channel(HTTPChannel):
             return False
         if self.held_since is None:
             self.held_since = self.site.reactor.seconds()
-            self.deadline = NEVER
+            self.deadline = FOREVER
         return True
 
     def read_body_on(self) -> None:

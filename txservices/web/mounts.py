@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
-from queue import SimpleQueue
 from threading import get_ident
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -34,7 +33,7 @@ from werkzeug.wrappers import Response
 
 from txservices.authoring import check_count
 from txservices.exceptions import ConfigurationError
-from txservices.threads import grow_pool
+from txservices.threads import OneThread, grow_pool
 from txservices.utils import default_reactor
 from txservices.web.bodies import Body
 from txservices.web.forms import check_form
@@ -127,8 +126,9 @@ class Mount(Place):
         return own
 
     def call(self, environ: dict[str, Any], lane: Lane) -> Response:
-        """Call the application, and make a response of what it gives. Runs in a thread, that of the lane."""
+        """Call the application, and make a response of what it gives. Runs in the thread of the lane."""
         assert self.wsgi is not None
+        close: Callable[[], None] | None = None
         started: list[Any] = []
         written: list[bytes] = []
 
@@ -138,9 +138,9 @@ class Mount(Place):
             started[:] = status, headers
             return written.append
 
-        given = self.wsgi(environ, start_response)
-        close = getattr(given, "close", None)
         try:
+            given = self.wsgi(environ, start_response)
+            close = getattr(given, "close", None)
             pieces = iter(given)
             while not started or not any(written):  # it may call start_response with its first piece
                 piece = next(pieces, None)
@@ -158,18 +158,15 @@ class Mount(Place):
                 written.extend(pieces)
                 pieces = iter(())
         except BaseException:
-            if close is not None:
-                close()
+            lane.end(close)
             raise
         if length is not None and length <= AT_ONCE:
-            if close is not None:
-                close()
+            lane.end(close)
             response.response = [b"".join(written)]
             return response
         body: Any = Body(chained(written, pieces))
         body.threads = lane
         response.response = body
-        lane.open = True
         response.call_on_close(partial(lane.end, close))
         return response
 
@@ -235,49 +232,23 @@ class Pool:
         self.begin()
 
 
-class Lane:
-    """The thread of one request: everything that has to do with it is called there, one after the other.
+class Lane(OneThread):
+    """The thread of one request: the application is called there, and so is whatever it gave for the answer."""
 
-    Attributes:
-        open: whether more is to be called after the first.
-    """
-
-    def __init__(self) -> None:
-        self.calls: SimpleQueue[tuple[Deferred[Any], Callable[..., Any], Any, Any]] = SimpleQueue()
-        self.open = self.ended = False
-        self.thread: int | None = None
+    ended = False
 
     def run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Deferred[Any]:
-        """Call a function in the thread. Fires with its result, or fails with its error."""
-        if self.ended or get_ident() == self.thread:  # what is called there may close something
+        if self.ended or get_ident() == self.ident:  # what is called there may close something
             return maybeDeferred(function, *args, **kwargs)
-        called: Deferred[Any] = Deferred()
-        self.calls.put((called, function, args, kwargs))
-        return called
+        return super().run(function, args, kwargs)
 
-    def serve(self) -> None:
-        """Call what comes. Runs in the thread, until ``end`` has been called there."""
-        self.thread = get_ident()
-        while True:
-            called, function, args, kwargs = self.calls.get()
-            try:
-                result = function(*args, **kwargs)
-            except BaseException:
-                result = Failure()
-            default_reactor().callFromThread(called.callback, result)
-            if not self.open:
-                return
-
-    def end(self, close: Callable[[], None] | None) -> None:
-        """Call the last function there, and give the thread back."""
-        if get_ident() == self.thread:
-            self.over(close)
-        else:
-            self.run(self.over, (close,), {}).addErrback(partial(log.failure, "a WSGI application's close() failed"))
+    def end(self, close: Callable[[], None] | None = None) -> None:
+        """Call a last function there, and give the thread back."""
+        if close is not None and get_ident() != self.ident:
+            self.run(close, (), {}).addErrback(partial(log.failure, "a WSGI application's close() failed"))
+            close = None
         self.ended = True
-
-    def over(self, close: Callable[[], None] | None) -> None:
-        self.open = False
+        super().end()
         if close is not None:
             close()
 

@@ -14,9 +14,10 @@ from twisted.web.server import Request
 from werkzeug.utils import cached_property
 from werkzeug.wrappers import Response
 
+from txservices.deadlines import FOREVER
 from txservices.observers import observers
 from txservices.web.bodies import Sending, body_of, sliced
-from txservices.web.channel import NEVER, REQUEST_TIMEOUT
+from txservices.web.channel import REQUEST_TIMEOUT
 from txservices.web.heads import Head, Refused
 from txservices.web.messages import BODYLESS, Plain, head_of
 from txservices.web.uploads import BodyReader, Upload
@@ -117,7 +118,7 @@ class Received(Request):
         if self.upload is None:
             self.begin_request(command, path, version)
         else:
-            self.channel.deadline = NEVER
+            self.channel.deadline = FOREVER
             self.upload.finish()
 
     def begin_request(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -130,7 +131,7 @@ class Received(Request):
         self.see_client()
         channel.answering = True
         if self.upload is None:
-            channel.deadline = NEVER
+            channel.deadline = FOREVER
             if self.content is not None:
                 self.content.seek(0)
         self.site.resource.render(self)

@@ -30,11 +30,12 @@ from twisted.logger import Logger
 from twisted.web.http import datetimeToString
 from twisted.web.server import Site
 
+from txservices.deadlines import FOREVER
 from txservices.utils.forks import leave, owners
 from txservices.utils.turns import Turn
 from txservices.utils.waiting import Waiters
 from txservices.web.accesslog import AccessLog
-from txservices.web.channel import LINGER, NEVER, REQUEST_TIMEOUT, Channel
+from txservices.web.channel import LINGER, REQUEST_TIMEOUT, Channel
 from txservices.web.messages import RETRY_AFTER
 from txservices.web.received import Received
 
@@ -157,7 +158,7 @@ class WebSite(Site):
         self.ticking = self.reactor.callLater(1, self.tick)
         now = self.reactor.seconds()
         for channel in [each for each in self.channels if each.deadline <= now]:
-            channel.deadline = NEVER
+            channel.deadline = FOREVER
             channel.timeoutConnection()
 
     def cancel(self) -> None:
