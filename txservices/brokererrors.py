@@ -67,7 +67,7 @@ class PublishError(Exception):
     """A message did not reach the broker, or the broker did not accept it."""
 
 
-class NotPublished(PublishError):
+class PublishFailed(PublishError):
     """One message was not published. What these errors have in common.
 
     Attributes:
@@ -80,7 +80,7 @@ class NotPublished(PublishError):
         self.routing_key = routing_key
 
 
-class UndeliverableMessage(NotPublished):
+class UndeliverableMessage(PublishFailed):
     """No queue takes a mandatory message."""
 
     def __init__(self, exchange: str, routing_key: str, code: int, text: str) -> None:
@@ -95,7 +95,7 @@ class UndeliverableMessage(NotPublished):
         )
 
 
-class PublishNacked(NotPublished):
+class PublishNacked(PublishFailed):
     """The broker received the message and could not keep it."""
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class PublishNacked(NotPublished):
         )
 
 
-class PublishTimeout(NotPublished):
+class PublishTimeout(PublishFailed):
     """The broker did not confirm in time: it is away, or takes no messages for now. It may have the message."""
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ class PublishBufferFull(PublishError):
         return f"{self.messages} messages ({self.size} bytes) wait for a confirm: publish more slowly"
 
 
-class HeadersTooLarge(NotPublished, ValueError):
+class HeadersTooLarge(PublishFailed, ValueError):
     """The properties of a message, headers included, are more than a frame may have. AMQP can't split them.
 
     Attributes:

@@ -16,9 +16,11 @@
       FrameError                        bytes that are not AMQP
       HandshakeFailed                   no broker of AMQP 0-9-1 answers at the address, or TLS fails
     PublishError                        a message could not be published
-      UndeliverableMessage              it is mandatory, and no queue takes it
-      PublishNacked  PublishTimeout  PublishBufferFull
-      HeadersTooLarge                   a ValueError, too: its headers are more than a frame may have
+      PublishBufferFull                 too many messages wait for their confirm
+      PublishFailed(exchange, routing_key)   what the others have in common
+        UndeliverableMessage            it is mandatory, and no queue takes it
+        PublishNacked  PublishTimeout
+        HeadersTooLarge                 a ValueError, too: its headers are more than a frame may have
     EncodeError  DecodeError            a value can't be written, a body can't be read
     CallFailed                          a call has no result; its text names the call
       RpcTimeout(timeout)               no reply came in time
@@ -39,7 +41,8 @@
 
 An error travels as ``{"exc_type", "exc_path", "exc_args", "value"}``. The errors that nameko has too travel with their
 path in nameko, so that each side knows the errors of the other. ``AmqpError``, ``PublishError`` and their subclasses
-stand in ``brokererrors``, and are imported from here as all others are.
+stand in ``brokererrors``, ``CallFailed`` with its own and ``RemoteError`` in ``callerrors``. They are imported from
+here, as all others are.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from txservices import brokererrors
+from txservices import brokererrors, callerrors
 from txservices.brokererrors import (
     AmqpError,
     ChannelClosedByBroker,
@@ -59,10 +62,25 @@ from txservices.brokererrors import (
     NotAnswered,
     PublishBufferFull,
     PublishError,
+    PublishFailed,
     PublishNacked,
     PublishTimeout,
     RefusedForNow,
     UndeliverableMessage,
+)
+from txservices.callerrors import (
+    BadRequest,
+    CallFailed,
+    CircuitOpen,
+    ConnectionNotFound,
+    IncorrectSignature,
+    MalformedRequest,
+    MethodNotFound,
+    RemoteError,
+    ReplyQueueExpiredWithPendingReplies,
+    RpcConnectionError,
+    RpcTimeout,
+    UnknownService,
 )
 from txservices.safe import (
     SAFE_CUT,
@@ -107,6 +125,7 @@ __all__ = [
     "NotAwaited",
     "PublishBufferFull",
     "PublishError",
+    "PublishFailed",
     "PublishNacked",
     "PublishTimeout",
     "RefusedForNow",
@@ -129,8 +148,8 @@ __all__ = [
 E = TypeVar("E", bound=type[BaseException])
 
 # An error bears the path of its class on the wire and in logs: let that be the path by which users import it.
-for each in vars(brokererrors).values():
-    if isinstance(each, type):
+for each in (*vars(brokererrors).values(), *vars(callerrors).values()):
+    if isinstance(each, type) and issubclass(each, Exception):
         each.__module__ = __name__
 del each
 
@@ -188,92 +207,6 @@ class DecodeError(Exception):
     """A message's body can't be read, or its content type is not accepted here."""
 
 
-class CallFailed(Exception):
-    """A call has no result. What these errors have in common.
-
-    Attributes:
-        call: the call as ``service.method``; empty if it isn't known, as in an error that was just raised.
-    """
-
-    call = ""
-
-    def __str__(self) -> str:
-        text = self.words()
-        return f"{text} (call of {self.call})" if self.call else text
-
-    def words(self) -> str:
-        """What happened, without the name of the call."""
-        return super().__str__()
-
-
-class RpcTimeout(CallFailed):
-    """No reply came in time. The method may have run.
-
-    Attributes:
-        timeout: seconds.
-        state: what had become of the request by then, in words.
-    """
-
-    def __init__(self, timeout: float | None = None, state: str = "") -> None:
-        super().__init__(*(() if timeout is None else (timeout,)))
-        self.timeout = timeout
-        self.state = state
-
-    def words(self) -> str:
-        text = "no reply in time" if self.timeout is None else f"no reply within {self.timeout:g} s"
-        return f"{text}: {self.state}" if self.state else text
-
-
-class RpcConnectionError(CallFailed):
-    """No reply can come any more. The method may have run."""
-
-
-class ReplyQueueExpiredWithPendingReplies(RpcConnectionError):
-    """We were away from the broker for so long that it deleted our reply queue, and the replies in it."""
-
-
-class CircuitOpen(CallFailed):
-    """Too many calls of a service have failed, and for a while further ones are not sent: see ``CircuitBreaker``.
-
-    Attributes:
-        service: its name.
-        seconds: until a call is tried again.
-    """
-
-    def __init__(self, service: str, seconds: float) -> None:
-        super().__init__(service, seconds)
-        self.service = service
-        self.seconds = seconds
-
-    def words(self) -> str:
-        return f"calls of {self.service!r} fail too often: none is made for the next {self.seconds:g} s"
-
-
-class RemoteError(Exception):
-    """The called method raised an error.
-
-    Attributes:
-        exc_type: the name of its class.
-        value: its text.
-    """
-
-    def __init__(self, exc_type: str | None = None, value: Any = "") -> None:
-        super().__init__(f"{exc_type} {value}")
-        self.exc_type = exc_type
-        self.value = value
-
-
-class UnknownService(CallFailed):
-    """No queue takes calls to that service: it has never run with this broker."""
-
-    def __init__(self, service_name: str) -> None:
-        super().__init__(service_name)
-        self._service_name = service_name
-
-    def words(self) -> str:
-        return f"Unknown service `{self._service_name}`"
-
-
 class UnserializableValueError(Exception):
     """The serializer can't write the result of a method."""
 
@@ -286,26 +219,6 @@ class UnserializableValueError(Exception):
 
     def __str__(self) -> str:
         return f"Unserializable value: `{self.repr_value}`"
-
-
-class BadRequest(CallFailed):
-    """A mistake of the caller, not of the service."""
-
-
-class MalformedRequest(BadRequest):
-    """The request does not have the form of a request."""
-
-
-class MethodNotFound(BadRequest):
-    """The service has no such method."""
-
-
-class IncorrectSignature(BadRequest):
-    """The method does not take these arguments."""
-
-
-class ConnectionNotFound(BadRequest):
-    """The WebSocket is not connected, or no longer."""
 
 
 class WorkerTimeout(Exception):
