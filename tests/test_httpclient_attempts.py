@@ -14,7 +14,8 @@ from tests.monitoring.scraping import Scrape
 from tests.processes import EXAMPLES
 from tests.tracing import Recorded
 from txservices.exceptions import RemoteError
-from txservices.httpclient import HttpAnswer, HttpCalling, HttpClient, HttpConnectionError, retry_after
+from txservices.httpanswer import retry_after
+from txservices.httpclient import HttpAnswer, HttpCalling, HttpClient, HttpConnectionError
 from txservices.httppool import HttpPool
 from txservices.monitoring.metrics import Metrics
 from txservices.observers import observers

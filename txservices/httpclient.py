@@ -8,23 +8,20 @@ The whole answer is read, up to a limit. So a ``blocking`` method gets it as a p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from functools import partial
 from math import isfinite
 from typing import Any, NoReturn, TypedDict
 
-from attrs import field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
 from typing_extensions import Unpack
 
 from txservices import kinds
-from txservices.exceptions import ConfigurationError, DecodeError
+from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider, WorkerContext
+from txservices.httpanswer import HttpAnswer, retry_after
 from txservices.httpcontext import CALL_ID_STACK_HEADER, ids_written, trace_written
 from txservices.httppool import (
     Answered,
@@ -64,51 +61,6 @@ HARMLESS = frozenset({"accept", "accept-language", "user-agent"})  # headers tha
 ATTEMPTS = Retry(attempts=3, delay=0.2, growth=3, delay_max=10, jitter=0.5)
 
 log = Logger()
-
-
-@frozen
-class HttpAnswer:
-    """The answer to a call.
-
-    Attributes:
-        status: 404, and so on. Those are answers, too: ``raise_for_status`` makes an error of them.
-        headers: Twisted's ``Headers``.
-        body: bytes.
-        call: the method and the URL, without what may be secret in it.
-        url: the whole URL that has answered, after redirects.
-    """
-
-    status: int
-    headers: Headers
-    body: bytes = field(repr=False)
-    call: str
-    url: str = field(repr=False)
-
-    def header(self, name: str) -> str | None:
-        """The last value of a header, or None."""
-        values = self.headers.getRawHeaders(name)
-        return values[-1] if values else None
-
-    def text(self) -> str:
-        """The body as text, by the charset of its type, else as UTF-8. What is no character becomes U+FFFD."""
-        _, _, charset = (self.header("content-type") or "").lower().partition("charset=")
-        try:
-            return self.body.decode(charset.partition(";")[0].strip(" \"'") or "utf-8", "replace")
-        except LookupError:
-            return self.body.decode("utf-8", "replace")
-
-    def json(self) -> Any:
-        """The body read as JSON. ``DecodeError`` if it is no JSON."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            raise DecodeError(f"the answer to {self.call}, {self.status}, is no JSON: {error}") from None
-
-    def raise_for_status(self) -> HttpAnswer:
-        """This answer. ``HttpStatusError`` if its status is 400 or more."""
-        if self.status >= 400:
-            raise HttpStatusError(self)
-        return self
 
 
 class HttpCall:
@@ -395,15 +347,3 @@ class HttpCalling:
 
 def may_be_sent_again(data: Any) -> bool:
     return data is None or isinstance(data, (bytes, str, Mapping, list, tuple))
-
-
-def retry_after(answer: HttpAnswer) -> float | None:
-    """The seconds of an answer's Retry-After. A date there is reckoned by the server's own, in Date."""
-    text = (answer.header("retry-after") or "").strip()
-    if text.isdecimal() and text.isascii():
-        return float(text[:10])
-    try:
-        until, now = parsedate_to_datetime(text), parsedate_to_datetime(answer.header("date") or "")
-        return max((until - now).total_seconds(), 0.0)
-    except (ValueError, TypeError, OverflowError):  # no date, or one with a zone and one without
-        return None
