@@ -19,7 +19,8 @@ from txservices.exceptions import MalformedRequest
 from txservices.serialization.bounds import HERE_MAX
 from txservices.utils.background import in_background
 from txservices.web import sockets
-from txservices.web.websocket import request_of, rpc
+from txservices.web.connection import request_of
+from txservices.web.websocket import rpc
 
 reactor: Any = reactor_module
 

@@ -8,7 +8,8 @@ from tests.web.chat import Chat, Client, SocketsCase, succeeded
 from tests.web.test_channel import take_turn
 from txservices.exceptions import ConnectionNotFound
 from txservices.utils import turns
-from txservices.web import sockets, websocket
+from txservices.web import connection as one_client
+from txservices.web import sockets
 from txservices.web.websocket import rpc
 
 
@@ -177,7 +178,7 @@ class Frames(SocketsCase):
 
     async def test_long_messages_wait(self) -> None:
         """While requests of over WAITING_BYTES_MAX wait for their turn nothing more is read; then all are answered."""
-        self.patch(websocket, "WAITING_BYTES_MAX", 3000)
+        self.patch(one_client, "WAITING_BYTES_MAX", 3000)
         await self.start()
         client, socket_id = self.connected()
         connection = self.hub().connections[socket_id]
