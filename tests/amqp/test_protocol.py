@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.peer import Peer
-from txservices.amqp.protocol import CAPABILITIES
+from txservices.amqp.startok import CAPABILITIES
 from txservices.exceptions import (
     AmqpError,
     ChannelClosedByBroker,

@@ -2,7 +2,8 @@
 
 ``endpoints`` connects to a broker's address. ``entities`` are the values that the rest of the house passes in, and
 ``topology`` declares them. ``channel`` and ``protocol`` are txamqp's ``AMQChannel`` and ``AMQClient`` with framing and
-delivery replaced by ``wire``; ``spec`` is the table of methods for txamqp, and ``outbox`` joins frames into one write.
+delivery replaced by ``wire``. ``spec`` is the table of methods for txamqp, ``startok`` is how we log in, and ``outbox``
+joins frames into one write.
 
 ``connection`` keeps a broker connected: a lost connection comes back there. On it, ``publisher`` keeps each message
 until it is confirmed, and ``subscription`` keeps a queue consumed. ``longbodies`` decodes long bodies in a thread,

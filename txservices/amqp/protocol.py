@@ -18,7 +18,6 @@ broker sends without being asked), its events and ``close``. It replaces these p
 from __future__ import annotations
 
 from collections.abc import Callable
-from platform import python_version
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -28,25 +27,23 @@ from txamqp.client import TwistedDelegate
 from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQClient
 
-from txservices import __version__
 from txservices.amqp.causes import no_start, no_word, wrong_method
 from txservices.amqp.channel import Channel, closed_error, closed_here
 from txservices.amqp.outbox import Flow, Outbox, send
 from txservices.amqp.spec import shared_spec
-from txservices.exceptions import AmqpError, ConfigurationError, ConnectionLost, FrameError, HandshakeFailed
+from txservices.amqp.startok import start_ok
+from txservices.exceptions import AmqpError, ConnectionLost, FrameError, HandshakeFailed
 from txservices.utils.address import Address
 from txservices.utils.forks import leave, owners
 from txservices.wire.codec import encode_method
 from txservices.wire.frames import FRAME_MAX, HEARTBEAT_FRAME, FrameReader, frame
 from txservices.wire.heartbeat import SILENT_INTERVALS, Heartbeat
-from txservices.wire.login import encode_login
 from txservices.wire.reading import Reading
 from txservices.wire.spec import (
     FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
     FRAME_MIN_SIZE,
-    FRAME_OVERHEAD,
     PROTOCOL_HEADER,
     ReplyCode,
 )
@@ -55,15 +52,6 @@ log = Logger()
 
 CHANNEL_MAX = 2047  # channels; RabbitMQ's own default
 CLOSE_TIMEOUT = 2.0  # seconds to wait for the broker's close-ok before the socket is closed anyway
-
-CAPABILITIES = {
-    "publisher_confirms": True,
-    "consumer_cancel_notify": True,
-    "connection.blocked": True,
-    "basic.nack": True,
-    "exchange_exchange_bindings": True,
-    "authentication_failure_close": True,
-}
 
 
 class Delegate(TwistedDelegate):
@@ -80,12 +68,7 @@ class Delegate(TwistedDelegate):
             client.abort()
             return
         channel.reactions["connection.tune"] = channel.reactions.pop("connection.start")  # each of them comes once
-        channel.connection_start_ok(
-            client_properties=client.client_properties,
-            mechanism=client.mechanism,
-            response=client.response,
-            locale=client.locale,
-        )
+        channel.connection_start_ok(**client.start_ok)
 
     def connection_tune(self, channel: Channel, tune: TxMessage) -> None:
         """Take the smaller of both sides' wishes; zero means "no wish" for limits, and "no heartbeats" for those."""
@@ -179,16 +162,7 @@ class Protocol(AMQClient):
         self.heartbeat_wish = heartbeat
         self.heartbeat = Heartbeat(clock, self.heartbeat_due, self.silence_found)
         self.mechanism = mechanism
-        self.response = encode_login(mechanism, address.username, address.password)
-        self.locale = "en_US"
-        self.client_properties = {
-            "product": "txservices",
-            "version": __version__,
-            "platform": f"Python {python_version()}",
-            "connection_name": name,
-            "capabilities": CAPABILITIES,
-        }
-        check_login(mechanism, self.response, self.client_properties, self.locale)
+        self.start_ok = start_ok(address, mechanism, name)
         self.channel_max = CHANNEL_MAX
         self.frame_max = FRAME_MAX
         self.blocked: str | None = None
@@ -406,14 +380,3 @@ class Protocol(AMQClient):
             intervals=SILENT_INTERVALS,
         )
         self.abort()
-
-
-def check_login(mechanism: str, response: bytes, client_properties: dict[str, Any], locale: str) -> None:
-    """``ConfigurationError`` for a login that does not fit into a frame as large as it may be before the tuning."""
-    names = {"client_properties": client_properties, "mechanism": mechanism, "response": response, "locale": locale}
-    over = len(encode_method("connection.start-ok", **names)) + FRAME_OVERHEAD - FRAME_MIN_SIZE
-    if over > 0:
-        raise ConfigurationError(
-            f"AMQP_URI: user and password are {over:,} bytes too long for the first frame of AMQP, which holds"
-            f" {FRAME_MIN_SIZE:,} bytes with the names of the services: give the user a shorter password"
-        )
