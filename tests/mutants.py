@@ -47,6 +47,7 @@ MODULES = {
     " conformance.test_replies conformance.test_poison",
     "calls": "test_calls test_call_ends test_attempts.RetryTests test_attempts.BreakerTests test_told.CallsTests"
     " test_awaited test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
+    "replyqueue": "test_calls test_call_ends test_rpc standalone.test_rpc conformance.test_replies",
     "proxies": "test_calls test_call_ends test_rpc conformance.test_rpc",
     "workers": "test_workers test_worker_failures test_worker_context test_places test_told.WorkersTests"
     " test_awaited test_threads test_containers test_rpc test_rpc_requests test_starving test_busy"

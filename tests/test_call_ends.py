@@ -46,7 +46,7 @@ class EndTests(AnsweringCase):
         await heard.wait()
         await overdue(cluster)
         self.assertEqual((await call).args, (60,))
-        tap = await self.tap("nameko-rpc", client_of(cluster).reply_to)
+        tap = await self.tap("nameko-rpc", client_of(cluster).replies.reply_to)
         answers[0].callback("late")
         await tap.wait()
         call = cluster.waiting.method.options(timeout=10)()
@@ -100,7 +100,7 @@ class EndTests(AnsweringCase):
         await heard.wait()
         protocol = await self.connections().consuming.when_connected()
         channel = await protocol.open_channel()
-        await channel.queue_delete(queue=client_of(cluster).queue.name)
+        await channel.queue_delete(queue=client_of(cluster).replies.queue.name)
         with self.assertRaises(ReplyQueueExpiredWithPendingReplies):
             await call
         answers[0].callback("nobody takes it")
@@ -148,10 +148,10 @@ class EndTests(AnsweringCase):
             await heard.wait(count)
             (correlation_id,) = client.pending
             whole = {**MESSAGE, "headers": {}, "correlation_id": correlation_id, **properties}
-            await connections.publisher.publish("nameko-rpc", client.reply_to, body, whole, mandatory=True)
+            await connections.publisher.publish("nameko-rpc", client.replies.reply_to, body, whole, mandatory=True)
             with self.assertRaises(DecodeError):
                 await call
-            self.assertEqual(client.consumer.unsettled, 0)
+            self.assertEqual(client.replies.consumer.unsettled, 0)
         for answer in answers:
             answer.callback(None)
 
@@ -325,7 +325,7 @@ class ClientTests(TestCase):
 
         waited: list[Deferred[None]] = []
         self.connections.leaving.answered = answered
-        await self.client.delete_queue()
+        await self.client.replies.delete(self.connections.leaving)
         table: list[tuple[Any, list[str]]] = [
             (None, []),
             (SimpleNamespace(closing=True, queue_delete=delete), []),
@@ -333,8 +333,8 @@ class ClientTests(TestCase):
         ]
         for channel, expected in table:
             consumer: Any = SimpleNamespace(channel=channel, queue_name="replies", detach=lambda: None)
-            self.client.consumer = consumer
-            await self.client.delete_queue()
+            self.client.replies.consumer = consumer
+            await self.client.replies.delete(self.connections.leaving)
             self.assertEqual((deleted, len(waited)), (expected, len(expected)))
 
     def test_reply_that_nobody_waits_for(self) -> None:
@@ -356,16 +356,16 @@ class ClientTests(TestCase):
             opened.append(args)
             return subscription
 
-        self.client.listen(consume)
+        self.client.replies.listen(consume)
         (ready,) = subscription.on_ready
         first_queue = opened[0][0]
-        self.assertEqual(first_queue.name, f"rpc.reply-me-{self.client.reply_to}")
+        self.assertEqual(first_queue.name, f"rpc.reply-me-{self.client.replies.reply_to}")
         call = self.call()
         ready()
         self.assertNoResult(call)
         subscription.on_missing()
         self.assertNotEqual(subscription.queue.name, first_queue.name)
-        self.assertEqual(subscription.queue.name, f"rpc.reply-me-{self.client.reply_to}")
+        self.assertEqual(subscription.queue.name, f"rpc.reply-me-{self.client.replies.reply_to}")
         self.assertNoResult(call)
         ready()
         self.failureResultOf(call, ReplyQueueExpiredWithPendingReplies)

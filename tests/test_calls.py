@@ -77,7 +77,7 @@ class CallTests(AnsweringCase):
         for name, (method, kind) in dropped.items():
             with capturedLogs() as events:
                 failure = await self.dropped(method)
-            lines = [formatEvent(each) for each in events if each["log_namespace"] == "txservices.calls"]
+            lines = [formatEvent(each) for each in events if each["log_namespace"] == "txservices.awaited"]
             text = f"the call of {name} failed, and nobody awaited it: {kind.__name__}: {failure.value}"
             self.assertEqual(lines, [text])
             self.assertEqual([each for each in events if each["log_namespace"] == "twisted.internet.defer"], [])

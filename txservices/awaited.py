@@ -2,21 +2,26 @@
 
 Code that was written for nameko reads the value at once. A plain Deferred is true, has no items, and is an empty object
 to a schema, so such code would go on with nonsense. An ``Answer`` raises ``NotAwaited`` where it is read.
+
+If a call fails and nobody has looked at its error when its Deferred is gone, the log tells it: ``tell_if_unawaited``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import DebugInfo, Deferred
+from twisted.logger import Logger, LogLevel
 
 from txservices.callids import this_worker
 from txservices.exceptions import NotAwaited
 
 __all__ = ["Answer"]
+
+log = Logger()
 
 OURS = ("call", "deferred")  # attributes that a copy has not yet when it is looked at
 
@@ -93,3 +98,26 @@ class Answer(Deferred[Any]):
     __bool__ = __len__ = __iter__ = __getitem__ = __contains__ = refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
     __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = refuse
+
+
+class Unawaited(DebugInfo):
+    """Tells of a call that failed, if nobody has looked at its error when its Deferred is gone.
+
+    Twisted keeps such an object with each Deferred that fails. Its own says neither which call it was nor who made it.
+    """
+
+    def __init__(self, call: str, run: Callable[..., Any]) -> None:
+        self.call = call
+        self.run = run
+
+    def __del__(self) -> None:
+        if self.failResult is not None:
+            error, level = self.failResult.value, LogLevel.error
+            text = "the call of {call} failed, and nobody awaited it: {kind}: {error}"
+            self.run(log.failure, text, self.failResult, level, call=self.call, kind=type(error).__name__, error=error)
+
+
+def tell_if_unawaited(answer: Deferred[Any], call: str, run: Callable[..., Any]) -> None:
+    """Have the log name the call if it fails and nobody looks at its error; ``run`` runs in the caller's context."""
+    if answer._debugInfo is None:  # else somebody debugs Deferreds
+        answer._debugInfo = Unawaited(call, run)

@@ -7,27 +7,23 @@ again, or the sweeper does when its time is up. Every call ends. One ``Client`` 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
 from typing import Any
 
-from twisted.internet.defer import DebugInfo, Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
-from txservices import configuration, constants
+from txservices import constants
 from txservices.amqp.connections import Connections
-from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.amqp.entities import Message
 from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import Sending
 from txservices.amqp.publish import unconfirmed_of
-from txservices.amqp.subscription import Subscription
-from txservices.amqp.topology import gone
 from txservices.amqp.whereabouts import Whereabouts
 from txservices.attempts import Attempts, Context
-from txservices.awaited import Answer
+from txservices.awaited import Answer, tell_if_unawaited
 from txservices.breakers import Circuits
 from txservices.deadlines import FOREVER, add_headers
 from txservices.exceptions import (
@@ -46,6 +42,7 @@ from txservices.exceptions import (
 from txservices.messaging import encode_to_headers
 from txservices.observers import CANCELLED, ERROR, OK, TIMEOUT, observers
 from txservices.proxies import CallOptions, ClusterProxy, MethodProxy, RpcReply, ServiceProxy
+from txservices.replyqueue import ReplyQueue, rpc_exchange
 from txservices.serialization import Serializers
 from txservices.serialization.bounds import LongBody
 from txservices.utils.ids import new_id
@@ -57,35 +54,6 @@ __all__ = ["CallOptions", "Client", "ClusterProxy", "MethodProxy", "RpcReply", "
 log = Logger()
 
 CANCEL_TIMEOUT = 5.0  # seconds that a service is told for that a call is cancelled
-REPLY_PREFETCH = 300  # replies under way to us at once; RabbitMQ delivers no faster with more
-
-
-def rpc_exchange(config: Mapping[str, Any]) -> Exchange:
-    """The exchange of requests and replies; both sides must have the same."""
-    return Exchange(configuration.RPC_EXCHANGE.of(config), type="topic")
-
-
-class Unawaited(DebugInfo):
-    """Tells of a call that failed, if nobody has looked at its error when its Deferred is gone.
-
-    Twisted keeps such an object with each Deferred that fails. Its own says neither which call it was nor who made it.
-    """
-
-    def __init__(self, call: str, run: Callable[..., Any]) -> None:
-        self.call = call
-        self.run = run
-
-    def __del__(self) -> None:
-        if self.failResult is not None:
-            error, level = self.failResult.value, LogLevel.error
-            text = "the call of {call} failed, and nobody awaited it: {kind}: {error}"
-            self.run(log.failure, text, self.failResult, level, call=self.call, kind=type(error).__name__, error=error)
-
-
-def tell_if_unawaited(answer: Deferred[Any], call: str, run: Callable[..., Any]) -> None:
-    """Have the log name the call if it fails and nobody looks at its error; ``run`` runs in the caller's context."""
-    if answer._debugInfo is None:  # else somebody debugs Deferreds
-        answer._debugInfo = Unawaited(call, run)
 
 
 class Call:
@@ -195,7 +163,7 @@ class Client:
     """Makes calls and takes their replies, on one reply queue.
 
     Attributes:
-        queue: replies come in here. The queue outlives us by five minutes, so that a call survives a lost connection.
+        replies: the queue in which replies come in.
         pending: the calls that have no answer yet, by correlation id.
         waiting: the calls that have failed and are made again later.
         circuits: of the services that are called with a breaker.
@@ -207,36 +175,15 @@ class Client:
         self.serializers = Serializers(config)
         self.decode: Callable[..., Any] = self.serializers.decode
         self.long = LongBodies(self.decode, self.handle_message)
-        self.name = name
-        self.config = config
-        self.new_queue()
-        self.consumer: Subscription | None = None
+        self.exchange = rpc_exchange(config).name
+        self.replies = ReplyQueue(name, config, self.handle_message, self.replies_lost)
         self.pending: dict[str, Call] = {}
         self.sweeper = Sweeper(clock, self.pending, self.expire)
         self.whereabouts = Whereabouts(clock)
         self.circuits = Circuits()
         self.waiting: set[Attempts] = set()
-        self.replies_lost = False
         self.stopped = False
         connections.leaving.on_aborted.append(self.given_up)
-
-    def new_queue(self) -> None:
-        exchange = rpc_exchange(self.config)
-        self.exchange = exchange.name
-        self.reply_to = str(uuid.uuid4())
-        self.queue = Queue(
-            constants.RPC_REPLY_QUEUE_TEMPLATE.format(self.name, self.reply_to),
-            exchange,
-            self.reply_to,
-            arguments={"x-expires": constants.RPC_REPLY_QUEUE_TTL},
-        )
-
-    def listen(self, consume: Callable[[Queue, Callable[[Message], None], int], Subscription]) -> Deferred[None]:
-        """Begin to take replies; ``consume`` opens the consumer. Fires when replies can come."""
-        consumer = self.consumer = consume(self.queue, self.handle_message, REPLY_PREFETCH)
-        consumer.on_missing = partial(self.reply_queue_missing, consumer)
-        consumer.on_ready.append(self.reply_queue_ready)
-        return consumer.ready
 
     def call(
         self,
@@ -279,7 +226,7 @@ class Client:
             properties["expiration"] = str(int((timeout or 0) * 1000))
         correlation_id = new_id()
         properties["correlation_id"] = properties["message_id"] = correlation_id
-        properties["reply_to"] = self.reply_to
+        properties["reply_to"] = self.replies.reply_to
         unconfirmed = context.unconfirmed
         if unconfirmed is None:
             unconfirmed = unconfirmed_of(context)
@@ -377,8 +324,7 @@ class Client:
     def expire(self, correlation_id: str, call: Call) -> None:
         if call.taken:
             queue = constants.RPC_QUEUE_TEMPLATE.format(call.service)
-            protocol = None if self.consumer is None else self.consumer.connection.protocol
-            self.whereabouts.of_requests(queue, protocol).addCallback(call.late)
+            self.whereabouts.of_requests(queue, self.replies.protocol).addCallback(call.late)
         else:
             call.late(self.not_taken())
 
@@ -388,24 +334,8 @@ class Client:
             return "it was not sent, for there was no connection to a broker"
         return "the broker has not confirmed that it has the request: is it free of memory and disk alarms?"
 
-    def reply_queue_missing(self, consumer: Subscription) -> None:
-        """The queue is gone. Have another, with another name.
-
-        The broker kept it no longer while we were away, or somebody deleted it, or the cluster's node that had it is
-        down. In that last case nobody can declare a queue of the same name until the node is back.
-        """
-        self.replies_lost = True
-        self.new_queue()
-        consumer.queue = self.queue
-
-    def reply_queue_ready(self) -> None:
-        """There is a queue again: fail the calls whose replies are lost.
-
-        Only now, because a call that was made while there was none may have lost its reply, too.
-        """
-        if self.replies_lost:
-            self.replies_lost = False
-            self.fail_pending(ReplyQueueExpiredWithPendingReplies, f"reply queue {self.queue.name!r} was gone")
+    def replies_lost(self, queue: str) -> None:
+        self.fail_pending(ReplyQueueExpiredWithPendingReplies, f"reply queue {queue!r} was gone")
 
     def fail_pending(self, kind: type[CallFailed], text: str) -> None:
         pending = list(self.pending.values())
@@ -429,15 +359,6 @@ class Client:
             self.connections.leaving.on_aborted.remove(self.given_up)
         self.sweeper.stop()
         self.end_pending("the proxy was stopped before the reply came")
-
-    async def delete_queue(self) -> None:
-        """Take the reply queue away, if the broker is there. It would live on for minutes, and nobody needs it."""
-        consumer = self.consumer
-        if consumer is None or consumer.channel is None or consumer.channel.closing:
-            return
-        consumer.detach()
-        deleting = consumer.channel.queue_delete(queue=consumer.queue_name)
-        await self.connections.leaving.answered(deleting.addErrback(gone))
 
 
 def cancel_told(error: Exception | None) -> None:

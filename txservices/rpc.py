@@ -19,7 +19,7 @@ from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import options_of
 from txservices.amqp.publish import Publisher
 from txservices.amqp.subscription import Subscription
-from txservices.calls import Client, rpc_exchange
+from txservices.calls import Client
 from txservices.cancelling import Cancelling
 from txservices.consumers import QueueConsumer, amqp, cancel
 from txservices.deadlines import FOREVER, is_over
@@ -52,6 +52,7 @@ from txservices.proxies import (
     default_options,
     run_here,
 )
+from txservices.replyqueue import rpc_exchange
 from txservices.responder import Responder, caller_of, time_to_reply
 from txservices.retry import Reject, Retry, marks
 from txservices.retry.failures import Failures, Source
@@ -333,7 +334,7 @@ class ReplyListener(SharedExtension):
     def setup(self) -> Deferred[None]:
         container = self.container
         self.client = Client(amqp(container), container.service_name, container.config, container.clock)
-        return self.client.listen(self.queue_consumer.consume)
+        return self.client.replies.listen(self.queue_consumer.consume)
 
     def functions_for(self, worker_ctx: WorkerContext) -> tuple[Begin, Run]:
         """The function that begins that worker's calls, and the one that runs them where its method runs."""

@@ -81,7 +81,7 @@ class Lost(Case):
         waiting = Waiting()
         (container,) = await self.start(waiting.service)
         cluster = await self.cluster()
-        replies = await self.tap("nameko-rpc", client_of(cluster).reply_to)
+        replies = await self.tap("nameko-rpc", client_of(cluster).replies.reply_to)
         call = cluster.waiting.method()
         await waiting.called()
         self.cut(self.amqp(container))

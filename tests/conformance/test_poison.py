@@ -149,7 +149,7 @@ class Poison(Case):
             await waiting.called(len(waiting.answers) + 1)
             (correlation_id,) = client.pending
             whole = {**JSON, "correlation_id": correlation_id, **properties}
-            await self.bare.publisher.publish("nameko-rpc", client.reply_to, body, whole, mandatory=True)
+            await self.bare.publisher.publish("nameko-rpc", client.replies.reply_to, body, whole, mandatory=True)
             with self.assertRaises(DecodeError):
                 await call
         for answer in waiting.answers:

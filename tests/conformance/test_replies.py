@@ -61,12 +61,12 @@ class ReplyQueues(Case):
         clock, began = client.clock, client.clock.seconds()
         while clock.seconds() < began + 0.5:
             self.assertEqual(await cluster.maths.give(1), 1)
-        assert client.consumer is not None
-        await client.consumer.close()  # to stop the proxy takes the queue away at once
+        assert client.replies.consumer is not None
+        await client.replies.consumer.close()  # to stop the proxy takes the queue away at once
         published = 0
         with self.assertRaises(UndeliverableMessage):
             while clock.seconds() < began + 10:  # publishing to a queue is no use of it
-                await self.bare.publisher.publish("nameko-rpc", client.reply_to, b"", {}, mandatory=True)
+                await self.bare.publisher.publish("nameko-rpc", client.replies.reply_to, b"", {}, mandatory=True)
                 published += 1
         self.assertGreater(published, 0)  # it has outlived its consumer
 
@@ -75,7 +75,7 @@ class ReplyQueues(Case):
         cluster = await self.cluster()
         client = client_of(cluster)
         await self.bare.publisher.declare(
-            Queue(f"rpc.reply-standalone_rpc_proxy-{client.reply_to}", arguments={"x-expires": 300_000})
+            Queue(f"rpc.reply-standalone_rpc_proxy-{client.replies.reply_to}", arguments={"x-expires": 300_000})
         )
 
 

@@ -88,14 +88,14 @@ class Proxies(Case):
             with self.assertRaises(RpcTimeout) as raised:
                 await call
             self.assertEqual(raised.exception.args, (60,))
-        late = await self.tap("nameko-rpc", client_of(cluster).reply_to)
+        late = await self.tap("nameko-rpc", client_of(cluster).replies.reply_to)
         for answer in waiting.answers:
             answer.callback("late")
         await late.wait(2)
         self.assertEqual(await cluster["far-away"].echo(1), 1)
         client = client_of(cluster)
-        assert client.consumer is not None
-        self.assertEqual((client.consumer.unsettled, client.pending), (0, {}))
+        assert client.replies.consumer is not None
+        self.assertEqual((client.replies.consumer.unsettled, client.pending), (0, {}))
 
     async def test_line_63_calls_under_way(self) -> None:
         """A proxy that is stopped with a call under way fails it."""
@@ -115,10 +115,14 @@ class Proxies(Case):
         cluster = await self.cluster()
         for properties in ({"correlation_id": "nobody's"}, {}):
             await self.bare.publisher.publish(
-                "nameko-rpc", client_of(cluster).reply_to, b'{"result": 1, "error": null}', {**JSON, **properties}, True
+                "nameko-rpc",
+                client_of(cluster).replies.reply_to,
+                b'{"result": 1, "error": null}',
+                {**JSON, **properties},
+                True,
             )
         self.assertEqual(await cluster["far-away"].echo(1), 1)
-        queue = client_of(cluster).queue.name
+        queue = client_of(cluster).replies.queue.name
         await self.stage.stops[-1]()
         self.assertEqual(self.left_in(queue), 0)
 

@@ -354,7 +354,7 @@ class Calling(LinkCase):
         pending = [cluster.never.work() for _ in range(3)]
         await begun.wait(3)
         await self.proxy.shut()
-        await self.delete_queue(client_of(cluster).queue.name)
+        await self.delete_queue(client_of(cluster).replies.queue.name)
         await self.proxy.listen()
         began = reactor.seconds()
         for answer in pending:
@@ -379,6 +379,6 @@ class Calling(LinkCase):
         cluster = await self.cluster()
         pending = cluster.never.work()
         await begun.wait()
-        await self.delete_queue(client_of(cluster).queue.name)
+        await self.delete_queue(client_of(cluster).replies.queue.name)
         await self.assertFailure(pending, ReplyQueueExpiredWithPendingReplies)
         self.assertEqual(await cluster.echo.echo("again"), "again")

@@ -22,9 +22,9 @@ from tests.interop.fleet import FAILURES, RESULTS, SIDES
 from tests.interop.nameko_env import NAMEKO_3
 from tests.services import Recorded
 from txservices.amqp.entities import Message, Queue
-from txservices.calls import rpc_exchange
 from txservices.deadlines import DEADLINE, TIME_LEFT
 from txservices.events import get_event_exchange
+from txservices.replyqueue import rpc_exchange
 from txservices.rpc import rpc
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy

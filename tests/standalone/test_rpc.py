@@ -94,7 +94,7 @@ class ProxyTests(ServicesCase):
         await self.start(Echo)
         proxy = ClusterRpcProxy(self.config)
         await (await proxy.start())["echo-service"].echo(1)
-        name = proxy.client.queue.name
+        name = proxy.client.replies.queue.name
         self.assertTrue(await self.is_there(name))
         await proxy.stop()
         self.assertFalse(await self.is_there(name))
@@ -149,7 +149,7 @@ class ProxyTests(ServicesCase):
         self.assertRegex(own, r"^standalone_rpc_proxy\.call\.[0-9a-f-]{36}$")
         reply_to = tap.things[0].properties["reply_to"]
         name = f"rpc.reply-standalone_rpc_proxy-{reply_to}"
-        self.assertEqual(client_of(cluster).queue.name, name)
+        self.assertEqual(client_of(cluster).replies.queue.name, name)
         await self.connections().publisher.declare(Queue(name, arguments={"x-expires": 300000}))
 
     def test_caller(self) -> None:

@@ -118,14 +118,14 @@ class Share(MultiService):
     async def end(self) -> None:
         if self.client is not None:
             self.client.abort()
-            await self.client.delete_queue()
+            await self.client.replies.delete(self.connections.leaving)
         await maybeDeferred(super().stopService)
 
     async def listen(self, timeout: float | None) -> Client:
         """Wait until replies can come. ``BrokerRefused``, or ``RpcConnectionError`` if that takes too long."""
         if self.client is None:
             self.client = Client(self.connections, standalone.NAME, self.config, self.clock)
-            self.client.listen(self.connections.consume).addBoth(self.tell)
+            self.client.replies.listen(self.connections.consume).addBoth(self.tell)
         if not self.listening:
             waiter = self.waiting.wait()
             if timeout is not None:

@@ -96,7 +96,7 @@ class StandaloneProxy(Generic[P]):
         if self.client.stopped:
             raise RuntimeError("this proxy has been stopped, and can't be used any more")
         self.connections.startService()
-        ready = self.client.listen(self.connections.consume)
+        ready = self.client.replies.listen(self.connections.consume)
         if self.sending.timeout is not None:
             ready.addTimeout(max(self.sending.timeout, 0.0), self.clock)
         try:
@@ -121,7 +121,7 @@ class StandaloneProxy(Generic[P]):
 
     async def close(self) -> None:
         await unconfirmed_of(self.caller).wait()
-        await self.client.delete_queue()
+        await self.client.replies.delete(self.connections.leaving)
         await self.connections.stopService()
 
     async def __aenter__(self) -> P:
