@@ -11,8 +11,9 @@ methods call extensions. Everything that waits is a Deferred.
         async def remote_method(self, value):
             return await self.y.append_identifier(value)
 
-Everything that the author of a service needs can be imported from here. Each name is loaded when it is asked for, so
-that a service loads only the modules that it uses. The map of the house is in README.md.
+Everything that the author of a service needs can be imported from here, except for what needs an extra of its own:
+``web.websocket``, ``web.sessions`` and ``once.sqlalchemy``. Each name is loaded when it is asked for, so that a service
+loads only the modules that it uses. The map of the house is in README.md.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ __version__ = "0.1.0"
 WHERE = {
     "AuthToken": "txservices.contextdata",
     "BROADCAST": "txservices.events",
+    "BasicAuth": "txservices.web.auth",
+    "BearerAuth": "txservices.web.auth",
     "CircuitBreaker": "txservices.breakers",
     "CircuitOpen": "txservices.exceptions",
     "ClusterRpc": "txservices.rpc",
     "Config": "txservices.dependency_providers",
     "ContextDataProvider": "txservices.contextdata",
+    "Cors": "txservices.web.cors",
     "DependencyProvider": "txservices.extensions",
     "Entrypoint": "txservices.extensions",
     "EventDispatcher": "txservices.events",
@@ -38,7 +42,10 @@ WHERE = {
     "Exchange": "txservices.amqp.entities",
     "Extension": "txservices.extensions",
     "HttpClient": "txservices.httpclient",
+    "HttpRequest": "txservices.web.messages",
+    "HttpRequestHandler": "txservices.web.handlers",
     "Language": "txservices.contextdata",
+    "Mount": "txservices.web.mounts",
     "Observer": "txservices.observers",
     "OnceStore": "txservices.once",
     "ProviderCollector": "txservices.extensions",
@@ -56,6 +63,7 @@ WHERE = {
     "ServiceRpc": "txservices.rpc",
     "ServiceRunner": "txservices.runners",
     "SharedExtension": "txservices.extensions",
+    "Static": "txservices.web.static",
     "UnknownService": "txservices.exceptions",
     "UserAgent": "txservices.contextdata",
     "UserId": "txservices.contextdata",
@@ -112,9 +120,16 @@ if TYPE_CHECKING:
     from txservices.runners import run_services as run_services
     from txservices.threads import in_reactor as in_reactor
     from txservices.timer import timer as timer
+    from txservices.web.auth import BasicAuth as BasicAuth
+    from txservices.web.auth import BearerAuth as BearerAuth
+    from txservices.web.cors import Cors as Cors
     from txservices.web.eventstream import EventStream as EventStream
     from txservices.web.eventstream import ServerSentEvent as ServerSentEvent
+    from txservices.web.handlers import HttpRequestHandler as HttpRequestHandler
     from txservices.web.handlers import http as http
+    from txservices.web.messages import HttpRequest as HttpRequest
+    from txservices.web.mounts import Mount as Mount
+    from txservices.web.static import Static as Static
 
 
 def __getattr__(name: str) -> Any:

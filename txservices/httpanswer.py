@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
+from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 
 from txservices.exceptions import DecodeError
@@ -56,6 +57,15 @@ class HttpAnswer:
         if self.status >= 400:
             raise HttpStatusError(self)
         return self
+
+
+if TYPE_CHECKING:
+
+    class Answering(HttpAnswer, Deferred[HttpAnswer]):
+        """A call's Deferred; in a method with ``blocking = True`` it is the answer itself."""
+
+else:
+    Answering = HttpAnswer
 
 
 def retry_after(answer: HttpAnswer) -> float | None:

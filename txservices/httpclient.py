@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from math import isfinite
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn, TypedDict, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -21,7 +21,7 @@ from typing_extensions import Unpack
 from txservices import kinds
 from txservices.exceptions import ConfigurationError
 from txservices.extensions import DependencyProvider, WorkerContext
-from txservices.httpanswer import HttpAnswer, retry_after
+from txservices.httpanswer import Answering, HttpAnswer, retry_after
 from txservices.httpcontext import CALL_ID_STACK_HEADER, ids_written, trace_written
 from txservices.httppool import (
     Answered,
@@ -115,30 +115,31 @@ class HttpApi:
         self._client = client
         self._context = context
 
-    def request(self, method: str, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def request(self, method: str, path: str, **options: Unpack[HttpOptions]) -> Answering:
         """Ask for a path of the API, which is put behind its address. ``ValueError`` for one that can't be."""
         calling = HttpCalling(self._client, self._context, method.upper(), path, options)
-        return in_reactor(calling.begin) if self._context.blocking else calling.begin()
+        answer = in_reactor(calling.begin) if self._context.blocking else calling.begin()
+        return cast(Answering, answer)
 
-    def get(self, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def get(self, path: str, **options: Unpack[HttpOptions]) -> Answering:
         return self.request("GET", path, **options)
 
-    def head(self, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def head(self, path: str, **options: Unpack[HttpOptions]) -> Answering:
         return self.request("HEAD", path, **options)
 
-    def options(self, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def options(self, path: str, **options: Unpack[HttpOptions]) -> Answering:
         return self.request("OPTIONS", path, **options)
 
-    def post(self, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def post(self, path: str, **options: Unpack[HttpOptions]) -> Answering:
         return self.request("POST", path, **options)
 
-    def put(self, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def put(self, path: str, **options: Unpack[HttpOptions]) -> Answering:
         return self.request("PUT", path, **options)
 
-    def patch(self, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def patch(self, path: str, **options: Unpack[HttpOptions]) -> Answering:
         return self.request("PATCH", path, **options)
 
-    def delete(self, path: str, **options: Unpack[HttpOptions]) -> Any:
+    def delete(self, path: str, **options: Unpack[HttpOptions]) -> Answering:
         return self.request("DELETE", path, **options)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
 from traceback import format_stack
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -25,9 +25,20 @@ from txservices.utils.forks import end
 
 __all__ = ["in_reactor"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 STACKS_MAX = 5  # threads whose stacks a stop tells
 
 this_thread = threading.local()  # .threads: the Threads of the container whose method runs in this thread
+
+
+@overload
+def in_reactor(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+@overload
+def in_reactor(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
 def in_reactor(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,27 +15,38 @@ from txservices import (
     DependencyProvider,
     Entrypoint,
     EventDispatcher,
+    EventStream,
+    HttpClient,
+    HttpRequest,
+    Mount,
+    OnceStore,
     Publisher,
     Queue,
     Reject,
     Retry,
     RpcProxy,
+    ServerSentEvent,
+    Static,
     WorkerContext,
     consume,
     event_handler,
     http,
+    in_reactor,
     rpc,
+    run_services,
     timer,
 )
 from txservices.amqp import publish
 from txservices.calls import ClusterProxy, ServiceProxy
 from txservices.containers import ServiceContainer
 from txservices.events import Dispatch
+from txservices.httpclient import HttpAnswer
 from txservices.messaging import Publish
 from txservices.standalone.events import event_dispatcher
 from txservices.standalone.rpc import ClusterRpcProxy, ServiceRpcProxy
 from txservices.testing import TestCase
-from txservices.web.messages import HttpRequest
+from txservices.web.websocket import WebSocketHub, WebSocketHubProvider
+from txservices.web.websocket import rpc as socket_rpc
 
 
 class Session:
@@ -56,6 +68,15 @@ class Loose(DependencyProvider):
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Any:
         return 1
+
+
+class Marks(OnceStore):
+    """A store of the messages that were handled."""
+
+    async def seen(self, worker_ctx: WorkerContext, message_id: str) -> bool:
+        return False
+
+    def mark(self, worker_ctx: WorkerContext, message_id: str) -> None: ...
 
 
 class Every(Entrypoint):
@@ -83,6 +104,11 @@ class Service:
     lasting = RpcProxy("stock", persistent=False, retry=Retry(attempts=3, on=(OSError, ValueError)), breaker=False)
     dispatch = EventDispatcher(mandatory=True, expiration=0.5)
     publish = Publisher(Queue("lines"), declare=[Queue("more")], routing_key="lines", delivery_mode=1)
+    weather = HttpClient("https://weather.example", timeout=5, retry=Retry(attempts=2), headers={"X-Key": "1"})
+    marks = Marks()
+    hub = WebSocketHubProvider()
+    assets = Static("/assets", "assets")
+    admin = Mount("/admin", wsgi=lambda environ, start_response: [b""], threads=2)
 
     @rpc
     async def bare(self, value: int) -> str:
@@ -115,7 +141,31 @@ class Service:
     @event_handler("shop", "sold", reliable_delivery=False, prefetch_count=5, retry=Retry(), cancel_at_deadline=False)
     def heard(self, payload: dict[str, int]) -> None: ...
 
-    @event_handler("shop", "sold", max_workers=1, exclusive_order=True)
+    @rpc
+    async def forecast(self, city: str) -> str:
+        answer = await self.weather.get("/", params={"city": city}, timeout=1, retry=None)
+        assert_type(answer, HttpAnswer)
+        return answer.raise_for_status().text()
+
+    @rpc(blocking=True)
+    def forecast_in_a_thread(self, city: str) -> int:
+        assert_type(in_reactor(count_later, city), int)
+        assert_type(in_reactor(len, city), int)
+        return self.weather.get("/", params={"city": city}).status
+
+    @http("GET", "/prices")
+    def prices(self, request: HttpRequest) -> EventStream:
+        return EventStream(self.prices_now(), retry=3)
+
+    async def prices_now(self) -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent("1", id="a")
+
+    @socket_rpc
+    def say(self, socket_id: str, text: str) -> bool:
+        assert_type(self.hub, WebSocketHub)
+        return self.hub.unicast(socket_id, "said", text)
+
+    @event_handler("shop", "sold", max_workers=1, exclusive_order=True, once="marks")
     def in_order(self, payload: int) -> None: ...
 
     @http("GET, HEAD", "/items/<int:number>", expected_exceptions=(KeyError, ValueError))
@@ -131,6 +181,16 @@ class Service:
     @every(2, hour=3)
     def report(self) -> bytes:
         return b""
+
+
+async def count_later(text: str) -> int:
+    return len(text)
+
+
+async def run(config: dict[str, Any]) -> None:
+    """Services in a program."""
+    async with run_services(config, Service, kill_on_exit=True) as runner:
+        await runner.wait()
 
 
 async def program(config: dict[str, Any]) -> None:
@@ -165,4 +225,6 @@ async def methods_keep_their_types(service: Service) -> None:
     assert_type(service.heard({"item": 1}), None)
     assert_type(service.tick(), "Deferred[None] | None")
     assert_type(service.report(), bytes)
+    assert_type(service.say("socket", "hi"), bool)
+    assert_type(await service.forecast("Oslo"), str)
     assert_type(Service.database, Database)

@@ -25,6 +25,8 @@ from txservices.wire import spec
 from txservices.wire.codec import encode_properties
 from txservices.wire.tables import encode_table
 
+__all__ = ["DestinationOptions", "MessageOptions", "PublishOptions", "PublisherOptions"]
+
 log = Logger()
 
 COMPRESSION = "compression"  # the header that says how the body is compressed

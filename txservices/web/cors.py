@@ -20,6 +20,8 @@ from txservices.exceptions import ConfigurationError
 from txservices.web.messages import vary
 from txservices.web.returns import empty_response
 
+__all__ = ["Cors"]
+
 MAX_AGE = 600  # seconds that a browser remembers the answer to a preflight
 ORIGIN = re.compile(r"[a-z][a-z0-9+.\-]*://(?:[a-z0-9.\-_]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 

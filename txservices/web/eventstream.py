@@ -14,6 +14,7 @@ HTML's standard has the format, in 9.2: https://html.spec.whatwg.org/multipage/s
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,9 @@ class ServerSentEvent:
     retry: float | None = None
 
 
+Events = Iterable[ServerSentEvent | str] | AsyncIterable[ServerSentEvent | str]
+
+
 class EventStream(Response):
     """A response of server-sent events. A browser that loses the connection connects again, and says which came last.
 
@@ -59,7 +63,7 @@ class EventStream(Response):
         headers: further headers.
     """
 
-    def __init__(self, events: Any, retry: float | None = None, headers: Any = None) -> None:
+    def __init__(self, events: Events, retry: float | None = None, headers: Any = None) -> None:
         super().__init__(headers=headers, content_type="text/event-stream; charset=utf-8")
         for name, value in HEADERS.items():
             self.headers.setdefault(name, value)

@@ -27,6 +27,8 @@ from txservices.exceptions import ConfigurationError
 from txservices.utils import import_from_path, tasks
 from txservices.web.returns import response_of
 
+__all__ = ["Middleware"]
+
 Middleware = Callable[[Any, Callable[[Any], "Deferred[Response]"]], Any]
 
 

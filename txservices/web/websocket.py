@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -198,7 +198,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
         return self.stop()
 
 
-class WebSocketHubProvider(DependencyProvider):
+class WebSocketHubProvider(DependencyProvider[WebSocketHub]):
     """Injects the service's ``WebSocketHub``."""
 
     server = WebSocketServer()
@@ -206,8 +206,8 @@ class WebSocketHubProvider(DependencyProvider):
     def setup(self) -> None:
         self.hub = WebSocketHub(self.container.service_name, self.server.join().connections)
 
-    def get_dependency(self, worker_ctx: WorkerContext) -> WebSocketHub | BlockingHub:
-        return BlockingHub(self.hub) if worker_ctx.blocking else self.hub
+    def get_dependency(self, worker_ctx: WorkerContext) -> WebSocketHub:
+        return cast(WebSocketHub, BlockingHub(self.hub)) if worker_ctx.blocking else self.hub
 
 
 class WebSocketRpc(Entrypoint):
