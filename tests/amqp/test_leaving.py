@@ -5,16 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.test_connection import ConnectionsTestCase
+from txservices.amqp import connection as connection_module
 from txservices.amqp import leaving as leaving_module
+from txservices.amqp.connections import Connections
+from txservices.amqp.endpoints import endpoint_for
 from txservices.amqp.entities import Queue
 from txservices.amqp.leaving import AWAY_TIMEOUT, Leaving
-from txservices.exceptions import ConnectionLost
+from txservices.broker.memory import brokers
+from txservices.broker.server import Broker
+from txservices.containers import ServiceContainer
+from txservices.events import EventDispatcher, event_handler
+from txservices.exceptions import ConnectionLost, RpcConnectionError
+from txservices.rpc import RpcProxy, rpc
 
 
 class LeavingTests(ConnectionsTestCase):
@@ -127,3 +136,119 @@ class AwayTests(SynchronousTestCase):
         self.change(True)
         self.change(False)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Absent:
+    """An endpoint at which nothing listens."""
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        return fail(ConnectionRefusedError())
+
+
+class GoneTests(SynchronousTestCase):
+    """How long the stop of a service takes whose broker is gone, by a clock of the test's own."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.broker = brokers[self.id()] = Broker(self.id(), clock=self.clock)
+        self.addCleanup(brokers.pop, self.id())
+        self.absent = False
+        self.config = {"AMQP_URI": f"memory://{self.id()}", "RPC_TIMEOUT": 50, "PUBLISH_TIMEOUT": 50}
+
+        def endpoint(address: Any, tls: Any, clock: Any) -> Any:
+            return Absent() if self.absent else endpoint_for(address, tls, clock)
+
+        self.patch(connection_module, "endpoint_for", endpoint)
+
+    def go(self) -> None:
+        """The broker goes, and each connection with it."""
+        self.absent = True
+        for session in list(self.broker.sessions):
+            session.transport.abortConnection()
+
+    def started(self, service: type[Any]) -> ServiceContainer:
+        container = ServiceContainer(service, self.config, clock=self.clock)
+        starting = container.start()
+        self.clock.pump([0.01] * 10)
+        self.successResultOf(starting)
+        return container
+
+    def seconds_to(self, ending: Deferred[Any]) -> float:
+        """The seconds of the clock until it fires."""
+        began = self.clock.seconds()
+        while not ending.called and self.clock.seconds() < began + 100:
+            self.clock.advance(0.01)
+        self.successResultOf(ending)
+        return self.clock.seconds() - began
+
+    def end(self) -> None:
+        """The broker ends, too, and nothing is left on the clock."""
+        self.seconds_to(self.broker.close())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_idle(self) -> None:
+        """A service that has lost its broker stops at once; one that has never found it does so, too."""
+
+        class Idle:
+            name = "idle"
+
+            @rpc
+            def method(self) -> None:
+                pass
+
+        running = self.started(Idle)
+        self.go()
+        waiting = ServiceContainer(Idle, self.config, clock=self.clock)
+        starting = waiting.start()
+        self.clock.advance(5)
+        self.assertNoResult(starting)
+        for container in (running, waiting):
+            self.assertEqual(self.seconds_to(container.stop()), 0)
+        self.failureResultOf(starting, CancelledError)
+        self.end()
+
+    def test_at_work(self) -> None:
+        """One whose workers wait for the broker stops after AWAY_TIMEOUT: then their publishes and calls fail."""
+        begun: list[str] = []
+        go_on, over = Deferred[None](), Deferred[None]()
+
+        class Slow:
+            name = "slow"
+
+            @rpc
+            async def work(self) -> None:
+                begun.append("called")
+                await over
+
+        class Worker:
+            name = "worker"
+            dispatch = EventDispatcher()
+            slow = RpcProxy("slow")
+
+            @event_handler("source", "told")
+            async def told(self, number: int) -> None:
+                begun.append("told")
+                await go_on
+                await self.dispatch("thought", number)
+
+            @event_handler("source", "asked")
+            async def asked(self, number: int) -> None:
+                await self.slow.work()
+
+        slow, worker = self.started(Slow), self.started(Worker)
+        source = Connections.from_config(self.config, self.clock)
+        source.startService()
+        for what in ("told", "asked"):
+            source.publisher.publish("source.events", what, b"1", {"content_type": "application/json"})
+        self.clock.pump([0.01] * 10)
+        self.assertEqual(sorted(begun), ["called", "told"])
+        self.go()
+        go_on.callback(None)
+        self.clock.advance(5)
+        self.assertEqual(worker.workers.under_way, 2)
+        self.assertLess(self.seconds_to(worker.stop()), AWAY_TIMEOUT + 0.1)
+        self.assertEqual(len(self.flushLoggedErrors(ConnectionLost, RpcConnectionError)), 2)
+        over.callback(None)
+        self.seconds_to(slow.stop())
+        self.seconds_to(source.stopService())
+        self.end()

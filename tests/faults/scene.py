@@ -18,6 +18,7 @@ from txservices.rpc import rpc
 
 FULL = bool(os.environ.get("FAULTS_FULL"))  # the long form of what is scaled down
 BACK = 2.0  # seconds within which all is back once the broker can be reached
+BUSY = 5  # times that, on a machine that does other work: less than any timeout that would have to end it else
 LOOK_AGAIN = 0.02
 
 
@@ -77,8 +78,12 @@ class FaultsCase(ServicesCase):
         return made
 
     def in_time(self, began: float, allowed: float) -> None:
-        """Assert that no more than so many seconds have passed since then; more on a slower machine."""
-        self.assertLess(reactor.seconds() - began, allowed * slowness())
+        """Assert that no more than so many seconds have passed since then; more on a slower or a busy machine.
+
+        How many seconds we wait ourselves is tested by a Clock: test_returning row 34, tests/amqp/test_leaving,
+        tests/wire/test_heartbeat.
+        """
+        self.assertLess(reactor.seconds() - began, allowed * BUSY * slowness())
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue, as an administrator does, on a connection of its own."""
