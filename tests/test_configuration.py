@@ -257,7 +257,15 @@ class Values(SynchronousTestCase):
             ),
             (
                 {"LOG_LEVELS": {"app": "loud"}},
-                "LOG_LEVELS: 'app' has no level: write debug, info, warn, error or critical",
+                "LOG_LEVELS: that of 'app' is no level: write debug, info, warn, error or critical",
+            ),
+            (
+                {"LOG_LEVELS": {"app": 10}},
+                "LOG_LEVELS: that of 'app' is no level: write debug, info, warn, error or critical",
+            ),
+            (
+                {"LOG_LEVELS": {1: "info"}},
+                "LOG_LEVELS: 1 is no logger: write its name, as txservices.broker",
             ),
             ({"LOGGING": ["a"]}, "LOGGING: a list is no mapping: write one for logging.config.dictConfig"),
             ({"DECLARE_EVENT_EXCHANGES": "no"}, "DECLARE_EVENT_EXCHANGES: 'no' is no yes or no: write true or false"),

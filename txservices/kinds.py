@@ -162,8 +162,10 @@ def are_levels(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
     for name, level in value.items():
-        if not (is_text(name) and isinstance(level, str) and level in LOG_LEVEL_NAMES):
-            raise ConfigurationError(f"LOG_LEVELS: {shown(name)} has no level: write {words(LOG_LEVEL_NAMES)}")
+        if not is_text(name):
+            raise ConfigurationError(f"LOG_LEVELS: {shown(name)} is no logger: write its name, as txservices.broker")
+        if not (isinstance(level, str) and level in LOG_LEVEL_NAMES):
+            raise ConfigurationError(f"LOG_LEVELS: that of {shown(name)} is no level: write {words(LOG_LEVEL_NAMES)}")
     return True
 
 

@@ -323,7 +323,7 @@ class Mistakes(InsideCase, TestCase):
         root = (
             errno.EACCES,
             "Permission denied",
-            "only root may open ports below 1024, and whoever has CAP_NET_BIND_SERVICE",
+            "a port below 1024 takes root, or CAP_NET_BIND_SERVICE",
         )
         other = r"set WEB_SERVER_ADDRESS to another host:port \(port 0 is any free one\)"
         for module, address, (number, words, cure), instead in (

@@ -126,9 +126,9 @@ class Listening(WebTestCase):
     async def test_names_the_reason(self) -> None:
         """The system's own words are in the error, and what to do about them."""
         for number, cure in (
-            (errno.EACCES, "only root may open ports below 1024"),
+            (errno.EACCES, "a port below 1024 takes root, or CAP_NET_BIND_SERVICE"),
             (errno.EADDRINUSE, "end the program there"),
-            (errno.EADDRNOTAVAIL, "this machine has no such address"),
+            (errno.EADDRNOTAVAIL, "this machine has no such address: write 0.0.0.0 for all that it has"),
             (errno.EMFILE, "see the host and the port"),
         ):
             denied = CannotListenError("127.0.0.1", 80, OSError(number, "in words"))

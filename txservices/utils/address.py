@@ -34,8 +34,8 @@ BROKER_ADDRESS = re.compile(r"(?P<host>[^\s/@\[\]]*):(?P<port>\d{1,5})", re.ASCI
 # By the number of the system's error: what to do about an address that can't be opened.
 LISTEN_CURES = {
     errno.EADDRINUSE: "end the program there",
-    errno.EACCES: "only root may open ports below 1024, and whoever has CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "this machine has no such address (0.0.0.0 is all that it has)",
+    errno.EACCES: "a port below 1024 takes root, or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine has no such address: write 0.0.0.0 for all that it has",
 }
 
 
