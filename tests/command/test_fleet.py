@@ -223,6 +223,11 @@ class Lines(SynchronousTestCase):
         )
         self.assertEqual([tables.rate(each) for each in (0.0, 0.51, 99.0, 1234.5)], ["0.0", "0.5", "99.0", "1,234"])
 
+    def test_long_name(self) -> None:
+        """A service's name that is too long for a table is cut there, with a mark."""
+        _, first, second = tables.table_of([tables.Group("a" * 60), tables.Group("b" * 61)])
+        self.assertEqual([first.split()[0], second.split()[0]], ["a" * 60, "b" * 60 + "…"])
+
     def test_happened(self) -> None:
         """A line each for workers, calls and events, and one for those that are not shown."""
         process: Process = {

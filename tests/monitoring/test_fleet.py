@@ -202,6 +202,25 @@ class Asking(FleetCase):
         self.assertIn("stock.fail.", failed["call_id_stack"][-1])
         self.assertEqual(len((await self.answer_of(stock, "failures", failures=1))["failures"]), 1)
 
+    async def test_long_error(self) -> None:
+        """A long text of an error is cut, with a mark, and so is its traceback, which still tells class and place."""
+
+        class Long:
+            name = "long"
+
+            @rpc
+            def fail(self) -> None:
+                raise ValueError("x" * 1_000_000)
+
+        process = await self.run_process(Long)
+        await self.assertFailure((await self.cluster()).long.fail(), RemoteError)
+        self.flushLoggedErrors(ValueError)
+        (failed,) = (await self.answer_of(process, "failures"))["failures"]
+        self.assertRegex(failed["text"], r"^x{2000}\[…\]$")
+        cut = r"x+… [\d,]+ characters left out …x+"
+        self.assertRegex(failed["traceback"], rf"(?s)^Traceback .* in fail\n.*\nValueError: {cut}$")
+        self.assertLess(len(failed["traceback"]), 8_100)
+
     async def test_failures_of_a_service(self) -> None:
         """It tells those of the services that are asked for, however many its others have had since."""
 

@@ -408,13 +408,14 @@ class ParkTests(RetriesCase):
         self.assertEqual([context.attempt for _, context in heard.things], [1, 2, 2, 2])
 
     async def test_secrets(self) -> None:
-        """The text and the traceback of an error hide passwords of URLs, and are cut."""
+        """The text and the traceback of an error hide passwords of URLs, and are cut; the class of the error stays."""
         await self.fail(ValueError("amqp://u:s3cret@h/ " + "x" * 20_000), retry=Retry(attempts=1))
         _, properties = await self.parked(HEARD)
         headers = properties["headers"]
         self.assertNotIn("s3cret", json.dumps(headers, default=str))
         self.assertLess(len(headers["txservices-error"]), 1_100)
         self.assertLess(len(headers["txservices-traceback"]), 8_100)
+        self.assertRegex(headers["txservices-traceback"], r"(?s)^Traceback .*\nValueError: amqp://.* left out …x+$")
 
     async def test_no_room_in_headers(self) -> None:
         """A message whose own headers nearly fill a frame is parked without the traceback."""

@@ -17,6 +17,7 @@ from txservices.utils.printable import in_one_line, printable
 
 HEADINGS = ("SERVICE", "INSTANCES", "METHODS", "CALLS/S", "P50", "P99", "ERRORS/S", "SINCE")
 NOT_KNOWN = "-"
+NAME_SHOWN = 60  # characters of a service's name in the table: one long name would make all its lines too long
 MILLISECOND = 0.001  # seconds
 
 
@@ -68,7 +69,8 @@ def row_of(group: Group) -> tuple[str, ...]:
     times = seconds(counts["p50"]), seconds(counts["p99"])
     began = max((each["since"] for each in group.processes), default=None)
     since = NOT_KNOWN if began is None else date_and_time(began)
-    return group.name, *numbers, *times, rate(counts["error_rate"]), since
+    name = group.name if len(group.name) <= NAME_SHOWN else f"{group.name[:NAME_SHOWN]}…"
+    return name, *numbers, *times, rate(counts["error_rate"]), since
 
 
 def as_object(group: Group) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from txservices.monitoring.counters import FAILED
 from txservices.observers import Observer
 from txservices.safe import brief, fits, name_of, safe_for_serialization, shown
 from txservices.utils import get_redacted_args
+from txservices.utils.printable import shortened
 from txservices.utils.secrets import hide, without_secrets
 
 __all__ = ["FAILURES_MAX", "Failures", "cut"]
@@ -62,7 +63,8 @@ class Failures(Observer):
                 "seconds": seconds,
                 "error": cut(name_of(type(error)), CALL_ID_MAX),
                 "text": cut(str(safe_for_serialization(error)), ERROR_TEXT_MAX),
-                "traceback": cut("".join(format_exception(shown(error))), TRACEBACK_MAX, end=True),
+                # both ends: a long text of the error must not leave out its class, nor where it was raised
+                "traceback": shortened(hide("".join(format_exception(shown(error)))), TRACEBACK_MAX),
                 "arguments": arguments_of(worker),
                 "call_id_stack": [cut(str(each), CALL_ID_MAX) for each in worker.call_id_stack],
             }
@@ -87,8 +89,6 @@ def arguments_of(worker: Any) -> dict[str, str]:
     return shown
 
 
-def cut(text: str, most: int, end: bool = False) -> str:
-    """The beginning of a text, or its end, without secrets, and with a mark if a part is left out."""
-    if len(text) <= most:
-        return hide(text)
-    return f"{CUT}{hide(text)[-most:]}" if end else f"{hide(text)[:most]}{CUT}"
+def cut(text: str, most: int) -> str:
+    """The beginning of a text, without secrets, and with a mark if the rest is left out."""
+    return hide(text) if len(text) <= most else f"{hide(text)[:most]}{CUT}"

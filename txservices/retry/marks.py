@@ -16,7 +16,7 @@ from txservices import constants, deadlines
 from txservices.amqp.delays import DELAY_QUEUE
 from txservices.amqp.entities import Message
 from txservices.safe import safe_for_serialization, shown
-from txservices.utils.printable import in_one_line, printable
+from txservices.utils.printable import in_one_line, printable, shortened
 from txservices.utils.secrets import hide
 
 __all__ = ["PREFIX", "Back", "Origin", "Why", "anew", "copied", "reasons", "restore", "way_back", "without_marks"]
@@ -38,7 +38,7 @@ ERROR = "txservices-error"
 TRACEBACK = "txservices-traceback"
 
 ERROR_TEXT_MAX = 1_000  # characters of a parked message's error
-TRACEBACK_MAX = 8_000  # characters of its traceback, the end of it
+TRACEBACK_MAX = 8_000  # characters of its traceback, its beginning and its end
 ATTEMPTS_COUNTED = 1_000_000  # a header with a greater number is a stranger's
 
 # Headers for one delivery alone, which the broker or an earlier sender has written. It would read them again in a copy.
@@ -135,8 +135,8 @@ def reasons(reason: str, error: BaseException | None) -> dict[str, str]:
         kind = type(error)
         marks["error_class"] = f"{kind.__module__}.{kind.__name__}"
         marks["error"] = hide(in_one_line(str(safe_for_serialization(error))[:ERROR_TEXT_MAX]))
-        lines = "".join(format_exception(shown(error)))
-        marks["traceback"] = hide(printable(lines[-TRACEBACK_MAX:]))
+        lines = hide("".join(format_exception(shown(error))))
+        marks["traceback"] = printable(shortened(lines, TRACEBACK_MAX))
     return marks
 
 

@@ -41,7 +41,10 @@ def cut(text: str) -> str:
         kept = text.split("\n")
         half = LINES_MAX // 2
         text = "\n".join([*kept[:half], f"… {lines - 2 * half:,} lines left out …", *kept[-half:]])
-    if len(text) > TEXT_MAX:
-        half = TEXT_MAX // 2
-        text = f"{text[:half]}… {len(text) - 2 * half:,} characters left out …{text[-half:]}"
-    return text
+    return shortened(text, TEXT_MAX)
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning and the end of a text of more than so many characters, with a note of what is left out between."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}… {len(text) - 2 * half:,} characters left out …{text[-half:]}"
