@@ -16,6 +16,7 @@ from txservices.extensions import Entrypoint
 from txservices.observers import observers
 from txservices.rpc import RpcProxy, rpc
 from txservices.utils import default_reactor
+from txservices.web.handlers import http
 
 METRICS = "txservices.monitoring.metrics.Metrics"
 
@@ -89,6 +90,28 @@ class Standing(ServicesCase):
         self.assertEqual(scrape.value("rpc_server_call_duration_seconds_count", method="sell", outcome="ok"), 5)
         self.assertGreater(scrape.value("txservices_worker_wait_seconds_total", method="sell"), 0)
         self.assertEqual(scrape.value("txservices_unconfirmed_messages"), 0)
+
+    async def test_http_workers(self) -> None:
+        """A request that waits for its turn is told once, however many URLs the service has."""
+
+        class Web:
+            name = "web"
+
+            @http("GET", "/hold")
+            def hold(self, request: object) -> Deferred[None]:
+                return Shop.going
+
+            @http("GET", "/other")
+            def other(self, request: object) -> None: ...
+
+        await self.start(Web, WEB_MAX_WORKERS=1)
+        requests = [self.web_session().get("/hold") for _ in range(3)]
+        scrape = await self.until("txservices_workers_waiting", 2, service_name="web", method="hold")
+        self.assertEqual(scrape.value("txservices_workers_running", service_name="web", method="hold"), 1)
+        self.assertEqual(scrape.value("txservices_workers_waiting", service_name="web", method="other"), 0)
+        Shop.going.callback(None)
+        await gatherResults(requests)
+        self.assertGreater(Scrape().value("txservices_worker_wait_seconds_total", method="hold"), 0)
 
     async def test_calls(self) -> None:
         """A call that has no answer yet is pending, and then it is counted with who called whom."""

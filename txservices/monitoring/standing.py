@@ -84,7 +84,7 @@ class Now:
             self.add(WAITING, 0, *labels_of(name, each))
         for running in list(workers.pending.values()):
             self.add(RUNNING, 1, *labels_of(name, running.worker.entrypoint))
-        for line in workers.lines.values():
+        for line in set(workers.lines.values()):  # entrypoints may share one
             for turn in line.queued:
                 self.add(WAITING, 1, *labels_of(name, turn.entrypoint))
 
