@@ -103,7 +103,7 @@ class ClusterPage:
     async def ask(self) -> str:
         """Ask the fleet. Gives why it can't be asked, or nothing."""
         if not self.connections.connected:
-            return "it is made again and again until there is one"
+            return "trying again until there is one"
         try:
             want = ["counts"]
             if self.wants_services():
