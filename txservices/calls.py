@@ -163,6 +163,7 @@ class Client:
     """Makes calls and takes their replies, on one reply queue.
 
     Attributes:
+        name: the caller's, as observers tell it.
         replies: the queue in which replies come in.
         pending: the calls that have no answer yet, by correlation id.
         waiting: the calls that have failed and are made again later.
@@ -175,6 +176,7 @@ class Client:
         self.serializers = Serializers(config)
         self.decode: Callable[..., Any] = self.serializers.decode
         self.long = LongBodies(self.decode, self.handle_message)
+        self.name = name
         self.exchange = rpc_exchange(config).name
         self.replies = ReplyQueue(name, config, self.handle_message, self.replies_lost)
         self.pending: dict[str, Call] = {}
