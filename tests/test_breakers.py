@@ -206,10 +206,6 @@ class WrittenTests(SynchronousTestCase):
     def test_wrong(self) -> None:
         """A mistake in it is told in a line that begins with the key, or with the argument."""
         for written in (
-            {"windw": 3},
-            {"services": 5},
-            {"services": {"a": 5}},
-            {"services": {"a": {"minmum": 5}}},
             {"on": "NoError"},
             {"on": "os.path"},
             {"window": -1},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -14,10 +15,14 @@ from tests.processes import ROOT
 from txservices import configuration, constants
 from txservices.amqp.connections import Connections
 from txservices.amqp.consume import Consumer
+from txservices.amqp.delays import DELAY_MAX
 from txservices.amqp.publish import Publisher
+from txservices.breakers import MINIMUM_MAX, CircuitBreaker
 from txservices.configuration import KEYS, Key
 from txservices.containers import ServiceContainer
 from txservices.exceptions import ConfigurationError
+from txservices.kinds import BREAKER_OPTIONS, RETRY_OPTIONS, SECONDS_MAX, Kind
+from txservices.retry.policy import ATTEMPTS_MAX, GROWTH_MAX, Retry
 from txservices.runners import ServiceRunner
 from txservices.serialization import FORMATS
 from txservices.standalone import blocking
@@ -151,8 +156,32 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "AUTO_DELETE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
     "DECLARE_EVENT_EXCHANGES": ([True, False], NO_FLAGS),
     "QUEUE_TYPE": (["classic", "quorum"], [*NO_TEXTS, "Quorum", "stream"]),
-    "RETRY": ([{}, {"attempts": 3}, {"a.b": False}], NO_MAPPINGS),
-    "CIRCUIT_BREAKER": ([{}, {"failures": 0.2}, {"services": {"a": False}}], NO_MAPPINGS),
+    "RETRY": (
+        [
+            *({}, {"attempts": 3}, {"a.b": False}, {"a.b": None}, {"a.b": {"on": "OSError"}}, {True: ["a.B"]}),
+            {"attempts": 1, "delay": 0, "growth": 1, "delay_max": 0.5, "jitter": 1, "give_up_on": []},
+        ],
+        [
+            *NO_MAPPINGS,
+            *({"attempts": wrong} for wrong in (*NO_WHOLE, 0, 1001)),
+            *({"a.b": {"delay": wrong}} for wrong in NO_NUMBERS),
+            *({"growth": 0.5}, {"jitter": 2}, {"delay_max": 5e6}, {"on": 5}, {"give_up_on": [5]}, {"on": ""}),
+            *({"attempt": 3}, {"a.b": 3}, {"a.b": True}, {"a.b": {"attempt": 3}}, {5: 3}),
+        ],
+    ),
+    "CIRCUIT_BREAKER": (
+        [
+            *({}, {"failures": 0.2}, {"failures": 1, "window": 1, "minimum": 1, "open_for": 0.5, True: "OSError"}),
+            *({"services": {"a": False}}, {"services": {"a": {"minimum": 5}, 5: None}}, {"services": None}),
+        ],
+        [
+            *NO_MAPPINGS,
+            *({"failures": wrong} for wrong in (*NO_NUMBERS, 0, 1.5)),
+            *({"minimum": wrong} for wrong in (*NO_WHOLE, 0, 1_000_001)),
+            *({"window": 0}, {"open_for": -1}, {"windw": 1}, {"on": 5}),
+            *({"services": 5}, {"services": {"a": 5}}, {"services": {"a": {"minmum": 5}}}),
+        ],
+    ),
     "on_parked": (["park", "drop", "requeue"], [*NO_TEXTS, "Park", "dead"]),
     "parent_calls_tracked": ([0, 1, 1000], NO_WHOLE),
     "FLEET": ([True, False], NO_FLAGS),
@@ -267,6 +296,23 @@ class Values(SynchronousTestCase):
                 {"LOG_LEVELS": {1: "info"}},
                 "LOG_LEVELS: 1 is no logger: write its name, as txservices.broker",
             ),
+            (
+                {"RETRY": {"attempts": "none"}},
+                "RETRY: attempts: 'none' is no whole number from 1 to 1,000: write 5",
+            ),
+            (
+                {"RETRY": {"shop.sell": {"delay": -1}}},
+                "RETRY: shop.sell: delay: -1 is no number from 0 to 4,000,000: write 1",
+            ),
+            (
+                {"CIRCUIT_BREAKER": {"windw": 3}},
+                "CIRCUIT_BREAKER: 'windw' is not known, failures, window, minimum, open_for, on are",
+            ),
+            (
+                {"WEB_CORS": {"origins": "*", "max_age": "long"}},
+                "WEB_CORS: max_age: 'long' is no whole number of seconds from 0: write 600",
+            ),
+            ({"AMQP_SSL": {"ca_certs": 1}}, "AMQP_SSL: ca_certs: 1 is no path: write the path of a PEM file"),
             ({"LOGGING": ["a"]}, "LOGGING: a list is no mapping: write one for logging.config.dictConfig"),
             ({"DECLARE_EVENT_EXCHANGES": "no"}, "DECLARE_EVENT_EXCHANGES: 'no' is no yes or no: write true or false"),
             (
@@ -276,6 +322,22 @@ class Values(SynchronousTestCase):
         ]
         for config, line in table:
             self.assertEqual(faults(config), [line])
+
+    def test_lines_of_one_key(self) -> None:
+        """Everything that is wrong inside one mapping is told, too."""
+        for config, count in [
+            ({"RETRY": {"attempts": 0, "dely": 1, "a.b": {"growth": 0, "jitter": 2}, "a.c": 5}}, 5),
+            ({"CIRCUIT_BREAKER": {"failures": 7, "windw": 3, "services": {"a": 5, "b": {"minimum": 0}}}}, 4),
+            ({"WEB_CORS": {"origins": 5, "max_age": "long", "age": 1}}, 3),
+            ({"AMQP_SSL": {"ca_certs": 1, "password": 5, "verify": False}}, 3),
+            ({"LOG_LEVELS": {"app": "loud", "lib": 5}}, 2),
+            ({"SERIALIZERS": {"x": 5, "y": {}}}, 2),
+            ({"serializer": "xml", "ACCEPT": 5}, 2),
+        ]:
+            lines = faults(config)
+            self.assertEqual(len(lines), count, lines)
+            for key in config if count > 2 else ():
+                self.assertEqual([line for line in lines if not line.startswith(f"{key}: ")], [])
 
     def test_secrets(self) -> None:
         """No line has a password in it, wherever it was written."""
@@ -304,6 +366,26 @@ class Values(SynchronousTestCase):
         """The words that the table takes are those that the rooms know."""
         self.assertEqual(configuration.SERIALIZER_NAMES, tuple(FORMATS))
         self.assertEqual(configuration.LOGIN_METHODS, tuple(MECHANISMS))
+
+    def test_policies(self) -> None:
+        """The numbers that policies may have here are those that they may have in a program."""
+        table: list[tuple[Any, dict[str, Kind], tuple[str, float, float]]] = [
+            (Retry, RETRY_OPTIONS, ("attempts", 1, ATTEMPTS_MAX)),
+            (Retry, RETRY_OPTIONS, ("growth", 1, GROWTH_MAX)),
+            (Retry, RETRY_OPTIONS, ("delay_max", 1, DELAY_MAX)),
+            (partial(Retry, delay_max=DELAY_MAX), RETRY_OPTIONS, ("delay", 0, DELAY_MAX)),
+            (Retry, RETRY_OPTIONS, ("jitter", 0, 1)),
+            (CircuitBreaker, BREAKER_OPTIONS, ("failures", 0.001, 1)),
+            (CircuitBreaker, BREAKER_OPTIONS, ("window", 0.001, SECONDS_MAX)),
+            (CircuitBreaker, BREAKER_OPTIONS, ("minimum", 1, MINIMUM_MAX)),
+            (CircuitBreaker, BREAKER_OPTIONS, ("open_for", 0.001, SECONDS_MAX)),
+        ]
+        for make, options, (name, least, most) in table:
+            for value in (least, most):
+                make(**{name: value})
+                self.assertTrue(options[name].check(value), name)
+            self.assertRaises(ConfigurationError, make, **{name: most + 1})
+            self.assertFalse(options[name].check(most + 1), name)
 
     def test_own_serializer(self) -> None:
         """A serializer of one's own may be written and read."""

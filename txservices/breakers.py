@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from txservices.exceptions import CircuitOpen, ConfigurationError, RpcConnectionError, RpcTimeout, UnknownService
-from txservices.kinds import SECONDS_MAX, shown
+from txservices.kinds import SECONDS_MAX, named
 from txservices.observers import observers
 from txservices.retry.configured import error_classes
 from txservices.retry.policy import ErrorClasses, check, classes
@@ -24,8 +24,8 @@ __all__ = ["Breakers", "Circuit", "CircuitBreaker", "Circuits"]
 
 log = Logger()
 
-CIRCUITS_MAX = 1_000  # services whose calls a client counts: their names may come from a stranger
 MINIMUM_MAX = 1_000_000  # calls in a window: a larger number is taken for a mistake
+CIRCUITS_MAX = 1_000  # services whose calls a client counts: their names may come from a stranger
 PARTS = 10  # of a window: calls are forgotten by a tenth of it
 
 CLOSED = "closed"
@@ -89,8 +89,8 @@ class Breakers:
         return self.services.get(service, self.general)
 
     @classmethod
-    def written(cls, written: Any) -> Breakers | None:
-        """Those that a configuration has under ``CIRCUIT_BREAKER``. ``ConfigurationError`` for a mistake.
+    def written(cls, written: Mapping[str, Any] | None) -> Breakers | None:
+        """Those that a configuration has under ``CIRCUIT_BREAKER``. ``ConfigurationError`` for a missing exception.
 
         It is a mapping of ``CircuitBreaker``'s arguments for all services, and under ``services`` there is one for each
         service that has others, or false for no breaker.
@@ -99,8 +99,6 @@ class Breakers:
             return None
         general = {name: value for name, value in written.items() if name != "services"}
         services = written.get("services") or {}
-        if not isinstance(services, Mapping):
-            raise ConfigurationError(f"CIRCUIT_BREAKER: services: {shown(services)} is no mapping: write NAME: {{…}}")
         of_all = made(general) if general else None
         return cls(
             of_all,
@@ -111,15 +109,8 @@ class Breakers:
         )
 
 
-def made(written: Any, base: CircuitBreaker | None = None) -> CircuitBreaker:
-    if not isinstance(written, Mapping):
-        raise ConfigurationError(f"CIRCUIT_BREAKER: {shown(written)} is no mapping: write failures, window, …")
-    options = dict(written)
-    names = ("failures", "window", "minimum", "open_for", "on")
-    unknown = sorted(str(name) for name in options if name not in names)
-    if unknown:
-        known = ", ".join(names)
-        raise ConfigurationError(f"CIRCUIT_BREAKER: there is no {', '.join(unknown)}: there are {known}, services")
+def made(written: Mapping[Any, Any], base: CircuitBreaker | None = None) -> CircuitBreaker:
+    options = named(written)
     if "on" in options:
         options["on"] = error_classes(options["on"], "CIRCUIT_BREAKER")
     return evolve(base or CircuitBreaker(), **options)

@@ -10,7 +10,7 @@ because it is a table: a key is added by adding a row. Which values a key can ta
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -40,10 +40,12 @@ from txservices.kinds import (
     are_texts,
     are_users,
     are_web_places,
+    is_breaker,
     is_broker,
     is_cors,
     is_dotted,
     is_number,
+    is_retry,
     is_text,
     is_tls,
     one_of,
@@ -55,7 +57,7 @@ from txservices.kinds import (
 )
 from txservices.utils.address import BROKER_ADDRESS, EXAMPLE, host_and_port
 
-__all__ = ["KEYS", "Key", "check", "warn_of_unknown"]
+__all__ = ["KEYS", "Key", "check", "faults_of", "warn_of_unknown"]
 
 log = Logger()
 
@@ -89,26 +91,26 @@ class Key(Generic[T]):
 
     def of(self, config: Mapping[str, Any]) -> T:
         """The value in a config, or the default. ``ConfigurationError`` for one that can't be."""
-        fault = self.fault(config)
-        if fault:
-            raise ConfigurationError(fault)
+        faults = self.faults(config)
+        if faults:
+            raise ConfigurationError(*faults)
         value: T | None = config.get(self.name)
         if value is not None:
             return value
         return config[self.name] if self.null and self.name in config else self.default
 
-    def fault(self, config: Mapping[str, Any]) -> str | None:
-        """The fault of the value in a config, in a line that also says what to write. None if it has no fault."""
+    def faults(self, config: Mapping[str, Any]) -> Sequence[str]:
+        """The faults of the value in a config, each in a line that also says what to write."""
         value = config.get(self.name)
         if value is None and (self.may_be_null or self.name not in config):
-            return None
+            return ()
         try:
             if self.kind.check(value):
-                return None
+                return ()
         except ConfigurationError as error:
-            return str(error)
+            return error.args
         null = f", or null for {self.null}" if self.null else ""
-        return f"{self.name}: {shown(value)} is no {self.kind.noun}: write {self.kind.write}{null}"
+        return (f"{self.name}: {shown(value)} is no {self.kind.noun}: write {self.kind.write}{null}",)
 
 
 AMQP_URI: Key[str | list[str] | None] = Key(
@@ -387,7 +389,7 @@ HEARTBEAT: Key[int | None] = Key(
 AMQP_SSL: Key[Mapping[str, Any] | bool | None] = Key(
     "AMQP_SSL",
     None,
-    Kind(is_tls, "way to use TLS", f"true, or a mapping with {words(TLS_OPTIONS)}"),
+    Kind(is_tls, "way to use TLS", f"true, or a mapping with {words(tuple(TLS_OPTIONS))}"),
     "true, or a mapping with `ca_certs`, `certfile` and `keyfile`, the paths of PEM files, and `password` of the key",
     without="TLS for `amqps://` only",
 )
@@ -455,7 +457,7 @@ QUEUE_TYPE: Key[str | None] = Key(
 RETRY: Key[Mapping[str, Any] | None] = Key(
     "RETRY",
     None,
-    Kind(lambda value: isinstance(value, Mapping), "mapping", "attempts, delay, …, or service.method: {attempts: 5}"),
+    Kind(is_retry, "mapping", "attempts, delay, …, or service.method: {attempts: 5}"),
     "which messages are tried again after their handler has failed: the arguments of `Retry` for all methods, and under"
     " `service.method` for one of them, or false there. `retry=` of an entrypoint goes over it",
     without="no retries",
@@ -463,7 +465,7 @@ RETRY: Key[Mapping[str, Any] | None] = Key(
 CIRCUIT_BREAKER: Key[Mapping[str, Any] | None] = Key(
     "CIRCUIT_BREAKER",
     None,
-    Kind(lambda value: isinstance(value, Mapping), "mapping", "failures, window, minimum and open_for"),
+    Kind(is_breaker, "mapping", "failures, window, minimum and open_for"),
     "when calls of a service fail at once, because too many have failed: the arguments of `CircuitBreaker`, and under"
     " `services` a mapping of names to others, or to false. A proxy's `breaker=` goes over it",
     without="off",
@@ -546,19 +548,28 @@ KEYS: dict[str, Key[Any]] = {each.name: each for each in list(globals().values()
 
 def check(config: Mapping[str, Any]) -> None:
     """``ConfigurationError`` for every value that can't be, a line for each."""
-    faults = [fault for key in KEYS.values() if (fault := key.fault(config))]
-    faults.extend(unregistered(config))
-    faults.extend(logged_twice(config))
+    faults = faults_of(config)
     if faults:
         raise ConfigurationError(*faults)
 
 
+def faults_of(config: Mapping[str, Any]) -> list[str]:
+    """A line for every value that can't be."""
+    return [
+        *(fault for key in KEYS.values() for fault in key.faults(config)),
+        *unregistered(config),
+        *logged_twice(config),
+    ]
+
+
 def unregistered(config: Mapping[str, Any]) -> Iterator[str]:
     """A line, in nameko's words, for each serializer that is asked for and is not there."""
-    if any(key.fault(config) for key in (SERIALIZER, ACCEPT, SERIALIZERS)):
+    if SERIALIZERS.faults(config):
         return
     known = {*SERIALIZER_NAMES, *SERIALIZERS.of(config)}
-    for name in dict.fromkeys([SERIALIZER.of(config), *(ACCEPT.of(config) or ())]):
+    written = [] if SERIALIZER.faults(config) else [SERIALIZER.of(config)]
+    read = [] if ACCEPT.faults(config) else ACCEPT.of(config) or ()
+    for name in dict.fromkeys([*written, *read]):
         if name not in known:
             yield f'Please register a serializer for "{name}" format'
 

@@ -165,6 +165,17 @@ class Mistakes(TestCase):
     def mistake(self, text: str) -> str:
         return str(self.assertRaises(ConfigurationError, settings.parse, text, "config.yaml", ENVIRON))
 
+    def test_with_others(self) -> None:
+        """A value that is not filled in is told together with one that can't be, and with one that is no YAML."""
+        text = "serializer:\nmax_workers: ten\nAMQP_URI: ${UNSET}\nRPC_TIMEOUT: x\nHEARTBEAT: x\nmine:\n"
+        error = self.assertRaises(ConfigurationError, settings.parse, text, "c.yaml", ENVIRON, ("HEARTBEAT",))
+        starts = ["c.yaml, line 1: serializer is", "c.yaml, line 3: AMQP_URI: the", "max_workers: ", "RPC_TIMEOUT: "]
+        self.assertEqual([line[: len(start)] for line, start in zip(error.args, starts, strict=True)], starts)
+        error = self.assertRaises(
+            ConfigurationError, settings.parse, "serializer:\na: !env_var '[${HOST}'", "c.yaml", ENVIRON
+        )
+        self.assertEqual([line[:14] for line in error.args], ["c.yaml, line 1", "c.yaml, line 2"])
+
     def test_malformed(self) -> None:
         """Broken YAML names its line."""
         self.assertRegex(self.mistake("a: 1\nb: [1,\nc: 2\n"), r"^config.yaml, line [34]: .*flow sequence.*correct")

@@ -248,7 +248,10 @@ class RetryTests(RetriesCase):
 
     async def test_mistakes(self) -> None:
         """A policy that can't be ends the start with one line."""
-        for retry, line in (({"attempts": 0}, r"Retry\(attempts=0\)"), ({"on": "Nothing"}, "no exception 'Nothing'")):
+        for retry, line in (
+            ({"attempts": 0}, "RETRY: attempts: 0 is no "),
+            ({"on": "Nothing"}, "no exception 'Nothing'"),
+        ):
             error = await self.assertFailure(
                 Deferred.fromCoroutine(self.start(failing(Heard(), None), RETRY=retry)), ConfigurationError
             )

@@ -146,23 +146,31 @@ def fault_of(
 def parse(
     text: str, source: str, environ: Mapping[str, str] = os.environ, typed: Container[str] = ()
 ) -> dict[str, Any]:
-    """The config in a YAML text. ``ConfigurationError`` if it can't be read; `source` names the text in it."""
+    """The config in a YAML text. ``ConfigurationError`` if it can't be read; `source` names the text in it.
+
+    If a key is not filled in, the faults of the others are told along with that.
+    """
+    faults: list[str] = []
     try:
         loader = Loader(text, environ)
         node = loader.get_single_node()
-        faults = [
-            f"{source}, line {line}: {fault}"
-            for key, value in (node.value if isinstance(node, yaml.MappingNode) else ())
-            if isinstance(key, yaml.ScalarNode) and key.value not in typed
-            for fault, line in unfilled(key.value, value, environ)
-        ]
-        if faults:
-            raise ConfigurationError(*faults)
+        if isinstance(node, yaml.MappingNode):
+            for pair in list(node.value):
+                key, value = pair
+                if isinstance(key, yaml.ScalarNode) and key.value not in typed:
+                    found = [f"{source}, line {line}: {fault}" for fault, line in unfilled(key.value, value, environ)]
+                    faults += found
+                    if found:
+                        node.value.remove(pair)
         config = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise ConfigurationError(f"{source}{where(error)}: {what(error)}: correct the YAML there") from error
+        fault = f"{source}{where(error)}: {what(error)}: correct the YAML there"
+        raise ConfigurationError(*faults, fault) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source} is not YAML: {error}") from error
+    if faults:
+        others = {name: value for name, value in (config or {}).items() if name not in typed}
+        raise ConfigurationError(*faults, *configuration.faults_of(others))
     if config is None:
         return {}
     if not isinstance(config, dict):

@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from txservices.exceptions import ConfigurationError
-from txservices.kinds import shown
+from txservices.kinds import named
 from txservices.retry.policy import Retry
 from txservices.utils import import_from_path
 
 __all__ = ["error_classes", "policy_for"]
 
-NAMES = ("attempts", "delay", "growth", "delay_max", "jitter", "on", "give_up_on")
 
-
-def policy_for(written: Any, method: str, service_cls: type | None = None) -> Retry | None:
+def policy_for(written: Mapping[str, Any] | None, method: str, service_cls: type | None = None) -> Retry | None:
     """The policy that ``RETRY`` of a configuration has for ``service.method``. ``ConfigurationError`` for a mistake.
 
     A method that the service's class does not have is a mistake; those of other services are not known here.
@@ -24,19 +22,15 @@ def policy_for(written: Any, method: str, service_cls: type | None = None) -> Re
     It is a mapping of ``Retry``'s arguments. A key with a dot in it is a method's name, with a mapping for that method
     alone, or false for no retry. Exceptions are written as dotted names, those of Python without a dot.
     """
-    if written is None or written is False:
+    if not written:
         return None
-    if not isinstance(written, Mapping):
-        raise ConfigurationError(
-            f"RETRY: {shown(written)} is no mapping: write attempts, delay, … or service.method: {{…}}"
-        )
     of_all = {name: value for name, value in written.items() if "." not in str(name)}
     of_methods = {str(name): value for name, value in written.items() if "." in str(name)}
     for name, value in of_methods.items():
         service, _, own = name.rpartition(".")
         if service_cls is not None and service == method.rpartition(".")[0] and not hasattr(service_cls, own):
             raise ConfigurationError(f"RETRY: {name}: the service {service} has no method {own}")
-        if value is not False and value is not None:
+        if value:
             made(name, value)
     general = made("RETRY", of_all) if of_all else None
     if method in of_methods:
@@ -45,13 +39,8 @@ def policy_for(written: Any, method: str, service_cls: type | None = None) -> Re
     return general
 
 
-def made(where: str, written: Any) -> Retry:
-    if not isinstance(written, Mapping):
-        raise ConfigurationError(f"RETRY: {where}: {shown(written)} is no mapping: write attempts, delay, …")
-    written = {"on" if name is True else name: value for name, value in written.items()}  # YAML reads on: as true
-    unknown = [str(name) for name in written if name not in NAMES]
-    if unknown:
-        raise ConfigurationError(f"RETRY: there is no {', '.join(sorted(unknown))}: there are {', '.join(NAMES)}")
+def made(where: str, written: Mapping[Any, Any]) -> Retry:
+    written = named(written)
     for name in ("on", "give_up_on"):
         if name in written:
             written[name] = error_classes(written[name], "RETRY")
