@@ -25,19 +25,23 @@ from twisted.python.failure import Failure
 
 from tests import forkserver
 
-# Modules that the processes of tests import. None of them installs a reactor, as Klein does.
+# Modules that the processes of tests import.
 IMPORTED = [
+    "encodings.idna",
+    "pytest",
     "twisted.internet.default",
     "twisted.protocols.haproxy",
     "twisted.scripts.twistd",
-    "twisted.web.server",
-    "twisted.web.template",
     "txservices.command.cli",
     "txservices.command.whereabouts",
     "txservices.httpclient",
+    "txservices.monitoring.metrics",
+    "txservices.page.cluster",
     "txservices.standalone.events",
     "txservices.standalone.rpc",
-    "werkzeug.routing",
+    "txservices.testing.services",
+    "txservices.timer",
+    "txservices.web.handlers",
     *(["coverage"] if os.environ.get("COVERAGE_PROCESS_CONFIG") else []),
 ]
 STATUS = 3  # the number of its pipe, beside those of stdin, stdout and stderr
@@ -88,7 +92,10 @@ def server() -> Server:
 
 
 class Child:
-    """The transport of a child, as ``spawnProcess`` gives one: as much of it as tests use."""
+    """The transport of a child, as ``spawnProcess`` gives one: as much of it as tests use.
+
+    ``argv`` is a console script and its arguments, or a Python and those.
+    """
 
     def __init__(self, protocol: ProcessProtocol, argv: list[str], cwd: str, environ: dict[str, str]) -> None:
         self.protocol = protocol
@@ -96,6 +103,8 @@ class Child:
         (stdin, typed), *read = (os.pipe() for _ in range(4))
         readers = {number: reader for number, (reader, _) in enumerate(read, 1)}
         files = [stdin, *(writer for _, writer in read)]
+        if argv[0] == sys.executable:
+            argv = argv[1:]
         self.pid = server().fork(argv, os.path.abspath(cwd), environ, files, readers[STATUS])
         self.stdin = ProcessWriter(reactor, self, 0, typed)
         for number, file in readers.items():

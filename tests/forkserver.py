@@ -7,19 +7,23 @@ as ``os.waitpid`` gives it. The server ends when nobody can ask any more. The ot
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
 AT_ONCE = 65536  # bytes
+REACTOR = "twisted.internet.reactor"
 
 
 def asked(server: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
@@ -85,12 +89,11 @@ def tell(pipe: int, number: int) -> None:
 
 
 def become(argv: list[str], cwd: str, environ: dict[str, str]) -> None:
-    """Run a script as a Python does that has just started with it."""
+    """Do what a Python does that has just started, with a script, with ``-m`` and a module, or with ``-c`` and code."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environ)
-    sys.argv, sys.orig_argv = argv, [sys.executable, *argv]
-    sys.path[0] = os.path.dirname(argv[0])
+    sys.orig_argv = [sys.executable, *argv]
     for name in [each for each in sys.modules if each.partition(".")[0] == "tests"]:
         del sys.modules[name]
     if environ.get("COVERAGE_PROCESS_CONFIG"):
@@ -98,9 +101,58 @@ def become(argv: list[str], cwd: str, environ: dict[str, str]) -> None:
 
         coverage.process_startup()
     sys.modules["__main__"] = main = types.ModuleType("__main__")
-    vars(main).update(__file__=argv[0], __builtins__=__builtins__)
-    with open(argv[0], "rb") as file:
-        exec(compile(file.read(), argv[0], "exec"), vars(main))
+    vars(main).update(__builtins__=__builtins__)
+    status = 0
+    try:
+        if argv[0] == "-m":
+            sys.argv, sys.path[0] = ["-m", *argv[2:]], os.getcwd()
+            runpy._run_module_as_main(argv[1])  # Python itself begins with it
+        elif argv[0] == "-c":
+            sys.argv, sys.path[0] = ["-c", *argv[2:]], ""
+            exec(compile(argv[1], "<string>", "exec"), vars(main))
+        else:
+            path = os.path.abspath(argv[0])
+            sys.argv, sys.path[0] = argv, os.path.dirname(path)
+            vars(main).update(__file__=path)
+            with open(path, "rb") as file:
+                exec(compile(file.read(), path, "exec"), vars(main))
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        status = ended.code or 0
+    leave(status)
+
+
+def leave(status: int) -> None:
+    """End as a Python does, but take nothing apart: most of a child's processor time would go into that.
+
+    Each module and each object would be written to, and so each page of the server's memory copied.
+    """
+    threading._shutdown()  # as multiprocessing ends its forks
+    atexit._run_exitfuncs()
+    vars(sys.modules["__main__"]).clear()
+    gc.collect()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.exit(status)  # Python's own end says what is lost
+    os._exit(status & 0xFF)
+
+
+class Reactor(types.ModuleType):
+    """Stands for the reactor in modules that name it as they are imported, as Klein does. Each child makes its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+def load(modules: list[str]) -> None:
+    """Import them, and no reactor."""
+    sys.modules[REACTOR] = Reactor(REACTOR)
+    for module in modules:
+        import_module(module)
+    del sys.modules[REACTOR]
 
 
 def listen_to_signals() -> None:
@@ -115,8 +167,7 @@ def listen_to_signals() -> None:
 
 if __name__ == "__main__":
     listen_to_signals()
-    for module in sys.argv[2:]:
-        import_module(module)
+    load(sys.argv[2:])
     gc.collect()
     gc.freeze()  # also in the children, for which each page that the collector touches would be copied
     if request := serve(socket.socket(fileno=int(sys.argv[1]))):

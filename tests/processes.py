@@ -163,7 +163,10 @@ def start(test: TestCase, argv: list[str], cwd: str | None = None, **environ: st
 
 
 def fork(test: TestCase, argv: list[str], cwd: str | None = None, **environ: str) -> Process:
-    """Run `argv`, a console script, in a child of a Python that has imported the package; it ends with the test."""
+    """Run `argv`, a console script or Python, in a child of a Python that has imported the package.
+
+    It ends with the test.
+    """
     if any(name.startswith(READ_AT_START) for name in environ):
         return start(test, argv, cwd, **environ)
     return ended_with(test, Process(argv, cwd or ROOT, environ, forked=True))
@@ -187,6 +190,12 @@ def twistd(test: TestCase, *arguments: str, cwd: str | None = None, reactor: str
     return fork(test, [script("twistd"), *options, "txservices", *arguments], cwd, **environ)
 
 
+def pytest(test: TestCase, *arguments: str, cwd: str, **environ: str) -> Process:
+    """pytest in a folder. It keeps no cache there, and loads no plugins but those that the arguments name."""
+    options = ["-q", "-p", "no:cacheprovider", *arguments]
+    return python(test, "-m", "pytest", *options, cwd=cwd, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **environ)
+
+
 def on_terminal(test: TestCase, *arguments: str, columns: int = 80) -> Process:
     """`txservices …` on a terminal of its own."""
     size = {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm"}
@@ -203,7 +212,8 @@ def by_systemd(test: TestCase, listening: int, *arguments: str, cwd: str | None 
 
 
 def python(test: TestCase, *arguments: str, cwd: str | None = None, **environ: str) -> Process:
-    return start(test, [sys.executable, *arguments], cwd, **environ)
+    """Python with a file, with `-m` and a module, or with `-c` and code."""
+    return fork(test, [sys.executable, *arguments], cwd, **environ)
 
 
 class ByTwistd:

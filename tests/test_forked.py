@@ -18,7 +18,7 @@ import json, os, signal, sys, threading
 
 def opened(number):
     try:
-        return os.readlink(f"/proc/self/fd/{number}") != __file__  # which a Python may keep open
+        return os.readlink(f"/proc/self/fd/{number}") != globals().get("__file__")  # which a Python may keep open
     except OSError:
         return False
 
@@ -29,7 +29,7 @@ print(json.dumps({
     "environment": dict(os.environ),
     "folder": os.getcwd(),
     "name": __name__,
-    "file": __file__,
+    "file": globals().get("__file__"),
     "names": [name for name in globals() if name[:2] != "__"],
     "main": sys.modules["__main__"].__dict__ is globals(),
     "tests": [name for name in sys.modules if name.startswith("tests")],
@@ -57,30 +57,37 @@ print(input())
 class Forked(TestCase):
     """Each behaves as one that has started."""
 
-    def both(self, text: str, *arguments: str, **environ: str) -> list[processes.Process]:
-        """The same script by both ways."""
+    def both(self, text: str, *arguments: str, way: str = "script", **environ: str) -> list[processes.Process]:
+        """The same program by both ways: a script, a module, a file, or code."""
         folder = os.path.abspath(self.mktemp())
         os.makedirs(folder)
-        path = os.path.join(folder, "script")
+        path = os.path.join(folder, "program.py")
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"#!{sys.executable}\n{text}")
         os.chmod(path, 0o755)
-        return [each(self, [path, *arguments], folder, **environ) for each in (processes.start, processes.fork)]
+        argv = {
+            "script": [path],
+            "module": [sys.executable, "-m", "program"],
+            "file": [sys.executable, "program.py"],
+            "code": [sys.executable, "-c", text],
+        }[way]
+        return [each(self, [*argv, *arguments], folder, **environ) for each in (processes.start, processes.fork)]
 
     async def test_what_it_sees(self) -> None:
         """It has the same arguments, environment, folder, files, streams, signals and names."""
-        seen: list[Any] = []
-        for process in self.both(SEES, "one", "--two=ü", GIVEN="yes"):
-            process.process.write(b"typed\n")
-            output = (await processes.succeed(process)).splitlines()
-            self.assertEqual((output[-1], process.stderr), ("typed", ""))
-            seen.append(json.loads(output[0]))
-        started, forked = seen
-        self.assertEqual(started.keys(), forked.keys())
-        for what, expected in started.items():
-            self.assertEqual(forked[what], expected, what)
-        self.assertEqual(started["environment"]["GIVEN"], "yes")
-        self.assertFalse(started["reactor"])
+        for way in ("script", "module", "file", "code"):
+            seen: list[Any] = []
+            for process in self.both(SEES, "one", "--two=ü", way=way, GIVEN="yes"):
+                process.process.write(b"typed\n")
+                output = (await processes.succeed(process)).splitlines()
+                self.assertEqual((output[-1], process.stderr), ("typed", ""))
+                seen.append(json.loads(output[0]))
+            started, forked = seen
+            self.assertEqual(started.keys(), forked.keys())
+            for what, expected in started.items():
+                self.assertEqual(forked[what], expected, (way, what))
+            self.assertEqual(started["environment"]["GIVEN"], "yes")
+            self.assertFalse(started["reactor"])
 
     async def test_how_it_ends(self) -> None:
         """Its status is the same: of sys.exit, of an error, of its last line, and of a signal; its last words come."""
@@ -88,6 +95,11 @@ class Forked(TestCase):
             ("import sys; sys.exit(3)", 3),
             ("import sys; sys.exit('a mistake')", 1),
             ("import atexit; atexit.register(print, 'the last')", 0),
+            ("import sys; sys.stdout = open(1, 'w', closefd=False); print('kept'); sys.exit(256 + 4)", 4),
+            ("import sys; sys.stdout = open('/dev/full', 'w'); print('lost')", 120),
+            ("import sys; sys.stdout.close()", 0),
+            ("import threading; threading.Timer(0.1, print, ['late']).start()", 0),
+            ("class Last:\n    def __del__(self): print('gone')\nlast = Last()", 0),
             ("1 / 0", 1),
             ("import os; os._exit(7)", 7),
             ("import os; os.kill(os.getpid(), 9)", -9),

@@ -100,7 +100,8 @@ class Commands(TypingCase):
         lines = re.findall("^  (.*txservices .*)$", running.stdout, re.MULTILINE)
         self.assertEqual(len(lines), 4, running.stdout)
         for line in lines:
-            done = processes.start(self, ["/bin/sh", "-c", line], self.folder)
+            words = processes.start(self, ["/bin/sh", "-c", f"printf '%s\\0' {line}"])  # as a shell reads it
+            done = processes.fork(self, (await processes.succeed(words)).split("\0")[:-1], self.folder)
             status = await done.exit()
             self.assertEqual(status, 1 if "odd.fail" in line else 0, str(done))
         await running.line("sold: payload")

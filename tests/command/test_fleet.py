@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import processes
@@ -29,10 +31,10 @@ class Slow:
     name = "slow"
 
     @rpc
-    def wait(self, fails: bool = False) -> str:
+    def wait(self, fails: bool = False) -> Deferred[str]:
         if fails:
             raise ValueError("no \x1b[31m tea")
-        return "done"
+        return deferLater(reactor, 0.01, lambda: "done")  # else to measure it would take all of a processor
 
 
 class CommandsCase(FleetCase, TypingCase):

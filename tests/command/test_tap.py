@@ -291,7 +291,7 @@ class LateMistakesUnderTwistd(LateMistakes, processes.ByTwistd, TestCase):
         file = processes.config_file(self, AMQP_URI=f"amqp://{REFUSES}/", BROKER_START_TIMEOUT=0)
         log = os.path.join(self.folder, "log")
         argv = ["--pidfile=", f"--logfile={log}", "txservices", "--module=app", "--config", file]
-        running = processes.start(self, [processes.script("twistd"), "-n", *argv], self.folder)
+        running = processes.fork(self, [processes.script("twistd"), "-n", *argv], self.folder)
         await self.mistake(running, f"Error: no broker at amqp://guest:.*@{REFUSES}/")
         with open(log, encoding="utf-8") as lines:
             [line] = [each for each in lines if "no broker at" in each]

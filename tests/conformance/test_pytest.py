@@ -80,9 +80,7 @@ class Plugin(Case):
         os.makedirs(folder)
         with open(os.path.join(folder, "test_suite.py"), "w", encoding="utf-8") as file:
             file.write(SUITE)
-        plugin = ("-p", "no:cacheprovider", "-p", "txservices.testing.plugin")  # by hand: it may not be installed anew
-        alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": processes.ROOT}
-        return processes.python(self, "-m", "pytest", "-q", "-s", *plugin, *options, cwd=folder, **alone)
+        return processes.pytest(self, "-s", "-p", "txservices.testing.plugin", *options, cwd=folder)
 
     async def test_line_72_fixtures(self) -> None:
         """nameko's fixtures in a suite of one's own, ``async`` tests or not; each test has a broker of its own.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -147,7 +146,7 @@ class Blocking(Case):
         self.config["AMQP_URI"] = await self.stage.listen()
         waiting = Waiting()
         await self.start(waiting.service, FarAway)
-        program = processes.start(self, [sys.executable, "-c", INTERRUPTED, self.config["AMQP_URI"]])
+        program = processes.python(self, "-c", INTERRUPTED, self.config["AMQP_URI"])
         await waiting.called()
         program.signal(signal.SIGINT.name.removeprefix("SIG"))
         await program.line("^interrupted usable$")

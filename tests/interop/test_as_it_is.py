@@ -8,7 +8,9 @@ import sys
 from tests import processes
 from tests.interop import nameko_env
 from tests.interop.fixtures import InteropCase
-from tests.migration.test_as_it_is import ALONE, FOLDER, OURS
+from tests.migration.test_as_it_is import FOLDER, OURS
+
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": processes.ROOT}
 
 
 class AsItIs(InteropCase):

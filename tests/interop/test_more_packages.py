@@ -8,7 +8,8 @@ from typing import Any
 from tests import processes, rabbitmq
 from tests.interop import packages_env
 from tests.interop.packages_case import CONFIG, FOLDER, PackagesCase
-from tests.migration.test_as_it_is import ALONE, OURS
+from tests.interop.test_as_it_is import ALONE
+from tests.migration.test_as_it_is import OURS
 from tests.processes import ROOT
 from tests.rabbitmq import free_port
 from txservices.events import event_handler

@@ -10,9 +10,7 @@ from tests import processes
 from tests.rabbitmq import free_port
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "as_it_is")
-# by hand: the plugins may not be installed anew in this environment
 OURS = ("-p", "txservices.testing.plugin", "-p", "txservices.migration.plugin", "--nameko")
-ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": processes.ROOT}
 
 LOGGING = {
     "version": 1,
@@ -29,8 +27,7 @@ class Suite(TestCase):
 
     async def test_suite(self) -> None:
         """Every test of it passes, on an embedded broker for each."""
-        argv = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *OURS)
-        printed = await processes.succeed(processes.python(self, *argv, cwd=FOLDER, **ALONE))
+        printed = await processes.succeed(processes.pytest(self, *OURS, cwd=FOLDER))
         self.assertRegex(printed, r"\b2\d passed")
         self.assertNotRegex(printed, "failed|error")
 
@@ -87,4 +84,4 @@ class Services(TestCase):
             "from shop import Auditor, Shop, Stock",
             f"run([Stock, Shop, Auditor], {dict(each.split('=') for each in self.defines)!r})",
         ]
-        await self.used(processes.python(self, "-c", "\n".join(lines), cwd=FOLDER, PYTHONPATH=processes.ROOT))
+        await self.used(processes.python(self, "-c", "\n".join(lines), cwd=FOLDER))

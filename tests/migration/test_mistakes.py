@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from types import ModuleType
@@ -11,8 +10,9 @@ from typing import Any
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
+from tests import processes
+from tests.command.folder import FolderCase
 from tests.migration.test_imports import HookCase
-from tests.processes import script
 from txservices.command import loading
 from txservices.exceptions import CommandError, ConfigurationError
 from txservices.migration import imports, mistakes
@@ -191,27 +191,23 @@ class Configurations(HookCase):
         self.assertRegex(told[0], "^CONCURRENCY_BACKEND is of a pre-release of nameko 3, .*Take it out$")
 
 
-class Commands(Folder):
+class Commands(FolderCase):
     """The commands that run services of nameko's."""
 
-    def test_one_line(self) -> None:
+    async def test_one_line(self) -> None:
         """Each tells a module that can't run in one line, with status 2."""
         for name, text in (("gevents", "import gevent"), ("python_2", "print 1"), ("patches", "import nameko.nope")):
             self.write(f"{name}.py", text + SERVICE)
         self.write("gevent.py", "")
-        configuration = self.write("config.yaml", "NAMEKO: true\n")
-        run, twistd, module = script("txservices"), script("twistd"), (sys.executable, "-m", "txservices")
-        running = [
-            (words, subprocess.Popen(line, cwd=self.folder, stdout=-1, stderr=subprocess.STDOUT, text=True))
-            for words, line in {
-                GEVENT: [run, "run", "--nameko", "gevents"],
-                "nameko.nope has no counterpart": [run, "run", "--config", configuration, "patches"],
-                PYTHON_2: [twistd, "-n", "--pidfile=", "txservices", "--nameko", "--module", "python_2"],
-                f"line 1: {PYTHON_2}": [*module, "nameko", "run", "python_2"],
-            }.items()
-        ]
-        for words, each in running:
-            told, _ = each.communicate(timeout=60)
+        self.write("config.yaml", "NAMEKO: true\n")
+        for words, run, *arguments in (
+            (GEVENT, processes.txservices, "run", "--nameko", "gevents"),
+            ("nameko.nope has no counterpart", processes.txservices, "run", "--config", "config.yaml", "patches"),
+            (PYTHON_2, processes.twistd, "--nameko", "--module", "python_2"),
+            (f"line 1: {PYTHON_2}", processes.python, "-m", "txservices", "nameko", "run", "python_2"),
+        ):
+            running = run(self, *arguments, cwd=self.folder)
+            self.assertEqual(await running.exit(), 2, str(running))
+            told = running.stdout + running.stderr
             self.assertRegex(told, rf"^Error: {self.folder}/\w+\.py, line 1: .*\n$")
             self.assertIn(words, told)
-            self.assertEqual(each.returncode, 2)

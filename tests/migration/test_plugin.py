@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from tests import processes
-from tests.migration.test_as_it_is import ALONE
 
 FILES = {
     "eventlet/__init__.py": "",  # as if it were installed
@@ -37,8 +36,8 @@ class Plugins(TestCase):
         for name, text in {**FILES, "pytest.ini": f"[pytest]\n{ini}\n"}.items():
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                 file.write(text)
-        named = [part for plugin in ("no:cacheprovider", *plugins) for part in ("-p", plugin)]
-        process = processes.python(self, "-m", "pytest", "-q", *named, *option, cwd=folder, **ALONE, **environ)
+        named = [part for plugin in plugins for part in ("-p", plugin)]
+        process = processes.pytest(self, *named, *option, cwd=folder, **environ)
         return await process.exit(), process.stdout + process.stderr
 
     async def test_later(self) -> None:

@@ -221,13 +221,7 @@ class PytestCase(TestCase):
         os.makedirs(folder)
         with open(os.path.join(folder, "test_it.py"), "w", encoding="utf-8") as file:
             file.write(text)
-        process = processes.python(
-            self,
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "txservices.testing.plugin", *options),
-            cwd=folder,
-            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
-            PYTHONPATH=processes.ROOT,
-        )
+        process = processes.pytest(self, "-p", "txservices.testing.plugin", *options, cwd=folder)
         return await process.exit(), process
 
 
@@ -265,7 +259,6 @@ class PytestTests(PytestCase):
             *(self, "-m", "twisted.trial", f"--temp-directory={os.path.abspath(self.mktemp())}"),
             *("test_conversion", "test_shop"),
             cwd=folder,
-            PYTHONPATH=f"{folder}:{processes.ROOT}",
         )
         self.assertEqual(await trial.exit(), 0, str(trial))
         self.assertIn("successes=6", trial.stdout)
