@@ -87,7 +87,7 @@ class CircuitTests(SynchronousTestCase):
         for now, left in ((0.0, 5.0), (1.5, 3.5), (4.9, 0.1)):
             error = self.assertRaises(CircuitOpen, self.circuit.begin, now)
             self.assertEqual((error.service, error.seconds), ("service", left))
-        self.assertEqual(str(error), "calls of 'service' fail too often: none is made for the next 0.1 s")
+        self.assertEqual(str(error), "calls of 'service' fail too often: no call is made for the next 0.1 s")
 
     def test_probe(self) -> None:
         """Then one call goes through, others fail meanwhile; it closes if that succeeds, and else stays open."""

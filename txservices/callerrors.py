@@ -66,7 +66,7 @@ class CircuitOpen(CallFailed):
         self.seconds = seconds
 
     def words(self) -> str:
-        return f"calls of {self.service!r} fail too often: none is made for the next {self.seconds:g} s"
+        return f"calls of {self.service!r} fail too often: no call is made for the next {self.seconds:g} s"
 
 
 class RemoteError(Exception):

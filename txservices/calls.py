@@ -349,7 +349,7 @@ class Client:
         self.end_pending("the service is stopping, and there is no broker to bring the reply")
 
     def end_pending(self, text: str) -> None:
-        """Fail the calls that have no answer, and make none of them again."""
+        """Fail the calls that have no answer, for good: they are not made again."""
         self.fail_pending(RpcConnectionError, text)
         for each in list(self.waiting):
             each.give_up()

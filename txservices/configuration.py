@@ -4,7 +4,7 @@
 
 A config is checked once at the start, every key of it: ``check`` tells all mistakes in one ``ConfigurationError``, an
 argument for each. The table in docs/configuration.md has the same rows, and a test compares them. The page is long
-because it is a table: a key is added by adding a row. Which values a key can take is said by ``kinds``.
+because it is a table: a key is added by adding a row. ``kinds`` says which values a key can take.
 """
 
 from __future__ import annotations

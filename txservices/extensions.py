@@ -495,7 +495,7 @@ class Entrypoint(Extension):
         cancel_at_deadline: whether a worker that waits is cancelled when its caller gives up, or cancels the call;
             ``CANCEL_AT_DEADLINE`` if it isn't given. One in a thread can't be.
         max_workers: how many of its workers run at a time in one instance of the service, which is at most the
-            service's ``max_workers``; that many if it isn't given. What waits for them holds up no other entrypoint.
+            service's ``max_workers``; that many if it isn't given. Calls that wait for these hold up no others.
         limit: counts them; None without ``max_workers``.
         full: whether that many run, so that the next one has to wait.
         apart: whether its workers run beside the service's others, in places of their own: ``WEB_MAX_WORKERS``.

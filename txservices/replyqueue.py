@@ -82,7 +82,7 @@ class ReplyQueue:
     def ready(self) -> None:
         """There is a queue again: the replies in the lost one do not come any more.
 
-        It is told only now, because a call that was made while there was none may have lost its reply, too.
+        It is told only now, because a call that was made while there was no queue may have lost its reply, too.
         """
         if self.was_lost:
             self.was_lost = False

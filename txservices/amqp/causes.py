@@ -104,7 +104,7 @@ def tls_cause(error: BaseException) -> str | None:
 
 
 def refusal(error: Exception | None, address: Address) -> ConfigurationError | None:
-    """The error for whoever waits for the first connection, if none can come without another configuration."""
+    """The error for whoever waits for the first connection, if no connection can come without another configuration."""
     if isinstance(error, ConfigurationError):
         return error
     if isinstance(error, ConnectionClosedByBroker) and error.code in REFUSALS and not is_limit(error):

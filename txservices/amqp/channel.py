@@ -77,7 +77,7 @@ class Channel(AMQChannel):
         self.on_drained: Callable[[], None] | None = None
         self.on_confirmed: Callable[[Publishing, Exception | None], None] | None = None
         self.assembler = Assembler(self.method_received, skips=True)
-        # What was asked and is not answered: the names of possible answers, and the Deferred that waits for one.
+        # The requests without an answer: the names of possible answers, and the Deferred that waits for one.
         self.replies: deque[tuple[tuple[str, ...], Deferred[TxMessage]]] = deque()
         self.reactions: dict[str, Callable[[Content], None]] = {
             "basic.deliver": self.deliver_received,

@@ -1,6 +1,6 @@
 """The connections of a process: one publishes, one takes replies, and each service has one for its own messages.
 
-What publishes has a connection to itself because a broker that is short of memory stops reading from connections that
+Publishing has a connection to itself because a broker that is short of memory stops reading from connections that
 publish, and acks must still reach it. A service's own messages have one because it is not read while they take too much
 memory (see ``prefetched``), and a worker must not wait for a reply, or for another service, that is not read.
 """

@@ -57,7 +57,7 @@ class DeadLetters:
 
     @staticmethod
     def fits(queue: Queue) -> bool:
-        """Whether a queue is one whose dead letters are ours to say: a quorum queue that has none."""
+        """Whether we say where a queue's dead letters go: if it is a quorum queue that does not say so itself."""
         return (
             queue.arguments.get(QUEUE_TYPE_ARGUMENT) == "quorum"
             and not queue.passive

@@ -169,7 +169,7 @@ class Sending:
     def merged(self, options: Mapping[str, Any], of_call: bool = False) -> Sending:
         """With these options on top, of one call or of all.
 
-        ``TypeError`` for an option that means nothing, ``TypeError`` or ``ValueError`` for a time that is none.
+        ``TypeError`` for an option that means nothing, ``TypeError`` or ``ValueError`` for a time that is no time.
         """
         changes: dict[str, Any] = {"timeout_given": self.timeout_given or "timeout" in options}
         properties = dict(self.properties)

@@ -53,7 +53,7 @@ class Ranked:
 
 
 class PriorityQueue(Queue):
-    """A classic queue with ``x-max-priority``. What comes back takes its old place among those of its priority."""
+    """A classic queue with ``x-max-priority``. A message that comes back takes its old place in its priority."""
 
     def prepare(self) -> None:
         self.fresh = Ranked(max(1, self.arguments["x-max-priority"]))  # RabbitMQ 4 takes 0 for 1

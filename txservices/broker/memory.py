@@ -152,7 +152,7 @@ class Pipe:
             self.abortConnection()
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Memory needs none, but a site asks for it for a WebSocket."""
+        """Memory has no use for that, but a site asks for it for a WebSocket."""
 
     def loseConnection(self) -> None:
         """End the connection once the other side has received everything."""

@@ -17,7 +17,7 @@ from txservices.wire.spec import METHODS, ReplyCode
 
 
 class Answer(Protocol):
-    """Sends the answer to a method, unless its client wants none."""
+    """Sends the answer to a method, unless its client wants no answer."""
 
     def __call__(self, content: Content, method: str, **arguments: Any) -> None: ...
 

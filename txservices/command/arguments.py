@@ -9,7 +9,7 @@ from txservices.exceptions import CommandError
 
 
 def method_of(target: str) -> tuple[str, str]:
-    """The service and the method of ``SERVICE.METHOD``. ``CommandError`` if that names none."""
+    """The service and the method of ``SERVICE.METHOD``. ``CommandError`` if the text has another form."""
     service, dot, method = target.rpartition(".")
     if not (service and dot and method):
         raise CommandError(f"{target!r} names no method: write service.method")
@@ -25,7 +25,7 @@ def read_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
 
 
 def read_json(text: str) -> Any:
-    """Any JSON. ``CommandError`` if it is none."""
+    """The value in a text of JSON. ``CommandError`` if it is no JSON."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -3,8 +3,8 @@
     {"time": "2026-01-31T10:20:30.123Z", "level": "info", "logger": "app.stock", "message": "sold 3",
      "service": "stock", "call_id": "stock.sold.…", "origin": "web.buy.…", "fields": {"count": 3}}
 
-It is ASCII, so no program and no file sees an end of a line in it. What can't be made fit is left out or shown as text,
-and the line is written all the same.
+It is ASCII, so no program and no file sees an end of a line in it. Values that do not fit are left out or shown as
+text, and the line is written all the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def text_of(event: LogEvent) -> str:
 
 
 def clock(seconds: Any) -> str:
-    """A time as ISO 8601 has it, in UTC; that of now if it is none."""
+    """A time as ISO 8601 has it, in UTC; now if it is no time."""
     try:
         moment = datetime.fromtimestamp(seconds, timezone.utc)
     except (TypeError, ValueError, OverflowError, OSError):
@@ -92,7 +92,7 @@ def of_name(name: str, event: LogEvent) -> Any:
 
 
 def carried(value: Any) -> Any:
-    """A value in JSON's types, with its secrets hidden. As text, and cut, if it has none of them or is too long."""
+    """A value in JSON's types, with its secrets hidden. As text if it has no such type, and cut if it is too long."""
     if type(value) in (dict, list, tuple):
         plain = tree(value) if fits(value) else None
         return as_text(value) if plain is None or len(json.dumps(plain)) > TEXT_MAX else plain

@@ -100,7 +100,7 @@ def encoding_of(path: str) -> str:
 
 
 def source_of(path: str) -> str:
-    """The text of a file, with its line ends as they are. ``CommandError`` if it is none."""
+    """The text of a file, with its line ends as they are. ``CommandError`` if it is no text."""
     if os.path.getsize(path) > FILE_MAX:
         raise CommandError(f"{path} has more than {FILE_MAX:,} bytes: it is no module; leave it out")
     try:

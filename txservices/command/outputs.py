@@ -30,7 +30,7 @@ class Output:
 
 
 class Lossy(io.RawIOBase):
-    """A file in the place of stdout or stderr. What it does not take is lost, and whoever prints does not fail."""
+    """A file in the place of stdout or stderr. Text that it does not take is lost, and whoever prints does not fail."""
 
     def __init__(self, file: Any) -> None:
         self.file = file

@@ -105,7 +105,7 @@ class Overtime:
         telling = threading.Thread(target=self.tell, args=(frames,), daemon=True)
         try:
             telling.start()
-        except RuntimeError:  # Python 3.12 begins none any more once it waits for threads: then nothing limits the time
+        except RuntimeError:  # Python 3.12 begins no thread once it waits for threads: then nothing limits the time
             self.tell(frames)
         else:
             telling.join(TELL_TIMEOUT)

@@ -224,7 +224,7 @@ def opened(path: str, mode: str) -> Iterator[IO[str]]:
 
 
 def messages_of(path: str) -> Iterator[Written]:
-    """The messages in the lines of a file. ``CommandError`` with the number of a line that is none."""
+    """The messages in the lines of a file. ``CommandError`` with the number of a line that is no message."""
     number = 0
     with opened(path, "r") as file:
         try:
@@ -237,7 +237,7 @@ def messages_of(path: str) -> Iterator[Written]:
 
 
 def selected(ids: Iterable[str], reasons: Iterable[str], all_of_it: bool) -> Selection:
-    """The messages that the options mean. ``CommandError`` if they name none, or all and some."""
+    """The messages that the options mean. ``CommandError`` if they name no message, or both all and some."""
     selection = Selection(frozenset(ids), frozenset(reasons))
     if bool(selection.ids or selection.reasons) == all_of_it:
         raise CommandError("say which messages: --id, --reason, or --all")

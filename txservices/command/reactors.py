@@ -11,7 +11,7 @@ from txservices.exceptions import CommandError
 
 
 def install(name: str) -> None:
-    """Install the reactor of that name. ``CommandError`` if there is none, or it can't run here.
+    """Install the reactor of that name. ``CommandError`` if there is no such reactor, or it can't run here.
 
     To be called before anything imports ``twisted.internet.reactor``, as modules of services may.
     """

@@ -47,7 +47,7 @@ def messages(count: int) -> str:
 
 
 def result(queue: str, tally: Tally, done: str, as_json: bool) -> str:
-    """What was done, and what stays with its reason."""
+    """The outcome of a command: what was done, and what stays, with its reason."""
     if as_json:
         counts = {"queue": queue, "messages": tally.there, "selected": tally.selected, done: tally.done}
         return json.dumps({**counts, "unreadable": tally.unreadable, "stayed": dict(tally.stayed)})

@@ -94,7 +94,7 @@ def makeService(options: Options) -> IService:
 
 
 def begin(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], type[ServiceRunner]]:
-    """What comes first, before a module is imported, and before the log begins: LOGGING may name classes of modules.
+    """The first steps, before a module is imported and before the log begins: LOGGING may name classes of modules.
 
     Gives the configuration, with nameko's defaults if the services are nameko's, and the class of the runner.
     """

@@ -67,7 +67,7 @@ worker_thread: ContextVar[WorkerThread | None] = ContextVar("worker_thread", def
 
 
 def is_foreign(thing: Any) -> bool:
-    """Whether an extension builds on nothing of ours but the base classes, or a function is none of ours."""
+    """Whether an extension builds on nothing of ours but the base classes, or a function is not one of ours."""
     if inspect.isfunction(thing):
         return not is_of_ours(thing)
     return all(cls in BASES or not is_of_ours(cls) for cls in type(thing).__mro__)

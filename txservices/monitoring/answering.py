@@ -3,7 +3,7 @@
     the exchange  -->  a queue of ours alone, on a channel of its own  -->  asked  -->  [delay]  -->  answer  -->  asker
 
 The channel is on the connection that publishes: the broker keeps back acks on a connection that has published while it
-is short of memory. What the broker refuses there costs that channel, and nothing else.
+is short of memory. A refusal of the broker's closes that channel, and nothing else.
 """
 
 from __future__ import annotations

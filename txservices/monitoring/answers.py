@@ -130,8 +130,8 @@ class Method(TypedDict):
             a timer; empty for RPC.
         signature: as Python writes it, without self: ``(item, count=1)``.
         doc: its docstring.
-        queue: the one that its messages wait in, while it is there; empty if there is none that others may see, as for
-            HTTP and for broadcasts. Processes of older versions don't tell it.
+        queue: the one that its messages wait in, while it is there; empty if there is no queue for others to see, as
+            for HTTP and for broadcasts. Processes of older versions don't tell it.
         source: of an event handler: the service whose events it hears. Likewise.
     """
 

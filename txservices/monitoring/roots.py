@@ -17,10 +17,10 @@ from opentelemetry.trace import Tracer
 
 __all__ = ["Roots"]
 
-# What the sampler that keeps a part of all traces says of itself. It decides by the low half of a trace's id.
+# How the sampler that keeps a part of all traces describes itself. It decides by the low half of a trace's id.
 RATIO = re.compile(r"ParentBased\{root:TraceIdRatioBased\{([0-9.e-]+)\},")
 HALF = 1 << 64
-# The SDK's own generator. What it asks for bits is asked here directly: that is two calls less for each trace. It would
+# The SDK's own generator. We ask for random bits directly, as it does: that is two calls less for each trace. It would
 # draw an id of zero again, which comes once in 2^64 traces.
 RANDOM = ("opentelemetry.sdk.trace.id_generator", "RandomIdGenerator")
 

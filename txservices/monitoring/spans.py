@@ -1,6 +1,7 @@
 """What the span of a worker says: its kind, name and attributes, by OpenTelemetry's semantic conventions.
 
-A ``Shape`` for each entrypoint, made once. What only a recorded span needs is worked out when it ends.
+There is a ``Shape`` for each entrypoint, made once. Attributes that only a recorded span needs are worked out at its
+end.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Shape:
         return {}
 
     def fault(self, worker: WorkerContext, outcome: str, error: BaseException | None) -> str | None:
-        """The type of the error if the worker has failed. An error that its caller has made is none."""
+        """The type of the error if the worker has failed. An error that its caller has made does not count."""
         if outcome in (OK, EXPECTED, CANCELLED):
             return None
         return "_OTHER" if error is None else type_of(error)
@@ -267,7 +268,7 @@ def destination(*parts: str | None) -> str:
 
 
 def end(span: Span, outcome: str, error: BaseException | None) -> None:
-    """Say in a recorded span how what was sent has ended. What its sender has cancelled is no error."""
+    """Say in a recorded span how a call or a message has ended. One that its sender has cancelled is no error."""
     if outcome == CANCELLED:
         span.set_attribute(OUTCOME, outcome)
     elif error is not None:

@@ -1,6 +1,7 @@
 """How things stand in this process now, asked of its containers when somebody scrapes: nothing is counted for it.
 
-A container may be anywhere between its making and its end. What it does not have yet, or no more, has no number.
+A container may be anywhere between its making and its end. Things that it does not have yet, or has no
+more, have no number.
 """
 
 from __future__ import annotations

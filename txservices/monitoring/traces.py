@@ -4,8 +4,8 @@
     call_started      the current span -> a span -> the headers of the request
     publish_started   the current span -> a span -> the headers of the message
 
-What records and sends the spans is whatever the process has set up by OpenTelemetry's API: see docs/tracing.md. With
-nothing set up, traces that come in are passed on, and that is all.
+The process sets up by OpenTelemetry's API who records and sends the spans: see docs/tracing.md. If nothing is set up,
+traces that come in are passed on, and that is all.
 
 This module needs opentelemetry-api: ``pip install 'txservices[traces]'``.
 """

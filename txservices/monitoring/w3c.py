@@ -55,7 +55,7 @@ class NotRecorded(NonRecordingSpan):
 
     Args:
         text: its ``traceparent``.
-        state: its ``tracestate``, which is right. Empty for none.
+        state: its ``tracestate``, which is right; empty if there is no such header.
     """
 
     def __init__(self, text: str, state: str) -> None:

@@ -71,7 +71,7 @@ class Access:
 
 
 def name_in(host: str) -> str:
-    """The name or the address in a Host header, without the port; empty for what is none."""
+    """The name or the address in a Host header, without the port; empty if the header has neither."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -147,7 +147,7 @@ class Listing:
             looking.addErrback(self.failed).addBoth(self.looked)
 
     async def look(self) -> None:
-        """Ask for the list. ``CommandError`` if there is none to be had."""
+        """Ask for the list. ``CommandError`` if the broker gives no list."""
         queues = await self.lists(self.connections)
         # a queue that is new has no numbers yet
         self.found = {each["name"]: Depth(each.get("messages", 0), each.get("consumers", 0)) for each in queues}

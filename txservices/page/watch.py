@@ -41,9 +41,9 @@ class Watch:
         self.cancelled = False
 
     def next(self, after: int) -> Deferred[bytes]:
-        """Fires with the first state after that number; empty if there is none within ``WAIT``.
+        """Fires with the first state after that number; empty if no new state comes within ``WAIT``.
 
-        A number that there was not yet is that of an earlier process: it counts as 0.
+        A number that this process has not reached yet is an earlier process's: it counts as 0.
         """
         self.looked = self.clock.seconds()
         if self.asking is not None and (self.number > after or after > self.number > 0):

@@ -52,7 +52,7 @@ class NoParkingQueue(ConfigurationError):
 
 @frozen
 class Selection:
-    """Which messages of a parking queue are meant: those with one of the ids and one of the reasons; none means any."""
+    """A choice of messages in a parking queue: those with one of the ids and one of the reasons. Empty means any."""
 
     ids: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()

@@ -291,7 +291,7 @@ ServiceRpcClient = ServiceRpcProxy
 class Dispatcher:
     """``dispatch(service_name, event_type, event_data)``, over connections that are made with the first event.
 
-    It returns when the broker has the event. The service declares the exchange: while there is none, a dispatch raises
+    It returns when the broker has the event. The service declares the exchange: until then, a dispatch raises
     ``ChannelClosedByBroker``. With ``mandatory=True`` an event that nobody listens to raises ``UndeliverableMessage``.
     A dispatcher need not be stopped. Options are ``amqp.options.PublishOptions``.
     """

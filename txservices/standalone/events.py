@@ -31,7 +31,7 @@ __all__ = ["Dispatcher", "event_dispatcher", "get_event_exchange"]
 class Dispatcher:
     """``dispatch(service_name, event_type, event_data)``, over a connection that is made with the first event.
 
-    The service declares the exchange: while there is none, a dispatch fails with ``ChannelClosedByBroker``. With
+    The service declares the exchange: until then, a dispatch fails with ``ChannelClosedByBroker``. With
     ``mandatory=True`` an event that nobody listens to fails with ``UndeliverableMessage``. Options are
     ``amqp.options.PublishOptions``.
     """

@@ -75,6 +75,6 @@ def as_json(request: Any, seconds: float) -> str:
 
 
 def asked_of(request: Any) -> dict[str, str]:
-    """What was asked for; nothing if the request could not be read."""
+    """The line of the request; empty if it could not be read."""
     fields = {"method": request.method, "path": request.uri, "protocol": request.clientproto}
     return {name: escaped(value) for name, value in fields.items()} if request.method else {}

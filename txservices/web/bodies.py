@@ -157,7 +157,7 @@ class Body:
 
 
 async def aclose(iterator: Any) -> None:
-    """End an async iterator. What its own ``aclose`` gives can be awaited, and is no coroutine."""
+    """End an async iterator. Its own ``aclose`` gives something to await that is no coroutine."""
     await iterator.aclose()
 
 

@@ -171,7 +171,7 @@ def ranges_of(header: str, length: int) -> list[tuple[int, int]] | None:
 
 
 def send_ranges(response: Response, stored: Stored, ranges: list[tuple[int, int]]) -> None:
-    """Make a response of these parts of a body; of none of them, 416."""
+    """Make a response of these parts of a body; 416 if there are no parts."""
     headers = response.headers
     if not ranges:
         leave_out(response, 416)

@@ -97,7 +97,7 @@ def check_parts(body: bytes, boundary: bytes, times: int) -> None:
 
 
 class Json:
-    """What werkzeug takes for the module ``json``.
+    """Stands in for the module ``json``, for werkzeug.
 
     Args:
         values_max: how many values a long body may have in a thread.
@@ -107,7 +107,7 @@ class Json:
         self.values_max = values_max
 
     def loads(self, body: bytes) -> Any:
-        """The value of a JSON. ``ValueError`` if it is none, 413 if it has too many values."""
+        """The value in a text of JSON. ``ValueError`` if it is no JSON, 413 if it has too many values."""
         if len(body) <= HERE_MAX:
             return json.loads(body)
         text = body.decode()

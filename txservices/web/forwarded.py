@@ -43,7 +43,7 @@ NO_HOP = Hop(None, None, None)
 
 
 class Trusted:
-    """The proxies that are believed: networks as text, and ``unix``. False if there are none."""
+    """The proxies that are believed: networks as text, and ``unix``. False if nobody is believed."""
 
     def __init__(self, networks: Iterable[str]) -> None:
         self.networks: list[IPv4Network | IPv6Network] = [ip_network(each, False) for each in networks if each != UNIX]

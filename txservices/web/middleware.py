@@ -65,5 +65,5 @@ def wrapped(
 
 
 def step(function: Middleware, inner: Callable[[Any], Deferred[Response]], request: Any) -> Deferred[Response]:
-    """Call one of the functions. What it returns may be anything that a method may return."""
+    """Call one of the functions. It may return anything that a method may return."""
     return tasks.call(function, request, inner).addCallback(response_of)

@@ -112,7 +112,7 @@ class Mount(Place):
     # WSGI
 
     def environ_of(self, request: HttpRequest, path: str) -> dict[str, Any]:
-        """What differs from the environ that a method of ours would see."""
+        """The items that differ from the environ that a method of ours would see."""
         own: dict[str, Any] = {
             "SCRIPT_NAME": self.prefix.encode().decode("latin-1"),
             "PATH_INFO": path.encode().decode("latin-1"),
@@ -211,7 +211,7 @@ class Pool:
         grow_pool(most)
 
     def close(self) -> None:
-        """Give the threads back. What runs and waits goes on."""
+        """Give the threads back. Functions that run or wait go on."""
         if not self.closed:
             self.closed = True
             grow_pool(-self.most)

@@ -10,7 +10,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_ours(origin: str, host: str, listens_at: str, allowed: Collection[str] | None) -> bool:
-    """Whether a page of ``origin`` may connect: one of the ``allowed`` origins, or if none is given, one of our own.
+    """Whether a page of ``origin`` may connect: one of the ``allowed`` origins, or else one of our own.
 
     ``host`` is the request's Host header, and ``listens_at`` the address of our port. A server on the loopback is for
     this machine only, so a page may reach it by the loopback's own names alone: any other name is that of a stranger's

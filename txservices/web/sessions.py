@@ -41,7 +41,7 @@ Session = dict[str, Any]
 
 
 class Sessions(DependencyProvider[Session]):
-    """Gives the session of a request's browser: a dict of what JSON has. What the method puts there is kept.
+    """Gives the session of a request's browser: a dict of values that JSON has. Whatever the method puts there is kept.
 
     Args:
         cookie: the name of the cookie.

@@ -83,7 +83,7 @@ def handshake(
 
 
 class Backlogs:
-    """What waits for the clients of one address that do not read.
+    """The bytes that wait for those clients of one address which do not read.
 
     Attributes:
         waiting: for each such socket the bytes written since its client stopped reading, with the write that filled
@@ -315,7 +315,7 @@ class Socket:
             self.channel.write(data)
 
     def cut(self, why: str) -> None:
-        """End the connection to a client that does not read, or sends too much. What waits is dropped."""
+        """End the connection to a client that does not read, or sends too much. Messages that wait are dropped."""
         log.warn("the WebSocket of {peer} is closed: {why}", peer=self.channel.getPeer(), why=why)
         self.lost = True  # the transport tells in a later turn
         self.backlogs.forget(self)

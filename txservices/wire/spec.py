@@ -89,7 +89,7 @@ class Method:
     method_id: int
     fields: tuple[tuple[str, str], ...]  # (name, type) in the order of the wire
     content: bool  # a header frame and bodies follow
-    responses: tuple[str, ...]  # names of the methods that answer it; none for one that isn't answered
+    responses: tuple[str, ...]  # names of the methods that answer it; empty if it isn't answered
 
     @property
     def id(self) -> int:

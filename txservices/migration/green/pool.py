@@ -15,7 +15,7 @@ SIZE = 1_000  # threads of a pool that is given no size, as eventlet's
 
 
 class GreenPool:
-    """Threads, of which ``size`` run at a time. Who spawns a further one waits for one of them to end."""
+    """Threads, of which ``size`` run at a time. To spawn a further one waits until one of them ends."""
 
     def __init__(self, size: int = SIZE) -> None:
         self.size = size
@@ -56,7 +56,7 @@ class GreenPool:
         self.sem.release()
 
     def waitall(self) -> None:
-        """Wait until none of them runs."""
+        """Wait until all of them have ended."""
         wait_until(lambda: not self.coroutines_running)
 
     def starmap(self, function: Callable[..., Any], iterable: Iterable[Any]) -> Iterator[Any]:

@@ -17,13 +17,13 @@ class Waits:
     _queue: Any
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put an item in, when there is room. ``Full`` if there is none in time."""
+        """Put an item in, when there is room. ``Full`` if there is no room in time."""
         if not self.attempt(lambda: self._queue.put_nowait(item), Full, block, timeout):
             raise Full
         woken()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take an item out, when there is one. ``Empty`` if there is none in time."""
+        """Take an item out, when there is one. ``Empty`` if no item comes in time."""
         got: list[Any] = []
         if not self.attempt(lambda: got.append(self._queue.get_nowait()), Empty, block, timeout):
             raise Empty
@@ -63,7 +63,7 @@ class Waits:
         return size
 
     def empty(self) -> bool:
-        """Whether there is none in it."""
+        """Whether it has no item."""
         return not self.qsize()
 
     def full(self) -> bool:

@@ -150,7 +150,7 @@ def wait_until(done: Callable[[], Any], seconds: float | None = None) -> bool:
 
 
 def woken(change: Callable[[], object] | None = None) -> None:
-    """Have every thread look at what it waits for, after a change that none of them may see half done."""
+    """Have every thread look at what it waits for, after a change that no thread may see half done."""
     with waking:
         if change is not None:
             change()

@@ -99,7 +99,7 @@ def timeouts_here() -> list[Timeout]:
 
 
 def forget() -> None:
-    """Have none of this thread's timeouts count any more: somebody else's work begins in it."""
+    """Drop all timeouts of this thread: somebody else's work begins in it."""
     timeouts_here().clear()
 
 
