@@ -4,6 +4,7 @@ which has no streams.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import kombu
@@ -157,12 +158,12 @@ class QuorumQueues(OnRabbitMQ):
         super().setUp()
         heard.things.clear()
 
-    async def types(self) -> dict[str, str]:
+    def types(self) -> dict[str, str]:
         """The queues of the virtual host, with their types."""
-        lines = await self.node.ctl(
-            "list_queues", "-p", self.vhost_name, "--quiet", "--no-table-headers", "name", "type"
-        )
-        return {name: kind.rpartition("_")[2] for name, kind in (line.split() for line in lines.splitlines())}
+        queues = f'rabbit_amqqueue:info_all(<<"{self.vhost_name}">>, [name, type])'
+        each = "[{name, {resource, _, queue, Name}}, {type, Type}]"
+        found = self.node.evaluate(f'lists:flatten([io_lib:format("~s ~s ", [Name, Type]) || {each} <- {queues}]).')
+        return dict(re.findall(r"(\S+) (\S+) ", found.strip('"')))
 
     async def test_configured(self) -> None:
         """With QUEUE_TYPE all lasting queues are quorum queues, for those who publish to them as well; all works."""
@@ -170,7 +171,7 @@ class QuorumQueues(OnRabbitMQ):
         cluster = await self.cluster()
         self.assertEqual(await cluster.shop.sell("pen"), "PEN")
         await heard.wait(3)
-        types = await self.types()
+        types = self.types()
         replies = {name for name in types if name.startswith("rpc.reply-")}
         broadcast = {name for name in types if "shop.everywhere" in name}
         quorum = {name for name, kind in types.items() if kind == "quorum"}
@@ -182,7 +183,7 @@ class QuorumQueues(OnRabbitMQ):
         """queue_type is for one entrypoint's queue."""
         await self.start(Safe)
         self.assertEqual(
-            await self.types(), {"evt-shop-sold--safe.sold": "quorum", "evt-shop-sold--safe.again": "classic"}
+            self.types(), {"evt-shop-sold--safe.sold": "quorum", "evt-shop-sold--safe.again": "classic"}
         )
 
     async def test_existing(self) -> None:

@@ -136,34 +136,33 @@ class RefusalsOfRabbitMQ(OnRabbitMQ, Refusals):
 
     async def test_permission(self) -> None:
         """A user who may not declare is told so at the start, with what to do."""
-        await self.node.ctl("add_user", "reader", "s3cret")
-        await self.node.ctl("set_permissions", "-p", self.vhost_name, "reader", "^$", ".*", ".*")
+        self.node.new_user("reader", self.vhost_name, "^$")
         uri = self.node.uri(self.vhost_name, "reader", "s3cret")
         pattern = r"^queue 'q' may not be declared by our user \(.*: give it the permission \(rabbitmqctl"
         await self.refused(Queue("q"), pattern, AMQP_URI=uri)
-        await self.node.ctl("set_permissions", "-p", self.vhost_name, "reader", ".*", ".*", "^$")
+        self.node.permit("reader", self.vhost_name, ".*", ".*", "^$")
         pattern = r"^queue 'q' may not be consumed by our user \(.*: give it the permission to read \(rabbitmqctl"
         await self.refused(Queue("q"), pattern, AMQP_URI=uri)
-        await self.node.ctl("set_permissions", "-p", self.vhost_name, "reader", ".*", "^q", ".*")
+        self.node.permit("reader", self.vhost_name, ".*", "^q", ".*")
         pattern = r"^queue 'q2' hands messages on through the default exchange, and our user may not write to that \("
         await self.refused(Queue("q2", arguments={"x-dead-letter-exchange": ""}), pattern, AMQP_URI=uri)
 
     async def test_limit(self) -> None:
         """A virtual host that may have no more queues is waited for, with a line that says so."""
-        await self.node.ctl("set_vhost_limits", "-p", self.vhost_name, '{"max-queues": 1}')
+        self.node.limit(self.vhost_name, {"max-queues": 1})
         await self.connections().publisher.declare(Queue("one"))
         said = self.logged(r"queue 'two' is too many for its virtual host \(.*: raise the limit .* Trying again in")
         self.patch(refusals, "PAUSE_FIRST", 0.05)
         consumer = self.connections().consume(Queue("two"), Message.ack, 1)
         await said.wait(2)
-        await self.node.ctl("clear_vhost_limits", "-p", self.vhost_name)
+        self.node.limit(self.vhost_name, {})
         await consumer.ready
 
     async def test_connections(self) -> None:
         """A virtual host that may have no more connections is waited for as well."""
-        await self.node.ctl("set_vhost_limits", "-p", self.vhost_name, '{"max-connections": 0}')
+        self.node.limit(self.vhost_name, {"max-connections": 0})
         said = self.logged(r"connection limit \(0\) is reached .*: raise the limit .*vhost_limits.* Trying again in")
         consumer = self.connections().consume(Queue("q"), Message.ack, 1)
         await said.wait(2)
-        await self.node.ctl("clear_vhost_limits", "-p", self.vhost_name)
+        self.node.limit(self.vhost_name, {})
         await consumer.ready

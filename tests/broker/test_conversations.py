@@ -191,7 +191,7 @@ class ConversationsTests(ConversationsCase):
         node = rabbitmq.mortal()
 
         def starve(alarmed: bool) -> None:
-            node.ctl_now("set_vm_memory_high_watermark", "0.00001" if alarmed else "0.4")
+            node.set_memory(0.00001 if alarmed else 0.4)
 
         def fill(alarmed: bool) -> None:
             reactor.callFromThread(setattr, self.broker.watermark, "most", -1 if alarmed else 1 << 30)

@@ -82,8 +82,7 @@ class OnRabbitMQ(TestCase):
         """A user who may declare no queue of the fleet's: that is said once, and the service answers its callers."""
         for number, may_configure in enumerate(["^(rpc-.*|nameko-rpc)$", "^(rpc-.*|nameko-rpc|amq.gen.*)$"]):
             user = f"{self.vhost.replace('/', '-')}-{number}"
-            await self.node.ctl("add_user", user, "s3cret")
-            await self.node.ctl("set_permissions", "-p", self.vhost, user, may_configure, ".*", ".*")
+            self.node.new_user(user, self.vhost, may_configure)
             with self.subTest(may_configure=may_configure), capturedLogs() as events:
                 process = await self.run_process(user, "s3cret")
                 self.assertIsNone(process.channel)
