@@ -21,7 +21,7 @@ TURN_MAX = 0.1 * (TRACED if "coverage" in sys.modules else 1)  # seconds
 TRIES = 10  # other processes on this processor only add to a time: the least counts
 
 
-YARDSTICK = 0.004  # seconds that it takes where a turn is held to 0.1 s
+YARDSTICK = 0.0012  # seconds that it takes where a turn is held to 0.1 s
 
 
 def slowness() -> float:
@@ -29,7 +29,7 @@ def slowness() -> float:
     times = []
     for _ in range(3):
         began = time.process_time()
-        for number in range(50_000):
+        for number in range(15_000):
             str(number)
         times.append(time.process_time() - began)
     return max(1.0, min(times) / YARDSTICK)
