@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -66,6 +67,7 @@ def binary(text: str) -> str:
     return f"<<{json.dumps(text)}>>"
 
 
+callers = itertools.count()
 TESTS = binary("tests")  # who does something, for RabbitMQ's log
 
 
@@ -73,7 +75,6 @@ def permitted(user: str, vhost: str, *permissions: str) -> str:
     """The Erlang that sets what a user may configure, write and read."""
     what = ", ".join(map(binary, (user, vhost, *(permissions or [".*"] * 3))))
     return f"ok = rabbit_auth_backend_internal:set_permissions({what}, {TESTS})"
-
 
 
 def program(name: str) -> str | None:
@@ -291,8 +292,9 @@ class Node:
 
     def evaluate(self, expressions: str) -> str:
         """Have it run some Erlang, in milliseconds. Gives the value of the last expression, as Erlang writes it."""
-        # -h: a name of this process's own. A node takes one caller of a name at a time, and -r has one for each second.
-        call = [str(program("erl_call")), "-h", f"tests-{os.getpid()}", "-n", self.name, "-e"]
+        # -h: the caller's name, new for each call. A node refuses a second caller of a name until it has noticed that
+        # the first has gone, which takes a busy one a while.
+        call = [str(program("erl_call")), "-h", f"tests-{os.getpid()}-{next(callers)}", "-n", self.name, "-e"]
         done = subprocess.run(
             call, env=self.environ, input=f"{expressions}\n".encode(), capture_output=True, check=False
         )

@@ -182,9 +182,7 @@ class QuorumQueues(OnRabbitMQ):
     async def test_per_entrypoint(self) -> None:
         """queue_type is for one entrypoint's queue."""
         await self.start(Safe)
-        self.assertEqual(
-            self.types(), {"evt-shop-sold--safe.sold": "quorum", "evt-shop-sold--safe.again": "classic"}
-        )
+        self.assertEqual(self.types(), {"evt-shop-sold--safe.sold": "quorum", "evt-shop-sold--safe.again": "classic"})
 
     async def test_existing(self) -> None:
         """A queue that exists as a classic one is not changed: the start fails and says so."""
