@@ -133,23 +133,15 @@ class StepsTests(SynchronousTestCase):
             return value, end
 
         self.patch(jsonreader, "scan", scanning)
-        for value in (
-            [1] * 500,
-            [[]] * 500,
-            [{}] * 500,
-            [[1]] * 500,
-            ["],["] * 500,
-            dict.fromkeys("abcdefgh" * 50, 1),
-            {str(number): [number] for number in range(500)},
-            "a" * 5000,
-            "é" * 5000,
-            [["x" * 20] * 20] * 20,
-        ):
+        inner: list[Any] = [1, [], {}, [1], "],["]
+        values: list[Any] = ["a" * 5000, "é" * 5000, [["x" * 20] * 20] * 20]
+        values += [[value] * 500 for value in inner]
+        values += [{str(number): value for number in range(500)} for value in inner]
+        for value in values:
             for text in (json.dumps(value), json.dumps(value, indent=1)):
                 self.assertEqual(read_json(text), value)
-        self.assertLessEqual(
-            max(steps), 60
-        )  # a step, with the marks around its part, and an escape that ends behind it
+        # a step, with the marks around its part, and with an escape that ends behind it
+        self.assertLessEqual(max(steps), 60)
 
     @settings(max_examples=100, deadline=None)
     @given(VALUES, st.sampled_from([1, 3, 8, 40, 4096]), st.sampled_from([None, 1]))
