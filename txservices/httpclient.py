@@ -1,4 +1,4 @@
-"""Calls of other people's HTTP: ``HttpClient`` gives a worker an ``HttpApi``, on treq and one pool of connections.
+"""Calls of HTTP APIs: ``HttpClient`` gives a worker an ``HttpApi``, on treq and one pool of connections.
 
     api.get("/users/7")  ->  HttpCalling.run, within the call's time  ->  attempt  ->  HttpPool.request  ->  HttpAnswer
                                   ^-- after a delay, if it has failed and may be made again --'

@@ -3,7 +3,7 @@
     X-Call-Id-Stack: shop.buy.0d3f…, web.order.77a1…      the oldest first, the caller's own last
     traceparent, tracestate                               as W3C's Trace Context has them
 
-Anybody may have sent them. A header that can't be is as good as not there, and no more ids are kept than a call tracks.
+Anybody may have sent them. A header that is not valid is ignored, and no more ids are kept than a call tracks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATE = re.compile(r"[ -~]{1,512}")
 
 
 def ids_written(stack: Iterable[Any]) -> str:
-    """The header for a call id stack, without what is no id: a stranger's message may have brought that."""
+    """The header for a call id stack, without texts that are no ids: a stranger's message may have brought them."""
     return ", ".join(each for each in stack if isinstance(each, str) and ID.fullmatch(each))
 
 

@@ -66,7 +66,7 @@ WAITED = family(
     "counter",
     "seconds",
     METHOD,
-    "What all workers that have ended had waited for their turn and for long bodies, together.",
+    "The waits of all workers that have ended, for their turn and for long bodies, together.",
 )
 RUNNING = family("txservices_workers_running", "gauge", "workers", METHOD, "Workers that run now.")
 WAITING = family("txservices_workers_waiting", "gauge", "workers", METHOD, "Workers that wait for their turn now.")

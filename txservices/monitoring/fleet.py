@@ -43,7 +43,7 @@ log = Logger()
 
 @define
 class Answers:
-    """What came of one ask.
+    """The outcome of one ask.
 
     Attributes:
         answers: one of each process, those of the same services together.

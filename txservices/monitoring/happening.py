@@ -29,7 +29,7 @@ Send = Callable[[str, str, list[Happened], int], None]
 
 
 class Lease:
-    """What one asker is told.
+    """The events for one asker.
 
     Attributes:
         reply_to: the queue that it is told by.

@@ -1,4 +1,4 @@
-"""What the span of a worker says: its kind, name and attributes, by OpenTelemetry's semantic conventions.
+"""The content of a worker's span: its kind, name and attributes, by OpenTelemetry's semantic conventions.
 
 There is a ``Shape`` for each entrypoint, made once. Attributes that only a recorded span needs are worked out at its
 end.

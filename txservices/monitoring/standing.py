@@ -69,7 +69,7 @@ def standing(containers: Iterable[Any], pool: Any) -> list[SeriesOf[Counter]]:
 
 
 class Now:
-    """Adds up what stands."""
+    """Adds up the numbers of now."""
 
     def __init__(self) -> None:
         self.series: dict[Family, SeriesOf[Counter]] = {each: SeriesOf(each, Counter) for each in STANDING}

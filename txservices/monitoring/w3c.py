@@ -3,7 +3,7 @@
     traceparent: 00-<trace id>-<span id>-<flags>     tracestate: vendor=value,...     baggage: key=value,...
 
 ``received`` makes a context of them, and ``send`` writes those of a context into headers. Anybody may have sent them:
-one that can't be is as good as not there.
+one that is not valid is ignored.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     delivered -> Once: is it handled already, or does it run now? -> a worker -> OnceStore.seen, mark -> the method
               -> Once: handled, or not
 
-A message is known by its ``message_id``. One that has none always runs: nameko's publishers give none.
+A message is known by its ``message_id``. A message without an id always runs: nameko's publishers give no ids.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class SqlOnceStore(OnceStore):
         session = Database()
         marks = SqlOnceStore("session")
 
-    The mark is there when the method, or its dependency, commits the session, and is not if it rolls back. The session
+    The mark is there when the method, or its dependency, commits the session, and is gone if it rolls back. The session
     has begun its transaction when the method is called: end it by ``session.commit()``. Where the database keeps a
     second worker with the same message waiting at its mark until the first has ended, as PostgreSQL and MySQL do, the
     message runs in one of them; where it refuses the second, as SQLite may, the second has failed.

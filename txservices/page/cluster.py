@@ -276,7 +276,7 @@ def shown(message: Message) -> dict[str, Any]:
 
 
 def ago(at: str) -> float | None:
-    """Seconds since a time in ISO 8601; None for what is none."""
+    """Seconds since a time in ISO 8601; None if it is no time."""
     try:
         return (datetime.now(timezone.utc) - datetime.fromisoformat(at)).total_seconds()
     except (TypeError, ValueError):

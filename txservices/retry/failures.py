@@ -1,7 +1,7 @@
 """What becomes of a message whose handler has failed: a copy comes again later, or is parked.
 
-The copy is confirmed by the broker before the message is acked, so that it is lost in no fault; a fault between the two
-makes a duplicate, which has the same message id.
+The broker has confirmed the copy before the message is acked, so no fault loses it. A fault between the two makes a
+duplicate, which has the same message id.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAME_MAX = 255  # bytes of its name: AMQP has one byte for its length
 
 
 def parking_queue(queue: str, queue_type: str | None = None) -> Queue:
-    """The queue that takes what failed in a queue for good."""
+    """The queue for the messages that have failed for good in a queue of that name."""
     return with_queue_type(Queue(shortened(queue, NAME_MAX - len(PARKED)) + PARKED), queue_type)
 
 
@@ -109,7 +109,7 @@ class Failures:
         }
 
     def takes(self, error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> bool:
-        """Whether the message of a worker that failed so is settled here."""
+        """Whether the message of a worker that failed with that error is settled here."""
         if isinstance(error, (CallerGone, *expected)):  # nobody waits for it, or it is no fault of the service
             return False
         return self.policy is not None or isinstance(error, (Retry, Reject))

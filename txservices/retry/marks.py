@@ -80,7 +80,7 @@ def restore(message: Message) -> None:
 def copied(message: Message, **marks: Any) -> dict[str, Any]:
     """The properties of a copy of a message: its own, with further headers that say where it came from.
 
-    It keeps its id, so that a duplicate is known for one. It has no ``expiration``, for which the broker would deliver
+    It keeps its id, so that a duplicate can be recognised. It has no ``expiration``, for which the broker would deliver
     it sooner, and no ``user_id``, which RabbitMQ takes only from that user: both are in headers.
     """
     properties = dict(message.properties)
@@ -219,7 +219,7 @@ def way_back(message: Message, rpc_exchange: str) -> Back | None:
 
 
 def latest_death(message: Message) -> Mapping[str, Any]:
-    """What the broker says of the last time that it dead-lettered a message, other than by a delay; or nothing."""
+    """The entry of ``x-death`` for the last time that the broker dead-lettered a message, delays left out; or empty."""
     deaths = message.headers.get("x-death")
     for death in deaths if isinstance(deaths, list) else ():
         if isinstance(death, Mapping) and not is_of_delay(death):
@@ -231,7 +231,7 @@ def anew(message: Message, back: Back) -> dict[str, Any]:
     """The properties of a parked message that goes back to its queue: the next attempt is its first.
 
     It keeps its id, and its handler is shown the exchange and the routing key that it came with at first. It has no
-    deadline any more, nor an ``expiration``: it would not be handled for them.
+    deadline any more, nor an ``expiration``: with them it would not be handled.
     """
     properties = dict(message.properties)
     headers = without_marks(message.headers, back.queue)

@@ -71,10 +71,10 @@ class Tally:
         there: messages in the queue at the start.
         read: those that were read.
         unreadable: those among them that can't be read.
-        selected: those that were meant.
+        selected: those that were chosen.
         ids: the ids of these.
-        done: those with which it is done what was asked.
-        stayed: of the others, how many are parked still, by the reason why.
+        done: those of these for which the work is done.
+        stayed: how many of these are parked still, by the reason.
         on_read: called after every few messages.
     """
 
@@ -352,7 +352,7 @@ class Parked:
 
 
 async def messages_in(channel: Channel, queue: str) -> int:
-    """How many messages of a queue nobody has been given. ``NoParkingQueue`` if there is no such queue."""
+    """How many messages of a queue wait, and are not with somebody. ``NoParkingQueue`` if there is no such queue."""
     try:
         declared = await channel.queue_declare(queue=queue, passive=True)
     except ChannelClosedByBroker as error:
@@ -366,7 +366,7 @@ async def messages_in(channel: Channel, queue: str) -> int:
 
 
 async def got_of(channel: Channel, queue: str, count: int) -> list[Message | FrameError | None]:
-    """So many messages of a queue, or None for each that there is not. Those that can't be read are their error."""
+    """So many messages of a queue: None for one that is not there, and its error for one that can't be read."""
     answers: list[Message | FrameError | None] = []
     asked = [channel.get(queue) for _ in range(count)]
     together: Deferred[list[tuple[bool, Any]]] = DeferredList(asked, consumeErrors=True)

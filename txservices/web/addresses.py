@@ -177,7 +177,7 @@ class Wrapped:
 
 
 class Gated(Wrapped):
-    """An endpoint that only trusted proxies may connect to: who else does is cut off."""
+    """An endpoint that only trusted proxies may connect to: anybody else is cut off."""
 
     def __init__(self, endpoint: IStreamServerEndpoint, trusted: Trusted) -> None:
         super().__init__(endpoint, partial(Gate, trusted))

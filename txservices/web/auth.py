@@ -5,7 +5,7 @@
         return self.orders_of(request.user)
 
 ``auth=`` takes any function of a request that returns who it is, for ``request.user``, or raises. It is called before
-the method's worker begins, in the reactor: one that has to wait belongs into the method. Both kinds send passwords or
+the method's worker begins, in the reactor: a check that has to wait belongs in the method. Both kinds send passwords or
 tokens as they are, so they are for HTTPS.
 """
 

@@ -113,7 +113,7 @@ class Body:
         return next(self.iterator, END)
 
     def taken(self) -> Deferred[Any]:
-        """``take`` in a thread. To cancel this does not stop the thread, which no one can."""
+        """``take`` in a thread. Cancelling it does not stop the thread: nobody can."""
         waiting: Deferred[Any] = Deferred()
 
         def over(result: Any) -> None:

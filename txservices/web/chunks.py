@@ -1,7 +1,7 @@
 """A body that comes in chunks, RFC 9112, 7.1: its bytes to pieces. Pure.
 
-Chunk extensions and trailers are checked and dropped, up to a limit: they would let a client send without an end what
-no limit of the body counts.
+Chunk extensions and trailers are checked and dropped, up to a limit: without it a client could send them for ever, and
+no limit of the body counts them.
 """
 
 from __future__ import annotations

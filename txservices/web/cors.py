@@ -3,7 +3,7 @@
     @http("GET", "/items", cors=Cors(["https://shop.example"], credentials=True))
 
 ``WEB_CORS`` says it for all URLs of a process, ``cors=`` for one, and ``cors=False`` for one that no other page may
-use. Before it sends what a form could not send, a browser asks by OPTIONS (a preflight): the router answers that, and
+use. Before a request that a form could not make, a browser asks by OPTIONS (a preflight): the router answers that, and
 no method runs.
 """
 
@@ -64,7 +64,7 @@ class Cors:
                 )
 
     def allow(self, headers: Headers, origin: str | None) -> bool:
-        """Add to a response's headers what tells a browser whether pages of an origin may read it. Gives whether."""
+        """Tell a browser by a response's headers whether pages of an origin may read it. Gives whether they may."""
         if "*" in self.origins:
             headers.setdefault("Access-Control-Allow-Origin", "*")
         else:

@@ -43,7 +43,7 @@ def in_thread() -> bool:
 
 
 class FormParser(FormDataParser):
-    """werkzeug's parser, which has a bound for the length of a form, and not for what it is made of."""
+    """werkzeug's parser bounds the length of a form; this one bounds the number of its parts, too."""
 
     def parse(
         self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str] | None = None

@@ -3,7 +3,7 @@
     peer is in WEB_TRUSTED_PROXIES -> X-Forwarded-For, or Forwarded (RFC 7239), read from the right
                                    -> the first hop that is not trusted is the client; scheme and host as it used them
 
-What a client itself has written there stands further left, and is never reached.
+Anything that a client itself has written there stands further left, and is never reached.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 
 A WSGI application runs in threads of the reactor's pool, at most ``threads`` of them at a time; further requests wait
 for their turn. It is given the whole body of the request. A short answer comes from the thread in one piece, a longer
-one is sent while it is made, as fast as the client reads it, and all in one thread: connections of Django's to its
-database are of one, and so is what it knows of the request.
+one is sent while it is made, as fast as the client reads it, and all in one thread: Django keeps its connections to
+the database, and its state of the request, for each thread.
 
 A Resource is rendered in the reactor, as by twisted.web.
 """

@@ -2,7 +2,7 @@
 
     channel -> requestReceived -> the site's router -> a handler -> answer -> channel.write
 
-It is twisted.web's Request, without that which most requests don't need.
+It is twisted.web's Request, without the parts that most requests don't need.
 """
 
 from __future__ import annotations

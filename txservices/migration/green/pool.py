@@ -31,7 +31,7 @@ class GreenPool:
         return len(self.coroutines_running)
 
     def waiting(self) -> int:
-        """0: who waits is not counted."""
+        """0: those that wait are not counted."""
         return 0
 
     def resize(self, size: int) -> None:

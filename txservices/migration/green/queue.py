@@ -12,7 +12,7 @@ __all__ = ["Empty", "Full", "LifoQueue", "LightQueue", "PriorityQueue", "Queue"]
 
 
 class Waits:
-    """What eventlet's queues do otherwise than Python's: 0 is a queue without room, and None one without a bound."""
+    """Differences of eventlet's queues from Python's: 0 is a queue without room, and None one without a bound."""
 
     _queue: Any
 

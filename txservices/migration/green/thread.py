@@ -127,9 +127,10 @@ waking = threading.Condition(
 
 
 def wait_until(done: Callable[[], Any], seconds: float | None = None) -> bool:
-    """Wait until that is true, or for so many seconds. Whether it is true.
+    """Wait until that is true, or for so many seconds. Gives whether it is true.
 
-    Who makes it true calls ``woken``. Raises the thread's ``Timeout`` when its time is over, and what it is killed by.
+    Whoever makes it true calls ``woken``. Raises the thread's ``Timeout`` when its time is over, or the error that it is
+    killed by.
     """
     thread: GreenThread | None = getattr(current, "thread", None)
     ends = None if seconds is None else time.monotonic() + seconds
