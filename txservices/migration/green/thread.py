@@ -129,8 +129,8 @@ waking = threading.Condition(
 def wait_until(done: Callable[[], Any], seconds: float | None = None) -> bool:
     """Wait until that is true, or for so many seconds. Gives whether it is true.
 
-    Whoever makes it true calls ``woken``. Raises the thread's ``Timeout`` when its time is over, or the error that it is
-    killed by.
+    Whoever makes it true calls ``woken``. Raises the thread's ``Timeout`` when its time is over, or the error by which
+    it is killed.
     """
     thread: GreenThread | None = getattr(current, "thread", None)
     ends = None if seconds is None else time.monotonic() + seconds
