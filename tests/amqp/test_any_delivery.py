@@ -149,7 +149,7 @@ class AnyDeliveryTests(SynchronousTestCase):
     def test_any(self) -> None:
         """Whatever hypothesis thinks of: any names, any properties of any type, a body in any frames."""
 
-        @settings(max_examples=400, deadline=None, database=None)
+        @settings(max_examples=150, deadline=None, database=None)
         @given(
             st.binary(max_size=255),
             st.binary(max_size=255),

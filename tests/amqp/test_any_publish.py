@@ -22,7 +22,7 @@ from txservices.exceptions import (
 from txservices.testing.waiting import Heard
 from txservices.wire.spec import PROPERTIES
 
-MESSAGES = 300
+MESSAGES = 160
 REFUSED = (TypeError, ValueError)  # raised at once
 FAILED = (ChannelClosedByBroker, ConnectionClosedByBroker, HeadersTooLarge, UndeliverableMessage)
 

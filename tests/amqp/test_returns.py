@@ -156,7 +156,7 @@ class ReturnsTests(SynchronousTestCase):
             st.sampled_from(("confirmed", "returned", "pending", "not mandatory")),
         )  # fmt: skip
 
-        @settings(max_examples=300, deadline=None, database=None)
+        @settings(max_examples=100, deadline=None, database=None)
         @given(st.lists(st.tuples(messages, st.booleans()), max_size=30))
         def try_one(turns: list[tuple[Any, bool]]) -> None:
             self.setUp()

@@ -170,7 +170,7 @@ class SuspectsTests(SuspectsCase):
         """Culprits among others, as hypothesis has them, also some that close their channel, and plain losses."""
         fates = st.sampled_from(("good",) * 6 + ("bad", "no exchange", "lost"))
 
-        @settings(max_examples=200, deadline=None, database=None)
+        @settings(max_examples=80, deadline=None, database=None)
         @given(st.lists(fates, max_size=12), st.integers(0, 12))
         def try_one(fates: list[str], at_first: int) -> None:
             self.end()

@@ -164,7 +164,7 @@ class UnreadableTests(SynchronousTestCase):
     def test_any(self) -> None:
         """Whatever names and properties hypothesis thinks of."""
 
-        @settings(max_examples=300, deadline=None, database=None)
+        @settings(max_examples=100, deadline=None, database=None)
         @given(st.binary(max_size=40), st.binary(min_size=2, max_size=60), st.binary(max_size=20))
         def try_one(name: bytes, properties: bytes, field: bytes) -> None:
             for data in (properties, headers(field)):

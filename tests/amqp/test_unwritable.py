@@ -144,7 +144,7 @@ class PublishTests(PublisherCase):
         """No message that hypothesis makes is noted either."""
         self.lose_connection()
 
-        @settings(max_examples=200, deadline=None, database=None)
+        @settings(max_examples=100, deadline=None, database=None)
         @given(NO_BYTES, NO_VALUES, st.sampled_from(("exchange", "routing_key", "type", "headers", "header")))
         def try_one(name: Any, value: Any, where: str) -> None:
             self.refused(
@@ -160,7 +160,7 @@ class PublishTests(PublisherCase):
     def test_any_property(self) -> None:
         """Nor is a message with a property of a wrong type or size, beside good ones."""
 
-        @settings(max_examples=200, deadline=None, database=None)
+        @settings(max_examples=100, deadline=None, database=None)
         @given(WRONG_PROPERTIES, st.booleans())
         def try_one(wrong: dict[str, Any], first: bool) -> None:
             good = {"content_type": "text/plain", "headers": {"a": 1}, "priority": 1}

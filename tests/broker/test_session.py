@@ -266,7 +266,7 @@ class BadBytesTests(SynchronousTestCase):
         )
         chance = random.Random(5)
         broker = Broker(clock=Clock())
-        for _ in range(1500):
+        for _ in range(600):
             data = bytearray(conversation)
             for _ in range(chance.choice((1, 1, 2, 8))):
                 place = chance.randrange(len(data))
