@@ -59,12 +59,12 @@ MODULES = {
     "callids": "test_callids test_busy",
     "shared": "test_shared_services",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners test_deadlines"
-    " conformance.test_containers",
+    " test_places web.test_pool monitoring.test_health conformance.test_containers",
     "deadlines": "test_deadlines",
     "cancelling": "test_deadlines",
     "consumers": "test_consumers test_messaging_consumers test_prefetched test_overload amqp.test_longbodies"
     " conformance.test_messaging conformance.test_events",
-    "events": "test_events conformance.test_events",
+    "events": "test_events test_told test_scheduled retry.test_dead_letters retry.test_retries conformance.test_events",
     "retry.failures": "retry",
     "retry.marks": "retry",
     "retry.policy": "retry",
@@ -79,6 +79,52 @@ MODULES = {
     " broker.test_channel_publishing broker.test_channel_topology",
     "broker.deliveries": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
     " broker.test_channel_publishing broker.test_channel_topology",
+    "broker.arguments": "broker.test_channel_topology broker.test_channel broker.test_queue_kinds"
+    " broker.test_exchanges",
+    "broker.bindings": "broker.test_exchanges broker.test_channel_topology",
+    "attempts": "test_attempts test_httpclient_attempts",
+    "breakers": "test_breakers test_attempts test_httpclient_attempts",
+    "httpclient": "test_httpclient test_httpclient_attempts",
+    "httppool": "test_httpclient test_httpclient_attempts",
+    "retry.configured": "retry",
+    "retry.jsonlines": "retry",
+    "retry.parked": "retry",
+    "once.running": "once",
+    "once.store": "once",
+    "once.sqlalchemy": "once",
+    "monitoring.health": "monitoring.test_health",
+    "monitoring.metrics": "monitoring.test_metrics monitoring.test_counters monitoring.test_series",
+    "monitoring.series": "monitoring.test_series monitoring.test_metrics",
+    "monitoring.counters": "monitoring.test_counters monitoring.test_metrics monitoring.test_answers",
+    "monitoring.traces": "monitoring.test_traces monitoring.test_traces_current monitoring.test_traces_sampling"
+    " monitoring.test_traces_workers",
+    "monitoring.spans": "monitoring.test_traces monitoring.test_traces_current monitoring.test_traces_sampling"
+    " monitoring.test_traces_workers",
+    "monitoring.w3c": "monitoring.test_w3c monitoring.test_traces",
+    "monitoring.fleet": "monitoring.test_fleet monitoring.test_answers",
+    "monitoring.answering": "monitoring.test_answers monitoring.test_fleet",
+    "web.channel": "web.test_channel web.test_wire web.test_refusals web.test_uploads web.test_site",
+    "web.heads": "web.test_channel web.test_received web.test_wire web.test_refusals",
+    "web.chunks": "web.test_channel web.test_bodies web.test_wire web.test_uploads",
+    "web.received": "web.test_received web.test_channel web.test_refusals",
+    "web.bodies": "web.test_bodies web.test_returns web.test_handlers web.test_eventstream",
+    "web.conditional": "web.test_conditional web.test_static",
+    "web.cors": "web.test_cors web.test_origins",
+    "web.origins": "web.test_origins web.test_cors",
+    "web.sessions": "web.test_sessions",
+    "web.forwarded": "web.test_forwarded",
+    "web.forms": "web.test_forms",
+    "serialization": "serialization",
+    "serialization.bounds": "serialization",
+    "serialization.jsonreader": "serialization",
+    "serialization.jsonvalues": "serialization",
+    "serialization.msgpackreader": "serialization",
+    "serialization.yamlreader": "serialization",
+    "wire.codec": "wire amqp.test_channel broker.test_channel",
+    "wire.frames": "wire amqp.test_channel broker.test_channel",
+    "wire.heartbeat": "wire.test_heartbeat",
+    "wire.login": "wire.test_login",
+    "wire.tables": "wire",
 }
 
 # Changes --------------------------------------------------------------------------------------------------------------
@@ -305,7 +351,8 @@ def run(module: str, number: int | None, tests: dict[str, float]) -> None:
 
 
 def source(module: str) -> Path:
-    return ROOT / "txservices" / (module.replace(".", "/") + ".py")
+    folder = ROOT / "txservices" / module.replace(".", "/")
+    return folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
 
 
 def start(module: str, number: int | None, tests: dict[str, float], seconds: float) -> tuple[int, str]:

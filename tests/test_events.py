@@ -164,13 +164,14 @@ class DeliveryTests(ServicesCase):
 
     async def test_error_in_a_handler(self) -> None:
         """An event whose handler raises is done with; with requeue_on_error it comes again."""
-        for requeue, times in ((False, 1), (True, 3)):
+        table: list[tuple[dict[str, Any], int]] = [({}, 1), ({"requeue_on_error": True}, 3)]
+        for options, times in table:
             heard = Heard()
 
             class Failing:
                 name = f"failing-{times}"
 
-                @event_handler("source", "type", requeue_on_error=requeue)
+                @event_handler("source", "type", **options)
                 def handle(self, data, heard=heard, times=times):
                     heard(data)
                     if len(heard.things) < times or (times == 1 and data == 0):

@@ -93,6 +93,30 @@ class ResponderTests(TestCase):
         levels = ["error", "error", "error", "warn", "warn", "warn"]
         self.assertEqual(told, [(level, worker) for level in levels])
 
+    def test_what_its_method_published(self) -> None:
+        """However its reply ends, a request is not acked before the broker has what its method published.
+
+        It goes back if that has failed. A request for which no reply is wanted is no different.
+        """
+        refusal, nack = ChannelClosedByBroker(406, "no"), PublishNacked("", "x")
+        wanted: dict[str, Any] = {}
+        for outcomes, properties in (
+            ([None], wanted),
+            ([nack, None], wanted),
+            ([PublishTimeout("", "x")], wanted),
+            ([refusal, None], wanted),
+            ([], {"reply_to": None}),
+            ([], {"reply_to": ""}),
+        ):
+            for failed, expected in (([], "ack"), ([SimpleNamespace(lost=ConnectionLost("cut"))], "requeue")):
+                worker: Any = SimpleNamespace(unconfirmed=Unconfirmed())
+                worker.unconfirmed.add()
+                settled, _ = self.replied(outcomes, properties, worker)
+                self.assertEqual(settled, [], outcomes)
+                worker.unconfirmed.failed = failed
+                worker.unconfirmed.remove()
+                self.assertEqual(settled, [expected], outcomes)
+
     def replied(
         self, outcomes: list[Any], properties: dict[str, Any], worker: Any = None
     ) -> tuple[list[str], list[tuple[str, str, bool, float, bool, bool]]]:

@@ -14,7 +14,7 @@ from txservices.amqp import fresh, ondemand
 from txservices.amqp.connections import Connections
 from txservices.amqp.delays import DECLARED_AGAIN, DELAY_MAX, NAME_MAX, UNUSED, name_of, step_of
 from txservices.amqp.entities import Message, Queue
-from txservices.amqp.ondemand import OnDemand, delay_queue
+from txservices.amqp.ondemand import DELAY_QUEUES_MAX, OnDemand, delay_queue
 from txservices.broker.memory import brokers
 from txservices.broker.server import Broker
 from txservices.exceptions import DeclarationMismatch, PublishTimeout
@@ -58,6 +58,17 @@ class StepTests(SynchronousTestCase):
         long = {name_of("x", "ü" * 120 + end, 1000) for end in "ab"}
         self.assertEqual(len(long), 2)
         self.assertTrue(all(len(name.encode()) <= NAME_MAX and name.startswith("txservices.delay.") for name in long))
+
+    def test_destinations_without_end(self) -> None:
+        """However many destinations there are, so many of their queues are known, and each is the right one."""
+        self.addCleanup(delay_queue.cache_clear)
+        queues = [delay_queue("", f"{number}", 1000) for number in range(DELAY_QUEUES_MAX + 50)]
+        self.assertEqual(delay_queue.cache_info().currsize, DELAY_QUEUES_MAX)
+        self.assertIsNot(delay_queue("", "0", 1000), queues[0])  # it was forgotten
+        self.assertEqual(delay_queue("", "0", 1000), queues[0])
+        self.assertEqual(
+            [queue.name for queue in queues[-2:]], [name_of("", f"{DELAY_QUEUES_MAX + n}", 1000) for n in (48, 49)]
+        )
 
     def test_queue(self) -> None:
         """The queue outlives each message in it, and its times are ones that RabbitMQ takes."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txservices.monitoring.counters import SLOTS, Counter, merged, time_of, window_of
+from txservices.monitoring.answering import EVENTS_MAX, Events
+from txservices.monitoring.counters import EDGES_MAX, SLOTS, Counter, Counting, merged, time_of, window_of
 
 
 class Counters(SynchronousTestCase):
@@ -104,3 +106,35 @@ class Counters(SynchronousTestCase):
         middles = [time_of(step) for step in range(-160, 80)]
         self.assertEqual(middles, sorted(set(middles)))
         self.assertEqual(time_of(8), 2 * time_of(0))
+
+
+class Names(SynchronousTestCase):
+    """What a process knows by names that may come from strangers: as much as it may, and no more."""
+
+    def test_calls(self) -> None:
+        """So many methods of others are counted; calls of those go on being counted, and those of further ones not."""
+        connections = object()
+        counting = Counting({}, object(), connections)
+        client = SimpleNamespace(name="shop", connections=connections)
+        for number in (*range(EDGES_MAX + 50), 0):
+            counting.call_ended(SimpleNamespace(client=client, service="s", name=f"s.m{number}"), "ok", 0.1, None)
+        edges = counting.edges(counting.since + 1)
+        self.assertEqual(len(edges), EDGES_MAX)
+        self.assertEqual((edges[0]["service"], edges[0]["target"], edges[0]["method"]), ("shop", "s", "m0"))
+        self.assertEqual((edges[0]["count"], edges[1]["count"]), (2, 1))
+
+    def test_calls_of_others(self) -> None:
+        """Calls by other connections are not those of the process's services."""
+        counting = Counting({}, object(), object())
+        client = SimpleNamespace(name="shop", connections=object())
+        counting.call_ended(SimpleNamespace(client=client, service="s", name="s.m"), "ok", 0.1, None)
+        self.assertEqual(counting.edges(counting.since + 1), [])
+
+    def test_events(self) -> None:
+        """So many types of events are known to have been told, of the process's services alone."""
+        events = Events({}, ["shop"])
+        for number in range(EVENTS_MAX + 50):
+            events.event_dispatched("shop", f"sold {number}")
+            events.event_dispatched("stock", f"sold {number}")
+        self.assertEqual(len(events.told), EVENTS_MAX)
+        self.assertEqual({service for service, _ in events.told}, {"shop"})
