@@ -236,6 +236,7 @@ class Killing(ContainerCase):
             self.spawn(lambda: Deferred())
         self.steps.clear()
         self.successResultOf(self.container.kill())
+        self.assertEqual(sum(len(line.queued) for line in self.container.workers.lines.values()), 0)
         self.assertEqual(self.steps[0], "Fires.kill")
         self.assertEqual(
             sorted(set(self.steps)), sorted([*(f"{each}.kill" for each in ALL), "Dependency.worker_teardown"])

@@ -50,7 +50,7 @@ def nobody(factory: Any) -> Deferred[Any]:
     return fail(ConnectionRefusedError())
 
 
-def closes_with(code: int) -> Answer:
+def closes_with(code: int, text: str = "no") -> Answer:
     """A broker that closes each connection with that code, before it is open."""
 
     def answer(factory: Any) -> Deferred[Any]:
@@ -60,7 +60,7 @@ def closes_with(code: int) -> Answer:
         protocol.makeConnection(transport)
         for name, arguments in (
             ("connection.start", {"version_minor": 9, "mechanisms": b"PLAIN", "locales": b"en_US"}),
-            ("connection.close", {"reply_code": code, "reply_text": "no", "class_id": 0, "method_id": 0}),
+            ("connection.close", {"reply_code": code, "reply_text": text, "class_id": 0, "method_id": 0}),
         ):
             protocol.dataReceived(frames.frame(FRAME_METHOD, 0, codec.encode_method(name, **arguments)))
         return succeed(protocol)
@@ -167,6 +167,22 @@ class RetryTests(KeepingCase):
         for number, wait in enumerate(waits, 1):
             self.assertApproximates(wait, min(RETRY_FIRST * RETRY_GROWTH**number, RETRY_MAX), 0.011)
         self.assertGreater(len(waits), 8)
+
+    def test_limit_of_connections(self) -> None:
+        """While the broker has too many connections the waits grow to half a minute, and nobody is told of a refusal.
+
+        There may be room again, and a thousand processes that ask each second would be a load of their own.
+        """
+        self.patch(connection_module, "uniform", lambda least, most: most)
+        self.answer = closes_with(ReplyCode.NOT_ALLOWED, "access to vhost '/' refused: connection limit (5) is reached")
+        waiting = self.start().when_connected()
+        self.clock.pump([0.1] * 2000)
+        self.assertNoResult(waiting)
+        waiting.addErrback(lambda failure: failure.trap(ConnectionLost))  # at the end of the test
+        waits = [after - before for before, after in zip(self.tried, self.tried[1:], strict=False)]
+        for number, wait in enumerate(waits, 1):
+            self.assertApproximates(wait, min(RETRY_FIRST * RETRY_GROWTH**number, REFUSED_RETRY), 0.11)
+        self.assertApproximates(max(waits), REFUSED_RETRY, 0.11)
 
     def test_spread(self) -> None:
         """Those that lose their broker in one moment don't come back in one: the first wait is spread by half."""

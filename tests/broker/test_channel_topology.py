@@ -196,6 +196,7 @@ class QueueTests(ChannelTestCase):
             {"x-max-length-bytes": "1"}, {"x-overflow": "burst"}, {"x-dead-letter-exchange": 1},
             {"x-dead-letter-routing-key": "k"}, {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k" * 256},
             {"x-queue-type": "quorum", "x-delivery-limit": "3"}, {"x-queue-type": "quorum", "x-delivery-limit": True},
+            {"x-single-active-consumer": 1}, {"x-single-active-consumer": 0}, {"x-single-active-consumer": "true"},
             {"x-queue-type": "burst"}, {"x-max-priority": 256}, {"x-queue-type": "quorum", "x-max-priority": 1},
         ):  # fmt: skip
             client = Client().open()

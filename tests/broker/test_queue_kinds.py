@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.broker.queue_case import QueueTestCase
-from txservices.broker.deliveries import Entry
+from txservices.broker.deliveries import Entry, requeue
 from txservices.broker.kinds import PriorityQueue, QuorumQueue, kind_of
 from txservices.broker.messages import HEADER_MAX, Message
 from txservices.broker.queues import Queue
@@ -51,6 +51,24 @@ class KindTests(QueueTestCase):
             entry = Entry(self.message(header), queue, 0)
             queue.requeue([entry])
             self.assertEqual(queue.header(entry), header)
+
+    def test_order_of_what_comes_back(self) -> None:
+        """What comes back is given out before all others: at its old place, or as it came back to a quorum queue.
+
+        Other queues' messages that come back with it go to theirs.
+        """
+        for arguments, expected in (
+            ({}, b"12345"),
+            ({"x-max-priority": 9}, b"12345"),
+            ({"x-queue-type": "quorum"}, b"31245"),
+        ):
+            queue, other = self.kind(**arguments), self.kind(**arguments)
+            self.put(b"1", b"2", b"3", b"4", b"5", queue=queue)
+            self.put(b"a", b"b", queue=other)
+            first, second, third = (queue.take() for _ in range(3))
+            requeue([third])
+            requeue([first, other.take(), second, other.take()])
+            self.assertEqual((b"".join(self.ready(queue)), b"".join(self.ready(other))), (expected, b"ab"), arguments)
 
     def test_given_up(self) -> None:
         """What came back too often is dead, and counts no more; without a limit it comes back for ever."""

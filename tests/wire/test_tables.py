@@ -80,6 +80,11 @@ class FieldTests(SynchronousTestCase):
         self.assertRaises(ValueError, tables.encode_table, value)
         error = self.assertRaises(FrameError, tables.decode_table, data[1:])
         self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
+        field = b"V"
+        for _ in range(tables.TABLE_DEPTH_MAX):
+            field = b"F" + table_of(field)
+        tables.decode_table(table_of(field))  # just as deep
+        self.assertRaises(FrameError, tables.decode_table, table_of(b"F" + table_of(field)))
 
     def test_arrays_nest_no_deeper(self) -> None:
         """Arrays count as tables do: as deep as the limit both are read and written, one deeper neither is."""
