@@ -1,10 +1,12 @@
 """Mistakes in a service class, told before anything starts: in its name, its ``__init__``, where its entrypoints stand,
-and which numbers they are given.
+and which options they and its dependencies are given.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -73,6 +75,15 @@ def check_count(where: str, value: Any, most: int, of: str) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise ConfigurationError(f"{where}: {brief(value)} is no whole number from 1 to {most}, {of}")
+
+
+@contextmanager
+def mistakes_in(where: str) -> Iterator[None]:
+    """Tell a wrong option of an extension as a mistake in the service class. ``where`` is ``service.attribute``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where}: {error}") from error
 
 
 def has_entrypoints(value: Any) -> bool:

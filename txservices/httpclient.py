@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from typing_extensions import Unpack
 
 from txservices import kinds
-from txservices.exceptions import ConfigurationError
+from txservices.authoring import mistakes_in
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.httpanswer import Answering, HttpAnswer, retry_after
 from txservices.httpcontext import CALL_ID_STACK_HEADER, ids_written, trace_written
@@ -35,6 +35,7 @@ from txservices.httppool import (
 )
 from txservices.observers import CANCELLED, ERROR, OK, TIMEOUT, observers
 from txservices.retry import Retry
+from txservices.retry.policy import as_policy
 from txservices.threads import in_reactor
 
 __all__ = [
@@ -183,14 +184,11 @@ class HttpClient(DependencyProvider[HttpApi]):
         self.send_context = send_context
 
     def setup(self) -> None:
-        where = f"{self.container.service_name}.{self.attr_name}"
-        try:
+        with mistakes_in(f"{self.container.service_name}.{self.attr_name}"):
             if self.base_url:
                 Target(self.base_url)
             seconds_of(self.timeout)
             self.policy(self.retry)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"{where}: {error}") from None
         self.pool = self.container.shared.get("http client", HttpPool)
 
     def get_dependency(self, worker_ctx: WorkerContext) -> HttpApi:
@@ -198,9 +196,7 @@ class HttpClient(DependencyProvider[HttpApi]):
 
     @staticmethod
     def policy(retry: Any) -> Retry | None:
-        if retry is not None and not isinstance(retry, Retry):
-            raise TypeError(f"retry is {retry!r}: give a Retry, or None for one attempt")
-        return retry
+        return None if retry is None else as_policy(retry, "None for one attempt")
 
 
 def seconds_of(timeout: Any) -> float:

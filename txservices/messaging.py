@@ -22,7 +22,7 @@ from txservices.amqp.options import DestinationOptions, options_of
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
 from txservices.amqp.subscription import Subscription
-from txservices.authoring import check_count
+from txservices.authoring import check_count, mistakes_in
 from txservices.callids import on_behalf_of
 from txservices.consumers import QueueConsumer, amqp
 from txservices.deadlines import DEADLINE, take_time_left
@@ -174,7 +174,8 @@ def publisher_for(provider: Any, exchange: Any) -> publish.Publisher:
         exchange=exchange,
         **{**options_of(provider), **provider.options},
     )
-    publisher.use(amqp(container), config)
+    with mistakes_in(f"{container.service_name}.{provider.attr_name}"):
+        publisher.use(amqp(container), config)
     return publisher
 
 

@@ -24,6 +24,7 @@ from txservices.awaited import Answer
 from txservices.breakers import Breakers, CircuitBreaker
 from txservices.exceptions import RpcConnectionError
 from txservices.retry import Retry
+from txservices.retry.policy import as_policy
 from txservices.utils.waiting import Waiters
 
 __all__ = ["CallOptions", "ClusterProxy", "MethodProxy", "RequestOptions", "RpcReply", "ServiceProxy"]
@@ -43,7 +44,7 @@ class RequestOptions(WrittenOptions, total=False):
             they need not, a call takes two thirds of the time. ``delivery_mode`` says the same.
         retry: a ``Retry``: a call that failed and whose method has certainly not run (the service is unknown, or too
             much waits for the broker) is made again, and after the errors that ``Retry(on=...)`` names. All attempts
-            together end within the call's timeout. None for no further attempt. True and False are nameko's, ignored.
+            together end within the call's timeout. None or False for no further attempt; True is nameko's, ignored.
         breaker: a ``CircuitBreaker``: while too many calls of a service fail, further ones are not sent. False for
             none, ``CIRCUIT_BREAKER`` of the configuration if it isn't given.
     """
@@ -69,10 +70,14 @@ def call_options(base: Sending, options: Mapping[str, Any], of_call: bool = Fals
 
     The broker drops a request when its caller's time is up: no method runs for a caller who no longer waits.
     """
+    if options.get("delay") is not None:
+        raise TypeError(f"delay is {options['delay']!r}: a call can't have one, for its caller waits; an event can")
     given = {name: value for name, value in options.items() if name not in RESERVED_OPTIONS}
     base = evolve(base, protection=protection_of(base.protection, given))
     persistent = given.pop("persistent", None)
     if persistent is not None:
+        if not isinstance(persistent, bool):
+            raise TypeError(f"persistent is {persistent!r}: give True or False")
         given["delivery_mode"] = constants.PERSISTENT if persistent else constants.NON_PERSISTENT
     sending = base.merged(given, of_call)
     if "timeout" in given and "expiration" not in given:
@@ -82,12 +87,11 @@ def call_options(base: Sending, options: Mapping[str, Any], of_call: bool = Fals
 
 
 def protection_of(protection: Protection | None, options: dict[str, Any]) -> Protection | None:
-    """With these options on top; they are taken out. A retry of nameko's stays in, and is ignored."""
+    """With these options on top; they are taken out. ``retry=True``, which is nameko's, stays in, and is ignored."""
     retry, breakers = (None, None) if protection is None else (protection.retry, protection.breakers)
-    if not isinstance(options.get("retry", False), bool):
+    if options.get("retry", True) is not True:
         retry = options.pop("retry")
-        if retry is not None and not isinstance(retry, Retry):
-            raise TypeError(f"retry is {retry!r}: give a Retry, or None for no further attempt")
+        retry = None if retry is None or retry is False else as_policy(retry, "None for no further attempt")
     if "breaker" in options:
         breaker = options.pop("breaker")
         if breaker and not isinstance(breaker, CircuitBreaker):

@@ -19,6 +19,7 @@ from txservices.amqp.longbodies import Decoded, LongBodies
 from txservices.amqp.options import options_of
 from txservices.amqp.publish import Publisher
 from txservices.amqp.subscription import Subscription
+from txservices.authoring import mistakes_in
 from txservices.calls import Client
 from txservices.cancelling import Cancelling
 from txservices.consumers import QueueConsumer, amqp, cancel
@@ -365,7 +366,8 @@ class ProxyProvider(DependencyProvider[Injected]):
 
     def setup(self) -> None:
         attributes = {**options_of(self.publisher_cls), **options_of(self)}
-        self.sending = default_options(self.container.config, {**attributes, **self._call_options})
+        with mistakes_in(f"{self.container.service_name}.{self.attr_name}"):
+            self.sending = default_options(self.container.config, {**attributes, **self._call_options})
 
 
 class ClusterRpc(ProxyProvider[ClusterProxy]):

@@ -69,7 +69,7 @@ class SendingTests(SynchronousTestCase):
 
     def test_times(self) -> None:
         """A time is a number of seconds within its limit, or None; anything else is an error at once, which says so."""
-        for name, most in (("timeout", 2_147_483), ("expiration", 4_294_967)):
+        for name, most in (("timeout", 2_147_483), ("expiration", 4_294_967), ("delay", 4_000_000)):
             for value in (None, 0, 1, 0.5, Fraction(1, 2), True + 1, most):
                 Sending().merged({name: value})
             for value in ("5", b"5", True, [5], 5j, {}, object()):
@@ -77,8 +77,9 @@ class SendingTests(SynchronousTestCase):
                 self.assertIn(f"{name} is {value!r}: give seconds as a number, or None", str(error))
             for value in (float("nan"), float("inf"), most + 1, 10**400):
                 error = self.assertRaises(ValueError, Sending().merged, {name: value})
-                self.assertIn(f": give seconds up to {most:,}, or None", str(error))
-        self.assertRaises(ValueError, Sending().merged, {"expiration": -1})
+                self.assertIn(f": give seconds from 0 to {most:,}, or None", str(error))
+        for name in ("expiration", "delay"):
+            self.assertRaises(ValueError, Sending().merged, {name: -1})
         self.assertEqual(Sending().merged({"timeout": -1}).timeout, -1)
 
     def test_serializer(self) -> None:

@@ -226,6 +226,32 @@ class ParkedCommands(ParkedCase, TypingCase):
         self.assertEqual((status, json.loads(out)["id"]), (0, "b"))
         self.assertEqual(error, f"exported 1 of 3 messages in {PARKING}\n")
 
+    async def test_export_fails(self) -> None:
+        """An export that fails leaves the file as it was that an earlier one has written, and nothing beside it."""
+        await self.begin()
+        await self.park("ab")
+        for arguments in ((), ("--id", "b")):
+            await self.typed("export", "work", "lines", *arguments)
+            with open("lines", encoding="utf-8") as file:
+                exported = file.read()
+            self.assertEqual(len(exported.splitlines()), 1 if arguments else 2)
+            for mistake in (("wrok", "lines"), ("work", "lines", "--id", "x")):
+                self.assertEqual((await self.typed("export", *mistake))[0], 2)
+                with open("lines", encoding="utf-8") as file:
+                    self.assertEqual(file.read(), exported)
+                self.assertEqual(os.listdir(), ["lines"])
+
+    async def test_export_to_a_pipe(self) -> None:
+        """What is no file is written to itself."""
+        await self.begin()
+        await self.park("a")
+        os.mkfifo("pipe")
+        end = os.open("pipe", os.O_RDWR | os.O_NONBLOCK)
+        self.addCleanup(os.close, end)
+        self.assertEqual((await self.typed("export", "work", "pipe"))[0], 0)
+        self.assertEqual(json.loads(os.read(end, 100_000))["id"], "a")
+        self.assertEqual(os.listdir(), ["pipe"])
+
     async def test_no_lines(self) -> None:
         """Of a file with a line that is no message nothing is imported, and the line's number is told."""
         await self.begin()

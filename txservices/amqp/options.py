@@ -125,7 +125,7 @@ class DestinationOptions(PublisherOptions, total=False):
 EXPIRATION_MAX = 4_294_967  # seconds, 49 days: the milliseconds are 32 bits to some brokers and clients
 
 FIELDS = frozenset(("serializer", "compression", "mandatory", "use_confirms", "timeout", "routing_key", "delay"))
-TIMES = {"timeout": kinds.SECONDS_MAX, "delay": int(DELAY_MAX)}  # the most seconds of each
+SECONDS = {"timeout": kinds.SECONDS_MAX, "delay": int(DELAY_MAX), "expiration": EXPIRATION_MAX}  # the most of each
 PROPERTIES = frozenset(name for name, _ in spec.PROPERTIES) - {"headers", "cluster_id"}
 IGNORED = frozenset(("retry", "retry_policy"))  # nameko's: here a publish is sent again until it is confirmed or late
 
@@ -175,7 +175,7 @@ class Sending:
         properties = dict(self.properties)
         for name, value in options.items():
             if name in FIELDS:
-                changes[name] = seconds(name, value, TIMES[name]) if name in TIMES else value
+                changes[name] = seconds(name, value) if name in SECONDS else value
             elif name == "headers":
                 field = "call_headers" if of_call else "headers"
                 changes[field] = {**getattr(self, field), **(value or {})}
@@ -184,16 +184,17 @@ class Sending:
                 changes["declare"] = (*self.declare, *added)
             elif name == "expiration":
                 # as kombu has it: seconds in Python, milliseconds as text on the wire
-                value = seconds(name, value, EXPIRATION_MAX)
-                if value is not None and value < 0:
-                    raise ValueError(f"expiration is {value!r}: give seconds from 0, or None for no end")
+                value = seconds(name, value)
                 properties[name] = None if value is None else str(int(value * 1000))
             elif name in PROPERTIES:
                 properties[name] = value
             elif name not in IGNORED:
                 known = ", ".join(sorted(FIELDS | PROPERTIES | {"headers", "declare"}))
                 raise TypeError(f"there is no option {name!r} for sending messages; there are {known}")
-        return evolve(self, properties=properties, **changes)
+        made = evolve(self, properties=properties, **changes)
+        if made.delay and properties.get("expiration") is not None:
+            raise ValueError("a message can't have both a delay and an expiration: the broker hands it on at either")
+        return made
 
     def write(
         self, serializers: Serializers, value: Any, context_headers: dict[str, Any]
@@ -263,14 +264,15 @@ class Sending:
         properties["headers"] = kept
 
 
-def seconds(name: str, value: Any, most: int) -> float | None:
-    """The value of an option that is a time. A negative one is over at once."""
+def seconds(name: str, value: Any) -> float | None:
+    """The value of an option that is a time. A negative timeout is over at once."""
     if value is None:
         return None
+    most, without = SECONDS[name], "no delay" if name == "delay" else "no end"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} is {value!r}: give seconds as a number, or None for no end")
-    if not value <= most:  # so NaN is refused as well
-        raise ValueError(f"{name} is {value!r}: give seconds up to {most:,}, or None for no end")
+        raise TypeError(f"{name} is {value!r}: give seconds as a number, or None for {without}")
+    if not value <= most or (value < 0 and name != "timeout"):  # so NaN is refused as well
+        raise ValueError(f"{name} is {value!r}: give seconds from 0 to {most:,}, or None for {without}")
     return float(value)
 
 

@@ -190,8 +190,6 @@ def send(
 
     ``by_worker``: the owner is a worker, and ``lost`` is asked of it before its own message is settled.
     """
-    if sending.delay and properties.get("expiration") is not None:
-        raise ValueError("a message can't have both a delay and an expiration: the broker would hand it on at either")
     size = len(str(properties)) + len(body) if declare_first else 0  # roughly what it takes while it waits
     confirmation = Confirmation(unconfirmed_of(owner), exchange, routing_key, by_worker)
     if observers.publish_started:

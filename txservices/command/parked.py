@@ -6,9 +6,10 @@ The work is done by ``retry.parked``. Here is what is typed for it and what is p
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ from txservices.retry.parked import NoParkingQueue, Parked, Selection, Tally, pa
 from txservices.utils import default_reactor
 from txservices.utils.printable import in_one_line
 
+PART = ".part"  # how the name of a file ends that is not written to its end
 INTERRUPTED = "interrupted: nothing was done"
 
 Operate = Callable[[Parked], Awaitable[int]]
@@ -168,16 +170,16 @@ def discard(
 def export_lines(queue: str, file: str, given: Given, ids: tuple[str, ...], reasons: tuple[str, ...]) -> None:
     """Write messages to a file, as lines of JSON. They stay parked.
 
-    FILE may be - for stdout.
+    FILE may be - for stdout. A file that is there is replaced once the new one is whole.
     """
     queue = parking_name(queue)
     selection = Selection(frozenset(ids), frozenset(reasons))
 
     async def operate(parked: Parked) -> int:
         tally = Tally()
-        with opened(file, "w") as lines, progress(tally, queue):
+        with replaced(file) as lines, progress(tally, queue):
             await parked.look(queue, selection, lambda message: lines.write(f"{line_of(message, queue)}\n"), tally)
-        check_found(parked, queue, selection, tally)
+            check_found(parked, queue, selection, tally)
         click.echo(result(queue, tally, "exported", False), err=True)
         tell_unread(parked, queue, tally)
         return exits.CRASH if tally.unreadable else 0
@@ -221,6 +223,28 @@ def opened(path: str, mode: str) -> Iterator[IO[str]]:
         raise
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def replaced(path: str) -> Iterator[IO[str]]:
+    """A file that takes the place of the one at ``path`` when it is written, and not if there is an error before.
+
+    What is there and no file, as a pipe, is written to itself, and so is stdout.
+    """
+    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+        with opened(path, "w") as file:
+            yield file
+        return
+    path = os.path.realpath(path)
+    part = f"{path}{PART}"
+    try:
+        with opened(part, "w") as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(part)
+        raise
 
 
 def messages_of(path: str) -> Iterator[Written]:

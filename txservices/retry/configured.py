@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Mapping
 from typing import Any
 
+from txservices.constants import ENTRYPOINTS_ATTRIBUTE
 from txservices.exceptions import ConfigurationError
 from txservices.kinds import named
 from txservices.retry.policy import Retry
@@ -28,8 +29,8 @@ def policy_for(written: Mapping[str, Any] | None, method: str, service_cls: type
     of_methods = {str(name): value for name, value in written.items() if "." in str(name)}
     for name, value in of_methods.items():
         service, _, own = name.rpartition(".")
-        if service_cls is not None and service == method.rpartition(".")[0] and not hasattr(service_cls, own):
-            raise ConfigurationError(f"RETRY: {name}: the service {service} has no method {own}")
+        if service_cls is not None and service == method.rpartition(".")[0]:
+            check_method(service_cls, service, own)
         if value:
             made(name, value)
     general = made("RETRY", of_all) if of_all else None
@@ -37,6 +38,17 @@ def policy_for(written: Mapping[str, Any] | None, method: str, service_cls: type
         own = of_methods[method]
         return made(method, {**of_all, **own}) if own is not False and own is not None else None
     return general
+
+
+def check_method(service_cls: type, service: str, method: str) -> None:
+    """``ConfigurationError`` if nothing of that method could be tried again."""
+    found = getattr(service_cls, method, None)
+    if found is None:
+        raise ConfigurationError(f"RETRY: {service}.{method}: the service {service} has no method {method}")
+    if not any(hasattr(each, "retry") for each in getattr(found, ENTRYPOINTS_ATTRIBUTE, ())):
+        raise ConfigurationError(
+            f"RETRY: {service}.{method}: it has none of @rpc, @event_handler and @consume, so it is never tried again"
+        )
 
 
 def made(where: str, written: Mapping[Any, Any]) -> Retry:

@@ -22,13 +22,14 @@ from txservices.amqp.delays import DELAY_QUEUE, shortened
 from txservices.amqp.entities import Message, Queue, with_queue_type
 from txservices.amqp.publish import when_confirmed
 from txservices.amqp.returning import settle_lost
+from txservices.authoring import mistakes_in
 from txservices.callids import on_behalf_of
 from txservices.exceptions import CallerGone, HeadersTooLarge
 from txservices.extensions import Entrypoint, WorkerContext
 from txservices.observers import observers
 from txservices.retry import marks
 from txservices.retry.configured import policy_for
-from txservices.retry.policy import Reject, Retry
+from txservices.retry.policy import Reject, Retry, as_policy
 from txservices.safe import name_of, shown
 
 __all__ = ["PARKED", "Failures", "Source", "parking_queue"]
@@ -95,7 +96,10 @@ class Failures:
         self.service = container.service_name
         self.where = f"{self.service}.{entrypoint.method_name}"
         written = policy_for(configuration.RETRY.of(config), self.where, container.service_cls)
-        self.policy: Retry | None = written if retry is None else (retry or None)
+        self.policy: Retry | None = written
+        if retry is not None:
+            with mistakes_in(self.where):
+                self.policy = None if retry is False else as_policy(retry, "False for none")
         self.on_parked = configuration.ON_PARKED.of(config)
         self.queue_type = configuration.QUEUE_TYPE.of(config)
         self.timeout = configuration.PUBLISH_TIMEOUT.of(config)

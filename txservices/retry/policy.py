@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from txservices.amqp.delays import DELAY_MAX
 from txservices.exceptions import ConfigurationError
+from txservices.safe import brief
 
-__all__ = ["ErrorClasses", "Reject", "Retry"]
+__all__ = ["ErrorClasses", "Reject", "Retry", "as_policy"]
 
 ATTEMPTS_MAX = 1_000  # of a policy: one that has more is taken for a mistake
 DELAY_FIRST = 1.0  # seconds
@@ -102,6 +103,17 @@ class Retry(Exception):
         except OverflowError:
             delay = self.delay_max
         return min(delay * (1 + self.jitter * (2 * chance() - 1)), DELAY_MAX)
+
+
+def as_policy(given: Any, otherwise: str) -> Retry:
+    """What is given as ``retry=``. ``TypeError`` or ``ValueError`` if it is no policy, with what to give."""
+    if given is Retry:
+        raise TypeError("retry is the class Retry: write Retry()")
+    if not isinstance(given, Retry):
+        raise TypeError(f"retry is {brief(given)}: give a Retry, or {otherwise}")
+    if given.after is not None:
+        raise ValueError(f"retry is Retry(after={given.after!r}): after is for a method that raises it, give delay")
+    return given
 
 
 class Reject(Exception):
