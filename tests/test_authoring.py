@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
+from twisted.internet.defer import inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.containers import ServiceContainer, get_service_name
 from txservices.dependency_providers import Config
+from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError
+from txservices.messaging import Queue, consume
 from txservices.rpc import rpc
+from txservices.timer import timer
+from txservices.web.handlers import http
 
 NAMES = (
     ("", "is empty"),
@@ -107,6 +113,25 @@ class Classes(SynchronousTestCase):
             service = type("Shop", (), {"name": "shop", method.__name__: rpc(method)})
             self.assertIn(f"write `def {method.__name__}(self)`", self.mistake(service))
         ServiceContainer(type("Shop", (), {"name": "shop", "any": rpc(any_arguments), "only": rpc(only)}), {})
+
+    def test_generators(self) -> None:
+        """A generator, which nothing runs, is told; inlineCallbacks is fine, and so are pieces that are taken."""
+
+        def pieces(self):
+            yield
+
+        async def async_pieces(self):
+            yield
+
+        decorators: list[Any] = [rpc, event_handler("a", "b"), consume(Queue("q")), timer(interval=1)]
+        for decorator in decorators:
+            for method in (pieces, async_pieces):
+                service = type("Shop", (), {"name": "shop", "sell": decorator(FunctionType(method.__code__, {}))})
+                self.assertIn("Shop.sell has a `yield` in it, so nothing of it would ever run", self.mistake(service))
+            ServiceContainer(type("Shop", (), {"name": "shop", "sell": decorator(inlineCallbacks(pieces))}), {})
+        ServiceContainer(
+            type("Shop", (), {"name": "shop", "sell": http("GET", "/")(pieces), "other": async_pieces}), {}
+        )
 
     def test_ordinary(self) -> None:
         """Dependencies, static methods without an entrypoint and inherited methods are no mistakes."""

@@ -66,6 +66,13 @@ def check_class(service_cls: type[Any]) -> None:
             raise ConfigurationError(
                 f"{where}.{name} takes no self: an entrypoint is a method, so write `def {name}(self)`"
             )
+        if (inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value)) and not all(
+            getattr(each, "may_yield", True) for each in getattr(value, ENTRYPOINTS_ATTRIBUTE, ())
+        ):
+            raise ConfigurationError(
+                f"{where}.{name} has a `yield` in it, so nothing of it would ever run: put @inlineCallbacks between its"
+                f" decorator and its `def`, or write `async def {name}` with `await`"
+            )
 
 
 def check_count(where: str, value: Any, most: int, of: str) -> None:

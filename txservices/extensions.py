@@ -489,6 +489,7 @@ class Entrypoint(Extension):
         method_name: the method's name.
         expected_exceptions: those that the method may raise on a bad request; they are no fault of the service.
         told_exceptions: those that the worker does not log, for ``handle_result`` does.
+        may_yield: whether its method may be a generator, which runs only if somebody takes what it yields.
         sensitive_arguments: what not to show of the arguments, see ``utils.get_redacted_args``.
         blocking: whether the method runs in a thread; if it isn't given, as the service class says.
         worker_timeout: seconds that a worker may take, ``WORKER_TIMEOUT`` if it isn't given; 0 for no limit.
@@ -505,6 +506,7 @@ class Entrypoint(Extension):
     accepts: Callable[..., None]
     expected_exceptions: tuple[type[BaseException], ...] = ()
     told_exceptions: tuple[type[BaseException], ...] = ()
+    may_yield = True
     sensitive_arguments: str | Iterable[str] = ()
     blocking: bool | None = None
     worker_timeout: float | None = None

@@ -226,6 +226,7 @@ class Consumer(HeaderDecoder, Entrypoint):
 
     queue_consumer = QueueConsumer()
     told_exceptions = (Retry, Reject, AlreadyHandled)
+    may_yield = False
     in_turn = True
     prefetch_count: int | None = None
     exclusive_order = False

@@ -294,6 +294,7 @@ class Rpc(HeaderDecoder, Entrypoint):
 
     rpc_consumer = RpcConsumer()
     told_exceptions = (Retry, Reject)
+    may_yield = False
 
     def __init__(self, retry: Retry | Literal[False] | None = None, **kwargs: Unpack[EntrypointOptions]) -> None:
         super().__init__(**kwargs)

@@ -29,6 +29,8 @@ class Timer(Entrypoint):
     the method is called again as soon as it has ended.
     """
 
+    may_yield = False
+
     def __init__(self, interval: float, eager: bool = False, **kwargs: Unpack[EntrypointOptions]) -> None:
         super().__init__(**kwargs)
         if not isinstance(interval, (int, float)) or interval < 0:

@@ -23,7 +23,7 @@ NO_POLICIES: tuple[tuple[Any, str], ...] = (
     (Retry(after=30), r"retry is Retry\(after=30\): after is for a method that raises it, give delay"),
     (3, "retry is 3: give a Retry, or "),
     ({}, "retry is {}: give a Retry, or "),
-    ([Retry()], r"retry is \[Retry\('try again'\)\]: give a Retry, or "),
+    ([Retry()], r"retry is \[Retry\('it asks for another attempt'\)\]: give a Retry, or "),
     ("five", "retry is 'five': give a Retry, or "),
     (ValueError, "retry is <class 'ValueError'>: give a Retry, or "),
 )

@@ -86,7 +86,8 @@ class PolicyTests(SynchronousTestCase):
     def test_shown(self) -> None:
         """What a method raises says what it asks for."""
         self.assertEqual(
-            [str(Retry()), str(Retry(after=30)), str(Reject("why"))], ["try again", "try again in 30 s", "why"]
+            [str(Retry()), str(Retry(after=30)), str(Reject("why"))],
+            ["it asks for another attempt", "it asks for another attempt in 30 s", "why"],
         )
 
 

@@ -339,7 +339,8 @@ class ParkTests(RetriesCase):
         told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
         self.assertEqual(len(told), 2, told)
         self.assertRegex(
-            told[0], r"hear: <Message .*> has failed in attempt 1, and comes again in 0.01 s: try again in"
+            told[0],
+            r"hear: <Message .*> has failed in attempt 1, and comes again in 0.01 s: it asks for another attempt in",
         )
         self.assertRegex(told[1], r"hear: <Message .*> is parked in .* after attempt 2 \(rejected\): no such order$")
         self.assertEqual([event for event in events if "log_failure" in event], [])

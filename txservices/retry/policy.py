@@ -32,7 +32,8 @@ class Retry(Exception):
         @event_handler("orders", "placed", retry=Retry(attempts=5, delay=1, growth=2, give_up_on=ValueError))
 
     It is an exception, too: a method that raises ``Retry(after=30)`` has its message delivered again in 30 seconds.
-    That counts as an attempt of the policy that the entrypoint has, or of ``Retry()`` if it has none.
+    That counts as an attempt of the policy that the entrypoint has, or of the one that is raised if it has none. In a
+    method by ``http`` or ``timer`` it is an error like others, for there is no message.
 
     The first delay is ``delay``, each further one ``growth`` times as long, up to ``delay_max``. The broker holds the
     message meanwhile. A delay is rounded by up to 5 %, so that there are few queues for them: see ``amqp.delays``.
@@ -67,7 +68,7 @@ class Retry(Exception):
         *,
         after: float | None = None,
     ) -> None:
-        super().__init__("try again" if after is None else f"try again in {after} s")
+        super().__init__(f"it asks for another attempt{'' if after is None else f' in {after} s'}")
         check("attempts", attempts, 1, ATTEMPTS_MAX, whole=True)
         check("delay_max", delay_max, 0, DELAY_MAX)
         check("delay", delay, 0, delay_max, note=", which is delay_max")
