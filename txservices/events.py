@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from typing_extensions import Unpack
 
@@ -24,7 +24,6 @@ from txservices.exceptions import ConfigurationError
 from txservices.extensions import Container, DependencyProvider, WorkerContext
 from txservices.messaging import Consumer, ConsumerOptions, HeaderEncoder, publisher_for
 from txservices.observers import observers
-from txservices.retry.failures import Source
 from txservices.threads import in_reactor
 
 __all__ = [
@@ -212,10 +211,6 @@ class EventHandler(Consumer):
         if self.identifier is None or self.reliable_delivery:
             return self.queue_name
         return self.queue_name.removesuffix(f"-{self.identifier}")
-
-    @property
-    def source(self) -> Source:
-        return evolve(super().source, parked=self.parked_as)
 
 
 event_handler = EventHandler.decorator

@@ -302,13 +302,14 @@ class Consumer(HeaderDecoder, Entrypoint):
 
     @property
     def parked_as(self) -> str:
-        """The queue's name in that of its parking queue; empty if only the broker knows it."""
-        return self.queue.name if self.queue is not None else ""
+        """The queue's name in that of its parking queue; the method's, if the broker makes up that of the queue."""
+        named = self.queue is not None and self.queue.name
+        return named or f"{self.container.service_name}.{self.method_name}"
 
     @property
-    def parking(self) -> Queue | None:
-        """The parking queue of its queue; None if only the broker knows the name of that."""
-        return parking_queue(self.parked_as, self.failures.queue_type) if self.parked_as else None
+    def parking(self) -> Queue:
+        """The parking queue of its queue."""
+        return parking_queue(self.parked_as, self.failures.queue_type)
 
     @property
     def parks_dead_letters(self) -> bool:
@@ -320,7 +321,7 @@ class Consumer(HeaderDecoder, Entrypoint):
         """Where its messages come from: its queue, which the default exchange knows by its name."""
         consumer = self.consumer
         assert consumer is not None, "there is a message"
-        return Source(consumer.queue_name, "", consumer.queue_name)
+        return Source(consumer.queue_name, "", consumer.queue_name, self.parked_as)
 
     def not_read(self, message: Message, error: Exception) -> bool:
         """Park a message that can't be read, if the entrypoint parks. Gives whether it does."""

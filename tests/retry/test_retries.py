@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 
 from tests.services import OnRabbitMQ, ServicesCase
-from txservices.amqp.entities import Queue
+from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.ondemand import OnDemand
 from txservices.command import logs
 from txservices.events import BROADCAST, event_handler
@@ -334,8 +334,9 @@ class ParkTests(RetriesCase):
     async def test_one_line(self) -> None:
         """An intended ``Reject`` or ``Retry`` is a line of the log, without a traceback."""
         with capturedLogs() as events:
+            logged = self.logged("is parked in")
             await self.fail(Retry(after=0.01), Reject("no such order"))
-            await self.parked(HEARD)
+            await logged.wait()
         told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
         self.assertEqual(len(told), 2, told)
         self.assertRegex(
@@ -368,6 +369,23 @@ class ParkTests(RetriesCase):
         payload, properties = await self.parked(HEARD)
         self.assertEqual((payload, properties["headers"]["txservices-attempt"]), (1, 3))
         self.assertRegex(properties["headers"]["txservices-queue"], rf"^{HEARD}-[0-9a-f]{{32}}$")
+
+    async def test_nameless_queue(self) -> None:
+        """Messages of a queue whose name the broker has made up are parked in a queue with the method's name."""
+
+        class Listener:
+            name = "listener"
+
+            @consume(Queue("", Exchange("all", type="fanout"), exclusive=True), retry=QUICK)
+            def anonymous(self, data):
+                raise FAILED
+
+        logged = self.logged("is parked in listener.anonymous.parked after attempt 3")
+        await self.start(Listener)
+        await self.connections().publisher.publish("all", "key", b"1", {"content_type": "application/json"})
+        body, properties = await self.parked("listener.anonymous")
+        self.assertEqual((body, properties["headers"]["txservices-exchange"]), (1, "all"))
+        await logged.wait()
 
     async def test_long_names(self) -> None:
         """A queue whose name has no room for more has a parking queue with a hash in its name."""
@@ -462,6 +480,7 @@ class ParkTests(RetriesCase):
         self.assertRegex(
             lines[0], "listener.hear: <Message .*> goes back to its queue, .* exists with other properties"
         )
+        self.assertEqual([line for event in events if "is parked" in (line := formatEvent(event) or "")], [])
 
 
 class RetriesOnRabbitMQ(OnRabbitMQ, RetryTests):

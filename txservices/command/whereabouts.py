@@ -33,8 +33,8 @@ def of_modules(modules: Iterable[str], config: Mapping[str, Any]) -> list[str]:
         for entrypoint in container.entrypoints:
             if isinstance(entrypoint, Rpc):
                 names[constants.RPC_QUEUE_TEMPLATE.format(container.service_name)] = None
-            elif isinstance(entrypoint, Consumer) and (name := entrypoint.parked_as):
-                names[name] = None
+            elif isinstance(entrypoint, Consumer):
+                names[entrypoint.parked_as] = None
     return list(names)
 
 

@@ -171,7 +171,7 @@ class OfMessage(Shape):
         queue = entrypoint.queue
         exchange = "" if queue.exchange is None else queue.exchange.name
         # as declared: a routing key that comes with a message may be any, and a broadcast's queue is another each time
-        to = destination(exchange, queue.routing_key, entrypoint.parked_as)
+        to = destination(exchange, queue.routing_key, queue.name and entrypoint.parked_as)
         self.name = f"process {to}"
         self.attributes.update({**messaging("process", "process"), "messaging.destination.name": to})
         self.queue = queue.name

@@ -211,10 +211,10 @@ class Failures:
         """
         settle = settle or partial(self.settle, message, worker_ctx)
         queue = parking_queue(source.name, self.queue_type)
-        text = "{where}: {delivery} is {done} after attempt {attempt} ({reason}): {error}"
         origin = marks.Origin.of(message)
-        log.error(
-            text,
+        tell = partial(
+            log.error,
+            "{where}: {delivery} is {done} after attempt {attempt} ({reason}): {error}",
             where=self.where,
             delivery=message,
             done={"park": f"parked in {queue.name}", "requeue": "given back"}.get(self.on_parked, "dropped"),
@@ -222,11 +222,12 @@ class Failures:
             reason=reason,
             error=shown(error),
         )
-        if self.on_parked == "requeue":
-            self.give_back(message)
-            return
-        if self.on_parked == "drop":
-            settle()
+        if self.on_parked != "park":
+            tell()
+            if self.on_parked == "requeue":
+                self.give_back(message)
+            else:
+                settle()
             return
         time = marks.now()
         why = {
@@ -239,8 +240,12 @@ class Failures:
             "first_failed": origin.first_failed or time,
             "last_failed": time,
         }
-        tell = partial(observers.tell, observers.message_parked, source.name, name_of(type(error)))
-        done = partial(on_behalf_of, worker_ctx, self.published, message, settle, tell)
+
+        def parked() -> None:
+            tell()
+            observers.tell(observers.message_parked, source.name, name_of(type(error)))
+
+        done = partial(on_behalf_of, worker_ctx, self.published, message, settle, parked)
         publish = partial(self.connections.on_demand.publish_then, queue, message.body)
         properties = marks.copied(message, **why)
         properties["delivery_mode"] = 2  # it lies there for long, also where its sender had no need of that
