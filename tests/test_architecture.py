@@ -27,7 +27,6 @@ LINE = re.compile(r"^(\w+(?:/\w+)*)/? +([\w/]+(?:(?: *<- *|, *)[\w/]+)*)(?: {2,}
 ORDER = re.compile(r"\w+(?:, \w+)*(?: <- \w+(?:, \w+)*)+")  # in a docstring, as in the map
 DOTTED = re.compile(r"^txservices(\.\w+)+(:\w+)?$")
 
-CORE = ("extensions", "threads", "callids", "shared", "busy", "workers", "watchdog", "containers", "runners")
 HOSTS_OF_BROKER = ("broker", "command", "testing")  # whoever else wants one takes an address
 
 
@@ -67,6 +66,8 @@ def read_map(text: str) -> tuple[dict[str, tuple[int, int]], dict[str, dict[str,
 
 with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as readme:
     ROWS, FOLDERS = read_map(readme.read())
+
+CORE = {room for room, (row, _) in ROWS.items() if row == ROWS["extensions"][0]}
 
 
 class Module:

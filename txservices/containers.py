@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 from twisted.application.service import Service
@@ -24,19 +23,17 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txservices import configuration, constants
-from txservices.authoring import check_class, check_count, get_service_name
+from txservices import configuration
+from txservices.authoring import check_class, get_service_name
+from txservices.binding import bound
 from txservices.exceptions import ConfigurationError, ContainerBeingKilled
 from txservices.extensions import (
-    DependencyProvider,
     Entrypoint,
     ExcInfo,
     Extension,
     HandleResult,
     SharedExtension,
     WorkerContext,
-    is_dependency,
-    is_entrypoint,
     iter_extensions,
     new_call_id,
 )
@@ -46,7 +43,6 @@ from txservices.shared import SharedServices, observer_classes
 from txservices.threads import grow_pool, in_reactor
 from txservices.utils import default_reactor, import_from_path, tasks
 from txservices.utils.life import ENDING, Life, State
-from txservices.utils.signatures import members
 from txservices.utils.waiting import Waiters, call_all
 from txservices.workers import TASKS_TIMEOUT, Workers
 
@@ -135,10 +131,9 @@ class ServiceContainer(Service):
         self.web_max_workers = configuration.WEB_MAX_WORKERS.of(config)
         self.parent_calls_tracked = configuration.PARENT_CALLS_TRACKED.of(config)
         self.shared_extensions: dict[Any, SharedExtension] = {}
-        self.dependencies: list[DependencyProvider] = []
-        self.entrypoints: list[Entrypoint] = []
-        self.subextensions: list[Extension] = []
-        self.bind()
+        self.dependencies, self.entrypoints = bound(self)
+        inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
+        self.subextensions: list[Extension] = list(dict.fromkeys(inner))
         slow = configuration.SLOW_WORKER.of(config)
         self.workers = self.workers_cls(service_cls, self.max_workers, self.clock, slow, self.web_max_workers)
         self.workers.learn(self.dependencies)
@@ -177,30 +172,6 @@ class ServiceContainer(Service):
                 self.close,
             ],
         )
-
-    def bind(self) -> None:
-        for name, value in members(self.service_cls).items():
-            if is_dependency(value):
-                self.dependencies.append(value.bind(self.interface, name))
-        for name, value in members(self.service_cls).items():  # anew: a dependency may have added methods
-            if is_entrypoint(value):  # which calls no method
-                self.entrypoints.append(value.bind(self.interface, name))
-            elif isinstance(value, FunctionType):
-                for entrypoint in getattr(value, constants.ENTRYPOINTS_ATTRIBUTE, ()):
-                    bound = entrypoint.bind(self.interface, name)
-                    if bound.worker_timeout is None:
-                        bound.worker_timeout = configuration.WORKER_TIMEOUT.of(self.config)
-                    if bound.cancel_at_deadline is None:
-                        bound.cancel_at_deadline = configuration.CANCEL_AT_DEADLINE.of(self.config)
-                    if bound.max_workers is not None:
-                        where = f"{self.service_name}.{name}: max_workers"
-                        if bound.apart:
-                            check_count(where, bound.max_workers, self.web_max_workers, "which is WEB_MAX_WORKERS")
-                        else:
-                            check_count(where, bound.max_workers, self.max_workers, "the service's max_workers")
-                    self.entrypoints.append(bound)
-        inner = (each for outer in (*self.dependencies, *self.entrypoints) for each in iter_extensions(outer))
-        self.subextensions = list(dict.fromkeys(inner))
 
     @property
     def extensions(self) -> list[Extension]:

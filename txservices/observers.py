@@ -83,7 +83,7 @@ class Observer:
         """
 
     def call_ended(self, call: Any, outcome: str, seconds: float, error: BaseException | None) -> None:
-        """A call has its answer (OK), has failed (ERROR), got it too late (TIMEOUT), or its caller CANCELLED it."""
+        """A call has its answer (OK), failed (ERROR), got no answer in time (TIMEOUT), or its caller CANCELLED it."""
 
     def http_call_started(self, call: Any, context: Any, headers: dict[str, Any]) -> None:
         """A worker asks another HTTP server, by an ``HttpClient``.
