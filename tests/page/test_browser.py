@@ -26,6 +26,25 @@ from txservices.page.watch import EVERY
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHOWN_WITHIN = 3.0  # seconds in which the page shows what has happened, on a machine that is quick enough
+# Draws calls and events between two services, and gives which numbers of theirs are on top of each other.
+OVERLAPPING = """
+const narrow = NARROW;
+const { graph } = await import("/graph.js");
+const { patch } = await import("/dom.js");
+const numbers = { rate: 5, p99: 0.148, error_rate: 1, count: 9, methods: [], up: 1, instances: [{ status: "up" }] };
+const services = ["orders", "stock"].map((name) => ({ name, ...numbers }));
+const edges = ["event", "rpc"].map((kind) => ({ from: "orders", to: "stock", kind, ...numbers }));
+const place = document.body.appendChild(document.createElement("div"));
+patch(place, [graph(services, edges, narrow).picture]);
+const drawn = place.querySelector("svg").getBoundingClientRect();
+const texts = [...place.querySelectorAll(".edge text")].map((each) => [each.textContent, each.getBoundingClientRect()]);
+place.remove();
+const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top + 4 || b.bottom <= a.top + 4;
+const inside = (a) => a.left >= drawn.left && a.right <= drawn.right && a.top >= drawn.top && a.bottom <= drawn.bottom;
+const over = ([, at], i) => texts.slice(0, i).filter(([, other]) => !apart(at, other));
+const found = texts.flatMap((each, i) => over(each, i).map(([other]) => [each[0], other]));
+return [texts.length, found, texts.filter(([, at]) => !inside(at)).map(([what]) => what)];
+"""
 ROWS = "[...document.querySelectorAll('.services tbody tr')]"
 
 
@@ -204,7 +223,10 @@ class ManyInBrowser(TestCase):
     skip = missing()
 
     async def test_three_hundred(self) -> None:
-        """Of three hundred processes all services are shown, and what is left out is said; the console has no error."""
+        """Of three hundred processes all services are shown, and what is left out is said; the console has no error.
+
+        Numbers of calls and of events between the same services stand side by side.
+        """
         picture = Picture()
         answers = three_hundred()
         stack = [f"service_00.find.{number}" for number in range(2)]
@@ -231,4 +253,7 @@ class ManyInBrowser(TestCase):
         await browser.click(".failures a")
         await browser.until("document.querySelector('.tree .meant')")
         self.assertRegex(await browser.text(".tree + .cut"), r"^and \d+ more calls$")
+        for narrow in (False, True):
+            script = OVERLAPPING.replace("NARROW", str(narrow).lower())
+            self.assertEqual(await browser.run(f"return (async () => {{{script}}})()"), [4, [], []])
         self.assertEqual(await browser.console(), [])

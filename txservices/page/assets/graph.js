@@ -10,6 +10,7 @@ const GAP = 28; // between services of one layer
 const BETWEEN = 184; // between layers, for what is written on the edges
 const BELOW = 74; // the same from top to bottom
 const LABEL = [92, 32]; // the room that the numbers of an edge take
+const BESIDE = [LABEL[0] / 2 + 2, LABEL[1] / 2]; // from an edge to the middle of numbers that stand beside it
 const SERVICES_MAX = 60;
 
 let last = { key: "", places: null };
@@ -76,9 +77,11 @@ function arrange(names, edges, narrow) {
     along += deepest + (narrow ? BELOW : BETWEEN);
   });
   along -= narrow ? BELOW : BETWEEN;
-  const { paths, deepest } = route(places, chains, narrow);
+  const { paths, labels, deepest } = route(places, chains, narrow);
   const [width, height] = narrow ? [across, along] : [along, across];
-  return { places, paths, width, height: Math.max(height, deepest) };
+  const [left, top] = [0, 1].map((i) => Math.min(0, ...labels.map((each) => [each.x, each.y][i] - LABEL[i] / 2)));
+  const [right, bottom] = [0, 1].map((i) => Math.max(i ? deepest : 0, [width, height][i], ...labels.map((each) => [each.x, each.y][i] + LABEL[i] / 2)));
+  return { places, paths, left, top, width: right - left, height: bottom - top };
 }
 
 // what an edge passes: its two ends, and a bend in each layer between them
@@ -173,19 +176,22 @@ function route(places, chains, narrow) {
       });
     }
     const d = curves.map(([x1, y1, ...rest], i) => `${i ? "" : `M${x1} ${y1}`}C${rest.join(" ")}`).join("");
-    paths.set(keyOf(edge), { d, ...free(curves, labels) });
+    paths.set(keyOf(edge), { d, ...free(curves, labels, narrow) });
   }
-  return { paths, deepest };
+  return { paths, labels, deepest };
 }
 
-// a place for the numbers of an edge, where no others are
-function free(curves, labels) {
+// a place for the numbers of an edge, where no others are: on it, or else beside it
+function free(curves, labels, narrow) {
   let best = null;
-  for (const part of [0.5, 0.36, 0.64, 0.25, 0.75]) {
-    for (const curve of curves) {
-      const [x, y] = [0, 1].map((i) => bezier(curve[i], curve[i + 2], curve[i + 4], curve[i + 6], part));
-      const over = labels.reduce((sum, each) => sum + Math.max(0, LABEL[0] - Math.abs(each.x - x)) * Math.max(0, LABEL[1] - Math.abs(each.y - y)), 0);
-      if (best === null || over < best.over) best = { x, y, over };
+  for (const side of [0, -1, 1]) {
+    const beside = narrow ? [side * BESIDE[0], 0] : [0, side * BESIDE[1]];
+    for (const part of [0.5, 0.36, 0.64, 0.25, 0.75]) {
+      for (const curve of curves) {
+        const [x, y] = [0, 1].map((i) => bezier(curve[i], curve[i + 2], curve[i + 4], curve[i + 6], part) + beside[i]);
+        const over = labels.reduce((sum, each) => sum + Math.max(0, LABEL[0] - Math.abs(each.x - x)) * Math.max(0, LABEL[1] - Math.abs(each.y - y)), 0);
+        if (best === null || over < best.over) best = { x, y, over };
+      }
     }
   }
   labels.push(best);
@@ -196,10 +202,10 @@ const bezier = (a, b, c, d, t) => a * (1 - t) ** 3 + 3 * b * t * (1 - t) ** 2 + 
 
 const keyOf = (edge) => `${edge.from}\n${edge.to}\n${edge.kind}`;
 
-function draw(services, edges, { places, paths, width, height }, narrow) {
+function draw(services, edges, { places, paths, left, top, width, height }, narrow) {
   const busiest = Math.max(1, ...edges.map((edge) => edge.rate));
   return h("svg", {
-    class: "graph", viewBox: `-6 -8 ${width + 12} ${height + 20}`, width: Math.round(width + 12), role: "group",
+    class: "graph", viewBox: `${left - 6} ${top - 8} ${width + 12} ${height + 20}`, width: Math.round(width + 12), role: "group",
     "aria-label": "Who calls whom",
   },
   h("defs", null, ["plain", "bad"].map((kind) =>
