@@ -140,6 +140,9 @@ class RefusalsOfRabbitMQ(OnRabbitMQ, Refusals):
         uri = self.node.uri(self.vhost_name, "reader", "s3cret")
         pattern = r"^queue 'q' may not be declared by our user \(.*: give it the permission \(rabbitmqctl"
         await self.refused(Queue("q"), pattern, AMQP_URI=uri)
+        named_by_broker = Queue(durable=False, exclusive=True)
+        pattern = r"^queue '' may not be declared by our user \(.*amq\.gen-.*: give it the permission \(rabbitmqctl"
+        await self.refused(named_by_broker, pattern, AMQP_URI=uri)
         self.node.permit("reader", self.vhost_name, ".*", ".*", "^$")
         pattern = r"^queue 'q' may not be consumed by our user \(.*: give it the permission to read \(rabbitmqctl"
         await self.refused(Queue("q"), pattern, AMQP_URI=uri)

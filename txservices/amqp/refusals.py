@@ -82,7 +82,7 @@ REFUSALS = (
     ),
     Refusal(
         ReplyCode.ACCESS_REFUSED,
-        "'amq.",
+        " name 'amq.",
         "has a name of the broker's own ({}): give it one that does not begin with amq.",
     ),
     Refusal(
