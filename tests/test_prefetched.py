@@ -27,8 +27,8 @@ from txservices.messaging import amqp, consume
 from txservices.rpc import ClusterRpc, RpcProxy, rpc
 from txservices.testing.waiting import Heard
 
-SIZE = 1_000_000
-LIMIT = 4_000_000
+SIZE = 400_000  # bytes; it is decoded in a thread
+LIMIT = 4 * SIZE
 COUNT = 50
 QUEUE = Queue("big")
 
@@ -44,7 +44,7 @@ class Other:
 
 
 class BytesTests(ServicesCase):
-    """Fifty messages of 1 MB for a service that takes 4 MB."""
+    """Fifty messages for a service that takes the bytes of four."""
 
     heard: Heard
     answers: list[Deferred[Any]]
@@ -142,7 +142,7 @@ class BytesTests(ServicesCase):
         peak = tracemalloc.get_traced_memory()[1] - before
         self.assertEqual(sorted(self.heard.things), list(range(COUNT)))
         self.assertLessEqual(max(self.paused.things), LIMIT + SIZE + 100)
-        self.assertLess(peak, LIMIT + 12 * SIZE)  # of 50 MB; of each message there are copies in parts
+        self.assertLess(peak, LIMIT + 12 * SIZE)  # of fifty messages; of each there are copies in parts
 
     async def test_replies(self) -> None:
         """Workers get their replies while the connection is not read: from another process, and from their own."""
@@ -162,7 +162,7 @@ class BytesTests(ServicesCase):
 
     async def test_calls_of_itself(self) -> None:
         """A worker may call its own service as long as one of its workers is free, however much the others hold."""
-        await self.publish(2, 6_000_000)
+        await self.publish(2, LIMIT + LIMIT // 2)
         self.config["max_workers"] = 3
         (container,) = await self.start(self.service)
         await self.heard.wait(2)

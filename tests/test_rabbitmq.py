@@ -49,17 +49,17 @@ class TheNode(TestCase):
         """Queues of one virtual host are not in another."""
         one, other = self.node.new_vhost(), self.node.new_vhost()
         await declare(self.node.uri(one), Queue("mine"))
-        self.assertEqual((await self.node.ctl("list_queues", "-p", one, "name")).split(), ["name", "mine"])
-        self.assertNotIn("mine", await self.node.ctl("list_queues", "-p", other, "name"))
+        counts = [self.node.evaluate(f'length(rabbit_amqqueue:list(<<"{each}">>)).') for each in (one, other)]
+        self.assertEqual(counts, ["1", "0"])
 
     async def test_side_by_side(self) -> None:
         """Processes of a run make virtual hosts at the same time."""
         program = (
             "import json, sys; from tests.rabbitmq import Node; node = Node.known(json.loads(sys.argv[1]));"
-            "[node.new_vhost() for _ in range(20)]"
+            "[node.new_vhost() for _ in range(10)]"
         )
         node = json.dumps(self.node.how_to_reach())
-        for making in [processes.python(self, "-c", program, node) for _ in range(3)]:
+        for making in [processes.python(self, "-c", program, node) for _ in range(2)]:
             await processes.succeed(making)
 
     async def test_rabbitmqctl_complains(self) -> None:

@@ -192,7 +192,7 @@ class Anything(TestCase):
     def test_errors(self) -> None:
         """Any error is written, and has a form in which it can be logged, at once and without a raise."""
 
-        @settings(max_examples=100, deadline=None, database=None)
+        @settings(max_examples=30, deadline=None, database=None)
         @given(st.randoms(use_true_random=False))
         def try_one(random: Random) -> None:
             error = hostile.exception(random)
