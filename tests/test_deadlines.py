@@ -18,6 +18,7 @@ from txservices.deadlines import CLOCKS_DIFFER_MAX, add_headers, is_over, take_t
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CallerGone, RemoteError, RpcTimeout, WorkerTimeout
 from txservices.extensions import DependencyProvider, WorkerContext
+from txservices.observers import observers
 from txservices.rpc import RpcProxy, rpc
 from txservices.testing.stage import messages_in
 from txservices.testing.waiting import Heard
@@ -302,12 +303,16 @@ class TravelTests(ServicesCase):
         """An HTTP client that leaves has the worker cancelled with ``cancel_on_disconnect``, and its calls."""
         heard = Heard()
         await self.start(*chain(heard, cancel_at_deadline=True))
+        statuses: list[int] = []
+        self.patch(observers, "request_ended", [lambda method, route, status, *_: statuses.append(status)])
+        failed, cancelled = self.logged("is answered"), self.logged("is cancelled: its client has left")
         request = self.web_session().get("/work")
         await heard.wait(3)
         request.cancel()
         await self.assertFailure(request, Exception)
         self.assertEqual((await heard.wait(4))[3], "cancelled")
         self.flushLoggedErrors(CallerGone)
+        self.assertEqual((statuses, len(failed.things), len(cancelled.things)), ([499], 0, 1))
 
 
 class TravelOnRabbitMQ(OnRabbitMQ, TravelTests):

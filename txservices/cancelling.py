@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from txservices import constants
 from txservices.amqp.entities import Exchange, Message, Queue
+from txservices.callids import on_behalf_of
 from txservices.consumers import QueueConsumer
 from txservices.exceptions import CallerGone
 from txservices.extensions import Turns, WorkerContext
@@ -54,7 +55,7 @@ class Cancelling:
             if len(self.cancelled) > CANCELLED_MAX:
                 self.cancelled.popitem(last=False)
         elif self.turns.abort_worker(worker, CallerGone("its caller has cancelled the call")):
-            log.info("{worker} is cancelled: its caller has cancelled the call", worker=worker)
+            on_behalf_of(worker, log.info, "{worker} is cancelled: its caller has cancelled the call", worker=worker)
 
     def forget(self, message: Message) -> bool:
         """A request is done, or is to begin. Gives whether its call has been cancelled before it had a worker."""

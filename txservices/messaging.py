@@ -283,6 +283,12 @@ class Consumer(HeaderDecoder, Entrypoint):
         self.queue_consumer.register_provider(self)
         consumer = self.queue_consumer
         self.failures = Failures(self, amqp(self.container), consumer.ack_message, consumer.requeue_message, self.retry)
+        arguments = {} if self.queue is None else self.queue.arguments
+        if self.failures.policy is not None and arguments.get(constants.QUEUE_TYPE_ARGUMENT) == "stream":
+            raise ConfigurationError(
+                f"{self.failures.where}: it can't have retries, for its queue is a stream: all who read that would have"
+                " each copy. Write retry=False"
+            )
         if self.once:
             self.check_once()
             self.duplicates = Once(self.container.clock, consumer.ack_message, self.once is True)

@@ -69,6 +69,21 @@ class EntrypointTests(MistakesCase):
 
                 await self.refused(rf"s\.method: {line}", Service)
 
+    async def test_streams(self) -> None:
+        """A stream's messages can't come again to one of its readers alone."""
+        stream = Queue("stream", arguments={"x-queue-type": "stream"})
+        written: list[tuple[Any, Any]] = [({"retry": Retry()}, {}), ({}, {"RETRY": {"attempts": 3}})]
+        for options, config in written:
+
+            class Service:
+                name = "s"
+
+                @consume(stream, **options)
+                def method(self, data): ...
+
+            line = r"s\.method: it can't have retries, for its queue is a stream: .* Write retry=False$"
+            await self.refused(line, Service, **config)
+
     async def test_methods(self) -> None:
         """``RETRY`` names methods that messages or calls come to."""
 

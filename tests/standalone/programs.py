@@ -166,6 +166,8 @@ def no_broker() -> None:
 def events() -> None:
     dispatch = event_dispatcher(CONFIG)
     dispatch("source", "type", {"a": "ø"})
+    dispatch("source", "type", "later", delay=0.02)
+    fails(ValueError, lambda: dispatch("source", "type", 1, delay=-1))
     fails(exceptions.ChannelClosedByBroker, lambda: dispatch("nobody", "type", 1))
     with event_dispatcher(CONFIG, mandatory=True) as must:
         fails(exceptions.UndeliverableMessage, lambda: must("source", "unheard", 1))

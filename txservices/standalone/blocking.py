@@ -305,9 +305,9 @@ class Dispatcher:
         self.stopped = False
         self.unconfirmed: Unconfirmed | None = None
 
-    def __call__(self, service_name: str, event_type: str, event_data: Any) -> None:
-        """Dispatch an event."""
-        in_reactor(self.send, service_name, event_type, event_data)
+    def __call__(self, service_name: str, event_type: str, event_data: Any, *, delay: float | None = None) -> None:
+        """Dispatch an event. With ``delay`` it is told so many seconds later."""
+        in_reactor(self.send, service_name, event_type, event_data, delay)
 
     def stop(self) -> None:
         """No more events."""
@@ -321,10 +321,11 @@ class Dispatcher:
     ) -> None:
         self.stop()
 
-    def send(self, service_name: str, event_type: str, event_data: Any) -> Deferred[None]:
+    def send(self, service_name: str, event_type: str, event_data: Any, delay: float | None) -> Deferred[None]:
         if self.stopped:
             raise RuntimeError("this dispatcher has been stopped, and can't be used any more")
-        properties, body = self.sending.write(self.serializers, event_data, {})
+        sending = self.sending if delay is None else self.sending.merged({"delay": delay}, of_call=True)
+        properties, body = sending.write(self.serializers, event_data, {})
         exchange = constants.EVENT_EXCHANGE_TEMPLATE.format(service_name)
         share = share_of(self.config, self.key)
 
@@ -333,7 +334,7 @@ class Dispatcher:
             return outcome
 
         try:
-            sent = send(share.connections, self.sending, exchange, event_type, properties, body, self)
+            sent = send(share.connections, sending, exchange, event_type, properties, body, self)
         except Exception:
             share.release()
             raise

@@ -21,6 +21,7 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from txservices import configuration
+from txservices.callids import on_behalf_of
 from txservices.exceptions import BadRequest, CallerGone, ConfigurationError, ContainerBeingKilled, WorkerTimeout
 from txservices.extensions import Entrypoint, EntrypointOptions, ExcInfo, Turns, WorkerContext, new_call_id
 from txservices.safe import brief, name_of, safe_for_serialization, shown
@@ -232,7 +233,7 @@ class HttpRequestHandler(Entrypoint):
     def client_left(self, worker: WorkerContext, _: Failure) -> None:
         """The client has gone before the answer: end its worker."""
         if self.container.workers.abort_worker(worker, CallerGone("its HTTP client has left")):
-            log.info("{worker} is cancelled: its client has left", worker=worker)
+            on_behalf_of(worker, log.info, "{worker} is cancelled: its client has left", worker=worker)
 
     def answer_of(self, worker: WorkerContext, result: Any, exc_info: ExcInfo | None, plain: bool = False) -> Answer:
         """The answer for the outcome of a worker, a plain one if it may be. Raises nothing."""
@@ -280,6 +281,8 @@ class HttpRequestHandler(Entrypoint):
         """
         if issubclass(type(exc), (BadRequest, *self.expected_exceptions)):
             return error_response(f"{name_of(type(exc))}: {safe_for_serialization(exc)}", 400, self.as_problem)
+        if type(exc) is CallerGone:
+            return error_response("the client has left", 499, self.as_problem)  # nginx's status, in logs and metrics
         if type(exc) is WorkerTimeout:
             return error_response("the method took too long", 504, self.as_problem)
         if status_of(exc) is not None:
