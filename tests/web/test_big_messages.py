@@ -106,7 +106,8 @@ class BigMessages(SocketsCase, TurnsCase):
         transport = client.peer.transport
         at, last = 0, None
         while True:
-            if transport.producerState == "producing" and at < len(data) and transport.connected:
+            sends = transport.producerState == "producing" and at < len(data) and transport.connected
+            if sends:
                 client.peer.channel.dataReceived(data[at : at + PIECE])
                 at += PIECE
             messages = client.messages()
@@ -116,7 +117,7 @@ class BigMessages(SocketsCase, TurnsCase):
                 last = messages[-1]
             elif last is not None and at >= len(data) and transport.producerState == "producing":
                 return last if "error" in last else last["data"]
-            await deferLater(reactor, 0)
+            await deferLater(reactor, 0 if sends else 0.001)  # a thread may read what has come
 
     async def turn(self, name: str, data: bytes, expected: Any) -> float:
         """Seconds of the longest turn while a client sends that."""
