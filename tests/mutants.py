@@ -59,7 +59,8 @@ MODULES = {
     "callids": "test_callids test_busy",
     "shared": "test_shared_services",
     "containers": "test_containers test_shared_services test_threads test_extensions test_runners test_deadlines"
-    " test_places web.test_pool monitoring.test_health conformance.test_containers",
+    " test_places test_configured_observers web.test_pool web.test_static monitoring.test_health"
+    " conformance.test_containers",
     "deadlines": "test_deadlines",
     "cancelling": "test_deadlines",
     "consumers": "test_consumers test_messaging_consumers test_prefetched test_overload amqp.test_longbodies"
@@ -74,7 +75,8 @@ MODULES = {
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"
     " amqp.test_declarations.DeclarationsTests test_told_of_messages.PublishTests test_lost_publishes.LookedTests"
     " test_lost_publishes.DeadlineTests",
-    "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched",
+    "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched"
+    " test_told_of_messages.MessagesTests",
     "broker.queues": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
     " broker.test_channel_publishing broker.test_channel_topology",
     "broker.deliveries": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"

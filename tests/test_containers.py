@@ -333,6 +333,19 @@ class Managed(ContainerCase):
         works[1].callback(None)
         self.successResultOf(told)
 
+    def test_goes_on_at_the_end(self) -> None:
+        """Work that goes on after it was cancelled holds up no stop: without asyncio it has heard of it by then."""
+
+        async def work() -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                await Deferred()
+
+        self.successResultOf(self.container.start())
+        self.container.spawn_managed(work)
+        self.successResultOf(self.container.stop())
+
     def test_error_at_the_end(self) -> None:
         """Work that fails while it is cancelled is logged, and why the container died."""
 
@@ -474,6 +487,7 @@ class Configured(TestCase):
         """A mistake in the configuration is refused at once; a key nobody knows is a warning, once for a process."""
         self.assertRaises(ConfigurationError, ServiceContainer, Service, {"max_workers": "many"})
         self.assertRaises(ConfigurationError, ServiceContainer, Service, {"HEARTBEAT": "x"})  # others will read that
+        self.assertRaises(ConfigurationError, ServiceContainer, Service, {"OBSERVERS": ["os.nothing"]})
         lines: list[str] = []
 
         def observe(event: Any) -> None:

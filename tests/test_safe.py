@@ -26,6 +26,7 @@ from txservices.safe import (
     SAFE_NODES_MAX,
     SAFE_TEXT_MAX,
     brief,
+    fits,
     safe_for_serialization,
     shown,
 )
@@ -234,6 +235,8 @@ class Hard(TestCase):
         self.assertEqual(serialize(ValueError("x" * (SAFE_TEXT_MAX + 1)))["exc_args"], ["x" * SAFE_TEXT_MAX + SAFE_CUT])
         many = serialize(ValueError(list(range(SAFE_NODES_MAX))))["exc_args"][0]
         self.assertEqual((len(many), many[-1]), (SAFE_NODES_MAX, SAFE_CUT))
+        fields = serialize(ValueError(dict.fromkeys(range(SAFE_NODES_MAX))))["exc_args"][0]
+        self.assertEqual((len(fields), fields[SAFE_CUT]), (SAFE_NODES_MAX // 2 + 1, SAFE_CUT))
         inner = serialize(ValueError(deep(SAFE_DEPTH_MAX + 5)))["exc_args"][0]
         for _ in range(SAFE_DEPTH_MAX - 1):
             (inner,) = inner
@@ -245,6 +248,16 @@ class Hard(TestCase):
         self.assertEqual(serialize(ValueError(text))["exc_args"], [text])
         self.assertEqual(len(serialize(ValueError([0] * (SAFE_NODES_MAX - 1)))["exc_args"][0]), SAFE_NODES_MAX - 1)
         self.assertNotIn(SAFE_CUT, json.dumps(serialize(ValueError(deep(SAFE_DEPTH_MAX - 1)))["exc_args"]))
+
+    def test_looked_at(self) -> None:
+        """What Python would make a text of may be as deep and as long as the limits say, and no more."""
+        nested: Any = 0
+        for _ in range(SAFE_DEPTH_MAX):
+            nested = [nested]
+        values = [0] * (SAFE_NODES_MAX - 2)  # with the list itself, one less than the limit
+        self.assertEqual([fits(nested), fits([nested])], [True, False])
+        self.assertEqual([fits(values), fits([*values, 0])], [True, False])
+        self.assertEqual(serialize(ValueError([*values, [1]]))["exc_args"][0][-1], SAFE_CUT)
 
     def test_args_of_its_own(self) -> None:
         """Where a class has an ``args`` of its own, those that the error was made with go out."""

@@ -65,9 +65,13 @@ class PrefetchedTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.sampled_from(["take", "begin", "end", "lost"]), st.integers(0, 400)), max_size=60))
     def test_never_stuck(self, steps: list[tuple[str, int]]) -> None:
-        """Whatever comes in whatever order: where nothing waits, the connection is read."""
+        """Whatever comes in whatever order: where nothing waits, the connection is read.
+
+        Over the limit nothing more is taken, but one message of each new connection.
+        """
         counted = Counted()
         count = counted.count
+        lost = 0
         waiting: list[int] = []
         running: list[int] = []
         for step, size in steps:
@@ -87,11 +91,12 @@ class PrefetchedTests(SynchronousTestCase):
                 if count.paused:
                     count.look()
             elif step == "lost":
+                lost += 1
                 count.connection_changed()
             self.assertEqual(count.bytes, sum(waiting) + sum(running))
             if not waiting:
                 self.assertFalse(count.paused)
-            self.assertLessEqual(sum(waiting) - (waiting[-1] if waiting else 0), MOST + 400)
+            self.assertLessEqual(sum(waiting) - (waiting[-1] if waiting else 0), MOST + 400 * lost)
 
 
 class ConnectionTests(SynchronousTestCase):
@@ -153,6 +158,14 @@ class ConnectionTests(SynchronousTestCase):
         self.assertFalse(self.peer.transport.aborted)
         self.peer.clock.pump([1] * 3)
         self.assertTrue(self.peer.transport.aborted)
+
+    def test_lost_while_paused(self) -> None:
+        """The next connection is read, however much of what came on the last one is not settled."""
+        for _ in range(3):
+            self.deliver(400)
+        self.assertTrue(self.count.paused)
+        self.connection.use(None, "lost")
+        self.assertFalse(self.count.paused)
 
     def test_counted_once(self) -> None:
         """Each delivery counts until it is settled, however that is done, also when its channel is gone."""

@@ -256,6 +256,21 @@ class RetryTests(KeepingCase):
         self.clock.advance(RETRY_MAX)
         self.assertIs(self.successResultOf(opened), Opened.latest.protocol)
 
+    def test_closed_and_not_gone(self) -> None:
+        """A connection that the broker has closed is nobody's, although its socket may be there for a while."""
+        self.answer = opens
+        connection = self.start()
+        closed = self.successResultOf(connection.when_connected())
+        Opened.latest.was_aborted = True  # the socket does not go at once
+        close = {"reply_code": ReplyCode.CONNECTION_FORCED, "reply_text": "", "class_id": 0, "method_id": 0}
+        Opened.latest.method(0, "connection.close", **close)
+        self.assertEqual((connection.protocol, connection.is_open), (closed, False))
+        opened = connection.when_connected()
+        self.assertNoResult(opened)
+        Opened.latest.lose()
+        self.clock.advance(RETRY_MAX)
+        self.assertIsNot(self.successResultOf(opened), closed)
+
     def test_closed_while_it_is_opened(self) -> None:
         """A broker that closes the connection while it is made ready has told why: that decides what comes next."""
         self.answer = opens

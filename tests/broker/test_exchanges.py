@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txservices.broker.bindings import Topic
+from txservices.broker.bindings import Direct, Topic
 from txservices.broker.exchanges import Exchange, route
 from txservices.broker.queues import Queue
 
@@ -119,6 +119,20 @@ class MatchTests(SynchronousTestCase):
         self.assertEqual((routed(made, "a"), routed(made, "a.1.b")), (["q"], []))
         made.unbind(queue, "a", {})
         self.assertEqual(root.following, {})
+
+    def test_no_key_is_kept(self) -> None:
+        """When the last binding of a key goes, the key goes with it: reply queues come and go for ever."""
+        made = Exchange("x", "direct")
+        one, other = Queue("one"), Queue("other")
+        for number in range(50):
+            for queue in (one, other):
+                made.bind(queue, f"{number}", {})
+        for number in range(1, 50):
+            made.unbind(one, f"{number}", {})
+            self.assertEqual(routed(made, f"{number}"), ["other"])
+            made.unbind(other, f"{number}", {})
+        self.assertEqual(list(cast(Direct, made.matching).by_key), ["0"])
+        self.assertEqual(routed(made, "0"), ["one", "other"])
 
     def test_headers(self) -> None:
         """A headers exchange compares arguments with headers, all or any of them."""

@@ -9,7 +9,7 @@ from itertools import combinations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices.exceptions import FrameError
-from txservices.wire import codec
+from txservices.wire import codec, tables
 from txservices.wire.spec import METHODS, ReplyCode
 
 
@@ -112,6 +112,16 @@ class CacheTests(SynchronousTestCase):
             properties = {name: PropertyTests.ALL[name] for name in names}
             self.assertEqual(codec.decode_properties(codec.encode_properties(properties)), properties)
             self.assertLessEqual(max(len(codec.LAYOUTS), len(codec.PRESENT)), 8)
+
+    def test_names(self) -> None:
+        """Ever new names of headers take no more places than there are."""
+        self.patch(tables, "NAMES_MAX", 8)
+        tables.NAMES.clear()
+        self.addCleanup(tables.NAMES.clear)
+        for number in range(100):
+            table = {f"{number}": number, "same": 1}
+            self.assertEqual(tables.decode_table(tables.encode_table(table))[0], table)
+            self.assertLessEqual(len(tables.NAMES), 8)
 
     def test_deliveries(self) -> None:
         """Ever new routing keys of deliveries take no more places than there are."""
