@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any, cast
 
@@ -235,11 +236,17 @@ class SpeedTests(SynchronousTestCase):
             for number in range(services):
                 x.bind(queue, f"service{number}.*", {})
                 x.bind(queue, f"*.event{number}.#", {})
-            begin = time.process_time()
-            for number in range(1000):
-                self.assertEqual(len(x.match(f"service{number % services}.event{number % services}", nothing)), 2)
-            return time.process_time() - begin
+            keys = [f"service{number % services}.event{number % services}" for number in range(1000)]
+            times = []
+            for _ in range(5):  # other processes only add to a time: the least counts
+                begin = time.process_time()
+                found = [len(x.match(key, nothing)) for key in keys]
+                times.append(time.process_time() - begin)
+                self.assertEqual(found, [2] * 1000)
+            return min(times)
 
+        gc.disable()  # it would walk what the tests before this one have left
+        self.addCleanup(gc.enable)
         self.assertLess(seconds(5000) / seconds(5), 30)  # it is 2; 1,000 if each is looked at
 
     def test_hostile_pattern(self) -> None:

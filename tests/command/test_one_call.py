@@ -107,7 +107,7 @@ class ByRun(processes.ByRun, Case):
             running,
             {
                 "sell one": rf"{start} warn app\.shop \[{SELL} {origin}\]: sell one",
-                "nobody awaited": rf"{start} error txservices\.calls \[{SELL} {origin}\]: {UNAWAITED}",
+                "nobody awaited": rf"{start} error txservices\.awaited \[{SELL} {origin}\]: {UNAWAITED}",
                 "taken": rf"{start} info app\.stock \[{TAKE} {origin}\]: taken",
                 "shop.sell took": rf"{start} warn txservices\.busy \[{SELL} {origin}\]: slow: shop\.sell took {slow}",
                 "stock.take took": rf"{start} warn txservices\.busy \[{TAKE} {origin}\]: slow: stock\.take took {slow}",
@@ -133,7 +133,7 @@ class ByTwistd(processes.ByTwistd, Case):
             running,
             {
                 "sell one": rf"\S+ \[app\.shop#warn {SELL} from {CALLER}\] sell one",
-                "nobody awaited": rf"\S+ \[txservices\.calls#error {SELL} from {CALLER}\] {UNAWAITED}",
+                "nobody awaited": rf"\S+ \[txservices\.awaited#error {SELL} from {CALLER}\] {UNAWAITED}",
                 "taken": rf"\S+ \[app\.stock#info {TAKE} from {CALLER}\] taken",
                 "stock.take took": rf"\S+ \[txservices\.busy#warn {TAKE} from {CALLER}\] slow: stock\.take took .*",
             },
@@ -153,7 +153,7 @@ class Once:
             running,
             {
                 "sell one": rf"WARNING app\.shop {SELL} {CALLER} sell one",
-                "nobody awaited": rf"ERROR txservices\.calls {SELL} {CALLER} {UNAWAITED}",
+                "nobody awaited": rf"ERROR txservices\.awaited {SELL} {CALLER} {UNAWAITED}",
                 "taken": rf"INFO app\.stock {TAKE} {CALLER} taken",
                 "stock.take took": rf"WARNING txservices\.busy {TAKE} {CALLER} slow: stock\.take took .*",
             },
