@@ -16,6 +16,7 @@ from tests.services import ServicesCase, client_of
 from txservices.amqp.options import Sending
 from txservices.events import EventDispatcher
 from txservices.exceptions import (
+    ConfigurationError,
     EncodeError,
     MethodNotFound,
     RemoteError,
@@ -271,6 +272,6 @@ class OptionTests(ServicesCase):
             def method(self):
                 pass
 
-        with self.assertRaises(TypeError) as raised:
+        with self.assertRaises(ConfigurationError) as raised:
             await self.start(Wrong)
-        self.assertIn("no option 'prioritty'", str(raised.exception))
+        self.assertIn("wrong.service: there is no option 'prioritty'", str(raised.exception))
