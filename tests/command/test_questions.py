@@ -31,7 +31,8 @@ ANSWERS = {
     "What is slow?": r"^SERVICE .* P99 (.*\n)*stock +1 +3 +[\d,.]+ +[\d.]+ (µs|ms|s) +[\d.]+ (µs|ms|s) ",
     "What fails?": r" worker shop\.fail error .*: RemoteError: ValueError no tea$",
     "Who calls it?": r"^Is called by\n  shop: [\d.]+/s, p50 \S+ \w+, p99 ",
-    "What is waiting?": r", 1 of 10 workers run, 1 wait(.*\n)+Queues\n  rpc-shop: 0 messages, 1 consumer\n",
+    "What is waiting?": r", 1 of 10 workers run, 1 wait(.*\n)+.*, 1 of 1 workers run, 1 wait(.*\n)+"
+    r"Queues\n  rpc-shop: 0 messages, 1 consumer\n",
     "What was lost?": rf"^{QUEUE}\.parked: 1 message since {DAY}\S+: failed 1$",
     "What changed?": rf"^SERVICE .* SINCE\n(.*\n)*shop .* {DAY} {TIME}$",
     "What do I do?": rf"^replayed 1 of 1 message in {QUEUE}\.parked$",

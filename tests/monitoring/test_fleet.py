@@ -134,13 +134,37 @@ class Asking(FleetCase):
         named = service["service"], service["version"], service["doc"], service["state"], service["max_workers"]
         self.assertEqual(named, ("stock", "7", "Knows what there is.", "running", 10))
         take = {"method": "take", "entrypoint": "Rpc", "on": "", "doc": "Take some.", "queue": "rpc-stock"}
-        self.assertEqual(service["methods"][0], {**take, "signature": "(item: str, count: int = 1) -> int"})
+        take |= {"signature": "(item: str, count: int = 1) -> int"}
+        self.assertEqual(service["methods"][0], {**take, "running": 0, "waiting": 0})
         (service,) = (await self.answer_of(shop, "services"))["services"]
         self.assertEqual((service["targets"], service["events"]), (["stock"], ["sold"]))
         called_by = [(each["entrypoint"], each["on"]) for each in service["methods"]]
         self.assertEqual(called_by, [("Rpc", ""), ("EventHandler", "stock.empty"), ("Timer", "60")])
         queues = [(each["queue"], each.get("source")) for each in service["methods"]]
         self.assertEqual(queues, [("rpc-shop", None), ("evt-stock-empty--shop.empty", "stock"), ("", None)])
+
+    async def test_workers_of_methods(self) -> None:
+        """It says of each method how many of its workers run and wait, and how many may run if it has a limit."""
+        going: Deferred[None] = Deferred()
+
+        class Busy:
+            name = "busy"
+
+            @rpc(max_workers=1)
+            def hold(self) -> Deferred[None]:
+                return going
+
+            @rpc
+            def other(self) -> None: ...
+
+        process, cluster = await self.run_process(Busy), await self.cluster()
+        calls = [cluster.busy.hold() for _ in range(3)]
+        while (service := (await self.answer_of(process, "services"))["services"][0])["waiting"] != 2:
+            await cluster.busy.other()
+        told = [[each.get(key) for key in ("running", "waiting", "max_workers")] for each in service["methods"]]
+        self.assertEqual(told, [[1, 2, 1], [0, 0, None]])
+        going.callback(None)
+        await gatherResults(calls)
 
     async def test_counts(self) -> None:
         """From the first time that it is asked for them it counts workers and calls, with errors and times."""

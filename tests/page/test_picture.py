@@ -53,6 +53,17 @@ class Services(PictureCase):
         # the one that fails is listed first
         self.assertEqual([each["pid"] for each in shown["instances"]], [2, 1])
 
+    def test_workers_of_methods(self) -> None:
+        """Those that run and wait add up over the processes that are there. Older ones do not tell them."""
+        hold = method("hold") | {"running": 2, "waiting": 3, "max_workers": 2}
+        first, second = (answer(pid, service("shop", hold, method("find"))) for pid in (1, 2))
+        old = answer(3, service("shop", method("hold")))
+        for answers, numbers in (((first, second, old), [4, 6, 4]), ((first,), [4, 6, 4]), ((first,), [2, 3, 2])):
+            [shown] = self.state(*answers)["services"]
+            found = {each["method"]: [each[key] for key in picture.WORKERS] for each in shown["methods"]}
+            self.assertEqual(found["hold"], numbers)
+            self.assertEqual(found.get("find", [0, 0, 0]), [0, 0, 0])
+
     def test_silent(self) -> None:
         """A process that misses a round is late, then gone; it counts no more, and is forgotten after a while."""
         shop = service("shop", method("sell"))

@@ -11,7 +11,17 @@ from typing import Any
 
 from attrs import define, field
 
-from txservices.monitoring.answers import Answer, Counts, Failed, Happened, Method, Process, Service, Tailed
+from txservices.monitoring.answers import (
+    Answer,
+    Counts,
+    Failed,
+    Happened,
+    Method,
+    Process,
+    Service,
+    Tailed,
+    key_of,
+)
 from txservices.monitoring.counters import merged
 from txservices.utils.printable import in_one_line, printable
 
@@ -37,8 +47,12 @@ class Group:
     @property
     def methods(self) -> dict[tuple[str, str, str], Method]:
         """The methods of all versions, each once."""
-        listed = [method for service in self.described for method in service["methods"]]
-        return {(each["method"], each["entrypoint"], each["on"]): each for each in listed}
+        return {key_of(each): each for each in self.entrypoints}
+
+    @property
+    def entrypoints(self) -> list[Method]:
+        """The methods of all instances."""
+        return [method for service in self.described for method in service["methods"]]
 
     @property
     def together(self) -> Counts:
@@ -149,9 +163,19 @@ def methods_of(group: Group, answers: Sequence[Answer]) -> list[str]:
         together = merged(counts.get((method["method"], method["entrypoint"]), []))
         on = f" on {method['on']}" if method["on"] else ""
         lines.append(in_one_line(f"{method['method']}{method['signature']}  [{method['entrypoint']}{on}]"))
-        lines.append(f"    {in_numbers(together)}")
+        of_method = [each for each in group.entrypoints if key_of(each) == key_of(method)]
+        lines.append(f"    {in_numbers(together)}{workers_of(of_method)}")
         lines += [f"    {line}" for line in printable(method["doc"]).splitlines()]
     return [f"  {line}" for line in lines]
+
+
+def workers_of(methods: Sequence[Method]) -> str:
+    """How many workers of a method run and wait, in all instances together. Nothing if there is none."""
+    running, waiting = sum(each.get("running", 0) for each in methods), sum(each.get("waiting", 0) for each in methods)
+    most = sum(each.get("max_workers", 0) for each in methods)
+    if not (running or waiting):
+        return ""
+    return f", {running:,}{f' of {most:,}' if most else ''} workers run, {waiting:,} wait"
 
 
 def edges_of(group: Group, answers: Sequence[Answer]) -> list[str]:

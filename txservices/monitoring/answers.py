@@ -36,6 +36,7 @@ __all__ = [
     "Tail",
     "Tailed",
     "is_asked",
+    "key_of",
     "read_answer",
     "read_ask",
     "read_tailed",
@@ -133,6 +134,9 @@ class Method(TypedDict):
         queue: the one that its messages wait in, while it is there; empty if there is no queue for others to see, as
             for HTTP and for broadcasts. Processes of older versions don't tell it.
         source: of an event handler: the service whose events it hears. Likewise.
+        running: how many of its workers run. Likewise.
+        waiting: how many wait for their turn. Likewise.
+        max_workers: how many may run, if it has a limit of its own.
     """
 
     method: str
@@ -140,8 +144,16 @@ class Method(TypedDict):
     on: str
     queue: NotRequired[str]
     source: NotRequired[str]
+    running: NotRequired[int]
+    waiting: NotRequired[int]
+    max_workers: NotRequired[int]
     signature: str
     doc: str
+
+
+def key_of(method: Method) -> tuple[str, str, str]:
+    """What tells a method of a service apart from its others."""
+    return method["method"], method["entrypoint"], method["on"]
 
 
 class Service(TypedDict):

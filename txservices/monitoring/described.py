@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import Counter
 from typing import Any
 
 from txservices.monitoring.answers import Method, Service
 
-__all__ = ["service_of"]
+__all__ = ["by_entrypoint", "service_of"]
 
 DOC_MAX = 2_000  # characters of a docstring, and of the reasons why a service is not ready
 SIGNATURE_MAX = 500  # characters of a signature
@@ -19,6 +20,10 @@ def service_of(container: Any, events: set[str]) -> Service:
     """The service of a container. ``events`` are the types of those that it is known to have told."""
     cls = container.service_cls
     targets = {getattr(each, "target_service", None) for each in container.dependencies}
+    running, waiting = by_entrypoint(container.workers)
+    methods = [method_of(container, each) for each in container.entrypoints[:METHODS_MAX]]
+    for entrypoint, method in zip(container.entrypoints, methods, strict=False):
+        method["running"], method["waiting"] = running[entrypoint], waiting[entrypoint]
     return {
         "service": container.service_name,
         "version": version_of(cls),
@@ -28,10 +33,17 @@ def service_of(container: Any, events: set[str]) -> Service:
         "max_workers": container.workers.places,
         "running": container.workers.under_way,
         "waiting": container.workers.waiting,
-        "methods": [method_of(container, each) for each in container.entrypoints[:METHODS_MAX]],
+        "methods": methods,
         "events": sorted(events),
         "targets": sorted(each for each in targets if isinstance(each, str)),
     }
+
+
+def by_entrypoint(workers: Any) -> tuple[Counter[Any], Counter[Any]]:
+    """How many workers run, and how many wait for their turn, of each entrypoint."""
+    lines = set(workers.lines.values())  # entrypoints may share one
+    running = Counter(each.worker.entrypoint for each in workers.pending.values())
+    return running, Counter(turn.entrypoint for line in lines for turn in line.queued)
 
 
 def version_of(cls: type[Any]) -> str:
@@ -59,6 +71,8 @@ def method_of(container: Any, entrypoint: Any) -> Method:
     }
     if isinstance(source, str):
         told["source"] = source
+    if isinstance(getattr(entrypoint, "max_workers", None), int):
+        told["max_workers"] = entrypoint.max_workers
     return told
 
 

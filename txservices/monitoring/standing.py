@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from txservices import __version__
+from txservices.monitoring.described import by_entrypoint
 from txservices.monitoring.families import (
     BLOCKED,
     CIRCUIT,
@@ -83,11 +84,9 @@ class Now:
         for each in container.entrypoints:
             self.add(RUNNING, 0, *labels_of(name, each))
             self.add(WAITING, 0, *labels_of(name, each))
-        for running in list(workers.pending.values()):
-            self.add(RUNNING, 1, *labels_of(name, running.worker.entrypoint))
-        for line in set(workers.lines.values()):  # entrypoints may share one
-            for turn in line.queued:
-                self.add(WAITING, 1, *labels_of(name, turn.entrypoint))
+        for family, found in zip((RUNNING, WAITING), by_entrypoint(workers), strict=True):
+            for entrypoint, number in found.items():
+                self.add(family, number, *labels_of(name, entrypoint))
 
     def extensions(self, container: Any, seen: set[Any]) -> None:
         for each in container.subextensions:

@@ -7,6 +7,7 @@ A process that no longer answers stays in the picture for a while, as gone, and 
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from operator import itemgetter
@@ -14,7 +15,7 @@ from typing import Any
 
 from attrs import define, field
 
-from txservices.monitoring.answers import Answer, Failed, Method, Service
+from txservices.monitoring.answers import Answer, Failed, Method, Service, key_of
 
 GONE_KEPT = 600.0  # seconds that a process is shown that does not answer any more
 PROCESSES_MAX = 2_000  # processes that are remembered
@@ -25,6 +26,7 @@ FAILURES_KEPT = 100  # of one process, as many as it keeps itself
 TREE_SHOWN = 200  # calls around a failure
 TEXT_SHOWN = 300  # characters of an error in a list
 SKEW = 2.0  # seconds by which a process's clock may differ from ours before its times are corrected
+WORKERS = ("running", "waiting", "max_workers")  # keys of a method
 MISSED = 2  # rounds without an answer, after which a process is gone
 
 
@@ -215,6 +217,7 @@ def service_of(name: str, processes: list[Seen]) -> dict[str, Any]:
         for each in seen.answer.get("methods", ())
         if each["service"] == name
     ]
+    workers = workers_of(name, [seen for seen in processes if seen.status != "gone"])
     return {
         "name": name,
         "doc": said["doc"] if said is not None else "",
@@ -228,7 +231,11 @@ def service_of(name: str, processes: list[Seen]) -> dict[str, Any]:
         "instances": sorted(instances, key=first_those_in_trouble)[:INSTANCES_SHOWN],
         "more_instances": max(len(instances) - INSTANCES_SHOWN, 0),
         "methods": [
-            {**method, **together([each for each in counted if each["method"] == method["method"]])}
+            {
+                **method,
+                **together([each for each in counted if each["method"] == method["method"]]),
+                **{key: workers[key_of(method)][key] for key in WORKERS},
+            }
             for method in methods
         ],
         "tells": sorted(
@@ -241,6 +248,15 @@ def service_of(name: str, processes: list[Seen]) -> dict[str, Any]:
             }
         ),
     }
+
+
+def workers_of(name: str, processes: Iterable[Seen]) -> Mapping[tuple[str, str, str], Counter[str]]:
+    """How many workers of each method of a service run, wait, and may run if it has a limit, in all processes."""
+    found: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for service in (each for seen in processes for each in seen.services if each["service"] == name):
+        for method in service["methods"]:
+            found[key_of(method)].update({key: method.get(key, 0) for key in WORKERS})
+    return found
 
 
 def instance_of(name: str, seen: Seen) -> dict[str, Any]:

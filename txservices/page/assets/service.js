@@ -65,10 +65,16 @@ function methodRow(page, found, method) {
     h("div", { class: "line" },
       h("span", { class: "kind" }, KINDS[method.entrypoint] || method.entrypoint),
       h("span", { key: "name", class: "signature" }, h("b", null, method.method), h("span", null, method.signature), method.on && h("span", { key: "on", class: "on" }, onWhat(method))),
-      h("span", { key: "numbers", class: "n" }, method.count ? [`${rate(method.rate)}/s`, h("span", { class: "wide" }, ` · p50 ${took(method.p50)}`), ` · p99 ${took(method.p99)}`, method.error_rate > 0 && h("b", { class: "bad" }, ` · ${rate(method.error_rate)} errors/s`)] : "not called"),
+      h("span", { key: "numbers", class: "n" }, method.count ? [`${rate(method.rate)}/s`, h("span", { class: "wide" }, ` · p50 ${took(method.p50)}`), ` · p99 ${took(method.p99)}`, method.error_rate > 0 && h("b", { class: "bad" }, ` · ${rate(method.error_rate)} errors/s`)] : !method.running && !method.waiting && "not called", workers(method)),
       callable && h("button", { key: "call", type: "button", class: "small", "aria-expanded": String(Boolean(form)), onclick: open }, form ? "Close" : "Call")),
     method.doc && h("p", { key: "doc", class: "doc" }, method.doc),
     form && callable && callForm(page, found.name, method, form));
+}
+
+function workers(method) {
+  if (!method.running && !method.waiting) return null;
+  const running = method.max_workers ? `${count(method.running)} of ${count(method.max_workers)}` : count(method.running);
+  return h("span", { key: "workers", class: method.waiting ? "warn" : "" }, `${method.count ? " · " : ""}${running} run, ${count(method.waiting)} wait`);
 }
 
 function onWhat(method) {
