@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests.web.peer import Service, WebTestCase, converse, text
 from txservices.exceptions import ConfigurationError
 from txservices.runners import ServiceRunner, run_services
+from txservices.utils.address import cannot_listen
 from txservices.web.handlers import http
 
 UNAVAILABLE = (
@@ -136,3 +137,5 @@ class Listening(WebTestCase):
                 starting = Deferred.fromCoroutine(self.serve(Service, WEB_SERVER_ADDRESS="127.0.0.1:80"))
                 error = await self.assertFailure(starting, ConfigurationError)
             self.assertIn(f"can't listen at 127.0.0.1:80: [Errno {number}] in words: {cure}", str(error))
+        told = cannot_listen(CannotListenError("::1", 80, OSError(errno.EADDRINUSE, "in words")))
+        self.assertIn("can't listen at [::1]:80: ", told)

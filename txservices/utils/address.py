@@ -110,7 +110,8 @@ def parse_addresses(uris: str | Sequence[str]) -> tuple[Address, ...]:
 def cannot_listen(error: CannotListenError) -> str:
     """Why an address can't be opened, and what to do."""
     cure = LISTEN_CURES.get(getattr(error.socketError, "errno", 0), "see the host and the port")
-    return f"can't listen at {error.interface}:{error.port}: {error.socketError}: {cure}"
+    host = f"[{error.interface}]" if ":" in str(error.interface) else error.interface
+    return f"can't listen at {host}:{error.port}: {error.socketError}: {cure}"
 
 
 def host_and_port(text: object, form: re.Pattern[str]) -> tuple[str, int] | None:

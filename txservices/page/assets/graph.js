@@ -230,14 +230,15 @@ function draw(services, edges, { places, paths, left, top, width, height }, narr
   services.map((service) => {
     const place = places.get(service.name);
     const status = statusOf(service);
-    const most = Math.floor((place.width - 34) / 7.6);
-    const name = service.name.length > most ? `${service.name.slice(0, most - 1)}…` : service.name;
+    const most = Math.floor((place.width - 34) / 8.2);
+    const isLong = service.name.length > most;
+    const name = isLong ? `${service.name.slice(0, most - 1)}…` : service.name;
     const under = service.up === 0 ? "gone" : service.count ? `${rate(service.rate)}/s · ${took(service.p99)}` : "no calls yet";
     return h("a", { key: service.name, href: `#/service/${encodeURIComponent(service.name)}`, class: `node ${status}`, "aria-label": `${service.name}: ${under}` },
       h("title", null, service.name),
       h("rect", { x: place.x, y: place.y, width: place.width, height: HEIGHT, rx: 9 }),
       h("circle", { cx: place.x + 17, cy: place.y + 21, r: 4.5 }),
-      h("text", { class: "name", x: place.x + 29, y: place.y + 25.5 }, name),
+      h("text", { class: "name", x: place.x + 29, y: place.y + 25.5, textLength: isLong ? place.width - 40 : null, lengthAdjust: "spacingAndGlyphs" }, name),
       h("text", { key: "under", class: "under", x: place.x + 29, y: place.y + 43 }, under));
   }));
 }
