@@ -16,11 +16,12 @@ TRIAL := twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
 BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"]; \
 	print("branches: {covered_branches} of {num_branches}, {percent_branches_covered:.1f} %".format(**found))
 
-.PHONY: help run compiled test slowest coverage trixie interop faults soak mutants lint docs bench pictures clean
+.PHONY: help run compiled test oldest slowest coverage trixie interop faults soak mutants lint docs bench pictures clean
 
 help:
 	@echo "make run    the example services on the embedded broker, a page that shows them, and what to type to call them"
 	@echo "make test   the suite on every core (TESTS=tests.test_rpc for a part, JOBS=1 for one process)"
+	@echo "make oldest  the suite with the oldest version of everything that pyproject.toml allows (PYTHON=python3.10)"
 	@echo "make slowest  the tests that take longest, by clock and by processor (TESTS=tests.broker for a part)"
 	@echo "make coverage  the suite, and what of txservices/ it runs: lines and branches, not fewer than pyproject.toml says"
 	@echo "make trixie  the suite on Debian 13, with RabbitMQ 4.0 and Python 3.13 (as root, on a Debian with debootstrap)"
@@ -51,6 +52,14 @@ compiled: $(VENV)/installed
 
 test: compiled
 	$(BIN)/python -m $(TRIAL) $(TESTS)
+
+# pip reads PIP_CONSTRAINT, also in the test that installs the wheel.
+oldest: build/oldest.txt
+	PIP_CONSTRAINT=$(CURDIR)/$< $(MAKE) test VENV=build/oldest
+
+build/oldest.txt: pyproject.toml
+	@mkdir -p build
+	@grep -oE '"[A-Za-z0-9_-]+(\[[a-z,]+\])?>=[0-9.]+"' $< | sed -E 's/"|\[.*\]//g; s/>=/==/' | sort -u >$@
 
 slowest: compiled
 	$(BIN)/python -m tests.slowest $(TESTS)

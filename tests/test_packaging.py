@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import zipfile
 from importlib.util import find_spec
+from pathlib import Path
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import processes
 
@@ -84,3 +87,21 @@ class Packaging(TestCase):
         self.assertNotIn("twisted/plugins/__init__.py", names)
         rooms = {name.split("/")[0] for name in names if ".dist-info/" not in name}
         self.assertEqual(rooms, {"txservices", "twisted"})
+
+
+class Bounds(SynchronousTestCase):
+    """The versions that the package allows."""
+
+    def test_oldest(self) -> None:
+        """`make oldest` takes the lower bound of each dependency, and of each one of an extra."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for name in ("Makefile", "pyproject.toml"):
+            shutil.copy(Path(processes.ROOT, name), folder)
+        subprocess.run(["make", "--silent", "-C", folder, "build/oldest.txt"], check=True)
+        pins = (folder / "build/oldest.txt").read_text().split()
+        text = re.sub("#.*", "", (folder / "pyproject.toml").read_text())
+        text = text.partition("\ndependencies = [")[2].partition("\n[project.scripts]")[0]
+        found = [each for each in re.findall(r'"(.+?)"', text) if not each.startswith("txservices[")]
+        self.assertIn("h11==0.16", pins)
+        self.assertLessEqual({re.sub(r"\[.*\]", "", each).replace(">=", "==") for each in found}, set(pins))

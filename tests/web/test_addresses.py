@@ -44,6 +44,7 @@ class Talk(Protocol):
     """Sends bytes, and keeps what comes until the other side closes."""
 
     certificate: Any = None
+    negotiated: Any = None
 
     def __init__(self, request: bytes) -> None:
         self.request = request
@@ -57,6 +58,7 @@ class Talk(Protocol):
         self.received += data
         if hasattr(self.transport, "getPeerCertificate"):
             self.certificate = self.transport.getPeerCertificate()
+            self.negotiated = self.transport.negotiatedProtocol
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closed.callback(self.received)
@@ -82,12 +84,14 @@ class Case(TestCase):
         listener = self.runner.containers[0].entrypoints[0].server.listener
         return [listener.listening, *listener.others]
 
-    async def ask(self, to: str, before: bytes = b"", authority: Any = None) -> Talk:
-        """The conversation at an endpoint of a client."""
+    async def ask(
+        self, to: str, before: bytes = b"", authority: Any = None, offered: list[bytes] | None = None
+    ) -> Talk:
+        """The conversation at an endpoint of a client, which offers these protocols over TLS."""
         endpoint = clientFromString(reactor, to)
         if authority is not None:
             trusted = trustRootFromCertificates([Certificate.loadPEM(authority.cert_pem.bytes())])
-            endpoint = wrapClientTLS(optionsForClientTLS("localhost", trusted), endpoint)
+            endpoint = wrapClientTLS(optionsForClientTLS("localhost", trusted, acceptableProtocols=offered), endpoint)
         talk = Talk(before + GET)
         await connectProtocol(endpoint, talk)
         await talk.closed
@@ -139,7 +143,7 @@ class Open(Case):
             await self.runner.stop()
 
     async def test_https(self) -> None:
-        """HTTPS and a WebSocket over TLS, with a certificate from a file; what is no request is 400 there, too."""
+        """HTTPS and a WebSocket over TLS, with a certificate from a file; nonsense is 400, and HTTP/2 not chosen."""
         authority = trustme.CA()
         folder = self.mktemp()
         os.mkdir(folder)
@@ -166,6 +170,8 @@ class Open(Case):
         talk = await self.ask(to, b"no request\r\n\r\n", authority)
         self.assertTrue(talk.received.startswith(b"HTTP/1.1 400 "), talk.received)
         self.assertEqual(told.told[-1][-1], "https")
+        talk = await self.ask(to, authority=authority, offered=[b"h2", b"http/1.1"])
+        self.assertEqual((talk.negotiated, talk.received[:13]), (b"http/1.1", b"HTTP/1.1 200 "))
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_proxy_protocol(self) -> None:

@@ -160,7 +160,7 @@ def files_endpoint(text: str, reactor: Any) -> IStreamServerEndpoint:
         f"{'tcp6' if ':' in interface else 'tcp'}:{given['port']}:backlog={backlog}"
         + (f":interface={interface.replace(':', chr(92) + ':')}" if interface else ""),
     )
-    return Wrapped(inner, partial(TLSMemoryBIOFactory, files, False))
+    return Wrapped(inner, lambda site: TLSMemoryBIOFactory(files, False, Negotiated(site)))
 
 
 @implementer(IStreamServerEndpoint)
@@ -174,6 +174,22 @@ class Wrapped:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         found: Deferred[IListeningPort] = self.endpoint.listen(self.wrap(protocolFactory))
         return found
+
+
+class Negotiated(Factory):
+    """A site whose protocol over TLS is chosen already, by the context of ``Files``.
+
+    If Twisted can ask the site for it, versions before 26.4 write the answer into the context for each connection. A
+    newer pyOpenSSL refuses that, since the context is in use.
+    """
+
+    noisy = False
+
+    def __init__(self, site: IProtocolFactory) -> None:
+        self.site = site
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self.site.buildProtocol(addr)  # type: ignore[arg-type]
 
 
 class Gated(Wrapped):
@@ -245,7 +261,9 @@ class Files:
         first, *others = [Certificate.loadPEM(each + end).original for each in pem.split(end)[:-1]] or [None]
         if first is None:
             raise ValueError(f"{self.certificate} has no certificate in PEM")
-        options = CertificateOptions(privateKey=key, certificate=first, extraCertChain=others)
+        options = CertificateOptions(
+            privateKey=key, certificate=first, extraCertChain=others, acceptableProtocols=[b"http/1.1"]
+        )
         return options.getContext()
 
     def serverConnectionForTLS(self, protocol: Any) -> Connection:
