@@ -160,7 +160,7 @@ class RpcConsumer(SharedExtension):
         try:
             if content_type not in self.accepted:
                 accepted = ", ".join(self.accepted)
-                raise MalformedRequest(f"content type {content_type!r} is not accepted here, {accepted} is")
+                raise DecodeError(f"content type {content_type!r} is not accepted here, {accepted} is")
             if decoded is None:
                 body = self.long.read(content_type, properties.get("content_encoding"), message.body, headers, True)
             else:
@@ -173,13 +173,19 @@ class RpcConsumer(SharedExtension):
                 self.not_begun(message)
                 return
             if message.redelivered and entrypoint.failures.comes_back_too_often(message):
-                self.park(entrypoint, message)
+                # The queue of calls has no dead letters by which the broker would do that: each request whose caller's
+                # time is up while it waits would be one.
+                text = "it came back to its queue again and again: does it kill the process that handles it?"
+                self.park(entrypoint, message, "delivery_limit", Reject(text))
                 return
         except LongBody:
             self.long.add(message)
             return
         except DecodeError as error:
-            self.refuse(message, MalformedRequest(str(error)))
+            if entrypoint is not None and entrypoint.failures.policy is not None:
+                self.park(entrypoint, message, "unreadable", MalformedRequest(str(error)))
+            else:
+                self.refuse(message, MalformedRequest(str(error)))
             return
         except (BadRequest, TypeError) as error:
             self.refuse(message, error)
@@ -245,16 +251,11 @@ class RpcConsumer(SharedExtension):
             patience = min(patience, left)
         entrypoint.failures.failed(message, worker_ctx, exc_info[1], source, patience, reply)
 
-    def park(self, entrypoint: Rpc, message: Message) -> None:
-        """Park a request that has come back again and again, as one does that kills the process.
-
-        The queue of calls has no dead letters by which the broker would do that: each request whose caller's time is up
-        while it waits would be one.
-        """
-        error = Reject("it came back to its queue again and again: does it kill the process that handles it?")
+    def park(self, entrypoint: Rpc, message: Message, reason: str, error: Exception) -> None:
+        """Park a request for which no worker is to run, and reply with the error."""
         reply = partial(self.responder.send_response, message, None, None, (type(error), error, None))
         source = Source(self.queue.name, self.responder.exchange, message.routing_key)
-        entrypoint.failures.park(message, None, "delivery_limit", error, source, reply)
+        entrypoint.failures.park(message, None, reason, error, source, reply)
 
     def refuse(self, message: Message, error: BaseException) -> None:
         """Answer a message that is no request to one of our methods. No worker runs for it."""

@@ -14,7 +14,7 @@ from txservices.amqp.entities import Exchange, Queue
 from txservices.amqp.ondemand import OnDemand
 from txservices.command import logs
 from txservices.events import BROADCAST, event_handler
-from txservices.exceptions import ConfigurationError, RemoteError
+from txservices.exceptions import ConfigurationError, MalformedRequest, RemoteError
 from txservices.extensions import DependencyProvider, WorkerContext
 from txservices.messaging import consume
 from txservices.retry import Reject, Retry
@@ -330,6 +330,22 @@ class ParkTests(RetriesCase):
         (message,) = await parked.wait()
         self.assertEqual((message.body, message.headers["txservices-reason"]), (b"\xff{", "unreadable"))
         self.assertEqual(len(heard.things), 1)
+
+    async def test_unreadable_requests(self) -> None:
+        """A request that can't be read is parked, too, and its caller has the error, if there is one who waits."""
+        heard = Heard()
+        await self.start(failing(heard, None, retry=QUICK))
+        cluster = await self.process(serializer="yaml", ACCEPT=["yaml", "json"]).cluster()
+        error = await self.assertFailure(cluster.listener.call(1), MalformedRequest)
+        self.assertIn("content type 'application/x-yaml' is not accepted here", str(error))
+        properties = {"content_type": "application/json", "message_id": "nobody waits"}
+        await self.connections().publisher.publish("nameko-rpc", "listener.call", b"{", properties)
+        connections, parked = self.connections(), Heard()
+        await connections.consume(Queue("rpc-listener.parked"), parked, 0).ready
+        messages = await parked.wait(2)
+        self.assertEqual({message.headers["txservices-reason"] for message in messages}, {"unreadable"})
+        self.assertEqual((messages[1].body, messages[1].properties["message_id"]), (b"{", "nobody waits"))
+        self.assertEqual(heard.things, [])
 
     async def test_one_line(self) -> None:
         """An intended ``Reject`` or ``Retry`` is a line of the log, without a traceback."""
