@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
-from tests import rabbitmq
 from tests.broker.conversing import Case, Connect, ConversationsCase, connections, told
 from tests.broker.wire import CAPABILITIES, DEADLINE, Wire
 from tests.peer import method
+from tests.testing import managed
 from txservices.wire import codec, frames
 from txservices.wire.spec import FRAME_BODY, FRAME_HEADER, FRAME_METHOD, PROTOCOL_HEADER
 
@@ -188,7 +188,7 @@ class ConversationsTests(ConversationsCase):
 
     async def test_memory_alarm(self) -> None:
         """Only who publishes is stopped, at its first publish, which is taken, and goes on when the alarm is over."""
-        node = rabbitmq.mortal()
+        node = managed.node()  # where an alarm holds up only a few tests
 
         def starve(alarmed: bool) -> None:
             node.set_memory(0.00001 if alarmed else 0.4)
