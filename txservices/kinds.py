@@ -37,11 +37,13 @@ class Kind:
         check: whether a value can be. One that can say more raises ``ConfigurationError`` with the whole lines.
         noun: what such a value is called: "'ten' is no whole number from 0".
         write: what to write in its place.
+        secret: whether no line may repeat the value.
     """
 
     check: Callable[[Any], bool]
     noun: str
     write: str
+    secret: bool = False
 
 
 def whole(write: str, most: float = float("inf"), noun: str = "whole number") -> Kind:
@@ -171,7 +173,8 @@ def faults_inside(where: str, options: Mapping[Any, Any], kinds: Mapping[str, Ki
         if kind is None:
             faults.append(f"{where}: {shown(option)} is not known, {', '.join(kinds)} are{hint}")
         elif not kind.check(value):
-            faults.append(f"{where}: {option}: {shown(value)} is no {kind.noun}: write {kind.write}")
+            said = option if kind.secret else f"{option}: {shown(value)}"
+            faults.append(f"{where}: {said} is no {kind.noun}: write {kind.write}")
     return faults
 
 
@@ -185,7 +188,7 @@ def has_none(faults: list[str]) -> bool:
 PEM_FILE = Kind(lambda value: is_text(value) or isinstance(value, PathLike), "path", "the path of a PEM file")
 TLS_OPTIONS = {
     **dict.fromkeys(("ca_certs", "certfile", "keyfile"), PEM_FILE),
-    "password": Kind(is_text, "text", "that of the key, in quotes"),
+    "password": Kind(is_text, "text", "that of the key, in quotes", secret=True),
 }
 
 

@@ -63,7 +63,7 @@ class Observer:
         """
 
     def worker_failed(self, worker: Any, outcome: str, waited: float, seconds: float, error: BaseException) -> None:
-        """A worker has ended with an error: as ``worker_ended``, for those who need to know of no other.
+        """A worker has ended with an error: as ``worker_ended``, for observers of failures alone.
 
         This costs a worker that succeeds nothing, not even a look at the clock. So unless another observer has
         ``worker_ended``, the seconds are those since the worker first waited for something; 0 if it never has.

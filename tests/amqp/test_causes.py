@@ -228,8 +228,8 @@ class Tls(CausesCase):
         self.mistake("a certificate in ca_certs can't be read as PEM", ca_certs=broken)
         self.mistake("ca_certs has no certificate in it", ca_certs=nothing)
         self.mistake("/no/such/file can't be read: No such file", ca_certs="/no/such/file")
-        self.mistake("ca_certs is no path", ca_certs=None)
-        self.mistake("password is no text", certfile=cert, password=5)
+        self.mistake("ca_certs: null is no path", ca_certs=None)
+        self.mistake("AMQP_SSL: password is no text: write that of the key, in quotes", certfile=cert, password=5)
 
     def mistake(self, words: str, **options: Any) -> None:
         config = {"AMQP_URI": "amqps://localhost/", "AMQP_SSL": options}
