@@ -225,7 +225,7 @@ class ManyInBrowser(TestCase):
     async def test_three_hundred(self) -> None:
         """Of three hundred processes all services are shown, and what is left out is said; the console has no error.
 
-        Numbers of calls and of events between the same services stand side by side.
+        Numbers of calls and of events between the same services stand side by side. Failures of one kind are one there.
         """
         picture = Picture()
         answers = three_hundred()
@@ -248,8 +248,10 @@ class ManyInBrowser(TestCase):
         await browser.until("document.querySelectorAll('.services tbody tr').length === 30")
         await browser.until("document.querySelectorAll('.edge').length > 100")
         self.assertIn(f"{30 * 29 - EDGES_SHOWN} more lines between services", await browser.text("section .cut"))
+        self.assertEqual(await browser.value("document.querySelectorAll('.failures li').length"), 1)
+        self.assertRegex(await browser.text(".failures li"), r"and \d+ more like it$")
         await browser.run("location.hash = arguments[0]", "#/failures")
-        await browser.until("document.querySelector('.failures a')")
+        await browser.until("document.querySelectorAll('.failures li').length > 1")
         await browser.click(".failures a")
         await browser.until("document.querySelector('.tree .meant')")
         self.assertRegex(await browser.text(".tree + .cut"), r"^and \d+ more calls$")

@@ -71,7 +71,7 @@ export function overview({ state }) {
           found.length > SHOWN && h("p", { class: "quiet" }, `and ${count(found.length - SHOWN)} more`)),
         h("section", { key: "failures", class: "card", "aria-labelledby": "latest" },
           h("div", { class: "head" }, h("h2", { id: "latest" }, "Latest failures"), state.failures.length > 0 && h("a", { href: "#/failures" }, "all")),
-          failureList(state, state.failures.slice(0, SHOWN))))),
+          failureList(state, byKind(state.failures).slice(0, SHOWN))))),
   ];
 }
 
@@ -123,11 +123,23 @@ function servicesTable(state) {
   ];
 }
 
+// the newest failure of each kind, with how many more there are of it: one that comes every second hides no other
+export function byKind(failures) {
+  const found = new Map();
+  for (const each of failures) {
+    const kind = JSON.stringify([each.service, each.method, each.outcome, each.error]);
+    if (found.has(kind)) found.get(kind).more += 1;
+    else found.set(kind, { ...each, more: 0 });
+  }
+  return [...found.values()];
+}
+
 export function failureList(state, failures) {
   if (!failures.length) return h("p", { class: "empty" }, "No failure is known. Each process keeps its last ones.");
   return h("ul", { class: "failures" }, failures.map((each) => h("li", { key: `${each.id} ${each.at}` },
     h("a", { href: `#/failure/${encodeURIComponent(each.id)}` },
       h("span", { class: "where" }, h("b", null, `${each.service}.${each.method}`), h("time", { title: clock(each.at) }, `${span(state.at - each.at)} ago`)),
       h("span", { key: "what", class: "what" }, h("b", null, each.outcome === "timeout" ? "timeout " : "", each.error), each.text && `: ${each.text}`),
-      each.above.length > 0 && h("span", { key: "with", class: "with" }, `and with it ${each.above.map(({ service, method }) => `${service}.${method}`).join(", ")}`)))));
+      each.above.length > 0 && h("span", { key: "with", class: "with" }, `and with it ${each.above.map(({ service, method }) => `${service}.${method}`).join(", ")}`),
+      each.more > 0 && h("span", { key: "more", class: "with" }, `and ${count(each.more)} more like it`)))));
 }

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { statusOf } from "./graph.js";
 import { line } from "./history.js";
-import { failureList, failuresOf, linkTo, tile } from "./overview.js";
+import { byKind, failureList, failuresOf, linkTo, tile } from "./overview.js";
 import { clock, count, example, plural, rate, share, span, took, whole } from "./words.js";
 
 const KINDS = { Rpc: "RPC", EventHandler: "event", HttpRequestHandler: "HTTP", Timer: "timer", Consumer: "queue", WebSocketRpc: "WebSocket" };
@@ -35,7 +35,7 @@ export function service(page, name) {
         neighbours("Called by", callers, "from", "Nobody that answers here calls it now. Programs that are no services are not shown."),
         neighbours("Calls", called, "to", "It has no proxy of another service, and tells no event that one hears."),
         found.tells.length > 0 && h("section", { key: "tells", class: "card" }, h("div", { class: "head" }, h("h2", null, "Events it tells")), h("p", { class: "tags" }, found.tells.map((each) => h("code", { key: each }, each)))),
-        h("section", { key: "failures", class: "card" }, h("div", { class: "head" }, h("h2", null, "Its latest failures")), failureList(state, failures.slice(0, 8))))),
+        h("section", { key: "failures", class: "card" }, h("div", { class: "head" }, h("h2", null, "Its latest failures")), failureList(state, byKind(failures).slice(0, 8))))),
   ];
 }
 
