@@ -76,7 +76,7 @@ MODULES = {
     " amqp.test_declarations.DeclarationsTests test_told_of_messages.PublishTests test_lost_publishes.LookedTests"
     " test_lost_publishes.DeadlineTests",
     "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched"
-    " test_told_of_messages.MessagesTests",
+    " test_told_of_messages",
     "broker.queues": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
     " broker.test_channel_publishing broker.test_channel_topology",
     "broker.deliveries": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
@@ -108,7 +108,8 @@ MODULES = {
     "web.channel": "web.test_channel web.test_wire web.test_refusals web.test_uploads web.test_site",
     "web.heads": "web.test_channel web.test_received web.test_wire web.test_refusals",
     "web.chunks": "web.test_channel web.test_bodies web.test_wire web.test_uploads",
-    "web.received": "web.test_received web.test_channel web.test_refusals",
+    "web.received": "web.test_received web.test_channel web.test_refusals web.test_handlers web.test_site"
+    " web.test_accesslog web.test_mounts web.test_uploads web.test_told",
     "web.bodies": "web.test_bodies web.test_returns web.test_handlers web.test_eventstream",
     "web.conditional": "web.test_conditional web.test_static",
     "web.cors": "web.test_cors web.test_origins",

@@ -105,6 +105,16 @@ class RetryTests(AttemptsCase):
         self.assertEqual([each["headers"]["nameko.call_id_stack"] for each in properties], [self.stack] * 3)
         self.assertEqual({each[1] for each in self.sent}, {"service.method"})
 
+    def test_changed_meanwhile(self) -> None:
+        """If arguments were changed until the next attempt, and can't be written now, the call ends with that error."""
+        argument: list[Any] = [1]
+        call = self.call(args=(argument,), retry=Retry(**STEADY))
+        self.tell(UNROUTABLE)
+        argument.append(object())
+        self.clock.advance(1)
+        self.failureResultOf(call, EncodeError)
+        self.assertEqual(len(self.sent), 1)
+
     def test_which(self) -> None:
         """Without ``on`` only those are made again that have certainly not run; ``on`` adds, ``give_up_on`` takes."""
         lost, timeout = ConnectionLost("cut"), PublishTimeout("x", "k")
@@ -254,7 +264,20 @@ class BreakerTests(AttemptsCase):
         self.tell(None)
         self.reply(1)
         self.assertEqual(self.successResultOf(probe), 1)
-        self.fail(1, breaker=self.POLICY)
+        before = len(self.sent)
+        for _ in range(2):
+            self.call(breaker=self.POLICY).addErrback(lambda failure: failure.trap(RpcConnectionError))
+        self.assertEqual(len(self.sent), before + 2)  # it is closed
+
+    def test_answers_count(self) -> None:
+        """A result, and an error that the method raised, are answers: with enough of them it stays closed."""
+        for error in (None, None, ValueError("no")):
+            call = self.call(breaker=self.POLICY)
+            self.tell(None)
+            self.reply(1) if error is None else self.reply(error=error)
+            call.addErrback(lambda failure: failure.trap(RemoteError))
+        self.fail(3, breaker=self.POLICY)
+        self.failureResultOf(self.call(breaker=self.POLICY), CircuitOpen)
 
     def test_timeouts(self) -> None:
         """Calls without a reply open it; those that were not sent, their time being over, do not."""

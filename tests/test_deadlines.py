@@ -14,7 +14,7 @@ from tests.services import OnRabbitMQ, ServicesCase
 from txservices import deadlines
 from txservices.amqp.entities import Exchange
 from txservices.cancelling import CANCELLED_MAX, Cancelling
-from txservices.deadlines import CLOCKS_DIFFER_MAX, add_headers, is_over, take_time_left, time_left
+from txservices.deadlines import CLOCKS_DIFFER_MAX, add_headers, is_over, take_time_left, time_left, time_of_day
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CallerGone, RemoteError, RpcTimeout, WorkerTimeout
 from txservices.extensions import DependencyProvider, WorkerContext
@@ -78,7 +78,8 @@ class ReckonedTests(SynchronousTestCase):
         for passed, over in ((0, False), (14.9, False), (15, True), (20, True)):
             self.now = 1_000_000.0 + passed
             self.assertEqual(is_over(headers), over, passed)
-        for stranger in ({}, {DEADLINE: "soon"}, {DEADLINE: float("nan")}, {TIME_LEFT: 0.0}):
+        never = float("-inf")
+        for stranger in ({}, {DEADLINE: "soon"}, {DEADLINE: float("nan")}, {DEADLINE: never}, {TIME_LEFT: 0.0}):
             self.assertFalse(is_over(stranger), stranger)
         self.assertTrue(is_over({DEADLINE: 10**9, TIME_LEFT: 0}))  # whole numbers, as another client may write them
 
@@ -87,6 +88,19 @@ class ReckonedTests(SynchronousTestCase):
         context: dict[str, Any] = {"call_deadline": 1_000_010, "call_time_left": 10.0, "language": "en"}
         self.assertEqual((take_time_left(context), context), (10, {"language": "en"}))
         self.assertIsNone(take_time_left(context))
+
+    def test_taken_out_as_read(self) -> None:
+        """What is taken out of a context says what it says in a message, whatever it is."""
+        times: list[Any] = [self.now + 10, self.now - 10, 8.0, 0.0, -1.0, 1_000_010, 3, True, None, "soon", []]
+        times += map(float, ("nan", "inf", "-inf"))
+        for deadline in times:
+            for at_sending in times:
+                taken = take_time_left({"call_deadline": deadline, "call_time_left": at_sending})
+                self.assertEqual(taken, time_left({DEADLINE: deadline, TIME_LEFT: at_sending}), (deadline, at_sending))
+
+    def test_time_of_day(self) -> None:
+        """The time of day in so many seconds is later than now."""
+        self.assertEqual(time_of_day(2.5), 1_000_002.5)
 
 
 class Context(DependencyProvider[WorkerContext]):

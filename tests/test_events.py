@@ -219,7 +219,7 @@ class DeliveryTests(ServicesCase):
 class QueueTests(ServicesCase):
     """Names and flags of what is declared: nameko's instances share it with ours."""
 
-    def queue(self, handler: Any = event_handler, **options: Any) -> Any:
+    def entrypoint(self, handler: Any = event_handler, **options: Any) -> Any:
         class Service:
             name = "service"
 
@@ -230,7 +230,10 @@ class QueueTests(ServicesCase):
         container = ServiceContainer(Service, self.config)
         (entrypoint,) = container.entrypoints
         entrypoint.setup()
-        return entrypoint.queue
+        return entrypoint
+
+    def queue(self, **options: Any) -> Any:
+        return self.entrypoint(**options).queue
 
     def test_queues(self) -> None:
         """Every handler type, reliable or not, declares the queue that nameko does."""
@@ -259,6 +262,23 @@ class QueueTests(ServicesCase):
         self.assertEqual(len(names), 2)
         for name in names:
             self.assertRegex(name, "^evt-source-type--service.method-[0-9a-f]{32}$")
+
+    def test_parked(self) -> None:
+        """Events are parked by the name of their queue, and those of a queue that has a new name each time without it.
+
+        Else nobody would find them there after a new start.
+        """
+        pool, unreliable = "evt-source-type--service.method", {"reliable_delivery": False}
+        table: list[tuple[dict[str, Any], str]] = [
+            ({}, pool),
+            (unreliable, pool),
+            ({"handler_type": SINGLETON}, "evt-source-type"),
+            ({"handler_type": BROADCAST, **unreliable}, pool),
+            ({"handler_type": BROADCAST, "handler": stable_handler, **unreliable}, pool),
+            ({"handler_type": BROADCAST, "handler": stable_handler}, f"{pool}-stable"),
+        ]
+        for options, name in table:
+            self.assertEqual(self.entrypoint(**options).parked_as, name, options)
 
     def test_contradiction(self) -> None:
         """A reliable broadcast needs an identifier that stays: refused while the container is made."""

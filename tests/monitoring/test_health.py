@@ -52,6 +52,14 @@ class Pages(SynchronousTestCase):
         status, body = self.ready(*map(str, range(REASONS_MAX + 5)))
         self.assertEqual((status, len(body.splitlines())), (503, REASONS_MAX + 1))
         self.assertTrue(body.endswith(f"{REASONS_MAX - 1}\nand 5 more reasons\n"))
+        self.assertTrue(self.ready(*map(str, range(REASONS_MAX)))[1].endswith(f"\n{REASONS_MAX - 1}\n"))
+
+    def test_metrics(self) -> None:
+        """The metrics are a page in the text format of Prometheus."""
+        page = PAGES["/metrics"](list, False)
+        self.assertEqual(page.status, 200)
+        self.assertIn(b"# TYPE process_cpu_seconds_total counter\n", page.body)
+        self.assertTrue(page.content_type.startswith("text/plain; version="))
 
     def test_no_metrics(self) -> None:
         """Where prometheus-client is not installed the page says how it is installed."""

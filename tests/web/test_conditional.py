@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from werkzeug.wrappers import Response
 
 from tests.web.peer import WebTestCase
-from txservices.web.conditional import RANGES_MAX, ranges_of
+from txservices.web.conditional import DIGITS_MAX, RANGES_MAX, ranges_of
 from txservices.web.handlers import http
 
 BODY = "".join(f"{number:04d}" for number in range(50))  # 200 bytes
@@ -249,6 +249,12 @@ class Ranges(WebTestCase):
 
 class Parsing(SynchronousTestCase):
     """The header Range."""
+
+    def test_digits(self) -> None:
+        """A range may have so many digits, zeros in front among them; one that has more is none."""
+        for more, expected in ((0, [(0, 4)]), (1, None)):
+            zeros = "0" * (2 * DIGITS_MAX - len("-3") + more)
+            self.assertEqual(ranges_of(f"bytes={zeros}-3", 200), expected)
 
     @given(st.text(alphabet="bytes=0123456789-, x", max_size=40).map(lambda text: "bytes=" + text), st.integers(1, 300))
     def test_any(self, header: str, length: int) -> None:

@@ -9,6 +9,9 @@ from twisted.internet.defer import Deferred
 
 from tests.web.peer import WebTestCase, text
 from txservices.exceptions import ConfigurationError
+from txservices.extensions import Entrypoint
+from txservices.testing.services import entrypoint_hook
+from txservices.web import sessions
 from txservices.web.handlers import http
 from txservices.web.sessions import COOKIE_MAX, Sessions
 
@@ -167,6 +170,37 @@ class Cookies(WebTestCase):
         self.assertIn(b" 500 ", get("/long"))
         [error] = self.flushLoggedErrors(ValueError)
         self.assertIn("browsers keep", str(error.value))
+
+    async def test_just_as_long(self) -> None:
+        """One that browsers just keep is sent, and read."""
+        get = await self.start()
+        first = cookie(get("/count"))
+        assert first is not None
+        self.patch(sessions, "COOKIE_MAX", len(first.partition("=")[2]))
+        second = get("/count", first)
+        self.assertEqual((body(second), body(get("/look", cookie(second)))), ("2", "2"))
+
+    async def test_without_a_browser(self) -> None:
+        """A method that is called by something else than a browser has an empty session, which nobody keeps."""
+
+        class Both:
+            name = "both"
+            session = Sessions()
+
+            @Entrypoint.decorator
+            def remember(self) -> Any:
+                self.session["count"] = self.session.get("count", 0) + 1
+                return self.session
+
+            @http("GET", "/")
+            def look(self, request):
+                return str(self.session)
+
+        [container] = (await self.serve(Both, WEB_SESSION_SECRET=SECRET)).containers
+        for _ in range(2):
+            with entrypoint_hook(container, "remember") as remember:
+                self.assertEqual(await remember(), {"count": 1})
+        self.assertEqual(body(self.peer().get("/")), "{}")
 
     async def test_mistakes(self) -> None:
         """Without a secret, or with a short one, the start fails, and a line says how to make one."""
