@@ -259,7 +259,8 @@ def mutants(module: str, tree: ast.Module) -> Iterator[Mutant]:
 
 def header(node: ast.AST) -> str:
     """Its source, in one line; of what has a body, the first one."""
-    return " ".join(ast.unparse(node).split("\n")[0].split()) if isinstance(node, ast.stmt) else ast.unparse(node)
+    source = ast.unparse(node).replace("lambda :", "lambda:")  # Python 3.10 writes the former
+    return " ".join(source.split("\n")[0].split()) if isinstance(node, ast.stmt) else source
 
 
 # In a process of its own ----------------------------------------------------------------------------------------------
