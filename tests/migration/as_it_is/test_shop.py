@@ -207,8 +207,8 @@ def test_worker_factory():
     assert worker_factory(Shop, stock=stock).stock is stock
 
 
-def test_replaced(start, container_factory, rabbit_config):
-    shop = container_factory(Shop, rabbit_config)
+def test_replaced(container_factory, rabbit_config, web_config):
+    shop = container_factory(Shop, {**rabbit_config, **web_config})
     restrict_entrypoints(shop, "order")
     stock, dispatch, publish = replace_dependencies(shop, "stock", "dispatch", "publish")
     stock.take.return_value = {"item": "tin"}
