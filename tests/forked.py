@@ -2,7 +2,8 @@
 
 A start of Python with the package takes half a second of the processor, and a fork some hundredths. A child runs the
 same script, and is like a process of its own: tests/test_forked.py compares the two. But the modules of the package are
-loaded already. So a test that looks at what is loaded starts a real process, with ``processes.start``.
+loaded already, and what they hold at its end just goes. So a test that looks at what is loaded, or at what Python says
+as it takes things apart, starts a real process, with ``processes.start``.
 """
 
 from __future__ import annotations

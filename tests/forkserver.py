@@ -1,4 +1,5 @@
-"""A Python that has imported the package, and forks a child for each process that a test needs. Each runs a script.
+"""A Python that has imported the package, and forks a child for each process that a test needs. Each runs a
+script, or what is given to Python.
 
 `python -m tests.forkserver SOCKET MODULE…` is that Python. A request is a line of JSON with argv, cwd and environ, and
 four files: stdin, stdout, stderr, and a pipe. The child's pid is written there, and its status once it has ended,

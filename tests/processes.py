@@ -4,8 +4,9 @@
     await service.line("services: service_y")
     await service.end()
 
-Each is ended when its test is over, whatever the test did. ``txservices`` and ``twistd`` are forked from a Python that
-has imported the package, which takes a tenth of the time: see tests/forked.py. The others start anew.
+Each is ended when its test is over, whatever the test did. ``txservices``, ``twistd``, ``python`` and ``pytest`` are
+forked from a Python that has imported the package, which takes a tenth of the time: see tests/forked.py. The others
+start anew.
 """
 
 from __future__ import annotations

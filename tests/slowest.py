@@ -1,7 +1,7 @@
 """Which tests take longest, by the clock and by the processor: `python -m tests.slowest tests.broker`, in one process.
 
-Processor time is that of this process, and of the processes that a test has started and waited for; not that of a
-RabbitMQ, which outlives its test. Where the clock says much more than the processor on a machine that does nothing
+Processor time is that of this process, and of the processes that a test has started or forked and waited for; not that
+of a RabbitMQ, which outlives its test. Where the clock says much more than the processor on a machine that does nothing
 else, the test waits: for a timeout that a Clock could tell, or for another program.
 """
 
@@ -17,6 +17,8 @@ from attrs import frozen
 from twisted.trial.reporter import TextReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
+from tests import forked
+
 SHOWN = 30
 
 
@@ -31,7 +33,17 @@ class Spent:
 
 def clocks() -> tuple[float, float, float]:
     times = os.times()
-    return time.monotonic(), times.user + times.system, times.children_user + times.children_system
+    others = times.children_user + times.children_system + forks()
+    return time.monotonic(), times.user + times.system, others
+
+
+def forks() -> float:
+    """Seconds of the Python that forks processes for tests, and of those that have ended."""
+    if not forked.server.cache_info().currsize:
+        return 0.0
+    with open(f"/proc/{forked.server().python.pid}/stat", encoding="utf-8") as file:
+        numbers = file.read().rpartition(")")[2].split()
+    return sum(map(int, numbers[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 class Timing(TextReporter):
