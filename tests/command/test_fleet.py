@@ -57,7 +57,7 @@ class CommandsCase(FleetCase, TypingCase):
         return await self.client(*arguments, "--broker", self.uri)
 
     async def interrupted(self, method: str, *command: str) -> Ended:
-        """A command that goes on until Ctrl-C, which comes when it has printed something; a method is called before."""
+        """A command that goes on until Ctrl-C, which comes when it has printed its line of a method that is called."""
         begun: Deferred[fleet.Interrupt] = Deferred()
         printed: Deferred[None] = Deferred()
         begin, echo = fleet.Interrupt.__init__, click.echo
@@ -68,12 +68,13 @@ class CommandsCase(FleetCase, TypingCase):
 
         def told(text: str, err: bool = False) -> None:
             echo(text, err=err)
-            if not err and not printed.called:
+            if not err and line in text and not printed.called:
                 printed.callback(None)
 
         self.patch(fleet.Interrupt, "__init__", noted)
         self.patch(fleet, "click", SimpleNamespace(echo=told))
         service, _, name = method.partition(".")
+        line = {"tail": f" worker {method} ", "top": f"{service} "}[command[0]]
         call = getattr((await self.cluster())[service], name)
         ending = Deferred.fromCoroutine(self.typed(*command))
         interrupt = await begun

@@ -234,7 +234,7 @@ class Asking(FleetCase):
 
             @rpc
             def fail(self) -> None:
-                raise ValueError("x" * 1_000_000)
+                raise ValueError("x" * 30_000)  # trial -j takes no longer line of a log
 
         process = await self.run_process(Long)
         await self.assertFailure((await self.cluster()).long.fail(), RemoteError)
