@@ -41,12 +41,14 @@ SLACK = 6.0  # seconds that a mutant may take, beside three times what its tests
 # process.
 MODULES = {
     "rpc": "test_rpc test_rpc_requests test_rpc_wire test_overload amqp.test_longbodies retry.test_retries"
+    " retry.test_parking"
     " retry.test_dead_letters.DeadLetterTests test_lines.Served test_deadlines conformance.test_rpc"
     " conformance.test_replies conformance.test_poison",
     "responder": "test_responder test_rpc test_rpc_requests test_rpc_wire test_every_path conformance.test_rpc"
     " conformance.test_replies conformance.test_poison",
-    "calls": "test_calls test_call_ends test_attempts.RetryTests test_attempts.BreakerTests test_told.CallsTests"
-    " test_awaited test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc conformance.test_replies",
+    "calls": "test_calls test_call_ends test_attempts.RetryTests test_attempts.BreakerTests"
+    " test_told_of_calls.CallsTests test_awaited test_rpc test_rpc_requests test_rpc_wire conformance.test_rpc"
+    " conformance.test_replies",
     "replyqueue": "test_calls test_call_ends test_rpc standalone.test_rpc conformance.test_replies",
     "proxies": "test_calls test_call_ends test_rpc conformance.test_rpc",
     "workers": "test_workers test_worker_failures test_worker_context test_places test_told.WorkersTests"
@@ -58,23 +60,24 @@ MODULES = {
     "busy": "test_busy test_overload",
     "callids": "test_callids test_busy",
     "shared": "test_shared_services",
-    "containers": "test_containers test_shared_services test_threads test_extensions test_runners test_deadlines"
-    " test_places test_configured_observers web.test_pool web.test_static monitoring.test_health"
+    "containers": "test_containers test_containers_bound test_shared_services test_threads test_extensions test_runners"
+    " test_deadlines test_places test_configured_observers web.test_pool web.test_static monitoring.test_health"
     " conformance.test_containers",
     "deadlines": "test_deadlines",
     "cancelling": "test_deadlines",
     "consumers": "test_consumers test_messaging_consumers test_prefetched test_overload amqp.test_longbodies"
     " conformance.test_messaging conformance.test_events",
-    "events": "test_events test_told test_scheduled retry.test_dead_letters retry.test_retries conformance.test_events",
+    "events": "test_events test_dispatch test_told test_scheduled retry.test_dead_letters retry.test_retries"
+    " retry.test_parking conformance.test_events",
     "retry.failures": "retry",
     "retry.marks": "retry",
     "retry.policy": "retry",
     "amqp.ondemand": "amqp.test_ondemand amqp.test_delays retry",
     "amqp.delays": "amqp.test_delays retry",
-    "amqp.publisher": "amqp.test_publisher amqp.test_publish amqp.test_unwritable amqp.test_leaving"
+    "amqp.publisher": "amqp.test_publisher amqp.test_nacked amqp.test_publish amqp.test_unwritable amqp.test_leaving"
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"
-    " amqp.test_declarations.DeclarationsTests test_told_of_messages.PublishTests test_lost_publishes.LookedTests"
-    " test_lost_publishes.DeadlineTests",
+    " amqp.test_declarations.DeclarationsTests test_told_of_messages.PublishTests test_looked_at.LookedTests"
+    " test_looked_at.DeadlineTests",
     "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched"
     " test_told_of_messages",
     "broker.queues": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
