@@ -337,8 +337,9 @@ class BreakerTests(AttemptsCase):
             self.assertIs(kept.retry, expected_retry)
             self.assertEqual(kept.breakers and kept.breakers.of("a"), expected)
             self.assertIs(call_options(sending, {"retry": True}, True).protection.retry, expected_retry)
-            off = call_options(sending, {"retry": None, "breaker": None}, True)
-            self.assertIsNone(off.protection)
+            for none in (None, False):
+                off = call_options(sending, {"retry": none, "breaker": none}, True)
+                self.assertIsNone(off.protection)
         for wrong in ({"retry": 5}, {"breaker": True}, {"breaker": 5}):
             with self.assertRaises(TypeError):
                 default_options({}, wrong)

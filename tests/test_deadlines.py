@@ -7,13 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import capturedLogs, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.services import OnRabbitMQ, ServicesCase
 from txservices import deadlines
 from txservices.amqp.entities import Exchange
 from txservices.cancelling import CANCELLED_MAX, Cancelling
+from txservices.command import logs
 from txservices.deadlines import CLOCKS_DIFFER_MAX, add_headers, is_over, take_time_left, time_left, time_of_day
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CallerGone, RemoteError, RpcTimeout, WorkerTimeout
@@ -319,14 +320,24 @@ class TravelTests(ServicesCase):
         await self.start(*chain(heard, cancel_at_deadline=True))
         statuses: list[int] = []
         self.patch(observers, "request_ended", [lambda method, route, status, *_: statuses.append(status)])
-        failed, cancelled = self.logged("is answered"), self.logged("is cancelled: its client has left")
+        cancelled = Heard()
+
+        def observe(event: dict[str, Any]) -> None:
+            if "is cancelled: its" in formatEvent(event):
+                cancelled(event["call_id"].rpartition(".")[0])
+
+        for observer in (logs.notes_call_id, observe):
+            globalLogPublisher.addObserver(observer)
+            self.addCleanup(globalLogPublisher.removeObserver, observer)
+        failed = self.logged("is answered")
         request = self.web_session().get("/work")
         await heard.wait(3)
         request.cancel()
         await self.assertFailure(request, Exception)
         self.assertEqual((await heard.wait(4))[3], "cancelled")
         self.flushLoggedErrors(CallerGone)
-        self.assertEqual((statuses, len(failed.things), len(cancelled.things)), ([499], 0, 1))
+        self.assertEqual((statuses, failed.things), ([499], []))
+        self.assertEqual(sorted(await cancelled.wait(3)), ["a.work", "b.work", "c.work"])
 
 
 class TravelOnRabbitMQ(OnRabbitMQ, TravelTests):

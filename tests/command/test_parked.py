@@ -217,6 +217,9 @@ class ParkedCommands(ParkedCase, TypingCase):
         await self.typed("discard", "work", "--all", "--yes")
         self.assertEqual(await self.typed("import", "lines"), (0, "imported 3 of 3 messages in lines\n", ""))
         self.assertEqual(await messages(), before)
+        _, out, _ = await self.typed("import", "lines", "--json")
+        counts = {"file": "lines", "messages": 3, "selected": 3, "imported": 3, "unreadable": 0, "stayed": {}}
+        self.assertEqual(json.loads(out), counts)
 
     async def test_export_some(self) -> None:
         """A part of a queue may be exported, to stdout too."""

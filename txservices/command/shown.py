@@ -46,12 +46,13 @@ def messages(count: int) -> str:
     return f"{count:,} message{'' if count == 1 else 's'}"
 
 
-def result(queue: str, tally: Tally, done: str, as_json: bool) -> str:
+def result(where: str, tally: Tally, done: str, as_json: bool) -> str:
     """The outcome of a command: what was done, and what stays, with its reason."""
     if as_json:
-        counts = {"queue": queue, "messages": tally.there, "selected": tally.selected, done: tally.done}
+        of = "file" if done == "imported" else "queue"
+        counts = {of: where, "messages": tally.there, "selected": tally.selected, done: tally.done}
         return json.dumps({**counts, "unreadable": tally.unreadable, "stayed": dict(tally.stayed)})
-    lines = [f"{done} {tally.done:,} of {messages(tally.there)} in {queue}"]
+    lines = [f"{done} {tally.done:,} of {messages(tally.there)} in {where}"]
     what = "are not imported" if done == "imported" else "stay parked"
     lines += [f"{count:,} {what}: {reason}" for reason, count in tally.stayed.most_common(KINDS_SHOWN)]
     if tally.unreadable:

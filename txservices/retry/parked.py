@@ -262,6 +262,7 @@ class Parked:
                     under_way.release()
                     break
                 tally.read += 1
+                tally.selected += 1
                 queue = parking_queue(name.removesuffix(PARKED), self.queue_type)
                 try:
                     publish(queue, body, properties, published, self.publish_timeout)
