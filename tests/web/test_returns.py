@@ -89,6 +89,34 @@ class Service:
         return RESULTS[which][0]
 
 
+class Closing(WebTestCase):
+    """A method that has the connection closed."""
+
+    async def test_each_kind(self) -> None:
+        """Whatever is returned with it, with a body or without: it is the last response, and it is closed once."""
+        closed: list[str] = []
+
+        class Service:
+            name = "service"
+
+            @http("GET", "/<int:code>/<kind>")
+            def get(self, request, code, kind):
+                headers = {"Connection": "close"}
+                if kind == "value":
+                    return code, headers, ""
+                response = Response("", code, headers)
+                response.call_on_close(lambda: closed.append(request.path))
+                return response
+
+        await self.serve(Service)
+        for code in (200, 204, 205, 304, 404):
+            for kind in ("value", "response"):
+                peer = self.peer()
+                self.assertIn(b" %d " % code, peer.get(f"/{code}/{kind}"))
+                self.assertFalse(peer.transport.connected, (code, kind))
+        self.assertEqual(closed, [f"/{code}/response" for code in (200, 204, 205, 304, 404)])
+
+
 class Returns(WebTestCase):
     """Each kind."""
 
