@@ -26,14 +26,15 @@ from txservices.page.watch import EVERY
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHOWN_WITHIN = 3.0  # seconds in which the page shows what has happened, on a machine that is quick enough
-# Draws calls and events between two services, and gives which numbers of theirs are on top of each other.
+# Draws calls and events between three services, and gives which numbers of theirs are on top of each other.
 OVERLAPPING = """
 const narrow = NARROW;
 const { graph } = await import("/graph.js");
 const { patch } = await import("/dom.js");
 const numbers = { rate: 5, p99: 0.148, error_rate: 1, count: 9, methods: [], up: 1, instances: [{ status: "up" }] };
-const services = ["orders", "stock"].map((name) => ({ name, ...numbers }));
-const edges = ["event", "rpc"].map((kind) => ({ from: "orders", to: "stock", kind, ...numbers }));
+const services = ["orders", "stock", "billing"].map((name) => ({ name, ...numbers }));
+const pairs = [["stock", "event"], ["stock", "rpc"], ["billing", "rpc"]];
+const edges = pairs.map(([to, kind]) => ({ from: "orders", to, kind, ...numbers }));
 const place = document.body.appendChild(document.createElement("div"));
 patch(place, [graph(services, edges, narrow).picture]);
 const drawn = place.querySelector("svg").getBoundingClientRect();
@@ -257,5 +258,5 @@ class ManyInBrowser(TestCase):
         self.assertRegex(await browser.text(".tree + .cut"), r"^and \d+ more calls$")
         for narrow in (False, True):
             script = OVERLAPPING.replace("NARROW", str(narrow).lower())
-            self.assertEqual(await browser.run(f"return (async () => {{{script}}})()"), [4, [], []])
+            self.assertEqual(await browser.run(f"return (async () => {{{script}}})()"), [6, [], []])
         self.assertEqual(await browser.console(), [])

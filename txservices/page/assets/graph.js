@@ -148,7 +148,7 @@ function route(places, chains, narrow) {
     all.forEach(({ edge, end }, i) => ports.set(`${keyOf(edge)}\n${end}`, (i + 1) / (all.length + 1)));
   }
   const paths = new Map();
-  const labels = [];
+  const bends = new Map();
   let deepest = 0;
   for (const [edge, passed] of chains) {
     const [a, b] = [places.get(edge.from), places.get(edge.to)];
@@ -176,9 +176,18 @@ function route(places, chains, narrow) {
       });
     }
     const d = curves.map(([x1, y1, ...rest], i) => `${i ? "" : `M${x1} ${y1}`}C${rest.join(" ")}`).join("");
-    paths.set(keyOf(edge), { d, ...free(curves, labels, narrow) });
+    paths.set(keyOf(edge), { d });
+    bends.set(keyOf(edge), curves);
   }
-  return { paths, labels, deepest };
+  const labels = new Map();
+  for (let turn = 0; turn < 3; turn += 1) { // after the first turn all know of all others
+    for (const [key, curves] of bends) {
+      labels.delete(key);
+      labels.set(key, free(curves, [...labels.values()], narrow));
+    }
+  }
+  for (const [key, label] of labels) Object.assign(paths.get(key), label);
+  return { paths, labels: [...labels.values()], deepest };
 }
 
 // a place for the numbers of an edge, where no others are: on it, or else beside it
@@ -194,7 +203,6 @@ function free(curves, labels, narrow) {
       }
     }
   }
-  labels.push(best);
   return { x: best.x, y: best.y };
 }
 
