@@ -78,12 +78,12 @@ MODULES = {
     " amqp.test_connection amqp.test_flow amqp.test_suspects.SuspectsTests amqp.test_too_large.PublishTests"
     " amqp.test_declarations.DeclarationsTests test_told_of_messages.PublishTests test_looked_at.LookedTests"
     " test_looked_at.DeadlineTests",
-    "amqp.connection": "amqp.test_retry amqp.test_connection amqp.test_leaving amqp.test_prefetched"
+    "amqp.connection": "amqp.test_retry amqp.test_keeping amqp.test_connection amqp.test_leaving amqp.test_prefetched"
     " test_told_of_messages",
-    "broker.queues": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
-    " broker.test_channel_publishing broker.test_channel_topology",
-    "broker.deliveries": "broker.test_queues broker.test_queue_kinds broker.test_any_order broker.test_channel"
-    " broker.test_channel_publishing broker.test_channel_topology",
+    "broker.queues": "broker.test_queues broker.test_queue_times broker.test_queue_kinds broker.test_any_order"
+    " broker.test_channel broker.test_channel_publishing broker.test_channel_topology",
+    "broker.deliveries": "broker.test_queues broker.test_queue_times broker.test_queue_kinds broker.test_any_order"
+    " broker.test_channel broker.test_channel_publishing broker.test_channel_topology",
     "broker.arguments": "broker.test_channel_topology broker.test_channel broker.test_queue_kinds"
     " broker.test_exchanges",
     "broker.bindings": "broker.test_exchanges broker.test_channel_topology",
