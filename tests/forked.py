@@ -81,9 +81,12 @@ class Server:
         self.socket.sendall(request[sent:])
         for file in files:
             os.close(file)
-        told = os.read(status, 100)
-        if not told:
-            raise AssertionError(f"{' '.join(self.python.args)} has ended: {self.python.communicate()}")
+        told = b""
+        while not told.endswith(b"\n"):  # and no further: a child that has ended by now has its status behind that
+            read = os.read(status, 1)
+            if not read:
+                raise AssertionError(f"{' '.join(self.python.args)} has ended: {self.python.communicate()}")
+            told += read
         return int(told)
 
 
