@@ -186,6 +186,7 @@ class InBrowser(TestCase):
         await browser.click(".parked input")
         await browser.until("document.querySelector('.actions').innerText.includes('Replay 1 message')")
         discard = "[...document.querySelectorAll('.actions button')].find((b) => /^(Discard|Delete)/.test(b.innerText))"
+        await browser.until(f"!{discard}.disabled")  # another look may still be under way
         await browser.run(f"{discard}.click()")
         await browser.until(f"{discard}.innerText === 'Delete 1 message for good'")
         await browser.run(f"{discard}.click()")
