@@ -148,5 +148,17 @@ class Wire:
         heard, self.heard = self.heard, []
         return heard
 
+    def leave(self) -> None:
+        """Close in order, if the connection still can: when RabbitMQ answers, it has deleted the exclusive queues."""
+        try:
+            if not self.end:
+                self.socket.settimeout(1)
+                self.method(0, "connection.close", reply_code=200)
+                while "connection.close-ok" not in [name for _, name, *_ in self.heard] and self.read(1):
+                    pass
+        except Exception:  # a conversation may end in the middle of a frame
+            pass
+        self.close()
+
     def close(self) -> None:
         self.socket.close()
