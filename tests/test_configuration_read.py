@@ -1,4 +1,4 @@
-"""Where a config is looked at, keys that are not ours, and the documents' words on keys."""
+"""The places where a configuration is read, keys that are not ours, and what the documents say of keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRONG = {"AMQP_URI": "memory://m", "HEARTBEAT": "x", "max_workers": "ten", "RPC_
 
 
 class Starts(SynchronousTestCase):
-    """Where a config is looked at."""
+    """The places where a configuration is read."""
 
     def test_all_at_once(self) -> None:
         """Whoever begins with a config tells everything that is wrong in it, in one error."""

@@ -264,6 +264,7 @@ def are_errors(value: Any) -> bool:
 
 
 ERRORS = Kind(are_errors, "name of an exception, and no list of such", "OSError, or [package.module.Error]")
+# The bounds are those of ``Retry`` and ``CircuitBreaker``, which stand above this room: a test compares them.
 RETRY_OPTIONS = {
     "attempts": number(1, 1_000, "5", whole=True),
     "delay": number(0, 4_000_000, "1"),

@@ -53,7 +53,8 @@ class KindTests(QueueTestCase):
             self.assertEqual(queue.header(entry), header)
 
     def test_order_of_what_comes_back(self) -> None:
-        """What comes back is given out before all others: at its old place, or as it came back to a quorum queue.
+        """A message that comes back is delivered before all others: at its old place, or, from a quorum queue, in the
+        order of return.
 
         Other queues' messages that come back with it go to theirs.
         """

@@ -100,7 +100,7 @@ class TimeTests(QueueTestCase):
         self.assertEqual(self.ended, [queue])
 
     def test_requeued_is_watched(self) -> None:
-        """What comes back with a deadline is looked at in time, also in a queue that had nothing timed since."""
+        """A message that comes back still expires in time, also in a queue whose other messages have no deadline."""
         consumer = self.consumer("a")
         self.put(b"1", expiration=1000)
         self.put(b"2")

@@ -154,7 +154,7 @@ class Commands(CommandsCase):
         self.assertEqual(await self.typed("services"), (130, "", f"{fleet.INTERRUPTED}\n"))
 
     async def test_interrupted(self) -> None:
-        """A command that a signal ends closes its connections itself, so that the log calls none of them lost."""
+        """A command that a signal ends closes its connections itself, so that the log calls no connection lost."""
         async with fleet.interruptible() as interrupt:
             ended = interrupt.begin()
         self.assertFalse(ended.called)

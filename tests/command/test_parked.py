@@ -245,7 +245,7 @@ class ParkedCommands(ParkedCase, TypingCase):
                 self.assertEqual(os.listdir(), ["lines"])
 
     async def test_export_to_a_pipe(self) -> None:
-        """What is no file is written to itself."""
+        """A pipe or a device is written to as it is, and not replaced."""
         await self.begin()
         await self.park("a")
         os.mkfifo("pipe")

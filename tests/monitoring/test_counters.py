@@ -109,7 +109,7 @@ class Counters(SynchronousTestCase):
 
 
 class Names(SynchronousTestCase):
-    """What a process knows by names that may come from strangers: as much as it may, and no more."""
+    """A process remembers only so many of the names that strangers may make up."""
 
     def test_calls(self) -> None:
         """So many methods of others are counted; calls of those go on being counted, and those of further ones not."""

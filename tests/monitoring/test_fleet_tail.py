@@ -20,7 +20,7 @@ from txservices.wire.spec import FRAME_METHOD
 
 
 class Telling(FleetCase):
-    """What happens is told as it happens."""
+    """Calls and events are told while they happen."""
 
     async def test_tail(self) -> None:
         """Workers, calls and events are told to whoever asks, and nothing after that."""
@@ -81,7 +81,7 @@ class Telling(FleetCase):
         self.flushLoggedErrors(ValueError)
 
     async def test_too_many(self) -> None:
-        """What is more than the rate is counted, and its number told."""
+        """Calls and events beyond the rate are not told one by one: only their number is."""
         stock = await self.run_process(Stock)
         cluster = await self.cluster()
         sent: list[Any] = []

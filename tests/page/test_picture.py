@@ -54,7 +54,7 @@ class Services(PictureCase):
         self.assertEqual([each["pid"] for each in shown["instances"]], [2, 1])
 
     def test_workers_of_methods(self) -> None:
-        """Those that run and wait add up over the processes that are there. Older ones do not tell them."""
+        """Workers that run and wait are added up over all processes that answer; older processes do not tell theirs."""
         hold = method("hold") | {"running": 2, "waiting": 3, "max_workers": 2}
         first, second = (answer(pid, service("shop", hold, method("find"))) for pid in (1, 2))
         old = answer(3, service("shop", method("hold")))

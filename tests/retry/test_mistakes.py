@@ -53,7 +53,7 @@ class EntrypointTests(MistakesCase):
     """``retry=`` of an entrypoint, and ``RETRY`` for its method."""
 
     async def test_no_policy(self) -> None:
-        """What is no policy is refused, on each kind of entrypoint that takes one."""
+        """A ``retry=`` that is no policy is refused, on each kind of entrypoint that takes one."""
         for kind in (
             rpc,
             lambda **options: event_handler("a", "b", **options),

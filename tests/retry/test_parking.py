@@ -22,7 +22,7 @@ from txservices.testing.waiting import Heard
 
 
 class ParkTests(RetriesCase):
-    """What is not tried again is kept, with the reasons."""
+    """A message that is not tried again is kept, with the reasons."""
 
     async def fail(self, *outcomes: Any, body: bytes = b'{"a": 1}', **options: Any) -> Heard:
         heard = Heard()

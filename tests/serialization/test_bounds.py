@@ -1,4 +1,4 @@
-"""What a body may become: an end to whatever grows, and readers that go in small steps."""
+"""The bounds of a decoded body: everything that grows has a limit, and readers go in small steps."""
 
 from __future__ import annotations
 

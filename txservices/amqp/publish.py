@@ -136,7 +136,7 @@ class Confirmation(Deferred[None]):
         if self.on_looked is not None and not self.called:
             self.on_looked()
 
-    # In Twisted no one of these calls another; a Deferred that is awaited has ``addBoth`` called, too.
+    # Twisted's own of these do not call one another; a Deferred that is awaited has ``addBoth`` called, too.
 
     def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
         self.look()

@@ -189,10 +189,13 @@ class Publisher:
     def refuse(self, publishing: Publishing, error: Exception) -> None:
         """A message is not taken: tell the observers, and whoever has published it."""
         if publishing.began is not None:
-            seconds = self.clock.seconds() - publishing.began
-            told = observers.message_confirmed
-            observers.tell(told, publishing.exchange, publishing.routing_key, seconds, error)
+            self.tell_confirmed(publishing, publishing.began, error)
         publishing.done(error)
+
+    def tell_confirmed(self, publishing: Publishing, began: float, error: Exception | None) -> None:
+        seconds = self.clock.seconds() - began
+        exchange, routing_key = publishing.exchange, publishing.routing_key
+        observers.tell(observers.message_confirmed, exchange, routing_key, seconds, error)
 
     def declare_for(self, size: int, *entities: Exchange | Queue) -> Deferred[None]:
         """``declare``, for a message of that many bytes, which waits for it and counts until then.
@@ -246,9 +249,7 @@ class Publisher:
         publishing.header = publishing.body = b""
         publishing.done = forgotten
         if publishing.began is not None:
-            seconds = self.clock.seconds() - publishing.began
-            told = observers.message_confirmed
-            observers.tell(told, publishing.exchange, publishing.routing_key, seconds, error)
+            self.tell_confirmed(publishing, publishing.began, error)
         try:
             done(error)
         except Exception:

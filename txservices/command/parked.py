@@ -229,7 +229,7 @@ def opened(path: str, mode: str) -> Iterator[IO[str]]:
 def replaced(path: str) -> Iterator[IO[str]]:
     """A file that takes the place of the one at ``path`` when it is written, and not if there is an error before.
 
-    What is there and no file, as a pipe, is written to itself, and so is stdout.
+    A pipe or a device is written to as it is, and so is stdout.
     """
     if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
         with opened(path, "w") as file:

@@ -1,7 +1,6 @@
 """How things stand in this process now, asked of its containers when somebody scrapes: nothing is counted for it.
 
-A container may be anywhere between its making and its end. Things that it does not have yet, or has no
-more, have no number.
+A container may be anywhere between its making and its end. Whatever it does not have yet, or no longer, is left out.
 """
 
 from __future__ import annotations

@@ -188,8 +188,8 @@ class Negotiated(Factory):
     def __init__(self, site: IProtocolFactory) -> None:
         self.site = site
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self.site.buildProtocol(addr)  # type: ignore[arg-type]
+    def buildProtocol(self, addr: Any) -> Any:
+        return self.site.buildProtocol(addr)
 
 
 class Gated(Wrapped):

@@ -213,7 +213,7 @@ class Channel(HTTPChannel):
         return bool(buffer)
 
     def check_partial(self, end: int) -> None:
-        """Raise ``Refused`` if a head that is not complete yet can't become a right one."""
+        """Raise ``Refused`` for a head that is not complete yet, and can't become a valid one."""
         buffer = self.buffer
         if (buffer.find(b"\r\n") if b"\r\n" in buffer else len(buffer)) > REQUEST_LINE_MAX:
             raise Refused("414 URI Too Long", f"the request line is over {REQUEST_LINE_MAX} bytes")
