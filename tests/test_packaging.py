@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import processes
 
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "build", "_trial_temp*", ".*_cache", "__pycache__", "dropin.cache")
+NOT_COPIED = shutil.ignore_patterns(".*", "build", "_trial_temp*", "__pycache__", "dropin.cache")
 # what hatchling imports, as far as it is there: tomli is before Python 3.11
 BACKEND = ("hatchling", "packaging", "pathspec", "pluggy", "tomli", "tomlkit", "trove_classifiers")
 PATIENCE = 200  # seconds: pip fetches a score of packages

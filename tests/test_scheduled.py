@@ -7,8 +7,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
-from tests.services import OnRabbitMQ, Recorded, ServicesCase
-from txservices.amqp import ondemand
+from tests.services import OnRabbitMQ, Recorded, ServicesCase, TrustsNewQueues
 from txservices.amqp.delays import DELAY_MAX
 from txservices.amqp.entities import Exchange, Queue
 from txservices.events import EventDispatcher, event_handler
@@ -51,12 +50,8 @@ def listener(heard: Heard) -> type:
     return Listener
 
 
-class ScheduledTests(ServicesCase):
+class ScheduledTests(TrustsNewQueues, ServicesCase):
     """Delays of one message, and of all messages of a publisher."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(ondemand, "LASTS_AFTER", 0)  # the confirms of the first messages would come after the messages
 
     async def is_heard(self, heard: Heard, tell: Callable[[float], Awaitable[None]], *expected: str) -> None:
         """What is told is heard in that order."""

@@ -9,8 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.observing import failing, hearing
 from tests.peer import FramePeer
-from tests.services import OnRabbitMQ, ServicesCase, consuming
-from txservices.amqp import ondemand
+from tests.services import OnRabbitMQ, ServicesCase, TrustsNewQueues, consuming
 from txservices.amqp import publisher as publisher_module
 from txservices.amqp.connection import Connection
 from txservices.amqp.entities import Queue
@@ -134,7 +133,7 @@ class Listener:
         self.attempt(data)
 
 
-class MessagesTests(ServicesCase):
+class MessagesTests(TrustsNewQueues, ServicesCase):
     """A service and its broker."""
 
     def setUp(self) -> None:
@@ -201,7 +200,6 @@ class MessagesTests(ServicesCase):
 
     async def test_retried(self) -> None:
         """A message that is tried again is told of with its attempt and delay; one that is parked, with its error."""
-        self.patch(ondemand, "LASTS_AFTER", 0)  # else the first copy is confirmed after it has come back
         told = hearing(self, "message_retried", "message_parked")
         queue = "evt-source-type--listener.hear"
         Listener.error = error = ValueError("never")

@@ -141,8 +141,8 @@ class ConversationsCase(TestCase):
 
     skip = rabbitmq.skip
     timeout = 120
-    # How many conversations each broker has at a time: several where most of the time goes by in waiting for silence.
-    lanes = 1
+    # How many conversations each broker has at a time: several, since most of the time goes by in waiting for silence.
+    lanes = 4
 
     async def setUp(self) -> None:
         self.broker, self.port = await self.embedded()

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.services import OnRabbitMQ, ServicesCase, consuming
+from tests.services import OnRabbitMQ, ServicesCase, TrustsNewQueues, consuming
 from txservices import Exchange, Publisher, Queue, Retry, consume, event_handler
 from txservices.exceptions import AlreadyHandled, ConfigurationError
 from txservices.extensions import DependencyProvider, WorkerContext
@@ -80,7 +80,7 @@ def listener(heard: Heard, *outcomes: Any, once: bool | str = True, **options: A
     return Listener
 
 
-class OnceTests(ServicesCase):
+class OnceTests(TrustsNewQueues, ServicesCase):
     """Both kinds of memory, events and other messages."""
 
     MEMORIES: tuple[bool | str, ...] = (True, "marks")

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.page.fleets import method
-from tests.services import OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase, TrustsNewQueues
 from txservices.amqp.entities import Queue
 from txservices.events import EventDispatcher, event_handler
 from txservices.exceptions import CommandError
@@ -65,7 +65,7 @@ class Shop:
         return taken
 
 
-class ClusterCase(ServicesCase):
+class ClusterCase(TrustsNewQueues, ServicesCase):
     """Two services, and a page of their broker."""
 
     parking = "evt-shop-sold--stock.sold.parked"

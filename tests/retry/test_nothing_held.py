@@ -11,9 +11,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from tests.services import OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase, TrustsNewQueues
 from txservices import workers
-from txservices.amqp import ondemand
 from txservices.amqp.publisher import Publisher
 from txservices.consumers import amqp
 from txservices.events import event_handler
@@ -44,12 +43,8 @@ class Counting(Observer):
             reactor.callLater(0, self.all.callback, None)  # the message is acked after this
 
 
-class NothingHeldTests(OnRabbitMQ, ServicesCase):
+class NothingHeldTests(OnRabbitMQ, TrustsNewQueues, ServicesCase):
     """After their confirms, the process holds nothing for each of its messages."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.patch(ondemand, "LASTS_AFTER", 0)  # else the first messages wait for a second
 
     async def begin(self) -> None:
         tracemalloc.start()

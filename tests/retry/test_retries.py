@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.services import OnRabbitMQ, ServicesCase
+from tests.services import OnRabbitMQ, ServicesCase, TrustsNewQueues
 from txservices.amqp.entities import Queue
 from txservices.events import event_handler
 from txservices.exceptions import ConfigurationError, RemoteError
@@ -62,7 +62,7 @@ def failing(heard: Heard, *outcomes: Any, **options: Any) -> type:
     return Listener
 
 
-class RetriesCase(ServicesCase):
+class RetriesCase(TrustsNewQueues, ServicesCase):
     def tearDown(self) -> None:
         self.flushLoggedErrors(ValueError, KeyError, Retry, Reject)
 
