@@ -56,8 +56,8 @@ FOLDERS = ["/usr/lib/rabbitmq/bin", *os.environ.get("PATH", "").split(os.pathsep
 WORKER = os.path.basename(sys.argv[0]) == "workertrial.py"
 RUN = os.path.dirname(os.getcwd())
 
-# Two schedulers that do not spin, however many cores there are: the tests share them.
-ERLANG = "+S 2:2 +sbwt none"
+# One scheduler, however many cores there are, and nothing that spins while it has no work: the tests share the cores.
+ERLANG = "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
 LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 

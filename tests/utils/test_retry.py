@@ -6,8 +6,9 @@ import inspect
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -97,6 +98,7 @@ class RetryTests(TestCase):
 
     async def test_plain_function(self) -> None:
         """In the reactor's thread a plain function's call gives a Deferred too: nothing is held up."""
+        await deferLater(reactor, 0)  # the reactor knows its thread once it has run
         failing = Failing(self.clock, 1)
 
         @retry(delay=0)
