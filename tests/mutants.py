@@ -112,9 +112,9 @@ MODULES = {
     "web.heads": "web.test_channel web.test_received web.test_wire web.test_refusals",
     "web.chunks": "web.test_channel web.test_bodies web.test_wire web.test_uploads",
     "web.received": "web.test_received web.test_channel web.test_refusals web.test_handlers web.test_site"
-    " web.test_accesslog web.test_mounts web.test_uploads web.test_told web.test_returns",
+    " web.test_accesslog web.test_mounts web.test_uploads web.test_told web.test_returns web.test_sending",
     "web.bodies": "web.test_bodies web.test_returns web.test_handlers web.test_eventstream web.test_received"
-    " web.test_wire",
+    " web.test_wire web.test_sending",
     "web.conditional": "web.test_conditional web.test_static",
     "web.cors": "web.test_cors web.test_origins",
     "web.origins": "web.test_origins web.test_cors",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import Clock, deferLater
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -165,6 +165,8 @@ class OverTCP(TestCase):
                     first = await converse(port, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
                     self.assertTrue(first.startswith(b"HTTP/1.1 500 "), (name, first))
                     self.assertNotIn(b"chunked", first)
+                    head, _, body = first.partition(b"\r\n\r\n")
+                    self.assertIn(b"Content-Length: %d\r\n" % len(body), head, name)
                     self.assertNotIn(b"s3cret", first)
                     Given.body = make("one")
                     second = await converse(port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -322,3 +324,15 @@ class Closed(TestCase):
             self.successResultOf(closed)
             self.assertEqual(told, ["begins to end", "has ended", "then"])
             self.assertEqual(len(self.flushLoggedErrors(KeyError)), fails)
+
+    def test_deferred(self) -> None:
+        """A Deferred that would give the pieces is cancelled, and its failure is nobody's."""
+        cancelled: list[Deferred[Any]] = []
+        for pieces, expected in [
+            (Deferred(cancelled.append), 1),
+            (fail(KeyError("nobody wants it")), 0),
+            (succeed(["one"]), 0),
+        ]:
+            cancelled.clear()
+            self.successResultOf(bodies.Body(pieces).close())
+            self.assertEqual(len(cancelled), expected)

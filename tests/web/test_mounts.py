@@ -144,6 +144,14 @@ class Later(Resource):
         return NOT_DONE_YET
 
 
+class Empty(Resource):
+    isLeaf = True
+
+    def render_GET(self, request):
+        request.finish()
+        return NOT_DONE_YET
+
+
 class Counting(Resource):
     isLeaf = True
 
@@ -165,6 +173,7 @@ def pages() -> Pages:
     root = Pages()
     root.putChild(b"data", Data(b"some data", "text/plain"))
     root.putChild(b"later", Later())
+    root.putChild(b"empty", Empty())
     root.putChild(b"broken", Broken())
     return root
 
@@ -332,6 +341,7 @@ class Mounts(TestCase):
                 (("/pages/data",), {}, "200", b"some data"),
                 (("/pages/data",), {"method": "HEAD"}, "200", b""),
                 (("/pages/later",), {}, "200", b"later"),
+                (("/pages/empty",), {}, "200", b""),
                 (("/pages/nowhere",), {}, "404", None),
                 (("/pages/broken",), {}, "500", None),
                 (("/pages",), {"method": "DELETE"}, "501", None),

@@ -8,9 +8,10 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from tests.web.peer import Conversation, WebTestCase
+from tests.web.peer import Conversation, WebTestCase, converse
 from tests.web.test_bodies import HEAD, ONE_TWO, Given, plain
 from txservices.runners import run_services
 from txservices.web import bodies
@@ -76,6 +77,25 @@ class Waits(WebTestCase):
         peer = self.peer()
         self.assertEqual(peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 3), ONE_TWO * 3)
         self.assertEqual(peer.get("/"), ONE_TWO)
+
+    async def test_left_while_making(self) -> None:
+        """A client that leaves while a piece is made ends the wait for it, in the next turn of the reactor."""
+        ended: list[bool] = []
+
+        def leaving() -> Iterator[Any]:
+            try:
+                peer.leave()
+                yield Deferred()
+            finally:
+                ended.append(True)
+
+        Given.body = leaving
+        await self.serve(Given)
+        peer = self.peer()
+        self.assertEqual(peer.get("/"), b"")
+        self.assertEqual(ended, [])
+        self.reactor.advance(0)
+        self.assertEqual(ended, [True])
 
 
 class Stop(WebTestCase):
@@ -161,7 +181,30 @@ class Stop(WebTestCase):
 
 
 class Sockets(TestCase):
-    """A stop, over TCP."""
+    """What only TCP shows."""
+
+    async def test_lengths(self) -> None:
+        """Pieces arrive in their order, long ones and short ones, and the access log counts the bytes of all."""
+        pieces = [b"%03d" % number * (70_000 if number % 2 else 10) for number in range(10)]
+        body = b"".join(pieces)
+        Given.body = lambda: iter(pieces)
+        lines: list[str] = []
+
+        def observe(event: dict[str, Any]) -> None:
+            if event.get("log_namespace") == "txservices.web.accesslog":
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        config = {"WEB_SERVER_ADDRESS": "0", "WEB_ACCESS_LOG": "combined"}
+        async with run_services(config, Given) as runner:
+            port = runner.containers[0].entrypoints[0].server.port
+            for version, expected in [(0, body), (1, chunks)]:
+                request = b"GET / HTTP/1.%d\r\nHost: h\r\nConnection: close\r\n\r\n" % version
+                answer = await converse(port, request)
+                self.assertTrue(answer.partition(b"\r\n\r\n")[2] == expected, version)
+        self.assertEqual([line.split('" ')[1].split()[1] for line in lines], [str(len(body))] * 2)
 
     async def test_download(self) -> None:
         """A client gets all of a long download, though the service stops when it has begun."""

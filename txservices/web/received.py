@@ -205,8 +205,6 @@ class Received(Request):
             head += b"Content-Length: %d\r\n" % length
         elif self.clientproto == b"HTTP/1.1":
             head += b"Transfer-Encoding: chunked\r\n"
-        else:
-            self.channel.persistent = False
         if self.method == b"HEAD":
             self.begin(head)
             response.close()
