@@ -185,7 +185,7 @@ class Sockets(TestCase):
 
     async def test_lengths(self) -> None:
         """Pieces arrive in their order, long ones and short ones, and the access log counts the bytes of all."""
-        pieces = [b"%03d" % number * (70_000 if number % 2 else 10) for number in range(10)]
+        pieces = [b"%03d" % number * (70_000 if number % 3 else 10) for number in range(12)]
         body = b"".join(pieces)
         Given.body = lambda: iter(pieces)
         lines: list[str] = []

@@ -128,6 +128,26 @@ class Limits(WebTestCase):
         self.assertFalse(refused.transport.connected)
         self.assertEqual([each for each in self.reactor.getDelayedCalls() if each.active()], [])
 
+    async def test_close_channels(self) -> None:
+        """Connections end at once if they are idle, or else after their answer, or after CLOSE_TIMEOUT."""
+        await self.serve(Service)
+        idle, answered, stuck = (self.peer() for _ in range(3))
+        idle.get("/number/1")
+        answered.get("/wait")
+        waiting = Service.waiting
+        stuck.get("/wait")
+        self.addCleanup(Service.waiting.callback, "nobody hears it")
+        self.site.cancel()
+        closed = self.site.close_channels()
+        self.assertEqual([each.transport.connected for each in (idle, answered, stuck)], [False, True, True])
+        waiting.callback("late")
+        self.assertEqual(answered.received(), text("200 OK", "late", after="Connection: close"))
+        self.assertEqual([each.transport.connected for each in (answered, stuck)], [False, True])
+        self.assertNoResult(closed)
+        self.reactor.advance(site.CLOSE_TIMEOUT)
+        self.assertFalse(stuck.transport.connected)
+        self.successResultOf(closed)
+
     async def test_lines(self) -> None:
         """A URL that is too long answers 414, too long headers or too many 431; each ends the connection."""
         await self.serve(Service)
