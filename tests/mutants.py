@@ -71,7 +71,7 @@ MODULES = {
     " retry.test_parking conformance.test_events",
     "retry.failures": "retry",
     "retry.marks": "retry",
-    "retry.policy": "retry",
+    "retry.policy": "retry test_attempts.RetryTests",
     "amqp.ondemand": "amqp.test_ondemand amqp.test_delays retry",
     "amqp.delays": "amqp.test_delays retry",
     "amqp.publisher": "amqp.test_publisher amqp.test_nacked amqp.test_publish amqp.test_unwritable amqp.test_leaving"
