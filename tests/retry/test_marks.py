@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -89,8 +90,36 @@ class MarksTests(SynchronousTestCase):
         properties = anew(message({ATTEMPT: 3}, expiration="5000", user_id="guest", priority=3), back)
         self.assertEqual(properties, {"priority": 3, "headers": {ATTEMPT: 1, EXCHANGE: "x", KEY: "k"}})
 
+    def test_anew_after_a_death(self) -> None:
+        """The broker's words that it came from that queue go; those of other queues, and a stranger's, stay."""
+        mine, theirs = {"queue": "a", "count": 1}, {"queue": "b", "count": 1}
+        strangers: list[list[Any]] = [[], [theirs], [7, None, "a"], [{}, theirs]]
+        for others in strangers:
+            for deaths in ([mine, *others], [*others, mine]):
+                headers = anew(message({"x-death": deaths}), Back("a", "", "a", ("x", "k")))["headers"]
+                self.assertEqual(headers.get("x-death", []), others, deaths)
+
     def test_why(self) -> None:
         """The error is told by its class and its text, as far as they are texts."""
         for kind, text, told in (("E", "why", "E: why"), ("E", "", "E"), (5, "why", "why"), ("E", 5, "E")):
             headers = {"txservices-reason": "failed", "txservices-error-class": kind, "txservices-error": text}
             self.assertEqual(Why.of(message(headers)), Why("failed", "", 1, told))
+
+    def test_why_it_died(self) -> None:
+        """Without our marks it is what the broker says: why, when, out of which queue, and how often if not once."""
+        when = datetime(2026, 1, 2, 3, 4, 5, 678_999, timezone.utc)
+        at = "2026-01-02T03:04:05.678+00:00"
+        table: list[tuple[dict[str, Any], Why]] = [
+            (
+                {"queue": "a", "reason": "expired", "time": when, "count": 1},
+                Why("expired", at, 1, "the broker took it out of a"),
+            ),
+            (
+                {"queue": "a", "reason": "maxlen", "count": 2},
+                Why("maxlen", "", 1, "the broker took it out of a, 2 times by now"),
+            ),
+            ({"queue": "a", "count": "2"}, Why("unknown", "", 1, "the broker took it out of a")),
+            ({"queue": 5, "time": "today", "count": 2}, Why("unknown", "", 1, "")),
+        ]
+        for death, why in table:
+            self.assertEqual(Why.of(message({"x-death": [death]})), why)

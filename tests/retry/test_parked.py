@@ -184,6 +184,16 @@ class ReplayTests(ParkedCase):
         self.assertEqual([message.body for message in await came.wait()], [b"d"])
         self.assertEqual(await self.left(), ["a", "b", "c"])
 
+    async def test_not_carried(self) -> None:
+        """A message whose way back AMQP can't carry stays, and others are replayed."""
+        came = await self.came()
+        await self.park("a", **{marks.BACK_ROUTING_KEY: "k" * 256})
+        await self.park("b")
+        tally = await self.replay()
+        self.assertEqual((tally.done, sum(tally.stayed.values())), (1, 1))
+        self.assertEqual([message.body for message in await came.wait()], [b"b"])
+        self.assertEqual(await self.left(), ["a"])
+
     async def test_from_nowhere(self) -> None:
         """A message that does not say where it came from stays."""
         await self.connections().publisher.declare(self.parking)
