@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices import deadlines
@@ -14,12 +17,15 @@ from txservices.retry import Reject, Retry
 from txservices.retry.failures import Failures, Source
 
 
-def failures(retry: Retry | None, published: list[Any]) -> Failures:
-    """Those of a method, whose copies are put into a list: their properties, and their delays."""
-    container = SimpleNamespace(config={}, service_name="s", service_cls=object)
+def failures(retry: Retry | None, published: list[Any], publish: Any = None, **config: Any) -> Failures:
+    """Those of a method, whose copies are put into a list: their properties, and their delays.
+
+    ``publish`` takes them instead, if it is given.
+    """
+    container = SimpleNamespace(config=config, service_name="s", service_cls=object)
     entrypoint: Any = SimpleNamespace(container=container, method_name="m")
-    on_demand = SimpleNamespace(publish_later=lambda *arguments: published.append(arguments[3:5]))
-    connections: Any = SimpleNamespace(on_demand=on_demand)
+    publish_later = publish or (lambda *arguments: published.append(arguments[3:5]))
+    connections: Any = SimpleNamespace(on_demand=SimpleNamespace(publish_later=publish_later, publish_then=publish))
     return Failures(entrypoint, connections, Message.ack, Message.reject, retry)
 
 
@@ -51,3 +57,41 @@ class FailuresTests(SynchronousTestCase):
             headers = properties["headers"]
             self.assertEqual((delay, headers.get(deadlines.TIME_LEFT)), (2, left))
             self.assertEqual(deadlines.DEADLINE in headers, left is not None)
+
+    def test_not_carried(self) -> None:
+        """A message whose copy AMQP can't carry goes back to its queue, and the log tells so."""
+        for policy in (Retry(delay=2), Retry(attempts=1)):
+            message = Message(b"", {"headers": {}}, "x", "k", False, 1, "", lambda *settled: None)
+            with capture() as told:
+                failures(policy, [], refusing).failed(message, None, KeyError("why"), Source("q", "x", "k"))
+            self.assertTrue(message.settled)
+            self.assertEqual([line.rpartition(": ")[2] for line in told if "goes back" in line], ["it is too long"])
+
+    def test_not_parked(self) -> None:
+        """Where nothing is parked, the log tells of a message that is given up, and what becomes of it."""
+        for on_parked, done in (("drop", "dropped"), ("requeue", "given back")):
+            message = Message(b"", {"headers": {}}, "x", "k", False, 1, "", lambda *settled: None)
+            with capture() as told:
+                given_up = failures(Retry(attempts=1), [], refusing, on_parked=on_parked)
+                given_up.failed(message, None, KeyError("why"), Source("q", "x", "k"))
+            self.assertTrue(message.settled)
+            self.assertEqual(len([line for line in told if f"is {done} after attempt 1 (failed): " in line]), 1, told)
+
+
+def refusing(*arguments: Any) -> None:
+    raise ValueError("it is too long")
+
+
+@contextmanager
+def capture() -> Iterator[list[str]]:
+    """Lines that are logged meanwhile."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(observe)
