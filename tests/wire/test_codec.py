@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import datetime, timezone
 from itertools import combinations
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,6 +42,20 @@ class MethodTests(SynchronousTestCase):
         """A number that no method has is 503."""
         error = self.assertRaises(FrameError, codec.decode_method, b"\x00\x3c\x03\xe7")
         self.assertEqual(error.code, ReplyCode.COMMAND_INVALID)
+
+    def test_no_whole_number_is_a_syntax_error(self) -> None:
+        """A frame that is too short for a method's number is 502."""
+        for size in range(4):
+            error = self.assertRaises(FrameError, codec.decode_method, b"\x00\x3c\x00"[:size])
+            self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
+
+    def test_arguments_left_out_are_empty(self) -> None:
+        """Each is zero, empty or false, depending on its type."""
+        empty: dict[str, Any] = {"table": {}, "longstr": b"", "timestamp": datetime.fromtimestamp(0, timezone.utc)}
+        empty |= dict.fromkeys(("octet", "short", "long", "longlong"), 0) | {"bit": False}
+        for method in METHODS.values():
+            expected = {name: empty.get(kind, "") for name, kind in method.fields}
+            self.assertEqual(codec.decode_method(codec.encode_method(method)), (method, expected))
 
     def test_wrong_arguments_are_named(self) -> None:
         """A value that doesn't fit its field, and a field that isn't there, are said by name."""
@@ -135,3 +150,14 @@ class CacheTests(SynchronousTestCase):
             _, arguments = codec.decode_method(payload)
             self.assertEqual((arguments["routing_key"], arguments["delivery_tag"]), (f"{number}", number))
             self.assertLessEqual(len(codec.DELIVERS), 8)
+
+    def test_deliveries_alike(self) -> None:
+        """Deliveries that differ in their tag and in whether they come again take one place."""
+        codec.DELIVERS.clear()
+        for number in range(10):
+            payload = codec.encode_method(
+                "basic.deliver", consumer_tag="t", delivery_tag=number, redelivered=number % 2
+            )
+            _, arguments = codec.decode_method(payload)
+            self.assertEqual((arguments["delivery_tag"], arguments["redelivered"]), (number, number % 2 == 1))
+        self.assertEqual(len(codec.DELIVERS), 1)

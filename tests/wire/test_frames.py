@@ -102,6 +102,29 @@ class FrameReaderTests(SynchronousTestCase):
         error = self.assertRaises(FrameError, reader.feed, frames.frame(FRAME_BODY, 1, b"x" * 4089))
         self.assertEqual(error.code, ReplyCode.FRAME_ERROR)
 
+    def test_too_large_is_dropped(self) -> None:
+        """A frame over the limit that need not be an error is dropped, however it is cut, if its end is right."""
+        small, large = frames.frame(FRAME_BODY, 1, b"x"), frames.frame(FRAME_HEADER, 1, b"y" * 90)
+        data = small + large + small
+        for end in (frames.END, b"\xcf"):
+            data = small + large[:-1] + end + small
+            for place in range(len(data)):
+                read: list[bytes] = []
+                beginnings: list[bytes] = []
+                reader = frames.FrameReader(
+                    lambda kind, channel, payload, into=read: into.append(payload),
+                    frame_max=50,
+                    oversized=lambda kind, channel, beginning, error, into=beginnings: into.append(beginning),
+                )
+                try:
+                    reader.feed(data[:place])
+                    reader.feed(data[place:])
+                except FrameError as error:
+                    self.assertEqual(error.code, ReplyCode.FRAME_ERROR)
+                    read.append(b"error")
+                self.assertEqual(read, [b"x", b"x" if end == frames.END else b"error"], place)
+                self.assertEqual(beginnings, [b"y" * frames.BEGINNING])
+
     def test_cost_grows_with_the_bytes_alone(self) -> None:
         """Many frames in one read cost as much each as few: txamqp's reader is quadratic here."""
 
@@ -130,6 +153,9 @@ class ShortWayTests(SynchronousTestCase):
         self.assertEqual(short.whole, 1)  # the others have no body, or several frames of it
         for place in range(0, len(STREAM), 7):
             self.assertEqual(Collected(short=True).outcome(STREAM[:place], STREAM[place:]), expected, place)
+        for place in range(len(self.message)):
+            cut = Collected(short=True).outcome(self.message[:place], self.message[place:])
+            self.assertEqual(cut, Collected().outcome(self.message), place)
         two = Collected(short=True)
         two.outcome(self.message * 2)
         self.assertEqual((two.whole, two.frames), (2, []))
@@ -200,6 +226,28 @@ class AssemblerTests(SynchronousTestCase):
                 assembler.frame(kind, payload)
             self.assertEqual(
                 self.assertRaises(FrameError, assembler.frame, *sequence[-1]).code, ReplyCode.UNEXPECTED_FRAME
+            )
+
+    def test_short_header(self) -> None:
+        """A header that ends before its properties do is 502."""
+        assembler = frames.Assembler(lambda _: None)
+        assembler.frame(FRAME_METHOD, DELIVER)
+        error = self.assertRaises(FrameError, assembler.frame, FRAME_HEADER, b"\x00" * (frames.BEGINNING - 1))
+        self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
+
+    def test_skipped(self) -> None:
+        """A body over the limit is dropped, in however many frames it comes, and the next message is taken."""
+        for frame_max in (12, 20, 4096):
+            got = Collected(body_max=5)
+            for body in (b"1234567890", b"12345"):
+                for kind, payload in (
+                    (FRAME_METHOD, DELIVER),
+                    (FRAME_HEADER, frames.HEADER.pack(60, 0, len(body)) + PROPERTIES),
+                    *((FRAME_BODY, body[at : at + frame_max - 8]) for at in range(0, len(body), frame_max - 8)),
+                ):
+                    got.take(kind, 1, payload)
+            self.assertEqual(
+                [(each.body, each.error is None) for each in got.contents], [(b"", False), (b"12345", True)]
             )
 
     def test_body_in_many_small_frames(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -30,6 +30,7 @@ FIELDS: list[tuple[Any, bytes]] = [
     (datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc), b"T\x00\x00\x00\x00\x69\x57\x35\xa5"),
     ([1, ["a"]], b"A\x00\x00\x00\x10I\x00\x00\x00\x01A\x00\x00\x00\x06S\x00\x00\x00\x01a"),
     ([], b"A\x00\x00\x00\x00"),
+    ([1.5], b"A\x00\x00\x00\x09d\x3f\xf8\x00\x00\x00\x00\x00\x00"),
     ({"ø": {"n": None}}, b"F\x00\x00\x00\x0b\x02\xc3\xb8F\x00\x00\x00\x03\x01nV"),
 ]
 # What is read and never written by us.
@@ -118,3 +119,22 @@ class FieldTests(SynchronousTestCase):
             whole = table_of(field)
             for end in range(len(whole)):
                 self.assertRaises(FrameError, tables.decode_table, whole[:end])
+
+    def test_fields_end_with_their_table(self) -> None:
+        """A field that says that it is longer than its table or its array is a syntax error, whatever comes behind."""
+        for kind in (b"S", b"x", b"A", b"F"):
+            field = kind + b"\x00\x00\x00\x02V"
+            for whole in (table_of(field), table_of(b"A" + tables.LONG.pack(len(field)) + field)):
+                for behind in (b"", b"VVVV"):
+                    error = self.assertRaises(FrameError, tables.decode_table, whole + behind)
+                    self.assertEqual(error.code, ReplyCode.SYNTAX_ERROR)
+
+    def test_times(self) -> None:
+        """A time is a datetime, in UTC if it has no zone, or a number of seconds since 1970; a text is refused."""
+        east = timezone(timedelta(hours=1))
+        moments: list[Any] = [datetime(1970, 1, 1, 0, 0, 5), datetime(1970, 1, 1, 1, 0, 5, tzinfo=east), 5, 5.9]
+        for moment in moments:
+            self.assertEqual(tables.encode_timestamp(moment), b"\x00" * 7 + b"\x05", moment)
+        texts: list[Any] = ["5", b"5", bytearray(b"5")]
+        for text in texts:
+            self.assertRaises(TypeError, tables.encode_timestamp, text)

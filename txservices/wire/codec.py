@@ -99,21 +99,16 @@ def encode_method(method: Method | str, **arguments: Any) -> bytes:
 
 def decode_method(payload: bytes) -> tuple[Method, dict[str, Any]]:
     """Which method a frame's payload is, and its arguments by name. Long strings are bytes."""
-    if payload.startswith(DELIVER_ID):
-        try:
-            return DELIVER, read_deliver(payload)
-        except UNREADABLE as error:
-            raise unreadable(error) from error
-    if payload.startswith(ACK_ID) and len(payload) == ACK_FIELDS.size:
-        tag, bits = ACK_FIELDS.unpack(payload)[2:]
-        return ACK, {"delivery_tag": tag, "multiple": bits & 1 == 1}
-    if len(payload) < METHOD_ID.size:
-        raise FrameError(ReplyCode.SYNTAX_ERROR, "a method frame of under four bytes")
-    method = METHODS_BY_ID.get(LONG.unpack_from(payload)[0])
-    if method is None:
-        class_id, method_id = METHOD_ID.unpack_from(payload)
-        raise FrameError(ReplyCode.COMMAND_INVALID, f"no method {method_id} in class {class_id}")
     try:
+        if payload.startswith(DELIVER_ID):
+            return DELIVER, read_deliver(payload)
+        if payload.startswith(ACK_ID) and len(payload) == ACK_FIELDS.size:
+            tag, bits = ACK_FIELDS.unpack(payload)[2:]
+            return ACK, {"delivery_tag": tag, "multiple": bits & 1 == 1}
+        method = METHODS_BY_ID.get(LONG.unpack_from(payload)[0])
+        if method is None:
+            class_id, method_id = METHOD_ID.unpack_from(payload)
+            raise FrameError(ReplyCode.COMMAND_INVALID, f"no method {method_id} in class {class_id}")
         return method, read_arguments(payload, method)
     except UNREADABLE as error:
         raise unreadable(error) from error
