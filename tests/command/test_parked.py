@@ -272,6 +272,7 @@ class ParkedCommands(ParkedCase, TypingCase):
             ('{"queue": "work.parked", "properties": {}, "body_base64": "?"}', "base64|Only|padding"),
             ('{"queue": "work.parked", "properties": {"headers": {"a": {"$x": 1}}}, "body": ""}', "\\$x"),
             ('{"queue": "work.parked", "properties": {"headers": {"a": {"$time": 1}}}, "body": ""}', "\\$time"),
+            ('{"queue": "work.parked", "properties": {"headers": {"a": {"$bytes": "?"}}}, "body": ""}', "\\$bytes"),
         ):
             self.write("bad", f"{good}\n{bad}\n{good}")
             status, out, error = await self.typed("import", "bad")
