@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.internet import reactor
@@ -172,6 +173,15 @@ class OverTCP(TestCase):
                     second = await converse(port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
                     self.assertTrue((HEAD % b"" + b"3\r\none\r\n").startswith(second), (name, second))
                     self.assertEqual(len(self.flushLoggedErrors(error)), 2, name)
+
+    async def test_head(self) -> None:
+        """A HEAD takes nothing of the body: a Deferred of one is cancelled, and its error is nobody's."""
+        for service in (Given, Blocking):
+            port = await self.served(service)
+            cancelled: list[Any] = []
+            Given.body = partial(Deferred, cancelled.append)
+            answer = await converse(port, b"HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            self.assertEqual((answer, len(cancelled)), (HEAD % CLOSE, 1))
 
     async def test_thread(self) -> None:
         """The iterator of a blocking method runs and ends in threads, in the context of its worker."""
