@@ -178,10 +178,11 @@ class OverTCP(TestCase):
         """A HEAD takes nothing of the body: a Deferred of one is cancelled, and its error is nobody's."""
         for service in (Given, Blocking):
             port = await self.served(service)
-            cancelled: list[Any] = []
-            Given.body = partial(Deferred, cancelled.append)
-            answer = await converse(port, b"HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-            self.assertEqual((answer, len(cancelled)), (HEAD % CLOSE, 1))
+            for Given.passthrough in (True, False):
+                cancelled: list[Any] = []
+                Given.body = partial(Deferred, cancelled.append)
+                answer = await converse(port, b"HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+                self.assertEqual((answer, len(cancelled)), (HEAD % CLOSE, 1))
 
     async def test_thread(self) -> None:
         """The iterator of a blocking method runs and ends in threads, in the context of its worker."""

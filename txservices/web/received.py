@@ -207,7 +207,7 @@ class Received(Request):
             head += b"Transfer-Encoding: chunked\r\n"
         if self.method == b"HEAD":
             self.begin(head)
-            body_of(response).close(response.close)  # which never fails
+            response.close()
             self.finish()
             return None
         self.chunked = length is None and self.clientproto == b"HTTP/1.1"
