@@ -82,6 +82,10 @@ class Module:
         with open(self.path, encoding="utf-8") as file:
             return ast.parse(file.read(), self.path)
 
+    @cached_property
+    def imports(self) -> list[tuple[int, str]]:
+        return list(imports(self.tree))
+
     @property
     def docstring(self) -> str:
         return ast.get_docstring(self.tree) or ""
@@ -100,9 +104,17 @@ def modules() -> Iterator[Module]:
 MODULES = {module.dotted: module for module in modules()}
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement, also those inside of others. Most of a tree is expressions, in which no import stands."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.expr, ast.expr_context)):
+            yield child
+            yield from statements(child)
+
+
 def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Whatever is imported, wherever it stands and for whatever use, with the line."""
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -112,9 +124,10 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def names_in_texts(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
     """Texts that name something of ours, with the line, and whether they stand in a table: a constant in capitals."""
+    nodes = list(ast.walk(tree))
     loggers = {
         id(argument)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "getLogger"
         for argument in node.args
     }
@@ -126,7 +139,7 @@ def names_in_texts(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
         if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None
         for inner in ast.walk(node.value)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in loggers:  # the name of a logger is the user's to know, and loads nothing
             continue
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED.match(node.value):
@@ -187,7 +200,7 @@ def reached(dotted: str) -> Iterator[tuple[str, int, str]]:
     seen, left = {dotted}, [dotted]
     while left:
         module = MODULES[left.pop()]
-        for line, imported in imports(module.tree):
+        for line, imported in module.imports:
             yield module.path, line, imported
             found = imported if imported in MODULES else imported.rpartition(".")[0]
             if found in MODULES and found not in seen and found != "txservices":
@@ -246,7 +259,7 @@ class Rows(SynchronousTestCase):
             [
                 f"{module.path}:{line}: {module.dotted} imports {imported}: {found}"
                 for module in MODULES.values()
-                for line, imported in imports(module.tree)
+                for line, imported in module.imports
                 if (found := fault(module.dotted, imported))
             ]
         )

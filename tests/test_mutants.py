@@ -94,8 +94,10 @@ class Running(SynchronousTestCase):
 
     def test_reasons(self) -> None:
         """Every mutant that may live is one that there is, and has its reason."""
-        for module in mutants.MODULES:
+        may_live = mutants.may_live()
+        self.assertNotIn("", may_live.values())
+        for module in {name.partition(": ")[0] for name in may_live}:
+            self.assertIn(module, mutants.MODULES)
             there = {each.name for each in mutants.mutants(module, ast.parse(mutants.source(module).read_text()))}
-            named = {name: reason for name, reason in mutants.may_live().items() if name.startswith(f"{module}: ")}
-            self.assertEqual(set(named) - there, set(), "in mutants.txt, and no mutant any more")
-            self.assertNotIn("", named.values())
+            named = {name for name in may_live if name.startswith(f"{module}: ")}
+            self.assertEqual(named - there, set(), "in mutants.txt, and no mutant any more")

@@ -74,7 +74,7 @@ def escaped(number: int) -> bytes:
 
 @cache
 def table() -> bytes:
-    return json.dumps([{f"column_{column}": row * column for column in range(20)} for row in range(20_000)]).encode()
+    return json.dumps([{f"column_{column}": row * column for column in range(20)} for row in range(5_000)]).encode()
 
 
 @cache
@@ -141,8 +141,8 @@ class Bounds(WebTestCase):
         for name, case in cases().items():
             # other processes on this processor only add to the time: the least of ten counts
             for _ in range(10):
-                slow = slowness()
-                times[name] = min(times.get(name, 10.0), self.answered(name, *case) / slow)
+                seconds = self.answered(name, *case)
+                times[name] = min(times.get(name, 10.0), seconds if seconds < TURN_MAX else seconds / slowness())
                 if times[name] < TURN_MAX:
                     break
         self.flushLoggedErrors()
@@ -173,8 +173,8 @@ class Bounds(WebTestCase):
     async def test_in_a_thread(self) -> None:
         """In a thread a method is given more, up to ten times as much, and of JSON up to ``VALUES_MAX`` values."""
         loads = Json(1_000_000).loads
-        self.assertEqual(len(await deferToThread(loads, table())), 20_000)
-        await self.assertFailure(deferToThread(loads, b"[" + b"[]," * MIB + b"1]"), ValueError)
+        self.assertEqual(len(await deferToThread(loads, table())), 5_000)
+        await self.assertFailure(deferToThread(Json(100_000).loads, b"[" + b"[]," * 100_000 + b"1]"), ValueError)
 
         def fields(number: int) -> int:
             parsed = FormParser().parse(BytesIO(b"&".join([b"f=v"] * number)), FORM, None)
@@ -229,7 +229,9 @@ class AsWerkzeug(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(
         st.recursive(
-            st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+            st.none() | st.integers() | st.text(max_size=20),
+            lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=6), inner, max_size=6),
+            max_leaves=20,
         )
     )
     def test_json(self, value: Any) -> None:
