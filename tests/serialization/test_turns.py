@@ -36,7 +36,7 @@ from txservices.wire.spec import BASIC_CLASS, FRAME_BODY, FRAME_HEADER, FRAME_ME
 def table(as_mappings: bool) -> Any:
     """An honest table."""
     names = [f"column_{number}" for number in range(20)]
-    rows = ([row * column for column in range(20)] for row in range(20_000))
+    rows = ([row * column for column in range(20)] for row in range(5_000))
     return [dict(zip(names, row, strict=True)) if as_mappings else row for row in rows]
 
 
@@ -50,15 +50,15 @@ def longest() -> dict[str, tuple[str, str | None, bytes]]:
         "table": (JSON, None, json.dumps(table(True)).encode()),
         "table of lists": (JSON, None, json.dumps(table(False)).encode()),
         "table in a call": (JSON, None, json.dumps({"args": [table(True)], "kwargs": {}}).encode()),
-        "lists": (JSON, None, lists(190_000)),
-        "mappings": (JSON, None, b"[" + b",".join([b"{}"] * 100_000) + b"]"),
+        "lists": (JSON, None, lists(60_000)),
+        "mappings": (JSON, None, b"[" + b",".join([b"{}"] * 30_000) + b"]"),
         "keys": (JSON, None, b"{" + b",".join(b'"%d":1' % n for n in range(150_000)) + b"}"),
-        "lists of one": (JSON, None, b"[" + b",".join([b"[1]"] * 70_000) + b"]"),
-        "nested": (JSON, None, b"[" + b",".join([b"[" * 30 + b"]" * 30] * 6_000) + b"]"),
+        "lists of one": (JSON, None, b"[" + b",".join([b"[1]"] * 30_000) + b"]"),
+        "nested": (JSON, None, b"[" + b",".join([b"[" * 30 + b"]" * 30] * 2_000) + b"]"),
         "numbers": (JSON, None, b"[" + b",".join([b"1.5e3"] * 990_000) + b"]"),
         "long numbers": (JSON, None, b"[" + b",".join([b"1" * 4000] * 1_000) + b"]"),
         "texts": (JSON, None, b"[" + b",".join([b'"abc"'] * 990_000) + b"]"),
-        "texts with brackets": (JSON, None, b"[" + b",".join([b'"],["'] * 120_000) + b"]"),
+        "texts with brackets": (JSON, None, b"[" + b",".join([b'"],["'] * 40_000) + b"]"),
         "one text": (JSON, None, b'"' + b"a" * (16 * MIB) + b'"'),
         "commas in a text": (JSON, None, b'"' + b",[" * (8 * MIB) + b'"'),
         "escapes": (JSON, None, b'"' + b"\\u00e9" * (4 * MIB // 6) + b'"'),
@@ -70,12 +70,12 @@ def longest() -> dict[str, tuple[str, str | None, bytes]]:
         "bytes": (JSON, None, b'{"__type__":"base64","__value__":"' + b"A" * (16 * MIB) + b'"}'),
         "space": (JSON, None, b" " * (16 * MIB) + b"1"),
         "few, with NaN": (JSON, None, b"[NaN," + b",".join(b'{"%d":1}' % n for n in range(14_000)) + b"]"),
-        "wrapped": (JSON, None, b"[" + b",".join([b'{"__type__":"decimal","__value__":"1.5"}'] * 30_000) + b"]"),
+        "wrapped": (JSON, None, b"[" + b",".join([b'{"__type__":"decimal","__value__":"1.5"}'] * 10_000) + b"]"),
         "msgpack table": (MSGPACK, None, msgspec.msgpack.encode(table(True))),
-        "msgpack lists": (MSGPACK, None, b"\xdd" + (190_000).to_bytes(4, "big") + b"\x90" * 190_000),
+        "msgpack lists": (MSGPACK, None, b"\xdd" + (60_000).to_bytes(4, "big") + b"\x90" * 60_000),
         "msgpack numbers": (MSGPACK, None, b"\xdd" + (300_000).to_bytes(4, "big") + b"\x01" * 300_000),
         "msgpack text": (MSGPACK, None, msgspec.msgpack.encode("é" * (8 * MIB))),
-        "yaml": (YAML, None, b"- a\n" * 12_000),
+        "yaml": (YAML, None, b"- a\n" * 5_000),
         "yaml text": (YAML, None, b"1" * (3 * MIB // 2) + b"a"),
         "pickle": (PICKLE, None, pickle.dumps([[] for _ in range(100_000)])),
         "gb18030": ("application/data", "gb18030", "中".encode("gb18030") * (8 * MIB)),
@@ -184,7 +184,7 @@ class TurnsTests(TurnsCase):
         for name, (content_type, compression, body) in bombs().items():
             headers = {"compression": compression} if compression else {}
             short, began = yardstick(), time.process_time()
-            turns[name] = await self.decoding(False, content_type, "utf-8", body, headers) / slowness()
+            turns[name] = await self.decoding(False, content_type, "utf-8", body, headers)
             works[name] = (time.process_time() - began) / short
             if turns[name] > TURN_MAX:
                 turns[name] = await least(partial(self.decoding, False, content_type, "utf-8", body, headers))
