@@ -70,7 +70,7 @@ def longest() -> dict[str, tuple[str, str | None, bytes]]:
         "bytes": (JSON, None, b'{"__type__":"base64","__value__":"' + b"A" * (16 * MIB) + b'"}'),
         "space": (JSON, None, b" " * (16 * MIB) + b"1"),
         "few, with NaN": (JSON, None, b"[NaN," + b",".join(b'{"%d":1}' % n for n in range(14_000)) + b"]"),
-        "wrapped": (JSON, None, b"[" + b",".join([b'{"__type__":"decimal","__value__":"1.5"}'] * 10_000) + b"]"),
+        "wrapped": (JSON, None, b"[" + b",".join([b'{"__type__":"decimal","__value__":"1.5"}'] * 15_000) + b"]"),
         "msgpack table": (MSGPACK, None, msgspec.msgpack.encode(table(True))),
         "msgpack lists": (MSGPACK, None, b"\xdd" + (60_000).to_bytes(4, "big") + b"\x90" * 60_000),
         "msgpack numbers": (MSGPACK, None, b"\xdd" + (300_000).to_bytes(4, "big") + b"\x01" * 300_000),
