@@ -34,7 +34,8 @@ class Recorded(Heard):
 class TrustsNewQueues(TestCase):
     """To be named before a case: messages to a new delay queue or parking queue are confirmed at once.
 
-    Others wait for a second, in which a crash of RabbitMQ may lose such a queue. See tests/amqp/test_ondemand.py.
+    Otherwise they wait for a second, in which a crash of RabbitMQ may lose such a queue: tests/amqp/test_ondemand.py
+    tries that wait.
     """
 
     def setUp(self) -> None:

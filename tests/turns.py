@@ -38,7 +38,7 @@ def slowness() -> float:
 async def least(measured: Callable[[], Any]) -> float:
     """The least of several measurements of seconds, as on the machine that TURN_MAX is for.
 
-    No more are made once one is within that; how slow it is here is asked only where it is not.
+    No more are made once one is within that. How slow this machine is now is asked only for one that is not.
     """
     found = float("inf")
     for _ in range(TRIES):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from txservices import deadlines
@@ -62,36 +60,23 @@ class FailuresTests(SynchronousTestCase):
         """A message whose copy AMQP can't carry goes back to its queue, and the log tells so."""
         for policy in (Retry(delay=2), Retry(attempts=1)):
             message = Message(b"", {"headers": {}}, "x", "k", False, 1, "", lambda *settled: None)
-            with capture() as told:
+            with capturedLogs() as events:
                 failures(policy, [], refusing).failed(message, None, KeyError("why"), Source("q", "x", "k"))
             self.assertTrue(message.settled)
-            self.assertEqual([line.rpartition(": ")[2] for line in told if "goes back" in line], ["it is too long"])
+            lines = [line for line in map(formatEvent, events) if "goes back" in line]
+            self.assertEqual([line.rpartition(": ")[2] for line in lines], ["it is too long"])
 
     def test_not_parked(self) -> None:
-        """Where nothing is parked, the log tells of a message that is given up, and what becomes of it."""
+        """With ``on_parked`` drop or requeue, the log says that a message was dropped or given back, and why."""
         for on_parked, done in (("drop", "dropped"), ("requeue", "given back")):
             message = Message(b"", {"headers": {}}, "x", "k", False, 1, "", lambda *settled: None)
-            with capture() as told:
+            with capturedLogs() as events:
                 given_up = failures(Retry(attempts=1), [], refusing, on_parked=on_parked)
                 given_up.failed(message, None, KeyError("why"), Source("q", "x", "k"))
             self.assertTrue(message.settled)
-            self.assertEqual(len([line for line in told if f"is {done} after attempt 1 (failed): " in line]), 1, told)
+            lines = [line for line in map(formatEvent, events) if f"is {done} after attempt 1 (failed): " in line]
+            self.assertEqual(len(lines), 1, events)
 
 
 def refusing(*arguments: Any) -> None:
     raise ValueError("it is too long")
-
-
-@contextmanager
-def capture() -> Iterator[list[str]]:
-    """Lines that are logged meanwhile."""
-    lines: list[str] = []
-
-    def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    try:
-        yield lines
-    finally:
-        globalLogPublisher.removeObserver(observe)

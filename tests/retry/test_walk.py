@@ -12,7 +12,7 @@ from txservices.retry.parked import DELIVERIES_MAX, Tally
 
 
 class WalkTests(ParkedCase):
-    """In how large pieces, and what is put in its place anew."""
+    """How many messages are asked for at once, and which are replaced by copies."""
 
     async def test_bytes_at_once(self) -> None:
         """No more messages are asked for at once than a bound of bytes allows, and one if each is longer than that."""

@@ -26,7 +26,7 @@ reactor: Any = reactor_module
 
 MIB = 1024 * 1024
 PIECE = 65_536  # what Twisted reads at once
-FRAMES = 20_000  # of a message, where the limit is set to that: they come in two pieces, and take 0.2 s
+FRAMES = 20_000  # of a message, in the tests that set the limit to it: they come in two or three pieces
 MALFORMED = failed("MalformedRequest", "Invalid JSON data")
 CONTINUATION, TEXT, BINARY, PING = 0, 1, 2, 9
 

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.web.peer import Conversation, WebTestCase, converse
@@ -181,29 +181,23 @@ class Stop(WebTestCase):
 
 
 class Sockets(TestCase):
-    """What only TCP shows."""
+    """Long and short pieces over TCP, and a stop there."""
 
     async def test_lengths(self) -> None:
         """Pieces arrive in their order, long ones and short ones, and the access log counts the bytes of all."""
         pieces = [b"%03d" % number * (70_000 if number % 3 else 10) for number in range(12)]
         body = b"".join(pieces)
         Given.body = lambda: iter(pieces)
-        lines: list[str] = []
-
-        def observe(event: dict[str, Any]) -> None:
-            if event.get("log_namespace") == "txservices.web.accesslog":
-                lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
         config = {"WEB_SERVER_ADDRESS": "0", "WEB_ACCESS_LOG": "combined"}
-        async with run_services(config, Given) as runner:
-            port = runner.containers[0].entrypoints[0].server.port
-            for version, expected in [(0, body), (1, chunks)]:
-                request = b"GET / HTTP/1.%d\r\nHost: h\r\nConnection: close\r\n\r\n" % version
-                answer = await converse(port, request)
-                self.assertTrue(answer.partition(b"\r\n\r\n")[2] == expected, version)
+        with capturedLogs() as events:
+            async with run_services(config, Given) as runner:
+                port = runner.containers[0].entrypoints[0].server.port
+                for version, expected in [(0, body), (1, chunks)]:
+                    request = b"GET / HTTP/1.%d\r\nHost: h\r\nConnection: close\r\n\r\n" % version
+                    answer = await converse(port, request)
+                    self.assertTrue(answer.partition(b"\r\n\r\n")[2] == expected, version)
+        lines = [formatEvent(each) for each in events if each.get("log_namespace") == "txservices.web.accesslog"]
         self.assertEqual([line.split('" ')[1].split()[1] for line in lines], [str(len(body))] * 2)
 
     async def test_download(self) -> None:

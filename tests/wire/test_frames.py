@@ -105,7 +105,6 @@ class FrameReaderTests(SynchronousTestCase):
     def test_too_large_is_dropped(self) -> None:
         """A frame over the limit that need not be an error is dropped, however it is cut, if its end is right."""
         small, large = frames.frame(FRAME_BODY, 1, b"x"), frames.frame(FRAME_HEADER, 1, b"y" * 90)
-        data = small + large + small
         for end in (frames.END, b"\xcf"):
             data = small + large[:-1] + end + small
             for place in range(len(data)):
